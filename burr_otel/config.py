@@ -1,0 +1,270 @@
+"""Settings: one frozen class, and the only reader of ``BURR_OTEL_*`` variables.
+
+A setting comes from an argument, else from its variable (``BURR_OTEL_`` and the field's name in
+capitals), else from the default below. A bad argument raises `ConfigError`; a bad variable is
+reported once in a warning that says what is used instead, because a typing error in a deployment
+must not stop the service that it configures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict
+
+from burr_otel.errors import ConfigError
+
+__all__ = ["ENV_PREFIX", "OtelConfig", "OtelSettings"]
+
+logger = logging.getLogger(__name__)
+
+ENV_PREFIX = "BURR_OTEL_"
+
+Capture = Literal["full", "types", "off"]
+Redactor = Callable[[str, Any], Any]
+_OFF_WORDS = ("none", "off", "")
+_TRUE_WORDS = ("1", "true", "yes", "on")
+_FALSE_WORDS = ("0", "false", "no", "off")
+
+
+class OtelSettings(TypedDict, total=False):
+    """The settings as keyword arguments of `OtelTracker`; `OtelConfig` describes each."""
+
+    capture: Capture
+    capture_inputs: Capture | None
+    capture_results: Capture | None
+    capture_state: Capture | None
+    capture_attributes: Capture | None
+    capture_exceptions: Capture | None
+    redact: bool
+    redact_keys: tuple[str, ...]
+    redact_values: tuple[str, ...]
+    redactor: Redactor | None
+    max_attribute_bytes: int
+    openinference_content: bool
+    step_parent: Literal["application", "ambient"]
+    on_resume: Literal["link", "continue"]
+    root_linger: float | None
+    root_max_open: float | None
+    recover_after: float
+    durability: Literal["none", "flush", "fsync"]
+    exclusive: bool
+    on_snapshot_error: Literal["raise", "warn"]
+
+
+def _setting(default: Any, doc: str, **metadata: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": doc, **metadata})
+
+
+_CAPTURES = ("full", "types", "off")
+
+
+@dataclasses.dataclass(frozen=True)
+class OtelConfig:
+    """Every setting of an `OtelTracker`.
+
+    Raises:
+        ConfigError: A value is not one of those allowed.
+    """
+
+    capture: Capture = _setting(
+        "full",
+        "What spans carry of values: `full`, `types` (names and sizes only) or `off`.",
+        choices=_CAPTURES,
+    )
+    capture_inputs: Capture | None = _setting(
+        None, "The same for step inputs alone.", choices=_CAPTURES, optional=True
+    )
+    capture_results: Capture | None = _setting(
+        None, "The same for step results alone.", choices=_CAPTURES, optional=True
+    )
+    capture_state: Capture | None = _setting(
+        None, "The same for written state alone.", choices=_CAPTURES, optional=True
+    )
+    capture_attributes: Capture | None = _setting(
+        None, "The same for logged attributes alone.", choices=_CAPTURES, optional=True
+    )
+    capture_exceptions: Capture | None = _setting(
+        None, "The same for exception messages and tracebacks.", choices=_CAPTURES, optional=True
+    )
+    redact: bool = _setting(True, "Whether the built-in redaction patterns apply.")
+    redact_keys: tuple[str, ...] = _setting(
+        (), "More key patterns (regular expressions) whose values are hidden.", items=str
+    )
+    redact_values: tuple[str, ...] = _setting(
+        (), "More value patterns (regular expressions) whose matches are hidden.", items=str
+    )
+    redactor: Redactor | None = _setting(
+        None,
+        "A function `(path, value) -> value` applied after the patterns.",
+        env=False,
+    )
+    max_attribute_bytes: int = _setting(
+        16 * 1024, "Longest attribute value, in bytes of UTF-8; longer ones are cut.", minimum=64
+    )
+    openinference_content: bool = _setting(
+        False, "Whether steps also carry `input.value` and `output.value` (Phoenix, Langfuse)."
+    )
+    step_parent: Literal["application", "ambient"] = _setting(
+        "application",
+        "Parent of a step: the application span, or the span current when the step runs.",
+        choices=("application", "ambient"),
+    )
+    on_resume: Literal["link", "continue"] = _setting(
+        "link",
+        "A resumed run starts a new trace linked to the earlier one, or continues that trace.",
+        choices=("link", "continue"),
+    )
+    root_linger: float | None = _setting(
+        2.0,
+        "Seconds without activity after which the application span ends; `none`: never.",
+        minimum=0.0,
+        optional=True,
+    )
+    root_max_open: float | None = _setting(
+        300.0,
+        "Seconds after which the application span ends in any case; `none`: never.",
+        minimum=0.0,
+        optional=True,
+    )
+    recover_after: float = _setting(
+        3600.0,
+        "Seconds without a record after which a session of another host is taken for dead.",
+        minimum=0.0,
+    )
+    durability: Literal["none", "flush", "fsync"] = _setting(
+        "flush",
+        "A record survives: nothing, the death of the process, or power loss.",
+        choices=("none", "flush", "fsync"),
+    )
+    exclusive: bool = _setting(False, "Whether a second session of the same run is refused.")
+    on_snapshot_error: Literal["raise", "warn"] = _setting(
+        "raise",
+        "What happens when a state cannot be kept: `SnapshotError`, or a warning.",
+        choices=("raise", "warn"),
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _checked(field, value, field.name))
+
+    @classmethod
+    def resolve(
+        cls,
+        base: OtelConfig | None = None,
+        settings: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> OtelConfig:
+        """Combine arguments, environment and defaults.
+
+        Args:
+            base: Settings to start from; when given, the environment is not read.
+            settings: Single settings by name; they win.
+            environ: Variables to read in place of `os.environ`.
+
+        Returns:
+            The settings in force.
+
+        Raises:
+            ConfigError: An unknown name or a value that is not allowed.
+        """
+        settings = dict(settings or {})
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(
+                    f"OtelTracker has no setting {name!r}.{hint} Settings: {', '.join(known)}."
+                )
+        if base is not None:
+            return dataclasses.replace(base, **settings)
+        return cls(**{**cls._from_environ(os.environ if environ is None else environ), **settings})
+
+    @classmethod
+    def _from_environ(cls, environ: Mapping[str, str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            variable = ENV_PREFIX + field.name.upper()
+            text = environ.get(variable)
+            if text is None or not field.metadata.get("env", True):
+                continue
+            try:
+                found[field.name] = _checked(field, _parsed(field, text), variable)
+            except ConfigError as error:
+                _warn_once(f"{error} The default, {field.default!r}, is used instead.")
+        return found
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        logger.warning("%s", message)
+
+
+def _parsed(field: dataclasses.Field[Any], text: str) -> Any:
+    """The value that a variable's text stands for."""
+    word = text.strip().lower()
+    if field.metadata.get("optional") and word in _OFF_WORDS and "choices" not in field.metadata:
+        return None
+    if field.metadata.get("items"):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(field.default, bool):
+        if word in _TRUE_WORDS:
+            return True
+        if word in _FALSE_WORDS:
+            return False
+        return text
+    if "minimum" in field.metadata:
+        kind = int if isinstance(field.default, int) else float
+        try:
+            return kind(word)
+        except ValueError:
+            return text
+    return word
+
+
+def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
+    """`value` when it is allowed for the field.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    meta = field.metadata
+    if value is None and (meta.get("optional") or field.default is None):
+        return value
+    if "choices" in meta:
+        if value in meta["choices"]:
+            return value
+        allowed = ", ".join(map(repr, meta["choices"]))
+        raise ConfigError(f"{name}={value!r} is not allowed; choose one of {allowed}.")
+    if isinstance(field.default, bool):
+        if isinstance(value, bool):
+            return value
+        raise ConfigError(f"{name}={value!r} is not allowed; use true or false.")
+    if "minimum" in meta:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        whole = not isinstance(field.default, int) or isinstance(value, int)
+        if number and whole and math.isfinite(value) and value >= meta["minimum"]:
+            return value
+        kind = "a whole number" if isinstance(field.default, int) else "a number"
+        off = ' or "none"' if meta.get("optional") else ""
+        raise ConfigError(
+            f"{name}={value!r} is not allowed; use {kind} of at least {meta['minimum']}{off}."
+        )
+    if meta.get("items"):
+        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{name}={value!r} is not allowed; use a sequence of strings.")
+        return tuple(value)
+    if callable(value):
+        return value
+    raise ConfigError(f"{name}={value!r} is not allowed; use a function or None.")

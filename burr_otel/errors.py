@@ -1,0 +1,112 @@
+"""What burr-otel raises.
+
+BurrOtelError
+├── ConfigError (ValueError)          a setting, argument or BURR_OTEL_* value that cannot be used
+│   └── InvalidIdentifierError        a project or app id that cannot be a folder name
+├── SnapshotError                     the state of a step could not be kept
+├── RunLockedError                    exclusive=True, and another session holds the run
+└── StoreError                        the store on disk cannot be read
+    ├── UnknownRunError (KeyError)    no such run
+    └── UnknownSequenceError (ValueError)  the run has no such finished step
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "BurrOtelError",
+    "ConfigError",
+    "InvalidIdentifierError",
+    "RunLockedError",
+    "SnapshotError",
+    "StoreError",
+    "UnknownRunError",
+    "UnknownSequenceError",
+]
+
+
+class BurrOtelError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class ConfigError(BurrOtelError, ValueError):
+    """A setting that cannot be used; the message names it, its value and what is allowed."""
+
+
+class InvalidIdentifierError(ConfigError):
+    """A project or app id that cannot be the name of a folder below the storage directory."""
+
+
+class SnapshotError(BurrOtelError):
+    """A step's state could not be kept, so a resume would not see it.
+
+    Attributes:
+        run: ``project/app_id`` of the run.
+        key: The state key that could not be written, or ``None`` when the whole record failed.
+        sequence_id: The step, or ``None`` for the state at creation.
+    """
+
+    def __init__(
+        self, run: str, cause: object, *, key: str | None = None, sequence_id: int | None = None
+    ) -> None:
+        self.run, self.key, self.sequence_id = run, key, sequence_id
+        step = "its creation" if sequence_id is None else f"step {sequence_id}"
+        what = f"the state of {step}" if key is None else f"state key {key!r} of {step}"
+        super().__init__(
+            f"{run}: {what} could not be kept: {cause}. A resume starts from the last step that "
+            'was. Mend the cause, or pass on_snapshot_error="warn" to run on without snapshots.'
+        )
+
+
+class RunLockedError(BurrOtelError):
+    """Another session holds a run that was opened with ``exclusive=True``.
+
+    Attributes:
+        run: ``project/app_id`` of the run.
+        holder: Session id of the holder.
+        host: Host name of the holder.
+        pid: Process id of the holder on that host.
+    """
+
+    def __init__(self, run: str, *, holder: str, host: str, pid: int) -> None:
+        self.run, self.holder, self.host, self.pid = run, holder, host, pid
+        super().__init__(
+            f"{run} is held by session {holder} of process {pid} on {host}. Wait until it ends "
+            "(the claim dies with its process), or build without exclusive=True."
+        )
+
+
+class StoreError(BurrOtelError):
+    """Files of the store that cannot be read."""
+
+
+class UnknownRunError(StoreError, KeyError):
+    """No run of that id; the message names the nearest ones.
+
+    Attributes:
+        app_id: What was asked for.
+        nearest: Ids that are close to it, best first.
+    """
+
+    def __init__(self, app_id: str, where: str, nearest: Sequence[str] = ()) -> None:
+        self.app_id, self.nearest = app_id, tuple(nearest)
+        hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+        self.message = f"no run {app_id!r} under {where}.{hint}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message  # KeyError would print its repr
+
+
+class UnknownSequenceError(StoreError, ValueError):
+    """The run exists and has no finished step of that sequence id (a ``ValueError``, as in Burr)."""
+
+    def __init__(self, run: str, sequence_id: int) -> None:
+        self.run, self.sequence_id = run, sequence_id
+        super().__init__(
+            f"Sequence number {sequence_id} not found for {run}: no finished step has it."
+        )

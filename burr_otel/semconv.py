@@ -1,0 +1,96 @@
+"""Every span, attribute, event, link and metric name that burr-otel writes.
+
+Sources:
+    * ``burr.*``: this package, described in README.md.
+    * ``gen_ai.*``: OpenTelemetry semantic conventions for generative AI. The constants of the
+      ``opentelemetry-semantic-conventions`` package are deprecated there, so the strings stand here.
+    * ``code.*``, ``error.*``, ``exception.*``, ``session.*``: OpenTelemetry semantic conventions.
+    * ``openinference.*``, ``graph.*``, ``input.*``, ``output.*``: Arize OpenInference conventions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+SCOPE_NAME: Final = "burr_otel"
+
+# --- identity ---------------------------------------------------------------------------------
+PROJECT: Final = "burr.project"
+APP_ID: Final = "burr.app_id"
+PARTITION_KEY: Final = "burr.partition_key"
+SEQUENCE_ID: Final = "burr.sequence_id"
+SESSION_ID: Final = "session.id"
+
+# --- application span -------------------------------------------------------------------------
+ROOT_NAME_PREFIX: Final = "invoke_workflow"
+GRAPH: Final = "burr.graph"
+OUTCOME: Final = "burr.outcome"
+STEPS: Final = "burr.steps"
+STEPS_FAILED: Final = "burr.steps.failed"
+GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
+GEN_AI_WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
+GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
+INVOKE_WORKFLOW: Final = "invoke_workflow"
+
+# --- step -------------------------------------------------------------------------------------
+ACTION_NAME: Final = "burr.action.name"
+ACTION_READS: Final = "burr.action.reads"
+ACTION_WRITES: Final = "burr.action.writes"
+ACTION_TAGS: Final = "burr.action.tags"
+INPUTS: Final = "burr.inputs"
+RESULT: Final = "burr.result"
+STATE_WRITTEN: Final = "burr.state.written"
+EXECUTE_METHOD: Final = "burr.execute.method"
+CODE_FUNCTION_NAME: Final = "code.function.name"
+CODE_FILE_PATH: Final = "code.file.path"
+CODE_LINE_NUMBER: Final = "code.line.number"
+STREAM_ITEMS: Final = "burr.stream.items"
+STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"  # seconds
+
+# --- any span ---------------------------------------------------------------------------------
+TRUNCATED: Final = "burr.truncated"
+SNAPSHOT_ERROR: Final = "burr.snapshot.error"
+ERROR_TYPE: Final = "error.type"
+
+# --- OpenInference ----------------------------------------------------------------------------
+OPENINFERENCE_SPAN_KIND: Final = "openinference.span.kind"
+GRAPH_NODE_ID: Final = "graph.node.id"
+GRAPH_NODE_PARENT_ID: Final = "graph.node.parent_id"
+INPUT_VALUE: Final = "input.value"
+INPUT_MIME_TYPE: Final = "input.mime_type"
+OUTPUT_VALUE: Final = "output.value"
+OUTPUT_MIME_TYPE: Final = "output.mime_type"
+MIME_JSON: Final = "application/json"
+
+# --- events -----------------------------------------------------------------------------------
+EVENT_EXCEPTION: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+EVENT_STREAM_FIRST_ITEM: Final = "burr.stream.first_item"
+EVENT_STREAM_END: Final = "burr.stream.end"
+
+# --- links ------------------------------------------------------------------------------------
+LINK_TYPE: Final = "burr.link.type"
+LINK_FORK: Final = "fork"
+LINK_RESUME: Final = "resume"
+LINK_SPAWN: Final = "spawn"
+LINK_AMBIENT: Final = "ambient"
+LINK_STEP: Final = "step"
+LINK_DEPENDENCY: Final = "dependency"
+
+# --- outcomes ---------------------------------------------------------------------------------
+OK: Final = "ok"
+ERROR: Final = "error"
+CANCELLED: Final = "cancelled"
+ABANDONED: Final = "abandoned"
+CRASHED: Final = "crashed"
+
+# --- metrics ----------------------------------------------------------------------------------
+METRIC_STEP_DURATION: Final = "burr.step.duration"
+METRIC_STEP_ACTIVE: Final = "burr.step.active"
+METRIC_STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"
+METRIC_SNAPSHOT_BYTES: Final = "burr.snapshot.bytes"
