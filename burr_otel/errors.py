@@ -103,7 +103,7 @@ class UnknownRunError(StoreError, KeyError):
 
 
 class UnknownSequenceError(StoreError, ValueError):
-    """The run exists and has no finished step of that sequence id (a ``ValueError``, as in Burr)."""
+    """The run has no finished step of that sequence id; a ``ValueError``, as in Burr."""
 
     def __init__(self, run: str, sequence_id: int) -> None:
         self.run, self.sequence_id = run, sequence_id

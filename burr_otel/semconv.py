@@ -2,8 +2,8 @@
 
 Sources:
     * ``burr.*``: this package, described in README.md.
-    * ``gen_ai.*``: OpenTelemetry semantic conventions for generative AI. The constants of the
-      ``opentelemetry-semantic-conventions`` package are deprecated there, so the strings stand here.
+    * ``gen_ai.*``: OpenTelemetry semantic conventions for generative AI. The constants in
+      ``opentelemetry-semantic-conventions`` are deprecated there, so the strings stand here.
     * ``code.*``, ``error.*``, ``exception.*``, ``session.*``: OpenTelemetry semantic conventions.
     * ``openinference.*``, ``graph.*``, ``input.*``, ``output.*``: Arize OpenInference conventions.
 """
@@ -79,6 +79,7 @@ LINK_FORK: Final = "fork"
 LINK_RESUME: Final = "resume"
 LINK_SPAWN: Final = "spawn"
 LINK_AMBIENT: Final = "ambient"
+LINK_APPLICATION: Final = "application"
 LINK_STEP: Final = "step"
 LINK_DEPENDENCY: Final = "dependency"
 

@@ -1,0 +1,1 @@
+"""Spans: their lives, parents and links, and where they are sent."""

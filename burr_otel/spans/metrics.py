@@ -1,0 +1,68 @@
+"""The instruments of section "Metrics" in the README; their attributes never hold an app id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from burr_otel import semconv
+from burr_otel._version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
+__all__ = ["StepMetrics"]
+
+# Steps last from microseconds (a counter) to minutes (an agent's tool call).
+_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class StepMetrics:
+    """Counts and times steps.
+
+    Args:
+        provider: Where the instruments are made.
+        project: Value of ``burr.project`` on every measurement.
+    """
+
+    def __init__(self, provider: MeterProvider, project: str) -> None:
+        meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
+        self._project = project
+        self._duration = meter.create_histogram(
+            semconv.METRIC_STEP_DURATION,
+            unit="s",
+            description="Duration of Burr steps.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._active = meter.create_up_down_counter(
+            semconv.METRIC_STEP_ACTIVE, unit="{step}", description="Burr steps in progress."
+        )
+        self._first_item = meter.create_histogram(
+            semconv.METRIC_STREAM_TIME_TO_FIRST_ITEM,
+            unit="s",
+            description="Time from a stream's start to its first item.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._snapshot = meter.create_histogram(
+            semconv.METRIC_SNAPSHOT_BYTES, unit="By", description="Size of a state snapshot record."
+        )
+
+    def step_began(self, action: str) -> None:
+        """Count a step as active."""
+        self._active.add(1, self._labels(action))
+
+    def step_ended(self, action: str, outcome: str, seconds: float) -> None:
+        """Count a step as over and record how long it took."""
+        labels = self._labels(action)
+        self._active.add(-1, labels)
+        self._duration.record(seconds, {**labels, semconv.OUTCOME: outcome})
+
+    def first_item(self, action: str, seconds: float) -> None:
+        """Record how long a stream took to yield its first item."""
+        self._first_item.record(seconds, self._labels(action))
+
+    def snapshot(self, size_bytes: int) -> None:
+        """Record the size of a snapshot."""
+        self._snapshot.record(size_bytes, {semconv.PROJECT: self._project})
+
+    def _labels(self, action: str) -> dict[str, str]:
+        return {semconv.PROJECT: self._project, semconv.ACTION_NAME: action}

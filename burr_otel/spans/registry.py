@@ -1,0 +1,132 @@
+"""The applications of this process: which one a hook speaks of, and where a step's span is.
+
+Burr's hooks name an application by its id only, while a web server may hold several live
+applications of one id, and copies of one tracker run in many threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from opentelemetry.trace import SpanContext
+
+__all__ = ["LiveRun", "Registry"]
+
+
+class LiveRun(Protocol):
+    """What the registry needs to know of a run."""
+
+    app_id: str
+    owner: object
+
+    def has_action(self, action: Any) -> bool:
+        """Whether `action` is an object of this run's graph."""
+
+    def saw_state(self, state: Any) -> bool:
+        """Whether `state` is the object that this run's application holds, as far as we know."""
+
+    def step_context(self, sequence_id: int) -> SpanContext | None:
+        """Span context of a step in progress, or of the last one finished."""
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, what belongs to the parent."""
+
+
+R = TypeVar("R", bound=LiveRun)
+
+
+class Registry(Generic[R]):
+    """Live runs by app id, oldest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a finaliser may run inside
+        self._runs: dict[str, list[R]] = {}
+        self._executing: ContextVar[dict[str, weakref.ref[R]] | None] = ContextVar(
+            "burr_otel_executing", default=None
+        )
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def __len__(self) -> int:
+        return sum(len(runs) for runs in self._runs.values())
+
+    def add(self, run: R) -> None:
+        """Enter a run."""
+        with self._lock:
+            self._runs.setdefault(run.app_id, []).append(run)
+
+    def remove(self, run: R) -> None:
+        """Strike a run out; idempotent."""
+        with self._lock:
+            runs = self._runs.get(run.app_id, [])
+            if run in runs:
+                runs.remove(run)
+            if not runs:
+                self._runs.pop(run.app_id, None)
+
+    def runs(self, app_id: str | None = None) -> Iterator[R]:
+        """Runs of an app id, or all; the newest first."""
+        with self._lock:
+            found = (
+                list(self._runs.get(app_id, ()))
+                if app_id is not None
+                else [run for runs in self._runs.values() for run in runs]
+            )
+        return reversed(found)
+
+    def resolve(
+        self, owner: object, app_id: str, *, action: Any = None, state: Any = None
+    ) -> R | None:
+        """The run that a hook speaks of.
+
+        Args:
+            owner: The tracker whose hook was called.
+            app_id: The application's id.
+            action: The action object, when the hook has one.
+            state: The state object, when the hook has one.
+
+        Returns:
+            The run, `None` when this process knows none. Of several with the same id: the one
+            whose graph holds the action, that holds the state, that executes in this context,
+            that was built last; the first of these that tells them apart.
+        """
+        runs = [run for run in self.runs(app_id) if run.owner is owner]
+        if len(runs) <= 1:
+            return runs[0] if runs else None
+        if action is not None:
+            runs = [run for run in runs if run.has_action(action)] or runs
+        if len(runs) > 1 and state is not None:
+            runs = [run for run in runs if run.saw_state(state)] or runs
+        if len(runs) > 1:
+            reference = (self._executing.get() or {}).get(app_id)
+            runs = [run for run in runs if reference is not None and run is reference()] or runs
+        return runs[0]
+
+    def executing(self, run: R) -> None:
+        """Note that `run` executes in the running context."""
+        self._executing.set({**(self._executing.get() or {}), run.app_id: weakref.ref(run)})
+
+    def not_executing(self, run: R) -> None:
+        """Note that it no longer does."""
+        known = self._executing.get()
+        if known and run.app_id in known:
+            rest = {key: value for key, value in known.items() if key != run.app_id}
+            self._executing.set(rest or None)
+
+    def step_context(self, app_id: str, sequence_id: int) -> SpanContext | None:
+        """Span context of a step that this process knows of."""
+        for run in self.runs(app_id):
+            context = run.step_context(sequence_id)
+            if context is not None:
+                return context
+        return None
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        for run in self.runs():
+            run.after_fork()

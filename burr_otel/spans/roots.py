@@ -1,0 +1,255 @@
+"""The application span's life, and the one thread that ends those whose time has come.
+
+Burr has no hook for the end of an application. A root ends at the first of: an explicit finish,
+the collection of its application, interpreter exit, a time without activity, a longest time open.
+Its end time is that of the last activity, whenever we notice.
+"""
+
+from __future__ import annotations
+
+import atexit
+import heapq
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import Status, StatusCode
+
+from burr_otel import semconv
+from burr_otel.spans import shield
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["Keeper", "Root", "keeper"]
+
+_NS = 1_000_000_000
+
+
+class Root:
+    """One application span.
+
+    Attributes:
+        span: The span, recording or not.
+        ended: Whether it has been ended.
+        last_activity_ns: Unix time of the last execute call, step or stream item.
+        outcome: Outcome of the last finished step, the one that the application ended with.
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        *,
+        identity: dict[str, AttributeValue],
+        started_ns: int,
+        linger: float | None,
+        max_open: float | None,
+        clock: Callable[[], int],
+        on_end: Callable[[int, str], None],
+    ) -> None:
+        self.span = span
+        self.ended = False
+        self.last_activity_ns = started_ns
+        self.outcome = semconv.OK
+        self.clock = clock
+        self._identity = identity
+        self._started_ns = started_ns
+        self._linger_ns = None if linger is None else int(linger * _NS)
+        self._max_open_ns = None if max_open is None else int(max_open * _NS)
+        self._on_end = on_end
+        self._active = self._steps = self._failed = 0
+        self._error: str | None = None
+        self._lock = threading.RLock()  # reentrant: a finaliser may run inside
+
+    def touch(self, now_ns: int) -> None:
+        """Note activity."""
+        self.last_activity_ns = max(self.last_activity_ns, now_ns)
+
+    def enter(self, now_ns: int) -> None:
+        """Note that a step begins."""
+        with self._lock:
+            self._active += 1
+            self.touch(now_ns)
+
+    def leave(self, now_ns: int, outcome: str, error: str | None) -> None:
+        """Note that a step has ended.
+
+        Args:
+            now_ns: When.
+            outcome: One of the outcomes in `semconv`.
+            error: Text of the step's failure, for the status, if it failed.
+        """
+        with self._lock:
+            self._active -= 1
+            self._steps += 1
+            self._failed += outcome == semconv.ERROR
+            self.outcome, self._error = outcome, error
+            self.touch(now_ns)
+
+    def due_ns(self) -> int | None:
+        """When this root should end if nothing more happens; `None`: not by itself."""
+        with self._lock:
+            due = None
+            if self._linger_ns is not None:
+                since = self.clock() if self._active else self.last_activity_ns
+                due = since + self._linger_ns
+            if self._max_open_ns is not None:
+                latest = self._started_ns + self._max_open_ns
+                due = latest if due is None else min(due, latest)
+            return due
+
+    def finish(self) -> None:
+        """End the span at the time of its last activity; idempotent."""
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+            # Jaeger warns of a duration that is not positive.
+            end_ns = max(self.last_activity_ns, self._started_ns + 1)
+            try:
+                self.span.set_attributes(
+                    {
+                        semconv.STEPS: self._steps,
+                        semconv.STEPS_FAILED: self._failed,
+                        semconv.OUTCOME: self.outcome,
+                        **self._identity,
+                    }
+                )
+                if self.outcome == semconv.ERROR:
+                    self.span.set_status(Status(StatusCode.ERROR, self._error))
+                self.span.end(end_ns)
+            except Exception as error:
+                shield.report("ending an application span", error)
+        self._on_end(end_ns, self.outcome)
+
+    def forget(self) -> None:
+        """In a forked child: the span is the parent's to end, and so may its lock be."""
+        self.ended = True
+        self._lock = threading.RLock()
+
+
+class Keeper:
+    """Ends roots when they are due, and does what finalisers may not do themselves.
+
+    A finaliser can run inside any allocation, also while the same thread holds one of our locks.
+    So it only puts its work into a `queue.SimpleQueue`, whose ``put`` is reentrant by design.
+    """
+
+    def __init__(self, *, threaded: bool = True) -> None:
+        self._threaded = threaded
+        self._reset()
+
+    def _reset(self) -> None:
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._due: list[tuple[int, int, Root]] = []
+        self._order = itertools.count()
+        self._lock = threading.RLock()
+        self._open: dict[int, Root] = {}
+        self._thread: threading.Thread | None = None
+
+    def defer(self, work: Callable[[], None]) -> None:
+        """Have `work` done soon by another thread (or the next `sweep`)."""
+        self._inbox.put(work)
+
+    def watch(self, root: Root) -> None:
+        """Take charge of ending `root`."""
+        with self._lock:
+            self._open[id(root)] = root
+            due = root.due_ns()
+            if due is not None:
+                heapq.heappush(self._due, (due, next(self._order), root))
+                self._inbox.put(_nothing)
+            if self._threaded and self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
+                self._thread.start()
+
+    def unwatch(self, root: Root) -> None:
+        """Forget `root`, because it has ended."""
+        with self._lock:
+            self._open.pop(id(root), None)
+
+    def sweep(self) -> float | None:
+        """Do deferred work and end what is due.
+
+        Returns:
+            Seconds until the next root is due, `None` when there is none.
+        """
+        while True:
+            try:
+                work = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            _do(work)
+        while True:
+            with self._lock:
+                while self._due and self._due[0][2].ended:
+                    heapq.heappop(self._due)
+                if not self._due:
+                    return None
+                _, _, root = self._due[0]
+                due, now = root.due_ns(), root.clock()
+                if due is None or due > now:
+                    if due is not None and due > self._due[0][0]:
+                        heapq.heapreplace(self._due, (due, next(self._order), root))
+                        continue
+                    return 0.0 if due is None else (due - now) / _NS
+                heapq.heappop(self._due)
+            _do(root.finish)
+
+    def finish_all(self) -> None:
+        """End every open root; runs at interpreter exit, before the provider's own shutdown."""
+        self.sweep()
+        with self._lock:
+            roots = list(self._open.values())
+        for root in roots:
+            _do(root.finish)
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's roots, its queue and its thread."""
+        for root in list(self._open.values()):
+            root.forget()
+        self._reset()
+
+    def _serve(self) -> None:
+        inbox = self._inbox
+        while True:
+            try:
+                work = inbox.get(timeout=self.sweep())
+            except queue.Empty:
+                continue
+            _do(work)
+
+
+def _nothing() -> None:
+    """Wake the thread."""
+
+
+def _do(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:
+        shield.report("ending an application span", error)
+
+
+keeper = Keeper()
+
+
+def register_exit() -> None:
+    """Have roots ended at exit *before* the providers that exist by now shut down.
+
+    `atexit` runs last in, first out, so this is called again whenever a provider came to be.
+    """
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    keeper.finish_all()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: keeper.after_fork())  # noqa: PLW0108  # `keeper` is swapped in tests

@@ -1,0 +1,563 @@
+"""`OtelTracker`: Burr's hooks in, spans and snapshots out.
+
+Only synchronous hooks: Burr runs asynchronous ones in tasks of their own, where a span made current
+is lost to the action.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from burr.core.persistence import BaseStateLoader
+from burr.lifecycle.base import PostApplicationExecuteCallHook, PreApplicationExecuteCallHook
+from burr.tracking.base import SyncTrackingClient
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
+from typing_extensions import Self, Unpack
+
+from burr_otel import semconv
+from burr_otel.config import OtelConfig, OtelSettings
+from burr_otel.content import ContentPolicy
+from burr_otel.errors import BurrOtelError, SnapshotError
+from burr_otel.run import Run, RunContext, identity, registry
+from burr_otel.spans import parents, provider, roots, shield, streams
+from burr_otel.spans.metrics import StepMetrics
+from burr_otel.spans.roots import Root
+from burr_otel.spans.steps import start_span
+from burr_otel.store import Store
+
+if TYPE_CHECKING:
+    from burr.core.persistence import PersistedStateData
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.store import RunHistory, Session
+
+__all__ = ["OtelTracker"]
+
+DEFAULT_STORAGE_DIR = "~/.burr"
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+_inside = threading.local()
+
+
+def _hook(method: Hook) -> Hook:
+    """Keep our own errors from Burr, and finalisers from running inside a hook.
+
+    The garbage collector may finalise an abandoned stream, and Burr then calls hooks, at any
+    allocation, also at one made while this thread is inside a hook and holds a lock. Such a call
+    is left to the keeper.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: OtelTracker, **arguments: Any) -> None:
+        if getattr(_inside, "hook", False):
+            roots.keeper.defer(functools.partial(guarded, self, **arguments))
+            return
+        _inside.hook = True
+        try:
+            method(self, **arguments)
+        except BurrOtelError:
+            raise
+        except Exception as error:
+            shield.report(method.__name__, error)
+        finally:
+            _inside.hook = False
+
+    return cast("Hook", guarded)
+
+
+class OtelTracker(
+    SyncTrackingClient,
+    PreApplicationExecuteCallHook,
+    PostApplicationExecuteCallHook,
+    BaseStateLoader,
+):
+    """Traces Burr applications with OpenTelemetry and keeps the state that resumes them.
+
+    Pass it to ``ApplicationBuilder.with_tracker(...)`` and, to resume or fork,
+    to ``initialize_from(...)``. One tracker may serve any number of applications, in any thread;
+    it can be copied and pickled. It is a context manager: leaving it ends open application spans
+    and flushes them.
+
+    Args:
+        project: Name of the project: a folder below `storage_dir`, part of the application span's
+            name, and the service name unless ``OTEL_SERVICE_NAME`` or a provider says otherwise.
+            Letters, digits, ``_``, ``-`` and ``:``.
+        storage_dir: Where runs are kept, in the layout of Burr's ``LocalTrackingClient``.
+        serde_kwargs: Passed to Burr's serialisers and deserialisers.
+        tracer_provider: Makes the spans. Default: the global provider when one has been set by the
+            time an application is built, else one from the ``OTEL_*`` variables.
+        meter_provider: Makes the instruments. Default: the global one.
+        config: Settings as one object. Default: from ``BURR_OTEL_*`` variables.
+        clock: Gives Unix time in nanoseconds; tests inject one.
+        **settings: Single settings by name, see `OtelConfig`; they win over `config`.
+
+    Attributes:
+        project_id: The project.
+        raw_storage_dir: `storage_dir` as it was given.
+        storage_dir: Folder of the project's runs, as a string.
+        serde_kwargs: As given.
+        config: The settings in force.
+
+    Raises:
+        InvalidIdentifierError: A project that cannot be a folder name.
+        ConfigError: An unknown setting or a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        storage_dir: str | os.PathLike[str] = DEFAULT_STORAGE_DIR,
+        serde_kwargs: dict[str, Any] | None = None,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        config: OtelConfig | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        **settings: Unpack[OtelSettings],
+    ) -> None:
+        self.config = OtelConfig.resolve(config, settings)
+        self.project_id = project
+        self.raw_storage_dir = os.fspath(storage_dir)
+        self.serde_kwargs = dict(serde_kwargs or {})
+        self._tracer_provider = tracer_provider
+        self._meter_provider = meter_provider
+        self._clock = clock
+        self._spawner: dict[str, Any] = {}
+        self._open()
+
+    def _open(self) -> None:
+        config = self.config
+        self._store = Store(
+            self.project_id,
+            self.raw_storage_dir,
+            serde_kwargs=self.serde_kwargs,
+            durability=config.durability,
+            exclusive=config.exclusive,
+            clock=self._clock,
+        )
+        self.storage_dir = str(self._store.path)
+        self._policy = ContentPolicy(
+            inputs=config.capture_inputs or config.capture,
+            results=config.capture_results or config.capture,
+            state=config.capture_state or config.capture,
+            attributes=config.capture_attributes or config.capture,
+            exceptions=config.capture_exceptions or config.capture,
+            redact=config.redact,
+            redact_keys=config.redact_keys,
+            redact_values=config.redact_values,
+            redactor=config.redactor,
+            max_attribute_bytes=config.max_attribute_bytes,
+        )
+        self._owner = object()
+        streams.install(_streaming_step)
+
+    # --- Burr's tracker and loader interfaces ------------------------------------------------
+
+    def copy(self) -> Self:
+        """A tracker of the same settings for a sub-application.
+
+        Burr calls this inside the spawning step, before it starts the thread, task or process of
+        the sub-application, so the copy also remembers the span that is current now. It is used
+        only where neither this process nor the store knows the spawning step.
+        """
+        twin = type(self)(
+            self.project_id,
+            self.raw_storage_dir,
+            self.serde_kwargs,
+            tracer_provider=self._tracer_provider,
+            meter_provider=self._meter_provider,
+            config=self.config,
+            clock=self._clock,
+        )
+        twin._spawner = parents.record_of(trace.get_current_span().get_span_context())  # noqa: SLF001  # our own class
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings only: providers, spans and files belong to a process."""
+        left_out = {"_tracer_provider", "_meter_provider", "_store", "_policy", "_owner"}
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the same store in this process; spans go to this process's provider."""
+        self.__dict__.update(state)
+        self._tracer_provider = self._meter_provider = None
+        self._open()
+
+    @classmethod
+    def get_storage_path(cls, project: str, storage_dir: str | os.PathLike[str]) -> str:
+        """Folder of a project's runs."""
+        return str(Path(storage_dir).expanduser() / project)
+
+    @classmethod
+    def app_log_exists(
+        cls, project: str, app_id: str, storage_dir: str | os.PathLike[str] = DEFAULT_STORAGE_DIR
+    ) -> bool:
+        """Whether anything has been recorded for an application.
+
+        Args:
+            project: Name of the project.
+            app_id: The application's id.
+            storage_dir: As in the constructor.
+        """
+        return Store(project, os.fspath(storage_dir)).exists(app_id)
+
+    @classmethod
+    def load_state(
+        cls,
+        project: str,
+        app_id: str,
+        sequence_id: int = -1,
+        storage_dir: str | os.PathLike[str] = DEFAULT_STORAGE_DIR,
+    ) -> tuple[dict[str, Any], str]:
+        """The recorded state and action of a step; deprecated in Burr, use `load`.
+
+        Args:
+            project: Name of the project.
+            app_id: The application's id.
+            sequence_id: Which step; ``-1``: the latest.
+            storage_dir: As in the constructor.
+
+        Returns:
+            The state as a dictionary, and the name of the action that made it.
+
+        Raises:
+            UnknownRunError: No such run.
+            UnknownSequenceError: No such step.
+        """
+        store = Store(project, os.fspath(storage_dir))
+        return store.load_state(app_id, sequence_id)
+
+    def list_app_ids(self, partition_key: str | None, **kwargs: Any) -> list[str]:
+        """Ids of the recorded applications of a partition key (`None`: of those without one)."""
+        return self._store.list_app_ids(partition_key)
+
+    def load(
+        self,
+        partition_key: str | None,
+        app_id: str | None,
+        sequence_id: int | None = None,
+        **kwargs: Any,
+    ) -> PersistedStateData | None:
+        """The state after a step, for ``initialize_from``.
+
+        Args:
+            partition_key: The application's own; another one finds nothing.
+            app_id: The application's id.
+            sequence_id: Which step. Default: the latest one.
+
+        Returns:
+            Burr's ``PersistedStateData``; `None` for an unknown run, for another partition key and
+            for a run without a finished step that inherited no state.
+
+        Raises:
+            UnknownSequenceError: The run has no such finished step (a ``ValueError``, as in Burr).
+        """
+        return None if app_id is None else self._store.load(partition_key, app_id, sequence_id)
+
+    # --- lifetime ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the open application spans of this tracker and flush them.
+
+        Applications that go on afterwards are still recorded; their steps hang off the ended span.
+        """
+        roots.keeper.sweep()
+        for run in registry.runs():
+            if run.owner is self._owner:
+                run.root.finish()
+        provider.flush(self._tracer_provider, self.project_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- hooks -------------------------------------------------------------------------------
+
+    @_hook
+    def post_application_create(
+        self,
+        *,
+        app_id: str,
+        partition_key: str | None,
+        state: Any,
+        application_graph: Any,
+        parent_pointer: Any,
+        spawning_parent_pointer: Any,
+        **future_kwargs: Any,
+    ) -> None:
+        """Start the application span and open the run's files."""
+        self._store.run_path(app_id)  # refuses an id that cannot be a folder name
+        now = self._clock()
+        shared = RunContext(
+            owner=self._owner,
+            project=self.project_id,
+            serde_kwargs=self.serde_kwargs,
+            config=self.config,
+            policy=self._policy,
+            tracer=provider.tracer(
+                provider.tracer_provider(self._tracer_provider, self.project_id)
+            ),
+            metrics=StepMetrics(provider.meter_provider(self._meter_provider), self.project_id),
+            clock=self._clock,
+        )
+        history = self._store.history(app_id)
+        try:
+            span = self._start_root(
+                shared, app_id, partition_key, application_graph, history,
+                fork=parent_pointer, spawner=spawning_parent_pointer, now=now,
+            )
+        except Exception as error:
+            shield.report("starting an application span", error)
+            span = trace.INVALID_SPAN
+        run: Run
+
+        def ended(end_ns: int, outcome: str) -> None:
+            run.ended(end_ns, outcome)
+
+        root = Root(
+            span,
+            identity=identity(self.project_id, app_id, partition_key),
+            started_ns=now,
+            linger=self.config.root_linger,
+            max_open=self.config.root_max_open,
+            clock=self._clock,
+            on_end=ended,
+        )
+        session: Session | None = None
+        try:
+            session = self._store.open_session(
+                app_id,
+                partition_key=partition_key,
+                state=state,
+                application_graph=application_graph,
+                parent_pointer=parent_pointer,
+                spawning_parent_pointer=spawning_parent_pointer,
+                session_id=uuid.uuid4().hex,
+                otel={
+                    **parents.record_of(span.get_span_context()),
+                    "kind": "root",
+                    "time_unix_nano": now,
+                },
+                time_ns=now,
+            )
+        except SnapshotError as error:
+            if self.config.on_snapshot_error == "raise":
+                span.end(now + 1)
+                raise
+            shield.logger.warning("%s", error)
+        except BurrOtelError:
+            span.end(now + 1)
+            raise
+        run = Run(shared, app_id, partition_key, root, session, application_graph, state)
+        registry.add(run)
+        roots.keeper.watch(root)
+
+    def _start_root(
+        self,
+        shared: RunContext,
+        app_id: str,
+        partition_key: str | None,
+        graph: Any,
+        history: RunHistory | None,
+        *,
+        fork: Any,
+        spawner: Any,
+        now: int,
+    ) -> trace.Span:
+        resumed = parents.context_of(history.last_root if history else None)
+        last_step = parents.context_of(history.last_step if history else None)
+        forked = self._recorded_step(fork) if fork is not None else None
+        parent = parents.root_parent(
+            parents.ambient(), self._spawning_step(spawner) if spawner is not None else None
+        )
+        if parent is None and self.config.on_resume == "continue":
+            parent = resumed
+        span = start_span(
+            shared.tracer,
+            f"{semconv.ROOT_NAME_PREFIX} {self.project_id}",
+            parent=parent,
+            links=parents.links(
+                (forked, semconv.LINK_FORK),
+                (resumed, semconv.LINK_RESUME),
+                (last_step, semconv.LINK_RESUME),
+            ),
+            attributes=_root_attributes(self.project_id, app_id, partition_key),
+            start_ns=now,
+        )
+        if span.is_recording():
+            content = self._policy.attribute(semconv.GRAPH, _graph(graph))
+            if content is not None:
+                span.set_attribute(semconv.GRAPH, content.value)
+                if content.truncated:
+                    span.set_attribute(semconv.TRUNCATED, [semconv.GRAPH])
+        return span
+
+    def _spawning_step(self, pointer: Any) -> SpanContext | None:
+        if pointer.sequence_id is not None:
+            known = registry.step_context(pointer.app_id, pointer.sequence_id)
+            if known is not None:
+                return known
+        return self._recorded_step(pointer) or parents.context_of(self._spawner)
+
+    def _recorded_step(self, pointer: Any) -> SpanContext | None:
+        record = self._store.find_step(pointer.app_id, pointer.sequence_id)
+        return parents.context_of((record or {}).get("otel"))
+
+    @_hook
+    def pre_run_execute_call(
+        self, *, app_id: str, state: Any, method: Any, **future_kwargs: Any
+    ) -> None:
+        """Note which of Burr's methods runs the application."""
+        run = registry.resolve(self._owner, app_id, state=state)
+        if run is not None:
+            run.executing(method.value, state)
+
+    @_hook
+    def post_run_execute_call(self, *, app_id: str, state: Any, **future_kwargs: Any) -> None:
+        """Note the state that the call ended with."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.executed(state)
+
+    @_hook
+    def pre_run_step(
+        self,
+        *,
+        app_id: str,
+        sequence_id: int,
+        state: Any,
+        action: Any,
+        inputs: Mapping[str, Any],
+        **future_kwargs: Any,
+    ) -> None:
+        """Start the step's span and make it current."""
+        run = registry.resolve(self._owner, app_id, action=action, state=state)
+        if run is not None:
+            run.begin_step(action, state, inputs, sequence_id, sys.exc_info()[1])
+
+    @_hook
+    def post_run_step(
+        self,
+        *,
+        app_id: str,
+        sequence_id: int,
+        state: Any,
+        action: Any,
+        result: Mapping[str, Any] | None,
+        exception: BaseException | None,
+        **future_kwargs: Any,
+    ) -> None:
+        """End the step's span and keep its state."""
+        run = registry.resolve(self._owner, app_id, action=action)
+        if run is not None:
+            run.end_step(state, result, sequence_id, exception, sys.exc_info()[1])
+
+    @_hook
+    def pre_start_span(
+        self,
+        *,
+        app_id: str,
+        action_sequence_id: int,
+        span: Any,
+        span_dependencies: list[str],
+        **future_kwargs: Any,
+    ) -> None:
+        """Start an inner span and make it current."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.begin_span(span, action_sequence_id, span_dependencies, sys.exc_info()[1])
+
+    @_hook
+    def post_end_span(
+        self, *, app_id: str, action_sequence_id: int, span: Any, **future_kwargs: Any
+    ) -> None:
+        """End an inner span."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.end_span(span, action_sequence_id, sys.exc_info()[1])
+
+    @_hook
+    def do_log_attributes(
+        self,
+        *,
+        attributes: Mapping[str, Any],
+        app_id: str,
+        action_sequence_id: int,
+        span: Any,
+        tags: Mapping[str, Any],
+        **future_kwargs: Any,
+    ) -> None:
+        """Set attributes on the step or inner span that they were logged on."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.log_attributes(attributes, span, action_sequence_id, tags)
+
+    @_hook
+    def pre_start_stream(self, *, app_id: str, sequence_id: int, **future_kwargs: Any) -> None:
+        """The step in progress is a stream."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.begin_stream(sequence_id)
+
+    @_hook
+    def post_stream_item(self, *, app_id: str, sequence_id: int, **future_kwargs: Any) -> None:
+        """Count an item."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.stream_item(sequence_id)
+
+    @_hook
+    def post_end_stream(self, **future_kwargs: Any) -> None:
+        """Nothing: `post_run_step` comes first and has ended the stream."""
+
+
+def _streaming_step(app_id: str, sequence_id: int) -> Any:
+    for run in registry.runs(app_id):
+        step = run.stream_step(sequence_id)
+        if step is not None:
+            return step
+    return None
+
+
+def _root_attributes(
+    project: str, app_id: str, partition_key: str | None
+) -> dict[str, AttributeValue]:
+    return {
+        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+        semconv.GEN_AI_WORKFLOW_NAME: project,
+        semconv.GEN_AI_AGENT_NAME: project,
+        semconv.GEN_AI_CONVERSATION_ID: app_id,
+        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        semconv.GRAPH_NODE_ID: project,
+        **identity(project, app_id, partition_key),
+    }
+
+
+def _graph(graph: Any) -> dict[str, Any]:
+    return {
+        "entrypoint": graph.entrypoint.name,
+        "actions": [action.name for action in graph.actions],
+        "transitions": [
+            {"from": each.from_.name, "to": each.to.name, "condition": each.condition.name}
+            for each in graph.transitions
+        ],
+    }
