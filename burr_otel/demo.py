@@ -1,0 +1,188 @@
+"""A small support desk as a Burr application, to see what a run looks like.
+
+Two questions go through a graph with a branch and a loop. Passages are searched until there are
+enough of them, the order service fails once and is asked again, and answers are streamed word by
+word. Everything is made up in this file: no network, no model, the same result each time.
+"""
+
+# Burr ships no types that mypy accepts, so its decorators count as untyped.
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from burr.core import Application, ApplicationBuilder, State, action, expr
+from burr.core.action import streaming_action
+from burr.visibility import TracerFactory, trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+__all__ = ["DEMO_PROJECT", "DemoRun", "build_demo", "run_demo"]
+
+DEMO_PROJECT: Final = "burr-otel-demo"
+
+_QUESTIONS: Final = ("How do I send back a pair of shoes?", "Where is my order 1042?")
+_ENOUGH_PASSAGES: Final = 3
+_PASSAGES: Final = {
+    "How do I send back a pair of shoes?": ["Returns are free for 30 days.", "Print the label."],
+    "send back shoes label": ["Labels are in your account, under Orders.", "Any post office."],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoRun:
+    """What came of a demo run.
+
+    Attributes:
+        app_id: Id of the application.
+        answers: The answer to each question.
+        retries: How many steps failed and were run again.
+    """
+
+    app_id: str
+    answers: tuple[str, ...]
+    retries: int
+
+
+class _OrderService:
+    """Stands for a service that resets the first connection."""
+
+    def __init__(self, wait: Callable[[float], None]) -> None:
+        self._wait, self._calls = wait, 0
+
+    def status(self, number: int) -> dict[str, Any]:
+        self._calls += 1
+        self._wait(0.06)
+        if self._calls == 1:
+            raise ConnectionResetError("orders.internal closed the connection (request 1)")
+        return {"order": number, "status": "shipped", "arrives": "Thursday"}
+
+
+def build_demo(
+    tracker: Any,
+    app_id: str | None = None,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> Application[Any]:
+    """Build the support desk.
+
+    Args:
+        tracker: Anything that Burr's `with_tracker` takes.
+        app_id: Id of the application; a new one when absent.
+        wait: Called with seconds wherever a real step would wait for something.
+
+    Returns:
+        The application, before its first step.
+    """
+    orders = _OrderService(wait)
+
+    @action(reads=["turn"], writes=["question", "passages", "query", "turn"])
+    def receive_question(state: State, question: str) -> State:
+        wait(0.004)
+        return state.update(
+            question=question, query=question, passages=[], turn=state.get("turn", 0) + 1
+        )
+
+    @action(reads=["question"], writes=["intent"])
+    def classify(state: State, __tracer: TracerFactory) -> State:
+        with __tracer("build_prompt"):
+            wait(0.006)
+        with __tracer("ask_model") as model:
+            wait(0.07)
+            intent = "order" if "order" in state["question"] else "how_to"
+            model.log_attributes(model="tiny-classifier", prompt_tokens=87, completion_tokens=1)
+        return state.update(intent=intent)
+
+    @trace()
+    def embed(text: str) -> list[float]:
+        wait(0.018)
+        return [round(len(text) / 40, 3), round(text.count(" ") / 10, 3)]
+
+    @trace(capture_outputs=False)
+    def nearest_passages(vector: list[float], query: str) -> list[str]:
+        wait(0.03)
+        return _PASSAGES.get(query, []) if vector else []
+
+    @action(reads=["query", "passages"], writes=["passages", "query"])
+    def search_docs(state: State, __tracer: TracerFactory) -> State:
+        with __tracer("retrieve") as retrieve:
+            found = nearest_passages(embed(state["query"]), state["query"])
+            retrieve.log_attributes(query=state["query"], found=len(found))
+        with __tracer("rerank"):
+            wait(0.012)
+        return state.update(passages=[*state["passages"], *found], query="send back shoes label")
+
+    @action(reads=["question"], writes=["order", "passages"])
+    def look_up_order(state: State, __tracer: TracerFactory) -> State:
+        number = int("".join(filter(str.isdigit, state["question"])))
+        with __tracer("GET /orders/{number}") as request:
+            request.log_attributes(number=number)
+            order = orders.status(number)
+        return state.update(order=order, passages=[f"{order['status']}, {order['arrives']}"])
+
+    @streaming_action(reads=["question", "passages", "intent"], writes=["answer"])
+    def write_answer(
+        state: State,
+    ) -> Generator[tuple[dict[str, Any], State | None], None, None]:
+        text = _answer(state["intent"], state["passages"])
+        wait(0.09)
+        for word in text.split():
+            wait(0.008)
+            yield {"answer": word}, None
+        yield {"answer": text}, state.update(answer=text)
+
+    builder = (
+        ApplicationBuilder()
+        .with_actions(receive_question, classify, search_docs, look_up_order, write_answer)
+        .with_transitions(
+            ("receive_question", "classify"),
+            ("classify", "look_up_order", expr("intent == 'order'")),
+            ("classify", "search_docs"),
+            ("search_docs", "search_docs", expr(f"len(passages) < {_ENOUGH_PASSAGES}")),
+            ("search_docs", "write_answer"),
+            ("look_up_order", "write_answer"),
+            ("write_answer", "receive_question"),
+        )
+        .with_state(turn=0)
+        .with_entrypoint("receive_question")
+        .with_identifiers(app_id=app_id or f"demo-{uuid.uuid4().hex[:8]}")
+        .with_tracker(tracker)
+    )
+    return builder.build()
+
+
+def run_demo(app: Application[Any]) -> DemoRun:
+    """Ask both questions, running a failed step again as a service would.
+
+    Args:
+        app: What `build_demo` returned.
+
+    Returns:
+        The answers and how many steps had to be run again.
+    """
+    answers, retries = [], 0
+    for question in _QUESTIONS:
+        inputs: dict[str, Any] | None = {"question": question}
+        while True:
+            try:
+                _, stream = app.stream_result(halt_after=["write_answer"], inputs=inputs)
+                for _word in stream:
+                    pass
+            except ConnectionError:
+                retries += 1
+                inputs = None  # the question was received; go on at the step that failed
+                continue
+            answers.append(app.state["answer"])
+            break
+    return DemoRun(app_id=app.uid, answers=tuple(answers), retries=retries)
+
+
+def _answer(intent: str, passages: list[str]) -> str:
+    if intent == "order":
+        return f"Good news: your order is {passages[0]}."
+    return " ".join(["Sure, that is easy.", *passages])

@@ -1,0 +1,98 @@
+"""Text that is safe and short enough for a terminal.
+
+Names, messages and state come from user code, so they may carry terminal escape sequences
+(which move the cursor, retitle the window or hide text), control characters, bidirectional
+overrides and lone surrogates. Everything drawn goes through `clean` or `one_line` first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+
+__all__ = ["clean", "duration", "fit", "local_time", "one_line", "plural"]
+
+# What a terminal acts on, or what makes text read otherwise than it is written.
+_ACTIVE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
+    "\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_SPACE: Final = re.compile(r"\s+")
+_C0_END: Final = 0x20
+_DEL: Final = 0x7F
+_CONTROL_PICTURES: Final = 0x2400
+
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
+_US_NS: Final = 1_000
+_MS_NS: Final = 1_000_000
+_S_NS: Final = 1_000_000_000
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < _C0_END:
+        return chr(_CONTROL_PICTURES + code)
+    if code == _DEL:
+        return "\u2421"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - the BMP
+
+
+def clean(text: object) -> str:
+    """`text` with everything a terminal would act on made visible; tabs and newlines stay."""
+    return _ACTIVE.sub(_visible, str(text).replace("\r\n", "\n")).expandtabs(4)
+
+
+def one_line(text: object, limit: int = 400) -> str:
+    """`text` cleaned, on one line, at most `limit` characters long."""
+    raw = str(text)
+    # Cut before cleaning: a value may be megabytes, and only its beginning can be shown.
+    line = _SPACE.sub(" ", clean(raw[: limit * 4])).strip()
+    return line if len(line) <= limit and len(raw) <= limit * 4 else line[: limit - 1] + "…"
+
+
+def fit(text: str, cells: int) -> str:
+    """`text` cut or padded to exactly so many terminal cells, with an ellipsis when cut."""
+    if cells <= 0:
+        return ""
+    if cell_len(text) <= cells:
+        return set_cell_size(text, cells)
+    return set_cell_size(set_cell_size(text, cells - 1).rstrip() + "…", cells)
+
+
+def duration(ns: int) -> str:
+    """A length of time in at most eight characters: ``412 µs``, ``12.3 ms``, ``2m 05s``."""
+    ns = max(ns, 0)
+    seconds = ns / _S_NS
+    if ns < _MS_NS:
+        return f"{ns / _US_NS:.0f} µs"
+    if seconds < 1:
+        ms = ns / _MS_NS
+        return f"{ms:.1f} ms" if ms < 100 else f"{ms:.0f} ms"  # noqa: PLR2004 - three digits
+    if seconds < _MINUTE_S:
+        return f"{seconds:.2f} s"
+    whole = int(seconds)
+    if whole < _HOUR_S:
+        return f"{whole // _MINUTE_S}m {whole % _MINUTE_S:02d}s"
+    if whole < _DAY_S:
+        return f"{whole // _HOUR_S}h {whole % _HOUR_S // _MINUTE_S:02d}m"
+    return f"{whole // _DAY_S}d {whole % _DAY_S // _HOUR_S:02d}h"
+
+
+def local_time(ns: int) -> str:
+    """A moment in the reader's time zone, to the second."""
+    try:
+        moment = dt.datetime.fromtimestamp(ns // _S_NS, tz=dt.timezone.utc).astimezone()
+    except (OverflowError, OSError, ValueError):
+        return "?"  # a damaged record may claim any time
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,80 @@
+"""When a record was written, in nanoseconds since the epoch.
+
+Burr writes the times of steps and spans without a time zone (the writer's local time) and the
+times of attributes and streams in UTC. A log that was recorded in one zone and is read in another
+would be shifted by hours against itself. So the writer's distance from UTC is taken from the log,
+where a record tells it, and only else from the reading machine.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Final, NamedTuple
+
+__all__ = ["Moment", "WriterZone", "moment"]
+
+_EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - compared with naive times only
+_QUARTER_HOUR_NS: Final = 900_000_000_000
+_LARGEST_OFFSET_NS: Final = 15 * 3600 * 1_000_000_000
+
+
+class Moment(NamedTuple):
+    """A time as recorded.
+
+    Attributes:
+        ns: Nanoseconds since the epoch, read as if the zone were UTC when `local`.
+        local: Whether the record told no time zone.
+    """
+
+    ns: int
+    local: bool
+
+
+def moment(text: Any) -> Moment | None:
+    """The moment that an ISO text stands for; ``None`` when it is not one."""
+    if not isinstance(text, str):
+        return None
+    try:
+        # Python 3.10 does not read the Z that pydantic writes.
+        parsed = dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] == "Z" else text)
+    except ValueError:
+        return None
+    offset = parsed.utcoffset()
+    since = parsed.replace(tzinfo=None) - _EPOCH
+    whole_us = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
+    if offset is None:
+        return Moment(whole_us * 1000, local=True)
+    return Moment(whole_us * 1000 - int(offset.total_seconds()) * 1_000_000_000, local=False)
+
+
+class WriterZone:
+    """The writer's distance from UTC, learnt from moments in the order of the log."""
+
+    def __init__(self) -> None:
+        self._last_local_ns: int | None = None
+        self._offset_ns: int | None = None
+
+    def observe(self, found: Moment) -> None:
+        """Learn from the next moment of the log."""
+        if found.local:
+            self._last_local_ns = found.ns
+        elif self._last_local_ns is not None:
+            self.pair(self._last_local_ns, found.ns)
+
+    def pair(self, local_ns: int, utc_ns: int) -> None:
+        """Learn from two readings of (nearly) one moment; the first pair counts."""
+        if self._offset_ns is None and abs(local_ns - utc_ns) <= _LARGEST_OFFSET_NS:
+            self._offset_ns = round((local_ns - utc_ns) / _QUARTER_HOUR_NS) * _QUARTER_HOUR_NS
+
+    def ns(self, found: Moment) -> int:
+        """`found` in nanoseconds since the epoch."""
+        if not found.local:
+            return found.ns
+        if self._offset_ns is not None:
+            return found.ns - self._offset_ns
+        naive = _EPOCH + dt.timedelta(microseconds=found.ns // 1000)
+        try:
+            offset = naive.astimezone().utcoffset()
+        except (OverflowError, OSError, ValueError):
+            offset = None
+        return found.ns - int(offset.total_seconds() if offset else 0) * 1_000_000_000

@@ -1,0 +1,269 @@
+"""A run as a waterfall: one line a span, drawn to the width of the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from burr_otel import semconv
+from burr_otel.view.axis import Axis, Pause
+from burr_otel.view.model import RUNNING, UNFINISHED, RunView, ViewSpan
+from burr_otel.view.text import duration, fit, local_time, one_line, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+__all__ = ["OUTCOME_WORDS", "Waterfall", "header", "outcome_style"]
+
+OUTCOME_WORDS: Final = {semconv.ERROR: "failed"}
+"""What is shown where the recorded word is another."""
+
+_STYLES: Final = {
+    semconv.ERROR: "red",
+    semconv.CRASHED: "bold red",
+    semconv.CANCELLED: "yellow",
+    semconv.ABANDONED: "yellow",
+    UNFINISHED: "yellow",
+    RUNNING: "blue",
+}
+_OK_STYLES: Final = {"application": "bold cyan", "step": "green", "span": "cyan"}
+_LEAST_BAR: Final = 4
+_LEAST_NAME: Final = 14
+_LEAST_TEXT: Final = 8  # of a name, however deep it is indented
+_NAME_SHARE: Final = 0.42
+_DURATION_CELLS: Final = 8
+_FRAME_CELLS: Final = 4  # sign and the blanks between columns
+_NOTE_LINES: Final = 3
+_MOST_FORKS: Final = 5
+
+
+class _Glyphs(NamedTuple):
+    full: str
+    left: str
+    right: str
+    first_item: str
+    failed: str
+    stopped: str
+    running: str
+    unfinished: str
+    rule: str
+    more: str
+
+
+_UNICODE: Final = _Glyphs("━", "╸", "╺", "◆", "✗", "⊘", "…", "?", "·", "…")
+_ASCII: Final = _Glyphs("=", "=", "=", "*", "x", "-", ">", "?", ".", "~")
+
+
+def outcome_style(outcome: str) -> str:
+    """The colour of an outcome."""
+    return _STYLES.get(outcome, "green")
+
+
+def header(view: RunView) -> list[Text]:
+    """What the run is, where it is, and how it went. For lines that may wrap: ids stay whole."""
+    outcome = view.outcome
+    title = Text.assemble(
+        (f"{one_line(view.project)}/{one_line(view.app_id)}", "bold"),
+        "  ",
+        (OUTCOME_WORDS.get(outcome, one_line(outcome)), outcome_style(outcome)),
+    )
+    lines = [title]
+    traces = list(dict.fromkeys(s.trace_id for s in view.sessions if s.trace_id))
+    lines += [
+        _field("trace", one_line(trace_id))
+        for trace_id in traces or ["none (written without OpenTelemetry)"]
+    ]
+    lines.append(_field("files", one_line(view.path, limit=4096)))
+    if view.partition_key:
+        lines.append(_field("key", one_line(view.partition_key)))
+    lines += _relatives(view)
+    lines.append(_field("began", _began(view)))
+    lines += [_field("skipped", one_line(reason), "yellow") for reason in view.skipped]
+    return lines
+
+
+def _relatives(view: RunView) -> list[Text]:
+    lines = []
+    for verb, pointer in (("forked from", view.forked_from), ("spawned by", view.spawned_by)):
+        if pointer is not None:
+            lines.append(_field("parent", f"{verb} {_where(pointer.app_id, pointer.sequence_id)}"))
+    forks = [child for child in view.children if child.kind == "fork"]
+    lines += [_field("fork", _where(fork.app_id, fork.sequence_id)) for fork in forks[:_MOST_FORKS]]
+    if len(forks) > _MOST_FORKS:
+        lines.append(_field("fork", f"and {len(forks) - _MOST_FORKS:,} more"))
+    return lines
+
+
+def _began(view: RunView) -> str:
+    if not view.sessions:
+        return "never: its log is empty"
+    steps = view.steps
+    start_ns = min(session.start_ns for session in view.sessions)
+    facts = [local_time(start_ns), duration(view.active_ns), plural(len(steps), "step")]
+    failed = sum(step.failed for step in steps)
+    if failed:
+        facts.append(f"{failed:,} failed")
+    if len(view.sessions) > 1:
+        facts.append(plural(len(view.sessions), "session"))
+    return ", ".join(facts)
+
+
+def _field(label: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{label:<8}", "dim"), (value, style))
+
+
+def _where(app_id: str, sequence_id: int | None) -> str:
+    return one_line(app_id) + ("" if sequence_id is None else f" at step {sequence_id}")
+
+
+class Waterfall:
+    """The spans of a run as a Rich renderable, one line each, never wider than the console."""
+
+    def __init__(self, view: RunView, *, notes: bool = True) -> None:
+        """Prepare to draw.
+
+        Args:
+            view: The run.
+            notes: Whether failures and streams get a line of their own below their bar.
+        """
+        self._view, self._notes = view, notes
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw to the width at hand."""
+        width = options.max_width
+        glyphs = _ASCII if options.ascii_only else _UNICODE
+        name_cells = self._name_cells(width)
+        painter = _Painter(console, width, name_cells, glyphs)
+        for number, session in enumerate(self._view.sessions):
+            if number:
+                yield Text("")
+            if len(self._view.sessions) > 1:
+                yield painter.session_title(number, session)
+            yield from painter.session(session, notes=self._notes)
+
+    def _name_cells(self, width: int) -> int:
+        longest = max(
+            (2 * depth + cell_len(_label(span)) for span, depth in self._view.walk()), default=0
+        )
+        most = max(_LEAST_NAME, int(width * _NAME_SHARE))
+        return min(max(longest, _LEAST_NAME), most)
+
+
+class _Painter:
+    """Lines of one layout."""
+
+    def __init__(self, console: Console, width: int, name_cells: int, glyphs: _Glyphs) -> None:
+        self._console = console
+        self._glyphs, self._width, self._name_cells = glyphs, width, name_cells
+        self._bar_cells = max(_LEAST_BAR, width - name_cells - _DURATION_CELLS - _FRAME_CELLS)
+
+    def session_title(self, number: int, session: ViewSpan) -> Text:
+        title = f"session {number + 1}, {local_time(session.start_ns)}"
+        return Text(fit(title, self._width).rstrip(), style="dim")
+
+    def session(self, session: ViewSpan, *, notes: bool) -> Iterator[Text]:
+        whole = (session.start_ns, session.last_ns)
+        busy = [(step.start_ns, step.last_ns) for step in session.children]
+        axis = Axis(busy, whole)
+        pauses = list(axis.pauses)
+        for span, depth in session.walk():
+            while depth == 1 and pauses and span.start_ns >= pauses[0].end_ns:
+                yield self._pause(pauses.pop(0))
+            yield self._row(span, depth, axis)
+            if notes:
+                yield from self._note_lines(span, depth)
+
+    def _row(self, span: ViewSpan, depth: int, axis: Axis) -> Text:
+        style = _STYLES.get(span.outcome) or _OK_STYLES[span.kind]
+        bad = span.outcome in _STYLES
+        name = fit(" " * self._indent(depth) + _label(span), self._name_cells)
+        row = Text(no_wrap=True, overflow="crop", end="\n")
+        row.append(self._sign(span) + " ", style=style)
+        row.append(name, style=style if bad else ("bold" if span.kind == "application" else ""))
+        row.append(" ")
+        self._bar(row, span, axis, style)
+        length = duration(span.last_ns - span.start_ns) if span.begun else "?"
+        row.append(" " + length.rjust(_DURATION_CELLS), style=style if bad else "dim")
+        return row
+
+    def _bar(self, row: Text, span: ViewSpan, axis: Axis, style: str) -> None:
+        cells, glyphs = self._bar_cells, self._glyphs
+        halves = 2 * cells
+        start = min(math.floor(axis.at(span.start_ns, halves)), halves - 1)
+        end = min(max(math.ceil(axis.at(span.last_ns, halves)), start + 1), halves)
+        bar = [" "] * cells
+        for cell in range(start // 2, (end + 1) // 2):
+            left, right = start <= 2 * cell < end, start <= 2 * cell + 1 < end
+            bar[cell] = glyphs.full if left and right else glyphs.left if left else glyphs.right
+        offset = len(row)
+        first = next((mark for mark in span.marks if mark.name == "first item"), None)
+        if first is not None:
+            cell = min(int(axis.at(first.time_ns, cells)), cells - 1)
+            bar[cell] = glyphs.first_item
+        row.append("".join(bar), style=style)
+        if first is not None:
+            row.stylize("bold magenta", offset + cell, offset + cell + 1)
+
+    def _note_lines(self, span: ViewSpan, depth: int) -> Iterator[Text]:
+        indent = self._indent(depth) + 4
+        room = max(self._width - indent, _LEAST_BAR)
+        for note, style in _notes(span):
+            text = Text(one_line(note, limit=room * _NOTE_LINES), style=style)
+            lines = text.wrap(self._console, room)
+            for number, line in enumerate(lines[:_NOTE_LINES], 1):
+                line.rstrip()
+                if number == _NOTE_LINES < len(lines):
+                    line.truncate(room - 1)
+                    line.append(self._glyphs.more)
+                yield Text.assemble(" " * indent, line)
+
+    def _indent(self, depth: int) -> int:
+        return min(2 * depth, self._name_cells - _LEAST_TEXT)
+
+    def _pause(self, pause: Pause) -> Text:
+        label = f" {duration(pause.length_ns)} pause "
+        dots = self._glyphs.rule * 3
+        return Text(fit(f"  {dots}{label}{dots}", self._width).rstrip(), style="dim")
+
+    def _sign(self, span: ViewSpan) -> str:
+        glyphs = self._glyphs
+        return {
+            semconv.ERROR: glyphs.failed,
+            semconv.CRASHED: glyphs.failed,
+            semconv.CANCELLED: glyphs.stopped,
+            semconv.ABANDONED: glyphs.stopped,
+            UNFINISHED: glyphs.unfinished,
+            RUNNING: glyphs.running,
+        }.get(span.outcome, " ")
+
+
+def _label(span: ViewSpan) -> str:
+    name = one_line(span.name, limit=120)
+    if span.kind == "step":
+        return f"{span.sequence_id} {name}"
+    return name
+
+
+def _notes(span: ViewSpan) -> Iterator[tuple[str, str]]:
+    if span.failure is not None:
+        yield str(span.failure) or "failed", "red"
+    elif span.kind == "step" and span.outcome == semconv.CRASHED:
+        yield "crashed: it never ended, and its process is gone", "red"
+    elif span.kind == "step" and span.outcome == semconv.CANCELLED:
+        yield "cancelled", "yellow"
+    elif span.kind == "step" and span.outcome == semconv.ABANDONED:
+        yield "abandoned: nobody read its stream to the end", "yellow"
+    first = next((mark for mark in span.marks if mark.name == "first item"), None)
+    items = next((mark.items for mark in span.marks if mark.items is not None), None)
+    facts = []
+    if first is not None:
+        facts.append(f"first item after {duration(first.time_ns - span.start_ns)}")
+    if items is not None:
+        facts.append(plural(items, "item"))
+    if facts:
+        yield ", ".join(facts), "dim"
