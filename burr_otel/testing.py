@@ -1,14 +1,14 @@
 """For tests of Burr applications that are traced: capture spans and read them as text.
 
-    with capture_spans() as spans:
-        tracker = OtelTracker("chat", tmp_path, tracer_provider=spans.provider)
-        build(tracker).run(halt_after=["answer"])
-        tracker.close()
-    assert spans.tree() == '''
-    invoke_workflow chat
-      prompt
-      answer
-    '''
+with capture_spans() as spans:
+    tracker = OtelTracker("chat", tmp_path, tracer_provider=spans.provider)
+    build(tracker).run(halt_after=["answer"])
+    tracker.close()
+assert spans.tree() == '''
+invoke_workflow chat
+  prompt
+  answer
+'''
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import textwrap
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import Sampler
 
 from burr_otel import semconv
 from burr_otel.spans import roots, shield
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 __all__ = ["FakeClock", "FixedIds", "SpanCapture", "capture_spans", "manual_roots", "span_tree"]
 
@@ -46,6 +50,7 @@ class FakeClock:
         self.step_ns = step_ns
 
     def __call__(self) -> int:
+        """The time now, after moving by the fixed step."""
         self.now_ns += self.step_ns
         return self.now_ns
 
@@ -61,9 +66,11 @@ class FixedIds(IdGenerator):
         self._traces, self._spans = itertools.count(1), itertools.count(1)
 
     def generate_trace_id(self) -> int:
+        """The next trace id."""
         return next(self._traces)
 
     def generate_span_id(self) -> int:
+        """The next span id."""
         return next(self._spans)
 
 
@@ -74,9 +81,7 @@ class SpanCapture:
         provider: Pass it as ``tracer_provider``.
     """
 
-    def __init__(
-        self, *, ids: IdGenerator | None = None, sampler: Sampler | None = None
-    ) -> None:
+    def __init__(self, *, ids: IdGenerator | None = None, sampler: Sampler | None = None) -> None:
         self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(
             resource=Resource.get_empty(),

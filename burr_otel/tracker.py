@@ -14,31 +14,32 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from burr.core.persistence import BaseStateLoader
 from burr.lifecycle.base import PostApplicationExecuteCallHook, PreApplicationExecuteCallHook
 from burr.tracking.base import SyncTrackingClient
 from opentelemetry import trace
-from opentelemetry.trace import SpanContext
 from typing_extensions import Self, Unpack
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError, SnapshotError
-from burr_otel.run import Run, RunContext, identity, registry
+from burr_otel.run import Run, registry
 from burr_otel.spans import parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import StepMetrics
+from burr_otel.spans.open_span import start_span
 from burr_otel.spans.roots import Root
-from burr_otel.spans.steps import start_span
+from burr_otel.spans.shared import Shared, identity
 from burr_otel.store import Store
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from burr.core.persistence import PersistedStateData
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import SpanContext, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.store import RunHistory, Session
@@ -256,6 +257,7 @@ class OtelTracker(
             partition_key: The application's own; another one finds nothing.
             app_id: The application's id.
             sequence_id: Which step. Default: the latest one.
+            **kwargs: Ignored, as in Burr.
 
         Returns:
             Burr's ``PersistedStateData``; `None` for an unknown run, for another partition key and
@@ -307,7 +309,7 @@ class OtelTracker(
         """Start the application span and open the run's files."""
         self._store.run_path(app_id)  # refuses an id that cannot be a folder name
         now = self._clock()
-        shared = RunContext(
+        shared = Shared(
             owner=self._owner,
             project=self.project_id,
             serde_kwargs=self.serde_kwargs,
@@ -322,8 +324,14 @@ class OtelTracker(
         history = self._store.history(app_id)
         try:
             span = self._start_root(
-                shared, app_id, partition_key, application_graph, history,
-                fork=parent_pointer, spawner=spawning_parent_pointer, now=now,
+                shared,
+                app_id,
+                partition_key,
+                application_graph,
+                history,
+                fork=parent_pointer,
+                spawner=spawning_parent_pointer,
+                now=now,
             )
         except Exception as error:
             shield.report("starting an application span", error)
@@ -373,7 +381,7 @@ class OtelTracker(
 
     def _start_root(
         self,
-        shared: RunContext,
+        shared: Shared,
         app_id: str,
         partition_key: str | None,
         graph: Any,

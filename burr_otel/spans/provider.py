@@ -14,9 +14,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.environment_variables import (
@@ -39,6 +38,9 @@ from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
 from burr_otel.spans import roots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Protocol", "configure", "endpoint_from_environ", "meter_provider", "tracer_provider"]
 
@@ -214,8 +216,7 @@ def _protocol_from_environ() -> Protocol:
             return "http/protobuf"
         if value:
             logger.warning(
-                "%s=%r is not supported; allowed are grpc and http/protobuf. "
-                "grpc is used instead.",
+                "%s=%r is not supported; allowed are grpc and http/protobuf. grpc is used instead.",
                 variable,
                 value,
             )

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from opentelemetry.trace import SpanContext
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["LiveRun", "Registry"]
 

@@ -13,7 +13,6 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Status, StatusCode
@@ -22,6 +21,8 @@ from burr_otel import semconv
 from burr_otel.spans import shield
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 

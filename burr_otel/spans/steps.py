@@ -1,25 +1,28 @@
-"""The span of one step, of one inner span, and what both say when they end."""
+"""The span of one step: what it says, and the stream that it may be."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import threading
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, SpanContext
 
 from burr_otel import semconv
+from burr_otel.spans import exceptions, parents, roots, shield
+from burr_otel.spans.open_span import OpenSpan, outcome_of, start_span
 from burr_otel.spans.scope import SpanScope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry.trace import SpanContext
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
+    from burr_otel.spans.inner import InnerSpan
+    from burr_otel.spans.shared import Shared
 
-__all__ = ["ActionFacts", "OpenSpan", "action_facts", "outcome_of", "start_span"]
+__all__ = ["ActionFacts", "Step", "StepStart", "action_facts"]
 
 
 class ActionFacts(NamedTuple):
@@ -48,11 +51,11 @@ def action_facts(action: Any) -> ActionFacts:
 def _code_attributes(action: Any) -> dict[str, AttributeValue]:
     function = getattr(action, "fn", None)
     if function is None:
-        name = "run_and_update" if action.single_step else "run"
-        function = getattr(type(action), name, None)
+        method = "run_and_update" if action.single_step else "run"
+        function = getattr(type(action), method, None)
     function = inspect.unwrap(function) if callable(function) else None
     code = getattr(function, "__code__", None)
-    if code is None:
+    if function is None or code is None:
         return {}
     return {
         semconv.CODE_FUNCTION_NAME: f"{function.__module__}.{function.__qualname__}",
@@ -61,102 +64,227 @@ def _code_attributes(action: Any) -> dict[str, AttributeValue]:
     }
 
 
-def outcome_of(error: BaseException | None) -> str:
-    """The ``burr.outcome`` of something that ended with `error`."""
-    if error is None:
-        return semconv.OK
-    if isinstance(error, asyncio.CancelledError):
-        return semconv.CANCELLED
-    if isinstance(error, GeneratorExit):
-        return semconv.ABANDONED
-    return semconv.ERROR
-
-
-def start_span(
-    tracer: trace.Tracer,
-    name: str,
-    *,
-    parent: SpanContext | None,
-    links: Iterable[Link],
-    attributes: Mapping[str, AttributeValue],
-    start_ns: int,
-) -> trace.Span:
-    """Start a span under `parent`, or, when that was not sampled, one that costs nothing.
-
-    One decision a trace: the children of an unsampled parent are never offered to the sampler,
-    so that a sampler which does not look at parents cannot make half a trace.
-    """
-    if parent is None:
-        context = trace.set_span_in_context(trace.INVALID_SPAN)
-    elif parent.trace_flags.sampled:
-        context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
-    else:
-        return trace.NonRecordingSpan(parent)
-    return tracer.start_span(
-        name, context=context, links=list(links), attributes=attributes, start_time=start_ns
-    )
-
-
-class OpenSpan:
-    """A step's or an inner span from its start to its end.
+class StepStart(NamedTuple):
+    """Where and when a step begins.
 
     Attributes:
-        span: The OpenTelemetry span.
-        scope: Its place in the current context.
-        start_ns: Unix time of its start.
-        outer_error: The exception that was being handled when it started, which is not its own.
-        identity: Attributes that are set again last, because a span at its attribute limit drops
-            the oldest.
+        root: The application span.
+        identity: Attributes of every span of the run.
+        method: Burr's method that runs the application, when known.
+        prior: Name of the action before this one, if any.
+        outer_error: The exception being handled when the step begins.
+        now_ns: Unix time.
+    """
+
+    root: SpanContext
+    identity: Mapping[str, AttributeValue]
+    method: str | None
+    prior: str | None
+    outer_error: BaseException | None
+    now_ns: int
+
+
+class Step:
+    """One step in progress.
+
+    Attributes:
+        open_span: Its span.
+        record: What the log's begin record keeps of the span.
+        sequence_id: Burr's number of the step.
+        action: What is known of the action.
+        streaming: Whether it is a stream.
+        items: Items that the stream has yielded.
+        final: Result and state that the stream has yielded last, once it has.
+        inner: Its inner spans by identity of Burr's span object.
     """
 
     def __init__(
         self,
-        span: trace.Span,
-        *,
-        start_ns: int,
-        identity: Mapping[str, AttributeValue],
-        outer_error: BaseException | None,
-        parent: SpanScope | None = None,
+        shared: Shared,
+        action: ActionFacts,
+        sequence_id: int,
+        inputs: Mapping[str, Any],
+        start: StepStart,
+        settle: Callable[[Step], None],
     ) -> None:
-        self.span = span
-        self.scope = SpanScope(span, parent)
-        self.start_ns = start_ns
-        self.outer_error = outer_error
-        self.identity = identity
-        self._truncated: list[str] = []
-        self._lock = threading.RLock()
-        self._finished = False
+        self.shared = shared
+        self.action = action
+        self.sequence_id = sequence_id
+        self.streaming = False
+        self.items = 0
+        self.final: tuple[Any, Any] | None = None
+        self.inner: dict[int, InnerSpan] = {}
+        self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
+        self._settle = settle
+        self._first_item_ns: int | None = None
+        self.identity = {semconv.SEQUENCE_ID: sequence_id, **start.identity}
+        span: trace.Span = trace.INVALID_SPAN
+        try:
+            span = self._start(start)
+        except Exception as error:
+            shield.report("starting a step span", error)
+        self.open_span = OpenSpan(
+            span, start_ns=start.now_ns, identity=self.identity, outer_error=start.outer_error
+        )
+        try:
+            self._describe_start(start, inputs)
+        except Exception as error:
+            shield.report("describing a step's inputs", error)
 
-    @property
-    def context(self) -> SpanContext:
-        """The span's context."""
-        return self.span.get_span_context()
+    def _start(self, start: StepStart) -> trace.Span:
+        if not start.root.is_valid:
+            return trace.INVALID_SPAN
+        current = parents.ambient()
+        parent, links = parents.step_parent(self.shared.config.step_parent, start.root, current)
+        span = start_span(
+            self.shared.tracer,
+            self.shared.policy.name(self.action.name),
+            parent=parent,
+            links=links,
+            attributes={**self.action.attributes, **self.identity},
+            start_ns=start.now_ns,
+        )
+        context = span.get_span_context()
+        self.record |= parents.record_of(context)
+        self.record["parent_span_id"] = trace.format_span_id(parent.span_id)
+        self.record["root_span_id"] = trace.format_span_id(start.root.span_id)
+        if links:
+            self.record["links"] = parents.records_of(links)
+        if current is not None and current.trace_id != context.trace_id:
+            link = parents.link(context, semconv.LINK_STEP)
+            trace.get_current_span().add_link(link.context, link.attributes)
+        return span
 
-    @property
-    def recording(self) -> bool:
-        """Whether anything set on the span will be seen."""
-        return self.span.is_recording()
-
-    def claim_end(self) -> bool:
-        """Whether the caller is the one to end the span: true once."""
-        with self._lock:
-            if self._finished:
-                return False
-            self._finished = True
-            return True
-
-    def put(self, name: str, content: Attribute | None) -> None:
-        """Set an attribute from encoded content and remember that it was cut."""
-        if content is None or not self.recording:
+    def _describe_start(self, start: StepStart, inputs: Mapping[str, Any]) -> None:
+        if not self.open_span.recording:
             return
-        self.span.set_attribute(name, content.value)
-        if content.truncated and name not in self._truncated:
-            self._truncated.append(name)
+        if start.method is not None:
+            self.open_span.span.set_attribute(semconv.EXECUTE_METHOD, start.method)
+        if start.prior is not None:
+            self.open_span.span.set_attribute(semconv.GRAPH_NODE_PARENT_ID, start.prior)
+        content = self.shared.policy.document("inputs", inputs)
+        self.open_span.put(semconv.INPUTS, content)
+        self._put_openinference(semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, content)
 
-    def end(self, end_ns: int, attributes: Mapping[str, AttributeValue]) -> None:
-        """Set the last attributes, identity after all others, and end the span."""
-        if self.recording:
-            cut = {semconv.TRUNCATED: self._truncated} if self._truncated else {}
-            self.span.set_attributes({**attributes, **cut, **self.identity})
-            # Jaeger warns of a duration that is not positive.
-            self.span.end(max(end_ns, self.start_ns + 1))
+    # --- stream ------------------------------------------------------------------------------
+
+    def begin_stream(self) -> None:
+        """The step turns out to be a stream: current only while its generator runs."""
+        self.streaming = True
+        self.open_span.scope.detach()
+
+    def item(self, now_ns: int) -> bool:
+        """Count an item.
+
+        Returns:
+            Whether it was the first.
+        """
+        self.items += 1
+        if self._first_item_ns is not None:
+            return False
+        self._first_item_ns = now_ns
+        self.open_span.span.add_event(semconv.EVENT_STREAM_FIRST_ITEM, timestamp=now_ns)
+        seconds = (now_ns - self.open_span.start_ns) / 1e9
+        self.shared.metrics.first_item(self.action.name, seconds)
+        return True
+
+    def stream_scope(self) -> SpanScope:
+        """See `StreamObserver`."""
+        return SpanScope(self.open_span.span)
+
+    def stream_ended(self, result: Any, state: Any) -> None:
+        """See `StreamObserver`."""
+        self.final = (result, state)
+
+    def stream_failed(self, error: Exception) -> None:
+        """See `StreamObserver`: an event; whether the step failed is for Burr to say."""
+        try:
+            content = self.shared.policy.exception(error)
+            now = self.shared.clock()
+            exceptions.record_exception(self.open_span.span, content, now, failed=False)
+        except Exception as problem:
+            shield.report("recording an exception", problem)
+
+    def stream_dropped(self) -> None:
+        """See `StreamObserver`: settled by the keeper, once Burr's hooks had their turn."""
+        roots.keeper.defer(lambda: self._settle(self))
+
+    # --- end ---------------------------------------------------------------------------------
+
+    def end(
+        self,
+        error: BaseException | None,
+        end_ns: int,
+        *,
+        result: Mapping[str, Any] | None,
+        state: Any,
+    ) -> tuple[str, str | None]:
+        """Describe how the step ended and end its span; never raises.
+
+        Args:
+            error: What it ended with, if not well.
+            end_ns: Unix time.
+            result: Its result, when known.
+            state: The state after it, when known.
+
+        Returns:
+            The outcome, and the message of a failure.
+        """
+        outcome = outcome_of(error)
+        message = None
+        try:
+            message = self._describe_end(error, outcome, end_ns)
+            self._describe_output(error, result, state)
+        except Exception as problem:
+            shield.report("describing a step", problem)
+        try:
+            self.open_span.end(end_ns, {semconv.OUTCOME: outcome})
+            seconds = max(0, end_ns - self.open_span.start_ns) / 1e9
+            self.shared.metrics.step_ended(self.action.name, outcome, seconds)
+        except Exception as problem:
+            shield.report("ending a step span", problem)
+        return outcome, message
+
+    def _describe_end(self, error: BaseException | None, outcome: str, end_ns: int) -> str | None:
+        span, message = self.open_span.span, None
+        if outcome == semconv.ERROR and error is not None:
+            content = self.shared.policy.exception(error)
+            message = content.message or content.type
+            exceptions.record_exception(span, content, end_ns, failed=True)
+        if self.streaming:
+            span.set_attribute(semconv.STREAM_ITEMS, self.items)
+            if self._first_item_ns is not None:
+                seconds = (self._first_item_ns - self.open_span.start_ns) / 1e9
+                span.set_attribute(semconv.STREAM_TIME_TO_FIRST_ITEM, seconds)
+            items: dict[str, AttributeValue] = {semconv.STREAM_ITEMS: self.items}
+            span.add_event(semconv.EVENT_STREAM_END, items, timestamp=end_ns)
+        return message
+
+    def _describe_output(
+        self, error: BaseException | None, result: Mapping[str, Any] | None, state: Any
+    ) -> None:
+        if not self.open_span.recording:
+            return
+        policy = self.shared.policy
+        returned = written = None
+        if result is not None:
+            returned = policy.document("results", result)
+            self.open_span.put(semconv.RESULT, returned)
+        if state is not None and error is None and self.action.writes:
+            values = {key: state[key] for key in self.action.writes if key in state}
+            written = policy.document("state", values)
+            self.open_span.put(semconv.STATE_WRITTEN, written)
+        # Most actions return only state: then that is what they put out.
+        output = returned if result else written
+        self._put_openinference(semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE, output)
+
+    def _put_openinference(self, name: str, mime_name: str, content: Attribute | None) -> None:
+        if self.shared.config.openinference_content and content is not None:
+            self.open_span.put(name, content)
+            self.open_span.span.set_attribute(mime_name, semconv.MIME_JSON)
+
+    def mark_snapshot_error(self, error: Exception) -> None:
+        """Say on the span that its state was not kept."""
+        if self.open_span.recording:
+            text = self.shared.policy.text(str(error))
+            self.open_span.span.set_attribute(semconv.SNAPSHOT_ERROR, text)

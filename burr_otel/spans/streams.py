@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from burr.core import application as burr_application
 
-from burr_otel.spans.scope import SpanScope, Suspended
+if TYPE_CHECKING:
+    from burr_otel.spans.scope import SpanScope, Suspended
 
 __all__ = ["DRIVERS", "StreamObserver", "install"]
 

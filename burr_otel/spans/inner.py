@@ -1,0 +1,104 @@
+"""Spans inside a step: those of ``__tracer`` and ``@trace``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+
+from burr_otel import semconv
+from burr_otel.spans import exceptions, parents
+from burr_otel.spans.open_span import OpenSpan, outcome_of, start_span
+from burr_otel.spans.scope import innermost_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from burr_otel.spans.steps import Step
+
+__all__ = ["InnerSpan"]
+
+
+class InnerSpan:
+    """One inner span, started and made current.
+
+    It stays in `Step.inner` after its end, for the siblings that name it as a dependency and so
+    that the identity of Burr's span object stays its own.
+
+    Args:
+        step: The step that it is in.
+        burr_span: Burr's ``ActionSpan``.
+        dependencies: Names of siblings that it links to.
+        now_ns: Unix time of its start.
+        outer_error: The exception being handled when it begins.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        burr_span: Any,
+        dependencies: Sequence[str],
+        now_ns: int,
+        outer_error: BaseException | None,
+    ) -> None:
+        self.burr_span = burr_span
+        self._step = step
+        enclosing = target(step, burr_span.parent)
+        parent = enclosing.context
+        # What is current inside the enclosing Burr span, an HTTP span say, is the closer parent;
+        # in a thread that copied no context, what is current has nothing to do with it.
+        ambient = parents.ambient()
+        if ambient is not None and enclosing.scope.encloses(innermost_scope()):
+            parent = ambient
+        siblings = {each.burr_span.name: each.open_span.context for each in step.inner.values()}
+        links = parents.links(
+            *((siblings.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
+        )
+        span: trace.Span = trace.INVALID_SPAN
+        if parent.is_valid:
+            span = start_span(
+                step.shared.tracer,
+                step.shared.policy.name(burr_span.name),
+                parent=parent,
+                links=links,
+                attributes=step.identity,
+                start_ns=now_ns,
+            )
+        self.open_span = OpenSpan(
+            span,
+            start_ns=now_ns,
+            identity=step.identity,
+            outer_error=outer_error,
+            parent=enclosing.scope,
+        )
+        self.record = {**parents.record_of(self.open_span.context), "time_unix_nano": now_ns}
+        if parent.is_valid:
+            self.record["parent_span_id"] = trace.format_span_id(parent.span_id)
+        step.inner[id(burr_span)] = self
+        self.open_span.scope.attach()
+
+    def end(self, now_ns: int, in_flight: BaseException | None) -> str:
+        """End the span.
+
+        Args:
+            now_ns: Unix time.
+            in_flight: What `sys.exc_info` reports; Burr tells its hooks nothing of it.
+
+        Returns:
+            The outcome.
+        """
+        self.open_span.scope.detach()
+        error = self.open_span.own_error(in_flight)
+        outcome = outcome_of(error)
+        if self.open_span.claim_end():
+            if outcome == semconv.ERROR and error is not None:
+                content = self._step.shared.policy.exception(error)
+                exceptions.record_exception(self.open_span.span, content, now_ns, failed=True)
+            self.open_span.end(now_ns, {})
+        return outcome
+
+
+def target(step: Step, burr_span: Any) -> OpenSpan:
+    """The open span of Burr's span object; the step's for `None` and for an unknown one."""
+    inner = step.inner.get(id(burr_span))
+    return step.open_span if inner is None else inner.open_span

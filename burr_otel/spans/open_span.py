@@ -1,0 +1,126 @@
+"""A span from its start to its end, as steps and inner spans share it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+
+from burr_otel import semconv
+from burr_otel.spans.scope import SpanScope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from opentelemetry.trace import Link, SpanContext
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.content import Attribute
+
+__all__ = ["OpenSpan", "outcome_of", "start_span"]
+
+
+def outcome_of(error: BaseException | None) -> str:
+    """The ``burr.outcome`` of something that ended with `error`."""
+    if error is None:
+        return semconv.OK
+    if isinstance(error, asyncio.CancelledError):
+        return semconv.CANCELLED
+    if isinstance(error, GeneratorExit):
+        return semconv.ABANDONED
+    return semconv.ERROR
+
+
+def start_span(
+    tracer: trace.Tracer,
+    name: str,
+    *,
+    parent: SpanContext | None,
+    links: Iterable[Link],
+    attributes: Mapping[str, AttributeValue],
+    start_ns: int,
+) -> trace.Span:
+    """Start a span under `parent`, or, when that was not sampled, one that costs nothing.
+
+    One decision a trace: the children of an unsampled parent are never offered to the sampler,
+    so that a sampler which does not look at parents cannot make half a trace.
+    """
+    if parent is None:
+        context = trace.set_span_in_context(trace.INVALID_SPAN)
+    elif parent.trace_flags.sampled:
+        context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
+    else:
+        return trace.NonRecordingSpan(parent)
+    return tracer.start_span(
+        name, context=context, links=list(links), attributes=attributes, start_time=start_ns
+    )
+
+
+class OpenSpan:
+    """A span that is open.
+
+    Attributes:
+        span: The OpenTelemetry span.
+        scope: Its place in the current context.
+        start_ns: Unix time of its start.
+        outer_error: The exception that was being handled when it started, which is not its own.
+    """
+
+    def __init__(
+        self,
+        span: trace.Span,
+        *,
+        start_ns: int,
+        identity: Mapping[str, AttributeValue],
+        outer_error: BaseException | None,
+        parent: SpanScope | None = None,
+    ) -> None:
+        self.span = span
+        self.scope = SpanScope(span, parent)
+        self.start_ns = start_ns
+        self.outer_error = outer_error
+        self._identity = identity
+        self._truncated: list[str] = []
+        self._lock = threading.RLock()
+        self._claimed = False
+
+    @property
+    def context(self) -> SpanContext:
+        """The span's context."""
+        return self.span.get_span_context()
+
+    @property
+    def recording(self) -> bool:
+        """Whether anything set on the span will be seen."""
+        return self.span.is_recording()
+
+    def claim_end(self) -> bool:
+        """Whether the caller is the one to end the span: true once."""
+        with self._lock:
+            claimed, self._claimed = self._claimed, True
+            return not claimed
+
+    def own_error(self, in_flight: BaseException | None) -> BaseException | None:
+        """What `sys.exc_info` reports, unless that was being handled before the span began."""
+        return None if in_flight is self.outer_error else in_flight
+
+    def put(self, name: str, content: Attribute | None) -> None:
+        """Set an attribute from encoded content and remember when it was cut."""
+        if content is None or not self.recording:
+            return
+        self.span.set_attribute(name, content.value)
+        if content.truncated and name not in self._truncated:
+            self._truncated.append(name)
+
+    def end(self, end_ns: int, attributes: Mapping[str, AttributeValue]) -> None:
+        """Set the last attributes and end the span.
+
+        Identity goes after all others: a span at its attribute limit drops the oldest.
+        """
+        if self.recording:
+            cut = {semconv.TRUNCATED: self._truncated} if self._truncated else {}
+            self.span.set_attributes({**attributes, **cut, **self._identity})
+            # Jaeger warns of a duration that is not positive.
+            self.span.end(max(end_ns, self.start_ns + 1))

@@ -1,0 +1,51 @@
+"""What all runs of a tracker share, and what all spans of a run say."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from burr_otel import semconv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.trace import Tracer
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.config import OtelConfig
+    from burr_otel.content import ContentPolicy
+    from burr_otel.spans.metrics import StepMetrics
+
+__all__ = ["Shared", "identity"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Settings and tools of one tracker.
+
+    Attributes:
+        owner: Stands for the tracker: its hooks speak of runs of this owner.
+        clock: Gives Unix time in nanoseconds.
+    """
+
+    owner: object
+    project: str
+    serde_kwargs: dict[str, Any]
+    config: OtelConfig
+    policy: ContentPolicy
+    tracer: Tracer
+    metrics: StepMetrics
+    clock: Callable[[], int]
+
+
+def identity(project: str, app_id: str, partition_key: str | None) -> dict[str, AttributeValue]:
+    """The attributes that every span of a run carries."""
+    found: dict[str, AttributeValue] = {
+        semconv.SESSION_ID: app_id,
+        semconv.PROJECT: project,
+        semconv.APP_ID: app_id,
+    }
+    if partition_key is not None:
+        found[semconv.PARTITION_KEY] = partition_key
+    return found

@@ -1,0 +1,52 @@
+"""What every test shares."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from burr_otel import OtelTracker
+from burr_otel.run import registry
+from burr_otel.testing import FakeClock, capture_spans, manual_roots
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch, tmp_path):
+    """No test sees this machine's settings or writes to its home."""
+    for name in list(os.environ):
+        if name.startswith(("OTEL_", "BURR_OTEL_")) and name not in (
+            "BURR_OTEL_BACKENDS",
+            "BURR_OTEL_REQUIRE_BACKENDS",
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+
+
+@pytest.fixture
+def spans():
+    """Spans in memory; application spans end only by `tracker.close()` or a sweep."""
+    with manual_roots(), capture_spans() as captured:
+        yield captured
+
+
+@pytest.fixture
+def clock():
+    """A clock that moves one microsecond a reading."""
+    return FakeClock()
+
+
+@pytest.fixture
+def tracker(spans, clock, tmp_path):
+    """A tracker whose spans are captured."""
+    return OtelTracker("proj", tmp_path, tracer_provider=spans.provider, clock=clock)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks():
+    """No test leaves an application in the registry that the collector has freed."""
+    yield
+    for run in list(registry.runs()):
+        registry.remove(run)

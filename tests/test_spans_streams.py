@@ -1,0 +1,316 @@
+"""Streams: one span each, however they are consumed or not."""
+
+import asyncio
+import gc
+import threading
+
+import apps
+import pytest
+from opentelemetry import trace
+
+from burr_otel.spans import roots
+
+CONSUMED = """
+invoke_workflow proj
+  step *first_item *end
+"""
+ABANDONED = """
+invoke_workflow proj [abandoned]
+  step [abandoned] *first_item *end
+"""
+
+
+def start(tracker, action=apps.stream, **inputs):
+    app = apps.single(tracker, action)
+    _, container = app.stream_result(halt_after=["step"], inputs=inputs)
+    return app, container
+
+
+def items(spans):
+    return spans.named("step").attributes["burr.stream.items"]
+
+
+def test_a_consumed_stream_counts_its_items(tracker, spans):
+    """A stream read to its end is one ok span with its item count and time to first item."""
+    _, container = start(tracker)
+    assert len(list(container)) == 3
+    tracker.close()
+    assert spans.tree() == CONSUMED
+    found = spans.named("step").attributes
+    assert found["burr.stream.items"] == 3
+    assert found["burr.stream.time_to_first_item"] > 0
+    assert found["burr.execute.method"] == "stream_result"
+    assert tracker.load(None, "a1")["state"]["text"] == "w0 w1 w2"
+
+
+def test_get_alone_consumes_the_stream(tracker, spans):
+    """`container.get()` is enough."""
+    _, container = start(tracker)
+    container.get()
+    tracker.close()
+    assert spans.tree() == CONSUMED
+
+
+def test_a_stream_read_by_next_is_complete(tracker, spans):
+    """Burr calls no hook at the end of `next(container)`; span and state are kept all the same."""
+    app, container = start(tracker)
+    with pytest.raises(StopIteration):
+        while True:
+            next(container)
+    app.step()
+    tracker.close()
+    assert [s.attributes["burr.outcome"] for s in spans.spans] == ["ok", "ok", "ok"]
+    first = tracker.load(None, "a1", 0)
+    assert (first["position"], first["state"]["text"]) == ("step", "w0 w1 w2")
+
+
+def test_breaking_out_abandons_the_stream(tracker, spans):
+    """A stream that is broken out of is abandoned, without ERROR, with the items so far."""
+    _, container = start(tracker)
+    for item in container:
+        if item["text"] == "w1":
+            break
+    del item
+    gc.collect()
+    roots.keeper.sweep()
+    tracker.close()
+    assert spans.tree() == ABANDONED
+    assert items(spans) == 2
+
+
+def test_a_dropped_stream_ends_inside_another_step_without_touching_it(tracker, spans):
+    """The garbage collector may finalise a stream inside another application's step."""
+    _, container = start(tracker)
+    iterator = iter(container)
+    next(iterator)
+
+    @apps.action(reads=["count"], writes=["count"])
+    def other(state):
+        nonlocal iterator, container
+        before = trace.get_current_span()
+        del iterator, container
+        gc.collect()
+        assert trace.get_current_span() is before
+        return state.update(count=1)
+
+    apps.single(tracker, other, app_id="a2").step()
+    roots.keeper.sweep()
+    tracker.close()
+    assert spans.tree() == ABANDONED + """invoke_workflow proj
+  step
+"""
+
+
+def test_a_stream_never_read_is_abandoned(tracker, spans):
+    """A container that is dropped unread gets no hook; its span ends all the same."""
+    _, container = start(tracker)
+    del container
+    gc.collect()
+    roots.keeper.sweep()
+    tracker.close()
+    assert spans.tree() == """
+invoke_workflow proj [abandoned]
+  step [abandoned] *end
+"""
+    assert items(spans) == 0
+
+
+def test_a_stream_that_fails_at_once_is_an_error(tracker, spans):
+    """An error before the first item reaches the user and the span."""
+
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    def failing(state):
+        raise ValueError("early")
+        yield {}, None
+
+    _, container = start(tracker, failing)
+    with pytest.raises(ValueError, match="early"):
+        container.get()
+    tracker.close()
+    assert spans.tree() == """
+invoke_workflow proj [error] (early)
+  step [error] (early) *end
+"""
+
+
+def test_a_stream_that_fails_midway_is_an_error(tracker, spans):
+    """An error between items reaches the user and the span, with the items so far."""
+
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    def failing(state):
+        yield {"text": "w0"}, None
+        raise ValueError("midway")
+
+    _, container = start(tracker, failing)
+    with pytest.raises(ValueError, match="midway"):
+        container.get()
+    tracker.close()
+    assert spans.tree() == """
+invoke_workflow proj [error] (midway)
+  step [error] (midway) *first_item *end
+"""
+    assert [e.name for e in spans.named("step").events].count("exception") == 1
+
+
+def test_an_error_that_burr_swallows_is_an_event(tracker, spans):
+    """After the final item Burr logs an error and goes on: the step is ok, the event stays."""
+
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    def failing(state):
+        yield {"text": "w0"}, None
+        yield {"text": "w0"}, state.update(text="w0")
+        raise ValueError("late")
+
+    _, container = start(tracker, failing)
+    container.get()
+    tracker.close()
+    assert spans.tree() == CONSUMED
+    assert "exception" in [e.name for e in spans.named("step").events]
+
+
+def test_spans_inside_the_generator_nest_and_the_consumer_keeps_its_own(tracker, spans):
+    """While items are consumed, the consumer's current span is its own; the generator's is ours."""
+    http = spans.provider.get_tracer("http")
+    seen = []
+
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    def calling(state, __tracer):
+        with http.start_as_current_span("llm"):
+            yield {"text": "a"}, None
+        with __tracer("between"):
+            yield {"text": "b"}, None
+            with http.start_as_current_span("tool"):
+                pass
+        yield {"text": "c"}, state.update(text="c")
+
+    with http.start_as_current_span("consumer") as consumer:
+        _, container = start(tracker, calling)
+        for _ in container:
+            seen.append(trace.get_current_span() is consumer)
+        assert trace.get_current_span() is consumer
+    tracker.close()
+    assert seen == [True, True]
+    assert spans.tree() == """
+consumer
+  invoke_workflow proj
+    step *first_item *end
+      llm
+      between
+        tool
+"""
+
+
+def test_a_stream_consumed_in_another_thread(tracker, spans, caplog):
+    """Built here, consumed there: one span, nothing left current, no complaint of OpenTelemetry."""
+    _, container = start(tracker)
+    left = []
+
+    def consume():
+        list(container)
+        left.append(trace.get_current_span())
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    thread.join()
+    tracker.close()
+    assert spans.tree() == CONSUMED
+    assert left == [trace.INVALID_SPAN]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert "detach" not in caplog.text
+
+
+def test_two_open_streams_do_not_mix(tracker, spans):
+    """Streams of two applications consumed in turns keep their counts."""
+    _, one = start(tracker)
+    two_app = apps.single(tracker, apps.stream, app_id="a2")
+    _, two = two_app.stream_result(halt_after=["step"], inputs={"words": 2})
+    first, second = iter(one), iter(two)
+    next(first)
+    next(second)
+    list(second)
+    list(first)
+    tracker.close()
+    counts = [s.attributes["burr.stream.items"] for s in spans.spans if s.name == "step"]
+    assert counts == [3, 2]
+
+
+def test_async_stream_is_consumed(tracker, spans, caplog):
+    """The asynchronous twin."""
+
+    async def scenario():
+        app = apps.single(tracker, apps.astream)
+        _, container = await app.astream_result(halt_after=["step"])
+        return [item["text"] async for item in container]
+
+    assert asyncio.run(scenario()) == ["w0", "w1", "w2"]
+    tracker.close()
+    assert spans.tree() == CONSUMED
+    assert items(spans) == 3
+    assert "detach" not in caplog.text
+
+
+def test_async_stream_consumed_in_another_task(tracker, spans, caplog):
+    """Built in one task, consumed in another."""
+
+    async def scenario():
+        app = apps.single(tracker, apps.astream)
+        _, container = await app.astream_result(halt_after=["step"])
+
+        async def consume():
+            async for _ in container:
+                pass
+            return trace.get_current_span()
+
+        assert await asyncio.create_task(consume()) is trace.INVALID_SPAN
+
+    asyncio.run(scenario())
+    tracker.close()
+    assert spans.tree() == CONSUMED
+    assert "detach" not in caplog.text
+
+
+def test_async_stream_broken_out_of(tracker, spans, caplog):
+    """An asynchronous stream that is closed early is abandoned."""
+
+    async def scenario():
+        app = apps.single(tracker, apps.astream)
+        _, container = await app.astream_result(halt_after=["step"])
+        iterator = aiter(container) if hasattr(__builtins__, "aiter") else container.__aiter__()
+        await iterator.__anext__()
+        await iterator.aclose()
+
+    asyncio.run(scenario())
+    roots.keeper.sweep()
+    tracker.close()
+    assert spans.tree() == ABANDONED
+    assert "detach" not in caplog.text
+
+
+def test_steps_before_a_stream_are_steps(tracker, spans):
+    """`stream_result` first runs the actions before the streaming one."""
+    app = (
+        apps.builder(tracker, "a1", count=apps.count, stream=apps.stream)
+        .with_transitions(("count", "stream", apps.default))
+        .with_state(count=0)
+        .with_entrypoint("count")
+        .build()
+    )
+    _, container = app.stream_result(halt_after=["stream"])
+    container.get()
+    tracker.close()
+    assert spans.tree() == """
+invoke_workflow proj
+  count
+  stream *first_item *end
+"""
+
+
+def test_stream_result_over_a_plain_action(tracker, spans):
+    """A step that does not stream is an ordinary step under `stream_result` too."""
+    _, container = start(tracker, apps.count)
+    container.get()
+    tracker.close()
+    assert spans.tree() == """
+invoke_workflow proj
+  step
+"""
