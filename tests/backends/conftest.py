@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from collector_api import Collector
 from jaeger_api import Jaeger
+from phoenix_api import Phoenix
 from processes import running
 
 HERE = pathlib.Path(__file__).parent
@@ -74,6 +75,16 @@ def collector(
     )
     with running(collector.server):
         yield collector
+
+
+@pytest.fixture(scope="session")
+def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
+    """One Phoenix for the whole session."""
+    phoenix = Phoenix(
+        installed("phoenix", "phoenix/bin/phoenix"), tmp_path_factory.mktemp("phoenix")
+    )
+    with running(phoenix.server):
+        yield phoenix
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collector_api import Collector
 from jaeger_api import Jaeger
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
+from phoenix_api import Phoenix
 from sending import PROTOCOLS, sending_provider
 
 
@@ -70,3 +71,24 @@ def test_a_missing_trace_is_reported_with_what_is_there(jaeger: Jaeger) -> None:
     """A test that waits for too much fails with a message that helps."""
     with pytest.raises(TimeoutError, match=r"with 1 spans: not within 0\.1 s; Jaeger has 0: \[\]"):
         jaeger.trace(0xABC, timeout_s=0.1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_phoenix_gives_back_what_was_sent(protocol: str, phoenix: Phoenix) -> None:
+    """Phoenix takes OTLP over both protocols and answers with names, parents, values and status."""
+    endpoint = phoenix.grpc_endpoint if protocol == "grpc" else phoenix.http_endpoint
+    with sending_provider("plain", protocol, endpoint) as (provider, _):
+        tracer = provider.get_tracer("plain")
+        kind = {"openinference.span.kind": "CHAIN"}
+        with (
+            tracer.start_as_current_span("root", attributes={"i": 2**62, **kind}) as root,
+            tracer.start_as_current_span("failing") as failing,
+        ):
+            failing.set_status(trace.Status(trace.StatusCode.ERROR, "broken"))
+
+    first, second = phoenix.spans(root.get_span_context().trace_id, count=2)
+
+    assert (first["name"], first["parent_id"], first["span_kind"]) == ("root", None, "CHAIN")
+    assert first["attributes"]["i"] == 2**62
+    assert (second["name"], second["parent_id"]) == ("failing", first["context"]["span_id"])
+    assert (second["status_code"], second["status_message"]) == ("ERROR", "broken")
