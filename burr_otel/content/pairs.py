@@ -1,0 +1,190 @@
+"""Names and values as they stand in text: ``key=value``, ``"key": "value"``, ``--key value``, …
+
+The scan goes from separator to separator. Whether a text holds a secret's name at all is asked of
+the reversed text, where a name follows its separator and one regular expression finds all names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["may_hold", "values"]
+
+_NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
+_BETWEEN: Final = r"""[\s"'`\\\])>!+|*?]{0,8}"""
+_NAMES_REVERSED = re.compile(rf"[:=]{_BETWEEN}({_NAME})")
+_NAME_REVERSED = re.compile(rf"({_BETWEEN})({_NAME})")
+_WIDEST_NAME = 8 + 64 + 2 * 25
+
+_SEPARATOR = re.compile(r"[:=]")
+_AFTER_SEPARATOR = re.compile(r"[:=][=>~]?\s{0,64}")
+_ANNOTATED = re.compile(r"\s{0,8}=(?!=)\s{0,8}")
+_QUOTE = re.compile(r"""(?:[rRbBuUfF]{1,2}(?=["']))?(\\{0,16})(\"\"\"|'''|["'`])""")
+_JOINED_STRING = re.compile(r"""\s{0,8}(?:\+\s{0,8})?(?=[rRbBuUfF]{0,2}["'])""")
+_CLOSING = {
+    quote: re.compile(rf"(?<!\\)(\\*){re.escape(quote)}") for quote in ('"""', "'''", '"', "'", "`")
+}
+_SCHEME = re.compile(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]{1,4}", re.IGNORECASE)
+_BARE = re.compile(r"""(?:[^\s&;"'`]|["'`](?=[\w!@#$%^*]))+""")
+_LINE = re.compile(r"[^\r\n]+")
+_BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n(?:[ \t][^\n]*(?:\n|\Z))+")
+_NOTHING = frozenset(
+    ("None", "null", "nil", "undefined", "True", "true", "False", "false", "...", "")
+)
+_BRACKETS = {"{": "}", "[": "]", "(": ")"}
+_NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
+
+# Forms without ":" or "=": a command line, a list of pairs, an XML element.
+_FLAG = re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")
+_LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
+_ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>([^<>]+)")
+
+Judge = "Callable[[str], bool]"
+
+
+def may_hold(text: str, hides: Callable[[str], bool]) -> bool:
+    """Whether a text names a secret before a value; may say yes for nothing, never no.
+
+    Args:
+        text: What is searched.
+        hides: Tells whether a name (one to three words) is that of a secret.
+    """
+    if ":" in text or "=" in text:
+        for name in set(_NAMES_REVERSED.findall(text[::-1])):
+            if hides(name[::-1]):
+                return True
+    return any(hides(name) for name, _, _ in _other_forms(text))
+
+
+def values(
+    text: str, hides: Callable[[str], bool], takes_line: Callable[[str], bool]
+) -> Iterator[tuple[int, int, str]]:
+    """The values that follow a secret's name.
+
+    Args:
+        text: What is searched.
+        hides: Tells whether a name (one to three words) is that of a secret.
+        takes_line: Tells whether a name's bare value is the rest of its line.
+
+    Yields:
+        Start and end of each value, and the quote to put around what stands for it.
+    """
+    for name, start, end in _other_forms(text):
+        if hides(name):
+            yield (start, end, "") if end > start else _value(text, start, "", whole_line=False)
+    position = 0
+    while separator := _SEPARATOR.search(text, position):
+        at = separator.start()
+        position = at + 1
+        before = text[max(0, at - _WIDEST_NAME) : at][::-1]
+        named = _NAME_REVERSED.match(before)
+        if named is None:
+            continue
+        name = named[2][::-1]
+        if not hides(name):
+            continue
+        after = _AFTER_SEPARATOR.match(text, at)
+        start = at + 1 if after is None else after.end()
+        quote = _quote_of(named[1])
+        found = _value(text, start, quote, whole_line=takes_line(name))
+        if found[1] > found[0]:
+            yield found
+            position = max(found[1], position)
+
+
+def _quote_of(between: str) -> str:
+    """The quote that closes a name, read from right to left: ``\\"`` of JSON inside JSON."""
+    reversed_quote = between.strip()
+    quote = reversed_quote[::-1]
+    return quote if quote.strip("\\") in ('"', "'") else ""
+
+
+def _other_forms(text: str) -> Iterator[tuple[str, int, int]]:
+    if "--" in text:
+        for match in _FLAG.finditer(text):
+            yield match[1], *match.span(2)
+    if "," in text and ("'" in text or '"' in text):
+        for match in _LISTED.finditer(text):
+            yield match[1], match.end(), match.end()
+    if "</" in text:
+        for match in _ELEMENT.finditer(text):
+            yield match[1], *match.span(2)
+
+
+def _value(text: str, start: int, quote: str, *, whole_line: bool) -> tuple[int, int, str]:
+    """Extent of the value that begins at `start`; an empty one when there is nothing to hide."""
+    opening = _QUOTE.match(text, start)
+    if opening is not None:
+        return opening.end(), _end_of_strings(text, opening), ""
+    if text[start : start + 1] in _BRACKETS:
+        return start, _end_of_brackets(text, start), quote
+    block = _BLOCK.match(text, start)
+    if block is not None:
+        return start, block.end(), ""
+    if whole_line:
+        line = _LINE.match(text, start)
+        return start, start if line is None else line.end(), ""
+    scheme = _SCHEME.match(text, start)
+    bare = _BARE.match(text, start if scheme is None else scheme.end())
+    if bare is None:
+        return start, start, ""
+    end = bare.end()
+    if quote:  # a JSON number or word: leave the comma or bracket that follows it
+        end = start + len(re.split(r"[,}\]]", text[start:end], maxsplit=1)[0])
+    annotated = _ANNOTATED.match(text, end)
+    if annotated is not None:  # "password: str = 'x'"
+        return start, _value(text, annotated.end(), "", whole_line=True)[1], ""
+    if text[start:end].rstrip(",)]};") in _NOTHING:
+        return start, start, ""
+    return start, end, quote
+
+
+def _end_of_strings(text: str, opening: re.Match[str]) -> int:
+    """End of a quoted string, or of the last of several that Python would join."""
+    while True:
+        closing = _closing(text, opening)
+        if closing is None:
+            return len(text)
+        more = _JOINED_STRING.match(text, closing.end())
+        following = None if more is None else _QUOTE.match(text, more.end())
+        if following is None:
+            return closing.start()
+        opening = following
+
+
+def _closing(text: str, opening: re.Match[str]) -> re.Match[str] | None:
+    """The quote that closes the one that `opening` found.
+
+    A string inside of JSON inside of JSON opens with some backslashes and a quote, and closes with
+    as many; one that opens with none closes at a quote that no odd number of them escapes.
+    """
+    level = len(opening[1])
+    for closing in _CLOSING[opening[2]].finditer(text, opening.end()):
+        slashes = len(closing[1])
+        if slashes <= level if level else slashes % 2 == 0:
+            return closing
+    return None
+
+
+def _end_of_brackets(text: str, start: int) -> int:
+    """Where the bracket at `start` is closed, brackets inside of strings left aside."""
+    depth = 0
+    inside = ""
+    for event in _NESTING.finditer(text, start):
+        sign = event[0]
+        if inside:
+            if sign == inside:
+                inside = ""
+        elif sign[-1] in "\"'":
+            inside = sign
+        elif sign in _BRACKETS:
+            depth += 1
+        else:
+            depth -= 1
+            if depth == 0:
+                return event.end()
+    return len(text)

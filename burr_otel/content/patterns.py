@@ -1,0 +1,164 @@
+"""Which keys and which texts are secrets: the tables behind `burr_otel.content.redact`.
+
+Every pattern is linear: it starts at a literal or a single character class, its repetitions are
+bounded or cannot overlap with what follows them, and none nests one repetition in another.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = [
+    "HARMLESS_KEY",
+    "LINE_KEY",
+    "PHRASE_KEY",
+    "SECRET_KEY",
+    "SHAPES",
+    "TOKEN_RUN",
+    "Shape",
+]
+
+# Keys are compared in snake_case: "X-Api-Key", "apiKey" and "API_KEY" are all "api_key".
+
+SECRET_KEY: Final = re.compile(
+    r"""
+    pass_?w(?:or)?d | pass_?phrase | pass_?code | (?:^|_|sql|user|db)pwd(?:_|$)
+  | (?:db|database|user|smtp|imap|mail|mysql|pg|redis|mongo|ftp|admin|root|login|basic)_?pass(?:_|$)
+  | secret
+  | api_?keys?(?:_|$|[0-9]) | api_?key | app_?key
+  | (?:access|account|admin|auth|client|consumer|deploy|encryption|host|jwt|license|master|private
+      |project|secret|server|service|session|shared|signing|ssh|storage|subscription|webhook
+      |openai|anthropic|azure|google|aws|hmac|rsa)_?keys?(?:_|$)
+  | authorization | (?:^|_)auth(?:_(?:header|headers|data|info|key|code|string))?$
+  | credential | cookie | bearer
+  | (?:^|_)token(?:_(?:value|string|data|hash|secret|file|[0-9]+))?$
+  | (?:access|api|auth|bearer|bot|client|csrf|device|github|gitlab|hf|id|login|oauth|push|refresh
+      |secret|security|session|slack|user|xsrf)_?tokens?(?:_(?:value|string|data|hash|[0-9]+))?$
+  | (?:^|_)jwts?(?:_|$) | csrf | xsrf | sess(?:ion)?_?(?:secret|cookie) | sess_?id$ | connect_sid
+  | (?:^|_)(?:ssn|cvv|cvc|otp|totp|pin)(?:_?code)?$
+  | social_?security | credit_?card | card_?number | x_amz_(?:signature|credential)
+  | (?:^|_)sig$ | webhook_?url
+    """,
+    re.VERBOSE,
+)
+"""What makes a snake_case key the name of a secret."""
+
+HARMLESS_KEY: Final = re.compile(
+    r"""
+    secretar(?:y|ies|iat) | secretion | cookie_(?:consent|policy|banner|notice|recipe)s?
+  | (?:^|_)(?:max|min|num|n|per|first|last|next|prev|previous|pad|eos|bos|unk|mask|stop|sep|cls
+      |special|total|prompt|completion|input|output|cached?|reasoning|new|each)_token(?=_|$)
+  | password_(?:policy|strength|length|min_length|max_length|required|expired|changed_at)
+  | credential_type | credentials_type
+    """,
+    re.VERBOSE,
+)
+"""Parts of a key that look like `SECRET_KEY` and are not; they are taken out before it is asked."""
+
+PHRASE_KEY: Final = re.compile(
+    r"""
+    pass_?w(?:or)?d | pass_?phrase | pass_?code | api_?key | client_secret | connection_string
+  | (?:private|access|secret|signing|encryption|account|session|service|shared)_key
+  | (?:access|auth|bearer|refresh|session|api|secret|security|bot)_token
+    """,
+    re.VERBOSE,
+)
+"""The same for the last words before a colon in prose ("the API key is: ..."): fewer of them."""
+
+LINE_KEY: Final = re.compile(r"authorization|cookie|(?:^|_)auth(?:_|$)")
+"""Keys whose bare value is the rest of the line (``Cookie: a=b; c=d``)."""
+
+
+class Shape(NamedTuple):
+    """A secret that is known by its own form.
+
+    Attributes:
+        name: What it is, for people who read the table.
+        needles: Texts of which one must occur for the pattern to match; empty: `TOKEN_RUN` must.
+        pattern: What to hide; its group 1, when there is one, else the whole match.
+    """
+
+    name: str
+    needles: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+TOKEN_RUN: Final = 16
+"""A shape without needles is an unbroken run of at least so many letters, digits, "_", "-", "."."""
+
+_KEY_WORD = (
+    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[ _-]?key|access[ _-]?key|credentials?)"
+)
+_STATUS_WORD = (
+    "(?:not|too|invalid|missing|required|expired|empty|wrong|incorrect|malformed|revoked|unset"
+    "|none|null|optional|deprecated|valid|given|that|this|used|only|never|always|hidden|being)"
+)
+
+SHAPES: Final[tuple[Shape, ...]] = (
+    Shape(
+        "private key block",
+        ("PRIVATE KEY",),
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+            r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
+        ),
+    ),
+    Shape(
+        "bearer token",
+        ("earer", "EARER"),
+        re.compile(r"\bbearer[ \t:]{1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})", re.IGNORECASE),
+    ),
+    Shape(
+        "basic credentials",
+        ("Basic ", "basic "),
+        re.compile(r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})"),
+    ),
+    Shape(
+        "user and password in a URL",
+        ("@",),
+        re.compile(
+            r"://((?:[^\s:@/?#\"'<>]{0,128}:(?!\d{1,5}[/?#])|(?=[^\s:@/?#\"'<>]{12}))"
+            r"[^\s@\"'<>]{1,512})@"
+        ),
+    ),
+    Shape(
+        "webhook address",
+        ("hooks.slack.com", "/api/webhooks/", "webhook.office.com"),
+        re.compile(
+            r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
+            r"([^\s\"'<>]{8,})"
+        ),
+    ),
+    Shape(
+        "secret named in prose",
+        (" is ", " was ", "'", '"', "`"),
+        re.compile(
+            rf"\b{_KEY_WORD}s? (?:(?:is|was) (?!{_STATUS_WORD}\b)(?=[^\s\"'`]{{4}})|(?:is |was )?(?=[\"'`]))"
+            r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})",
+            re.IGNORECASE,
+        ),
+    ),
+    Shape(
+        "vendor token",
+        (),
+        re.compile(
+            r"""(?<![A-Za-z0-9])(?:
+                sk-[A-Za-z0-9_\-]{13,}
+              | (?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,} | whsec_[A-Za-z0-9]{12,}
+              | (?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA|ANVA)[A-Z0-9]{12,}
+              | eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?
+              | gh[pousr]_[A-Za-z0-9]{12,} | github_pat_[A-Za-z0-9_]{8,} | glpat-[\w\-]{12,}
+              | xox[a-z]-[A-Za-z0-9\-]{11,} | xapp-[A-Za-z0-9\-]{11,}
+              | AIza[A-Za-z0-9_\-]{20,} | ya29\.[A-Za-z0-9_\-.]{12,}
+              | hf_[A-Za-z0-9]{16,} | npm_[A-Za-z0-9]{20,} | pypi-[A-Za-z0-9_\-]{20,}
+              | SG\.[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{8,} | gsk_[A-Za-z0-9]{16,}
+              | lsv2_[A-Za-z0-9_]{12,} | r8_[A-Za-z0-9]{16,} | pplx-[A-Za-z0-9]{16,}
+              | xai-[A-Za-z0-9]{16,} | dop_v1_[a-f0-9]{16,} | shp(?:at|ss|ca|pa)_[a-fA-F0-9]{12,}
+              | (?:sk|pk)-lf-[a-f0-9\-]{12,} | AGE-SECRET-KEY-1[A-Z0-9]{8,}
+            )""",
+            re.VERBOSE,
+        ),
+    ),
+)
+"""The built-in value patterns."""
