@@ -35,9 +35,10 @@ as_root() { if [[ $EUID -eq 0 ]]; then "$@"; else sudo -n "$@"; fi; }
 apt_install() { # PACKAGE...
   command -v apt-get >/dev/null || die "cannot install $*: this machine has no apt-get; install it by hand."
   say "installing $* from the system's packages"
-  as_root apt-get update -qq &&
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
+  if ! as_root apt-get update -qq ||
+    ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; then
     die "apt-get could not install $*; install it by hand and run this again."
+  fi
 }
 
 need_go() {
