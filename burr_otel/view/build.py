@@ -262,6 +262,9 @@ class SessionBuilder:
         otel = _otel(record)
         span.trace_id = _text(otel.get("trace_id"))
         span.span_id = _text(otel.get("span_id"))
+        links = otel.get("links")
+        if isinstance(links, list):
+            span.links = [dict(link) for link in links if isinstance(link, Mapping)]
 
     def _set_time(self, owner: ViewSpan | Mark, field: str, record: Mapping[str, Any]) -> None:
         found = next((m for key in _TIME_KEYS if (m := moment(record.get(key)))), None)

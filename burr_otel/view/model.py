@@ -95,6 +95,7 @@ class ViewSpan:
         burr_id: Burr's own id of an inner span.
         trace_id: 32 hex digits, or ``None`` when it was never traced.
         span_id: 16 hex digits, or ``None``.
+        links: Spans of other traces that it is linked to, as recorded (ids and link type).
         failure: The exception of a failed step.
         attributes: What was logged on it.
         details: Inputs, result and written state of a step, when they were asked for.
@@ -114,6 +115,7 @@ class ViewSpan:
     burr_id: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    links: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     failure: Failure | None = None
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,97 @@
+"""``burr-otel demo``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich.text import Text
+
+from burr_otel.cli import options
+from burr_otel.cli.endpoint import answers
+from burr_otel.cli.show import draw, load
+from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.view.find import Found
+from burr_otel.view.plain import run_as_json
+from burr_otel.view.text import clean
+
+if TYPE_CHECKING:
+    from burr_otel.cli.sending import Target, Witness
+
+__all__ = ["command"]
+
+_JAEGER_PAGE: Final = "http://localhost:16686"
+_HOW_TO_GET_ONE: Final = (
+    "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
+    "then burr-otel demo again. Or set OTEL_EXPORTER_OTLP_ENDPOINT."
+)
+
+
+@click.command("demo")
+@options.storage_dir
+@options.as_json
+def command(storage_dir: str, as_json: bool) -> None:
+    r"""Run a small Burr application and draw its trace.
+
+    A support desk answers two questions: with a branch, a loop, streamed answers, and a step that
+    fails and is run again. Nothing leaves this machine, except that the trace is also sent to the
+    OTLP endpoint of the OTEL_* variables (default: localhost:4317), when one answers there.
+
+    \b
+    Examples:
+      burr-otel demo
+      OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel demo
+    """
+    # These take a second to import, which --help and shell completion need not pay.
+    from burr_otel import OtelTracker  # noqa: PLC0415
+    from burr_otel.cli.sending import (  # noqa: PLC0415
+        collected_warnings,
+        find_target,
+        make_provider,
+    )
+    from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo  # noqa: PLC0415
+
+    target = find_target()
+    provider, witness = make_provider(DEMO_PROJECT, target)
+    tracker = OtelTracker(DEMO_PROJECT, storage_dir, tracer_provider=provider)
+    # Burr logs the traceback of the step that is meant to fail.
+    with collected_warnings("burr"):
+        run = run_demo(build_demo(tracker))
+    with collected_warnings("opentelemetry") as said:
+        tracker.close()
+        provider.shutdown()
+    found = Found(DEMO_PROJECT, run.app_id, Path(tracker.storage_dir) / run.app_id)
+    view = load(found, storage_dir, details=as_json)
+    sent = witness is not None and witness.sent > 0 and witness.refused == 0
+    if as_json:
+        print_json({**run_as_json(view), "sent_to": target.endpoint if sent else None})
+        return
+    console = output()
+    draw(console, view)
+    console.print()
+    trace_id = next((s.trace_id for s in view.sessions if s.trace_id), None)
+    lines(console, _sending(target, witness, said, trace_id))
+    again = ["burr-otel", "show", run.app_id]
+    if storage_dir != options.DEFAULT_STORAGE_DIR:
+        again += ["--storage-dir", storage_dir]
+    lines(console, [Text(f"To draw it again: {shlex.join(again)}")])
+
+
+def _sending(
+    target: Target, witness: Witness | None, said: list[str], trace_id: str | None
+) -> list[Text]:
+    if witness is None:
+        found = [Text(target.problem)]
+        if target.unreachable:
+            found.append(Text(_HOW_TO_GET_ONE))
+        return found
+    if witness.refused or not witness.sent:
+        reason = clean(said[-1]) if said else "it gave no reason"
+        text = f"{target.endpoint} answers but did not take the trace: {reason}"
+        return [Text(text, style="yellow")]
+    found = [Text(f"Sent to {target.endpoint} as trace {trace_id}.", style="green")]
+    if "localhost" in target.endpoint and answers(_JAEGER_PAGE):
+        found.append(Text(f"In Jaeger: {_JAEGER_PAGE}/trace/{trace_id}"))
+    return found

@@ -1,0 +1,113 @@
+"""Views as JSON values, for programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from burr_otel.view.model import Pointer, RunView, ViewSpan
+    from burr_otel.view.summary import RunSummary
+
+__all__ = ["iso", "run_as_json", "summary_as_json"]
+
+
+def iso(ns: int | None) -> str | None:
+    """A moment as ISO text in UTC; ``None`` for none or an impossible one."""
+    if ns is None:
+        return None
+    try:
+        moment = dt.datetime.fromtimestamp(ns // 10**9, tz=dt.timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return None
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % 10**9 // 1000:06d}Z"
+
+
+def summary_as_json(summary: RunSummary) -> dict[str, Any]:
+    """What `burr-otel list --json` prints of one run."""
+    seconds = None
+    if summary.started_ns is not None and summary.last_ns is not None:
+        seconds = max(0, summary.last_ns - summary.started_ns) / 1e9
+    return {
+        "project": summary.project,
+        "app_id": summary.app_id,
+        "partition_key": summary.partition_key,
+        "started": iso(summary.started_ns),
+        "last_record": iso(summary.last_ns),
+        "seconds": seconds,
+        "steps": summary.steps,
+        "last_action": summary.last_action,
+        "status": summary.status,
+        "trace_id": summary.trace_id,
+        "files": summary.folder,
+    }
+
+
+def run_as_json(view: RunView) -> dict[str, Any]:
+    """What `burr-otel show --json` prints: the run, and its spans as a flat list.
+
+    A span's ``parent`` is the position of its parent in that list.
+    """
+    spans: list[dict[str, Any]] = []
+    parents: list[int] = []  # position of the span last seen at each depth
+    for span, depth in view.walk():
+        del parents[depth:]
+        spans.append({"parent": parents[-1] if parents else None, **_span(span)})
+        parents.append(len(spans) - 1)
+    return {
+        "project": view.project,
+        "app_id": view.app_id,
+        "partition_key": view.partition_key,
+        "files": view.path,
+        "outcome": view.outcome,
+        "active_seconds": view.active_ns / 1e9,
+        "forked_from": _pointer(view.forked_from),
+        "spawned_by": _pointer(view.spawned_by),
+        "children": [
+            {"app_id": child.app_id, "kind": child.kind, "sequence_id": child.sequence_id}
+            for child in view.children
+        ],
+        "skipped": view.skipped,
+        "ends_without_begin": view.stray_ends,
+        "spans": spans,
+    }
+
+
+def _span(span: ViewSpan) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "kind": span.kind,
+        "name": span.name,
+        "app_id": span.app_id,
+        "session": span.session,
+        "sequence_id": span.sequence_id,
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "start": iso(span.start_ns),
+        "end": iso(span.end_ns),
+        "start_unix_nano": span.start_ns,
+        "seconds": max(0, span.last_ns - span.start_ns) / 1e9,
+        "outcome": span.outcome,
+        "links": span.links,
+    }
+    if span.failure is not None:
+        failure = span.failure
+        found["error"] = {
+            "type": failure.type,
+            "message": failure.message,
+            "stacktrace": failure.stacktrace,
+        }
+    if span.marks:
+        found["marks"] = [
+            {"name": mark.name, "time": iso(mark.time_ns), "items": mark.items}
+            for mark in span.marks
+        ]
+    if span.attributes:
+        found["attributes"] = span.attributes
+    found.update(span.details)
+    return found
+
+
+def _pointer(pointer: Pointer | None) -> dict[str, Any] | None:
+    if pointer is None:
+        return None
+    return {"app_id": pointer.app_id, "sequence_id": pointer.sequence_id}
