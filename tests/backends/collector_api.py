@@ -14,6 +14,8 @@ from processes import Server, free_ports, wait_for
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BASE_CONFIG = REPOSITORY / "collector-config.yaml"
 HONEYCOMB_OVERLAY = REPOSITORY / "collector-config-honeycomb.yaml"
+AGENT_OVERLAY = REPOSITORY / "collector-config-agent.yaml"
+GATEWAY_OVERLAY = REPOSITORY / "collector-config-gateway.yaml"
 
 
 @dataclasses.dataclass(frozen=True)

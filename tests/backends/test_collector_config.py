@@ -8,7 +8,15 @@ import re
 from collections.abc import Callable
 
 import pytest
-from collector_api import BASE_CONFIG, HONEYCOMB_OVERLAY, REPOSITORY, Collector, validate
+from collector_api import (
+    AGENT_OVERLAY,
+    BASE_CONFIG,
+    GATEWAY_OVERLAY,
+    HONEYCOMB_OVERLAY,
+    REPOSITORY,
+    Collector,
+    validate,
+)
 from jaeger_api import Jaeger
 from opentelemetry import trace
 from processes import http_ok, wait_for
@@ -17,6 +25,8 @@ from sending import sending_provider
 COMPOSITIONS = {
     "jaeger": (BASE_CONFIG,),
     "jaeger and honeycomb": (BASE_CONFIG, HONEYCOMB_OVERLAY),
+    "agent": (BASE_CONFIG, AGENT_OVERLAY),
+    "gateway": (BASE_CONFIG, GATEWAY_OVERLAY),
     "honeycomb alone": (
         BASE_CONFIG,
         HONEYCOMB_OVERLAY,
