@@ -123,6 +123,15 @@ class Jaeger:
             found.setdefault(f"{span.context.trace_id:032x}", []).append(span)
         return found
 
+    def wait_for_traces(self, service: str, count: int = 1) -> list[str]:
+        """Ids of the service's traces, once it has at least `count`."""
+
+        def probe() -> list[str] | None:
+            found = list(self.find_traces(service))
+            return found if len(found) >= count else None
+
+        return wait_for(f"{count} traces of {service}", probe)
+
     def _get(self, path: str, **query: str) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.ports.query}{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=30) as response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
     OTLPSpanExporter as GrpcSpanExporter,
@@ -12,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
     OTLPSpanExporter as HttpSpanExporter,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -45,3 +46,20 @@ def sending_provider(
     finally:
         assert provider.force_flush(30_000), "spans were not taken in time"
         provider.shutdown()
+
+
+def content(span: ReadableSpan) -> dict[str, Any]:
+    """Everything that a span says, as plain values that compare."""
+    return {
+        "name": span.name,
+        "id": (span.context.trace_id, span.context.span_id),
+        "parent": span.parent.span_id if span.parent else None,
+        "kind": span.kind,
+        "attributes": dict(span.attributes),
+        "events": [(e.name, dict(e.attributes), e.timestamp) for e in span.events],
+        "links": [(k.context.trace_id, k.context.span_id, dict(k.attributes)) for k in span.links],
+        "status": (span.status.status_code, span.status.description or ""),
+        "times": (span.start_time, span.end_time),
+        "resource": dict(span.resource.attributes),
+        "scope": (span.instrumentation_scope.name, span.instrumentation_scope.version),
+    }

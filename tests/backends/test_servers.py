@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from collector_api import Collector
 from jaeger_api import Jaeger
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
 from phoenix_api import Phoenix
-from sending import PROTOCOLS, sending_provider
-
-
-def content(span: ReadableSpan) -> dict[str, Any]:
-    """Everything that a span says, as plain values that compare."""
-    return {
-        "name": span.name,
-        "id": (span.context.trace_id, span.context.span_id),
-        "parent": span.parent.span_id if span.parent else None,
-        "kind": span.kind,
-        "attributes": dict(span.attributes),
-        "events": [(e.name, dict(e.attributes), e.timestamp) for e in span.events],
-        "links": [(k.context.trace_id, k.context.span_id, dict(k.attributes)) for k in span.links],
-        "status": (span.status.status_code, span.status.description or ""),
-        "times": (span.start_time, span.end_time),
-        "resource": dict(span.resource.attributes),
-        "scope": (span.instrumentation_scope.name, span.instrumentation_scope.version),
-    }
+from sending import PROTOCOLS, content, sending_provider
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
