@@ -1,0 +1,371 @@
+"""Appending to a run's log: whole lines, one writer at a time, a bounded number of open files.
+
+Every append takes the log's file lock for just that append, so that writers in any number of
+processes never mix lines. What is found at the end of the file decides what happens first: bytes
+of another writer are taken note of, a torn line of a killed one is saved and cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Literal
+
+from burr_otel.store import names
+from burr_otel.store.index import Entry, Index, fingerprint
+from burr_otel.store.repair import Damage, mend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Durability", "LogFile", "flush_log", "open_log"]
+
+logger = logging.getLogger(__name__)
+
+Durability = Literal["none", "flush", "fsync"]
+
+_MAX_OPEN = 64  # file descriptors, whatever the number of live applications
+_INDEX_BATCH_ENTRIES = 32
+_INDEX_BATCH_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024  # durability "none"
+
+_pool_lock = threading.RLock()
+_open_logs: OrderedDict[int, LogFile] = OrderedDict()
+_by_path: weakref.WeakValueDictionary[str, LogFile] = weakref.WeakValueDictionary()
+
+
+def open_log(folder: str) -> LogFile:
+    """The process's one handle of the log in a run's folder."""
+    with _pool_lock:
+        log = _by_path.get(folder)
+        if log is None:
+            log = _by_path[folder] = LogFile(folder)
+        return log
+
+
+def flush_log(folder: str) -> None:
+    """Write out what this process has buffered for a run."""
+    log = _by_path.get(folder)
+    if log is not None:
+        log.flush()
+
+
+class LogFile:
+    """One run's log in this process, shared by all its sessions there.
+
+    Attributes:
+        path: Of the log.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_buffered",
+        "_busy",
+        "_deferred",
+        "_end",
+        "_fd",
+        "_folder",
+        "_identity",
+        "_index_from",
+        "_lock",
+        "_pending",
+        "path",
+    )
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.path = f"{folder}/{names.LOG}"
+        self._fd = -1
+        self._identity = (0, 0)
+        self._end = -1  # length of the log when we last saw it
+        # Finalisers run inside any allocation, so a dropped stream's last record may be appended
+        # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._deferred: list[tuple[bytes, tuple[int, int] | None]] = []
+        self._pending: list[Entry] = []
+        self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
+        self._buffer: list[tuple[bytes, tuple[int, int] | None]] = []
+        self._buffered = 0
+
+    def append(
+        self, line: bytes, entry: tuple[int, int] | None = None, *, durability: Durability
+    ) -> tuple[int, int]:
+        """Append one line.
+
+        Args:
+            line: A record with its newline.
+            entry: Kind and sequence id when it belongs into the index.
+            durability: ``"none"`` may keep it in memory for a while.
+
+        Returns:
+            Where it begins and ends in the log; (-1, -1) when it was put off to the end of an
+            append that this thread is in the middle of, or buffered.
+
+        Raises:
+            OSError: It is not in the log.
+        """
+        with self._lock:
+            if self._busy:
+                self._deferred.append((line, entry))
+                return -1, -1
+            if durability == "none":
+                self._buffer.append((line, entry))
+                self._buffered += len(line)
+                if self._buffered >= _BUFFER_BYTES:
+                    self.flush()
+                return -1, -1
+            if self._buffer:
+                self.flush()
+            with self.locked() as fd:
+                start = self._catch_up(fd)
+                self._write(fd, start, line, sync=durability == "fsync")
+                self._note(line, entry, start)
+                end = self._end
+                self._write_index(fd)
+            if self._deferred:
+                self._flush_deferred()
+            return start, end
+
+    def flush(self) -> None:
+        """Write what ``durability="none"`` has buffered.
+
+        Raises:
+            OSError: It is not in the log.
+        """
+        with self._lock:
+            if self._busy or not self._buffer:
+                return
+            lines, self._buffer, self._buffered = self._buffer, [], 0
+            with self.locked() as fd:
+                start = self._catch_up(fd)
+                self._write(fd, start, b"".join([line for line, _ in lines]), sync=False)
+                for line, entry in lines:
+                    self._note(line, entry, start)
+                    start += len(line)
+                self._write_index(fd)
+
+    def close(self) -> None:
+        """Flush, complete the index and release the file descriptor; later appends open again."""
+        with self._lock:
+            if self._busy:
+                return
+            try:
+                self.flush()
+                if 0 <= self._index_from < self._end:
+                    with self.locked() as fd:
+                        self._write_index(fd, everything=True)
+            finally:
+                with _pool_lock:
+                    _open_logs.pop(id(self), None)
+                self._release()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """The log's file descriptor, under its lock against other processes and threads.
+
+        Raises:
+            OSError: The log is gone or cannot be opened.
+        """
+        with self._lock:
+            if self._busy:  # a finaliser inside an append of this thread: it holds the lock
+                yield self._fd
+                return
+            self._busy = True
+            try:
+                fd = self._fd if self._fd >= 0 else self._open()
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                try:
+                    self._check_place()
+                    yield fd
+                finally:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+            finally:
+                self._busy = False
+
+    def repair(self) -> list[Damage]:
+        """Check the part of the log that nobody has checked yet, mend it and index it.
+
+        Returns:
+            What was found and mended.
+
+        Raises:
+            OSError: The log cannot be read or mended.
+        """
+        with self.locked() as fd:
+            damage = self._repair(fd) if os.fstat(fd).st_size else []
+            self._end = self._index_from = os.fstat(fd).st_size
+            self._pending.clear()
+            return damage
+
+    def _repair(self, fd: int) -> list[Damage]:
+        try:
+            index = Index.open(self._folder, fd, writable=True)
+        except OSError as error:
+            # Without an index the log is merely slower to search.
+            logger.warning("%s has no index: %s", self.path, error)
+            return mend(fd, self.path, 0)
+        with index:
+            if not index.covered:
+                index.clear()
+            known = index.covered
+
+            def add(entries: list[Entry], end: int) -> None:
+                index.extend([e for e in entries if e.offset >= known], end, sound=end)
+
+            return mend(fd, self.path, index.sound, add)
+
+    def _catch_up(self, fd: int) -> int:
+        """Take note of what others wrote since; the length of the log, which ends a line."""
+        size = os.fstat(fd).st_size
+        if size == self._end:
+            return size
+        if self._end >= 0:
+            self._pending.clear()
+            self._index_from = -1
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            for damage in self._repair(fd):
+                logger.warning("%s: %s", self.path, damage)
+            size = self._index_from = os.fstat(fd).st_size
+        self._end = size
+        return size
+
+    def _write(self, fd: int, start: int, data: bytes, *, sync: bool) -> None:
+        try:
+            written = os.write(fd, data)
+            while written < len(data):
+                written += os.write(fd, data[written:])
+            if sync:
+                os.fdatasync(fd)
+        except OSError:
+            # Half a line would be in the way of the next one. If this fails too, the next writer
+            # finds the torn tail and cuts it off.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, start)
+            raise
+        self._end = start + len(data)
+
+    def _note(self, line: bytes, entry: tuple[int, int] | None, start: int) -> None:
+        if entry is not None and self._index_from >= 0:
+            kind, sequence_id = entry
+            self._pending.append(Entry(kind, sequence_id, start, len(line), fingerprint(line)))
+
+    def _write_index(self, fd: int, *, everything: bool = False) -> None:
+        if self._index_from < 0:
+            return
+        if not everything and (
+            len(self._pending) < _INDEX_BATCH_ENTRIES
+            and self._end - self._index_from < _INDEX_BATCH_BYTES
+        ):
+            return
+        try:
+            with Index.open(self._folder, fd, writable=True) as index:
+                # A reader may have indexed some of it already.
+                if self._index_from <= index.covered <= self._end:
+                    fresh = [entry for entry in self._pending if entry.offset >= index.covered]
+                    index.extend(fresh, self._end)
+                    self._index_from = self._end
+                else:
+                    self._index_from = -1
+        except OSError as error:
+            logger.warning("%s: its index could not be extended: %s", self.path, error)
+            self._index_from = -1
+        self._pending.clear()
+
+    def _flush_deferred(self) -> None:
+        while self._deferred:
+            line, entry = self._deferred.pop(0)
+            try:
+                with self.locked() as fd:
+                    start = self._catch_up(fd)
+                    self._write(fd, start, line, sync=False)
+                    self._note(line, entry, start)
+            except OSError as error:
+                logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(self.path, flags)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._make_room(0)
+            fd = os.open(self.path, flags)
+        self._fd = fd
+        info = os.fstat(fd)
+        identity = (info.st_dev, info.st_ino)
+        if identity != self._identity:  # another file than the one we knew
+            self._identity, self._end, self._index_from = identity, -1, -1
+            self._pending.clear()
+        with _pool_lock:
+            _open_logs[id(self)] = self
+        self._make_room()
+        return fd
+
+    def _check_place(self) -> None:
+        """See that what we write to is still what the path names."""
+        try:
+            info = os.lstat(self.path)
+        except FileNotFoundError:
+            info = None
+        if info is None or (info.st_dev, info.st_ino) != self._identity:
+            self._release_in_pool()
+            what = "was deleted" if info is None else "was replaced"
+            raise FileNotFoundError(
+                f"{self.path} {what} while the run was live; restore the folder or build the "
+                "application again"
+            )
+        # The pool's order is only worth keeping when it is about to be used.
+        if len(_open_logs) > _MAX_OPEN // 2:
+            with _pool_lock:
+                if id(self) in _open_logs:
+                    _open_logs.move_to_end(id(self))
+
+    def _make_room(self, limit: int = _MAX_OPEN) -> None:
+        with _pool_lock:
+            victims = list(_open_logs.values())[: max(0, len(_open_logs) - limit)]
+        for victim in victims:
+            # A log in use is left alone: waiting for it here could wait for ourselves.
+            if victim is not self and victim._lock.acquire(blocking=False):  # noqa: SLF001
+                try:
+                    if not victim._busy:  # noqa: SLF001 - another instance of this class
+                        victim._release_in_pool()  # noqa: SLF001
+                finally:
+                    victim._lock.release()  # noqa: SLF001
+
+    def _release_in_pool(self) -> None:
+        with _pool_lock:
+            _open_logs.pop(id(self), None)
+        self._release()
+
+    def _release(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _after_fork(self) -> None:
+        # The descriptor shares its lock with the parent's: close it, and never unlock it.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._deferred, self._pending, self._buffer, self._buffered = [], [], [], 0
+        self._end = self._index_from = -1
+        self._release()
+
+
+def _after_fork_in_child() -> None:
+    global _pool_lock
+    _pool_lock = threading.RLock()
+    _open_logs.clear()
+    for log in list(_by_path.values()):
+        log._after_fork()  # noqa: SLF001 - the hook of this module's own class
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,63 @@
+"""Everything that is stored of one run, read whatever its condition."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from burr_otel.store import folder, names, records
+from burr_otel.store.repair import lines_forward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["StoredRun"]
+
+
+class StoredRun:
+    """A run's files, read tolerantly.
+
+    Args:
+        project: Of the run.
+        app_id: Of the run.
+        path: Its folder.
+
+    Attributes:
+        partition_key: From its metadata.
+        parent_pointer: Where it was forked from, in Burr's layout.
+        spawning_parent_pointer: The step that it is a part of, in Burr's layout.
+        graph: Its current graph in Burr's layout; None when it is lost.
+        children: Its forks and spawned applications, in Burr's layout.
+        skipped: Offset, length and reason of each damaged part that `records` passed over.
+    """
+
+    def __init__(self, project: str, app_id: str, path: Path) -> None:
+        self.project, self.app_id, self.path = project, app_id, path
+        metadata = folder.read_json(f"{path}/{names.METADATA}") or {}
+        self.partition_key: str | None = metadata.get("partition_key")
+        self.parent_pointer: dict[str, Any] | None = metadata.get("parent_pointer")
+        self.spawning_parent_pointer: dict[str, Any] | None = metadata.get(
+            "spawning_parent_pointer"
+        )
+        self.graph = folder.read_json(f"{path}/{names.GRAPH}")
+        self.children = folder.read_children(str(path))
+        self.skipped: list[tuple[int, int, str]] = []
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The sound records in file order; damaged parts go to `skipped`.
+
+        Raises:
+            OSError: The log cannot be read.
+        """
+        self.skipped.clear()
+        fd = os.open(self.path / names.LOG, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            for line in lines_forward(fd, 0, os.fstat(fd).st_size):
+                record, reason = records.check(line.data)
+                if record is None:
+                    self.skipped.append((line.offset, len(line.data), reason))
+                else:
+                    yield record
+        finally:
+            os.close(fd)

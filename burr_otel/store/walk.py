@@ -1,0 +1,200 @@
+"""The slow walk: Burr's serde and strict JSON at once, value by value."""
+
+from __future__ import annotations
+
+import base64
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from burr.core import serde
+
+from burr_otel.store import exact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["MAX_DEPTH", "Walk"]
+
+# Readers recurse: pydantic and the Burr UI give up at about 250 levels, of which the record
+# itself takes some.
+MAX_DEPTH = 200
+
+# Python refuses to print longer integers in decimal where `int_max_str_digits` is at its minimum.
+_MAX_DECIMAL_BITS = 2_000
+
+_FALLBACK = serde.serialize.dispatch(object)
+
+
+class Walk:
+    """Turns values into strict JSON values and collects patches for what that loses.
+
+    Attributes:
+        serde_kwargs: Passed to Burr's serializers.
+        patches: ``[path, kind, payload]`` in the order in which they must be applied.
+        fallbacks: State key and type name of each value that Burr can only turn into text.
+        int64: Whether all integers met so far fit in 64 bits; set by the caller, who finds out.
+    """
+
+    def __init__(self, serde_kwargs: Mapping[str, Any]) -> None:
+        self.serde_kwargs = serde_kwargs
+        self.patches: list[Any] = []
+        self.fallbacks: list[tuple[str, str]] = []
+        self.int64 = True
+        self._path: list[str | int] = []
+        self._handlers: dict[type, Callable[..., Any]] = {}
+
+    def start(self, name: str) -> None:
+        """Begin the value of one top-level key."""
+        self._path = [name]
+
+    def user(self, value: Any) -> Any:
+        """A value of the user's, as `burr.core.serde.serialize` writes it."""
+        kind = type(value)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            handler = self._handlers[kind] = serde.serialize.dispatch(kind)
+        if handler is serde.serialize_primitive:
+            return self._scalar(value)
+        if handler is serde.serialize_dict:
+            return self._mapping(value, self.user, user=True)
+        if handler is serde.serialize_list:
+            return self._sequence(value, self.user)
+        if handler is not _FALLBACK:
+            # What a serializer returns is for its own deserializer: Burr looks no deeper.
+            return self.plain(handler(value, **self.serde_kwargs))
+        if value is None:
+            return None
+        self.fallbacks.append((str(self._path[0]), f"{kind.__module__}.{kind.__qualname__}"))
+        return self._scalar(str(value))
+
+    def plain(self, value: Any) -> Any:
+        """Output of a registered serializer, as the JSON encoder of Burr's client writes it."""
+        if value is None or isinstance(value, str | int | float):
+            return self._scalar(value)
+        if isinstance(value, dict):
+            return self._mapping(value, self.plain, user=False)
+        if isinstance(value, list | tuple):
+            return self._sequence(value, self.plain)
+        if isinstance(value, bytes):
+            self._patch(*exact.encode_atom(value))  # type: ignore[misc]  # bytes always encode
+            return value.decode("utf-8", "replace")
+        from pydantic_core import to_jsonable_python  # noqa: PLC0415 - only rare values need it
+
+        return self.plain(to_jsonable_python(value))
+
+    def key_names(self, value: Mapping[Any, Any]) -> dict[Any, str]:
+        """A distinct, harmless JSON key for each key of a dict.
+
+        Raises:
+            Exception: Whatever the ``__str__`` of a key raises.
+        """
+        taken = {key for key in value if type(key) is str}
+        names: dict[Any, str] = {}
+        for key in value:
+            if type(key) is str and key != serde.KEY and _is_clean(key):
+                names[key] = key
+                continue
+            name = _stand_in_key(key)
+            while name in taken:
+                name += "~"
+            taken.add(name)
+            names[key] = name
+        return names
+
+    def record_key_names(self, path: list[str | int], names: dict[Any, str], *, user: bool) -> None:
+        """Remember which keys are stand-ins, after the patches of the values below them."""
+        renamed = []
+        for key, name in names.items():
+            if type(key) is str and key == name:
+                continue
+            atom = exact.encode_atom(key)
+            if atom is None:
+                kind = type(key)
+                self.fallbacks.append(
+                    (str((path or [name])[0]), f"key of type {kind.__module__}.{kind.__qualname__}")
+                )
+            else:
+                renamed.append([name, *atom])
+        if renamed:
+            self.patches.append([path, exact.USER_KEYS if user else exact.KEYS, renamed])
+
+    def _scalar(self, value: Any) -> Any:  # noqa: PLR0911 - one case each
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            text = str.__str__(value)
+            if _is_clean(text):
+                return text
+            self._patch(*exact.encode_atom(text))  # type: ignore[misc]  # str always encodes
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if isinstance(value, int):
+            number = int.__int__(value)
+            if number.bit_length() <= _MAX_DECIMAL_BITS:
+                return number
+            self._patch("int", hex(number))
+            return hex(number)
+        if isinstance(value, float):
+            number_ = float.__float__(value)
+            if isfinite(number_):
+                return number_
+            self._patch("float", float.hex(number_))
+            return None
+        # A serializer that was registered for a type is the only way to get here.
+        raise TypeError(f"Burr treats a {type(value).__qualname__} as a plain value; JSON has none")
+
+    def _mapping(
+        self, value: Mapping[Any, Any], walk: Callable[[Any], Any], *, user: bool
+    ) -> dict[str, Any]:
+        names = self.key_names(value) if user else self._plain_key_names(value)
+        pairs = ((names[key], item) for key, item in value.items())
+        out = dict(self._children(pairs, walk))
+        self.record_key_names(self._path.copy(), names, user=user)
+        return out
+
+    def _sequence(self, value: Iterable[Any], walk: Callable[[Any], Any]) -> list[Any]:
+        return [item for _, item in self._children(enumerate(value), walk)]
+
+    def _children(
+        self, pairs: Iterable[tuple[Any, Any]], walk: Callable[[Any], Any]
+    ) -> Iterable[tuple[Any, Any]]:
+        if len(self._path) > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep, or containing itself")
+        for step, item in pairs:
+            self._path.append(step)
+            yield step, walk(item)
+            self._path.pop()
+
+    def _plain_key_names(self, value: Mapping[Any, Any]) -> dict[Any, str]:
+        names = self.key_names(value)
+        if serde.KEY in names:
+            names[serde.KEY] = serde.KEY  # a serializer's own mark must stay readable
+        return names
+
+    def _patch(self, kind: str, payload: Any) -> None:
+        self.patches.append([self._path.copy(), kind, payload])
+
+
+def _is_clean(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stand_in_key(key: Any) -> str:
+    if key is None:
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, bytes):
+        return base64.b64encode(key).decode()
+    if isinstance(key, str):
+        key = str.__str__(key)
+    if isinstance(key, int) and key.bit_length() > _MAX_DECIMAL_BITS:
+        return hex(key)
+    if key == serde.KEY:
+        return f"{serde.KEY} (state)"
+    return str(key).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
