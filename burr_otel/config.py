@@ -54,6 +54,7 @@ class OtelSettings(TypedDict, total=False):
     durability: Literal["none", "flush", "fsync"]
     exclusive: bool
     on_snapshot_error: Literal["raise", "warn"]
+    snapshots: Literal["full", "off"]
 
 
 def _setting(default: Any, doc: str, **metadata: Any) -> Any:
@@ -146,6 +147,11 @@ class OtelConfig:
         "raise",
         "What happens when a state cannot be kept: `SnapshotError`, or a warning.",
         choices=("raise", "warn"),
+    )
+    snapshots: Literal["full", "off"] = _setting(
+        "full",
+        "Each record carries the whole state, or nothing is stored (spans only, no resume).",
+        choices=("full", "off"),
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -22,16 +21,14 @@ from burr.tracking.base import SyncTrackingClient
 from opentelemetry import trace
 from typing_extensions import Self, Unpack
 
-from burr_otel import semconv
+from burr_otel.application import Built, start_run
 from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.content import ContentPolicy
-from burr_otel.errors import BurrOtelError, SnapshotError
-from burr_otel.run import Run, registry
+from burr_otel.errors import BurrOtelError
+from burr_otel.run import registry
 from burr_otel.spans import parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import StepMetrics
-from burr_otel.spans.open_span import start_span
-from burr_otel.spans.roots import Root
-from burr_otel.spans.shared import Shared, identity
+from burr_otel.spans.shared import Shared
 from burr_otel.store import Store
 
 if TYPE_CHECKING:
@@ -39,10 +36,8 @@ if TYPE_CHECKING:
 
     from burr.core.persistence import PersistedStateData
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import SpanContext, TracerProvider
-    from opentelemetry.util.types import AttributeValue
+    from opentelemetry.trace import TracerProvider
 
-    from burr_otel.store import RunHistory, Session
 
 __all__ = ["OtelTracker"]
 
@@ -307,8 +302,6 @@ class OtelTracker(
         **future_kwargs: Any,
     ) -> None:
         """Start the application span and open the run's files."""
-        self._store.run_path(app_id)  # refuses an id that cannot be a folder name
-        now = self._clock()
         shared = Shared(
             owner=self._owner,
             project=self.project_id,
@@ -321,114 +314,10 @@ class OtelTracker(
             metrics=StepMetrics(provider.meter_provider(self._meter_provider), self.project_id),
             clock=self._clock,
         )
-        history = self._store.history(app_id)
-        try:
-            span = self._start_root(
-                shared,
-                app_id,
-                partition_key,
-                application_graph,
-                history,
-                fork=parent_pointer,
-                spawner=spawning_parent_pointer,
-                now=now,
-            )
-        except Exception as error:
-            shield.report("starting an application span", error)
-            span = trace.INVALID_SPAN
-        run: Run
-
-        def ended(end_ns: int, outcome: str) -> None:
-            run.ended(end_ns, outcome)
-
-        root = Root(
-            span,
-            identity=identity(self.project_id, app_id, partition_key),
-            started_ns=now,
-            linger=self.config.root_linger,
-            max_open=self.config.root_max_open,
-            clock=self._clock,
-            on_end=ended,
+        built = Built(
+            app_id, partition_key, state, application_graph, parent_pointer, spawning_parent_pointer
         )
-        session: Session | None = None
-        try:
-            session = self._store.open_session(
-                app_id,
-                partition_key=partition_key,
-                state=state,
-                application_graph=application_graph,
-                parent_pointer=parent_pointer,
-                spawning_parent_pointer=spawning_parent_pointer,
-                session_id=uuid.uuid4().hex,
-                otel={
-                    **parents.record_of(span.get_span_context()),
-                    "kind": "root",
-                    "time_unix_nano": now,
-                },
-                time_ns=now,
-            )
-        except SnapshotError as error:
-            if self.config.on_snapshot_error == "raise":
-                span.end(now + 1)
-                raise
-            shield.logger.warning("%s", error)
-        except BurrOtelError:
-            span.end(now + 1)
-            raise
-        run = Run(shared, app_id, partition_key, root, session, application_graph, state)
-        registry.add(run)
-        roots.keeper.watch(root)
-
-    def _start_root(
-        self,
-        shared: Shared,
-        app_id: str,
-        partition_key: str | None,
-        graph: Any,
-        history: RunHistory | None,
-        *,
-        fork: Any,
-        spawner: Any,
-        now: int,
-    ) -> trace.Span:
-        resumed = parents.context_of(history.last_root if history else None)
-        last_step = parents.context_of(history.last_step if history else None)
-        forked = self._recorded_step(fork) if fork is not None else None
-        parent = parents.root_parent(
-            parents.ambient(), self._spawning_step(spawner) if spawner is not None else None
-        )
-        if parent is None and self.config.on_resume == "continue":
-            parent = resumed
-        span = start_span(
-            shared.tracer,
-            f"{semconv.ROOT_NAME_PREFIX} {self.project_id}",
-            parent=parent,
-            links=parents.links(
-                (forked, semconv.LINK_FORK),
-                (resumed, semconv.LINK_RESUME),
-                (last_step, semconv.LINK_RESUME),
-            ),
-            attributes=_root_attributes(self.project_id, app_id, partition_key),
-            start_ns=now,
-        )
-        if span.is_recording():
-            content = self._policy.attribute(semconv.GRAPH, _graph(graph))
-            if content is not None:
-                span.set_attribute(semconv.GRAPH, content.value)
-                if content.truncated:
-                    span.set_attribute(semconv.TRUNCATED, [semconv.GRAPH])
-        return span
-
-    def _spawning_step(self, pointer: Any) -> SpanContext | None:
-        if pointer.sequence_id is not None:
-            known = registry.step_context(pointer.app_id, pointer.sequence_id)
-            if known is not None:
-                return known
-        return self._recorded_step(pointer) or parents.context_of(self._spawner)
-
-    def _recorded_step(self, pointer: Any) -> SpanContext | None:
-        record = self._store.find_step(pointer.app_id, pointer.sequence_id)
-        return parents.context_of((record or {}).get("otel"))
+        start_run(shared, self._store, built, self._spawner)
 
     @_hook
     def pre_run_execute_call(
@@ -539,33 +428,9 @@ class OtelTracker(
 
 
 def _streaming_step(app_id: str, sequence_id: int) -> Any:
+    """The step of a stream that Burr is about to drive."""
     for run in registry.runs(app_id):
         step = run.stream_step(sequence_id)
         if step is not None:
             return step
     return None
-
-
-def _root_attributes(
-    project: str, app_id: str, partition_key: str | None
-) -> dict[str, AttributeValue]:
-    return {
-        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
-        semconv.GEN_AI_WORKFLOW_NAME: project,
-        semconv.GEN_AI_AGENT_NAME: project,
-        semconv.GEN_AI_CONVERSATION_ID: app_id,
-        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-        semconv.GRAPH_NODE_ID: project,
-        **identity(project, app_id, partition_key),
-    }
-
-
-def _graph(graph: Any) -> dict[str, Any]:
-    return {
-        "entrypoint": graph.entrypoint.name,
-        "actions": [action.name for action in graph.actions],
-        "transitions": [
-            {"from": each.from_.name, "to": each.to.name, "condition": each.condition.name}
-            for each in graph.transitions
-        ],
-    }

@@ -67,8 +67,10 @@ async def astream(state: State, words: int = 3):
 
 def builder(tracker, app_id="a1", partition_key=None, **actions):
     """A builder with the given actions, tracked."""
-    built = ApplicationBuilder().with_actions(**actions).with_identifiers(
-        app_id=app_id, partition_key=partition_key
+    built = (
+        ApplicationBuilder()
+        .with_actions(**actions)
+        .with_identifiers(app_id=app_id, partition_key=partition_key)
     )
     return built.with_tracker(tracker) if tracker is not None else built
 

@@ -116,24 +116,30 @@ def test_spans_made_by_an_action_nest_under_its_step(tracker, spans):
 
     apps.single(tracker, call).step()
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj
   step
     GET /
 """
+    )
 
 
 def test_inner_spans_nest_and_carry_logged_attributes(tracker, spans):
     """`__tracer`, `@trace` and `log_attributes` give inner spans with their attributes."""
     apps.single(tracker, apps.traced).step()
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj
   step
     outer
       inner
         helper
 """
+    )
     outer = spans.named("outer").attributes
     assert outer["colour"] == "red"
     assert list(outer["parts"]) == [1, 2]
@@ -156,12 +162,15 @@ def test_span_dependencies_become_links(tracker, spans):
 
     apps.single(tracker, work).step()
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj
   step
     fetch
     use dependency→fetch
 """
+    )
 
 
 def test_a_failing_action_keeps_its_exception_and_shows_it(tracker, spans):
@@ -177,10 +186,13 @@ def test_a_failing_action_keeps_its_exception_and_shows_it(tracker, spans):
         app.step()
     assert caught.value is error
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj [error] (kaputt)
   step [error] (kaputt)
 """
+    )
     step = spans.named("step")
     assert step.attributes["error.type"] == "ValueError"
     (event,) = step.events
@@ -230,10 +242,13 @@ def test_a_cancelled_step_is_cancelled_and_retried_by_a_resume(tracker, spans):
 
     asyncio.run(scenario())
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj [cancelled]
   step [cancelled]
 """
+    )
     assert tracker.load(None, "a1")["status"] == "failed"
 
 
@@ -267,11 +282,14 @@ def test_resume_continues_and_links_to_the_earlier_trace(tracker, spans):
     _, _, state = apps.resumed(tracker).run(halt_after=["finish"])
     tracker.close()
     assert state["answer"] == 30
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj resume→elsewhere resume→elsewhere
   count
   finish
 """
+    )
 
 
 def test_fork_starts_at_the_forked_step_and_links_to_it(tracker, spans):
@@ -284,11 +302,14 @@ def test_fork_starts_at_the_forked_step_and_links_to_it(tracker, spans):
     assert app.state["count"] == 2
     app.run(halt_after=["finish"])
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj fork→elsewhere
   count
   finish
 """
+    )
     (link,) = spans.named("invoke_workflow proj").links
     assert link.context.span_id == step.context.span_id
     assert link.attributes["burr.link.type"] == "fork"
@@ -313,12 +334,15 @@ def test_an_application_built_in_a_request_is_in_its_trace(tracker, spans):
     with spans.provider.get_tracer("web").start_as_current_span("POST /chat"):
         apps.counter(tracker, upto=1).run(halt_after=["finish"])
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 POST /chat
   invoke_workflow proj
     count
     finish
 """
+    )
 
 
 def test_a_step_in_another_trace_links_both_ways(tracker, spans):
@@ -327,11 +351,14 @@ def test_a_step_in_another_trace_links_both_ways(tracker, spans):
     with spans.provider.get_tracer("web").start_as_current_span("POST /chat"):
         app.step()
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj
   count ambient→POST /chat
 POST /chat step→count
 """
+    )
 
 
 def test_step_parent_ambient_puts_steps_into_the_request(spans, clock, tmp_path):
@@ -344,12 +371,15 @@ def test_step_parent_ambient_puts_steps_into_the_request(spans, clock, tmp_path)
         app.step()
     app.step()
     tracker.close()
-    assert spans.tree() == """
+    assert (
+        spans.tree()
+        == """
 invoke_workflow proj
   count
 POST /chat
   count application→invoke_workflow proj
 """
+    )
 
 
 def test_state_without_a_tracker_is_not_touched(tmp_path):

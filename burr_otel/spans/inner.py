@@ -64,7 +64,7 @@ class InnerSpan:
                 attributes=step.identity,
                 start_ns=now_ns,
             )
-        self.open_span = OpenSpan(
+        self.open_span: OpenSpan = OpenSpan(
             span,
             start_ns=now_ns,
             identity=step.identity,

@@ -39,6 +39,7 @@ class Root:
         ended: Whether it has been ended.
         last_activity_ns: Unix time of the last execute call, step or stream item.
         outcome: Outcome of the last finished step, the one that the application ended with.
+        on_end: Called once with the end time and the outcome.
     """
 
     def __init__(
@@ -50,7 +51,6 @@ class Root:
         linger: float | None,
         max_open: float | None,
         clock: Callable[[], int],
-        on_end: Callable[[int, str], None],
     ) -> None:
         self.span = span
         self.ended = False
@@ -61,7 +61,7 @@ class Root:
         self._started_ns = started_ns
         self._linger_ns = None if linger is None else int(linger * _NS)
         self._max_open_ns = None if max_open is None else int(max_open * _NS)
-        self._on_end = on_end
+        self.on_end: Callable[[int, str], None] = lambda end_ns, outcome: None  # noqa: ARG005
         self._active = self._steps = self._failed = 0
         self._error: str | None = None
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
@@ -91,12 +91,12 @@ class Root:
             self.outcome, self._error = outcome, error
             self.touch(now_ns)
 
-    def due_ns(self) -> int | None:
+    def due_ns(self, now_ns: int) -> int | None:
         """When this root should end if nothing more happens; `None`: not by itself."""
         with self._lock:
             due = None
             if self._linger_ns is not None:
-                since = self.clock() if self._active else self.last_activity_ns
+                since = now_ns if self._active else self.last_activity_ns
                 due = since + self._linger_ns
             if self._max_open_ns is not None:
                 latest = self._started_ns + self._max_open_ns
@@ -125,7 +125,7 @@ class Root:
                 self.span.end(end_ns)
             except Exception as error:
                 shield.report("ending an application span", error)
-        self._on_end(end_ns, self.outcome)
+        self.on_end(end_ns, self.outcome)
 
     def forget(self) -> None:
         """In a forked child: the span is the parent's to end, and so may its lock be."""
@@ -160,7 +160,7 @@ class Keeper:
         """Take charge of ending `root`."""
         with self._lock:
             self._open[id(root)] = root
-            due = root.due_ns()
+            due = root.due_ns(root.clock())
             if due is not None:
                 heapq.heappush(self._due, (due, next(self._order), root))
                 self._inbox.put(_nothing)
@@ -187,18 +187,19 @@ class Keeper:
             _do(work)
         while True:
             with self._lock:
-                while self._due and self._due[0][2].ended:
-                    heapq.heappop(self._due)
                 if not self._due:
                     return None
-                _, _, root = self._due[0]
-                due, now = root.due_ns(), root.clock()
-                if due is None or due > now:
-                    if due is not None and due > self._due[0][0]:
-                        heapq.heapreplace(self._due, (due, next(self._order), root))
-                        continue
-                    return 0.0 if due is None else (due - now) / _NS
+                key, _, root = self._due[0]
+                now = root.clock()
+                if key > now:
+                    return (key - now) / _NS
                 heapq.heappop(self._due)
+                if root.ended:
+                    continue
+                due = root.due_ns(now)
+                if due is not None and due > now:
+                    heapq.heappush(self._due, (due, next(self._order), root))
+                    continue
             _do(root.finish)
 
     def finish_all(self) -> None:

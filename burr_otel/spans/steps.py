@@ -117,6 +117,7 @@ class Step:
         self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
         self._settle = settle
         self._first_item_ns: int | None = None
+        self._raised: tuple[Exception, int] | None = None
         self.identity = {semconv.SEQUENCE_ID: sequence_id, **start.identity}
         span: trace.Span = trace.INVALID_SPAN
         try:
@@ -197,13 +198,8 @@ class Step:
         self.final = (result, state)
 
     def stream_failed(self, error: Exception) -> None:
-        """See `StreamObserver`: an event; whether the step failed is for Burr to say."""
-        try:
-            content = self.shared.policy.exception(error)
-            now = self.shared.clock()
-            exceptions.record_exception(self.open_span.span, content, now, failed=False)
-        except Exception as problem:
-            shield.report("recording an exception", problem)
+        """See `StreamObserver`: whether the step fails with it is for Burr to say."""
+        self._raised = (error, self.shared.clock())
 
     def stream_dropped(self) -> None:
         """See `StreamObserver`: settled by the keeper, once Burr's hooks had their turn."""
@@ -247,6 +243,10 @@ class Step:
 
     def _describe_end(self, error: BaseException | None, outcome: str, end_ns: int) -> str | None:
         span, message = self.open_span.span, None
+        if self._raised is not None and self._raised[0] is not error:
+            # Burr swallowed it and went on: something to see, and no failure.
+            content = self.shared.policy.exception(self._raised[0])
+            exceptions.record_exception(span, content, self._raised[1], failed=False)
         if outcome == semconv.ERROR and error is not None:
             content = self.shared.policy.exception(error)
             message = content.message or content.type

@@ -1,0 +1,183 @@
+"""An application has been built: start its span, open its files, and make its `Run`."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from opentelemetry import trace
+
+from burr_otel import semconv
+from burr_otel.errors import BurrOtelError, SnapshotError
+from burr_otel.run import Run, registry
+from burr_otel.spans import parents, roots, shield
+from burr_otel.spans.open_span import start_span
+from burr_otel.spans.roots import Root
+from burr_otel.spans.shared import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.spans.shared import Shared
+    from burr_otel.store import RunHistory, Session, Store
+
+__all__ = ["Built", "start_run"]
+
+
+class Built(NamedTuple):
+    """What Burr tells of an application that has been built.
+
+    Attributes:
+        fork: Burr's pointer to the step that it was forked from, if any.
+        spawner: Burr's pointer to the step that spawned it, if any.
+    """
+
+    app_id: str
+    partition_key: str | None
+    state: Any
+    graph: Any
+    fork: Any
+    spawner: Any
+
+
+def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str, Any]) -> Run:
+    """Start the application span and open the run's files.
+
+    Args:
+        shared: The tracker's settings and tools.
+        store: Its store.
+        built: The application.
+        copied_in: Record of the span that was current when the tracker was copied: a last resort
+            for the parent of a sub-application on another machine.
+
+    Raises:
+        InvalidIdentifierError: The app id cannot be the name of a folder.
+        RunLockedError: ``exclusive=True``, and another session holds the run.
+        SnapshotError: The files cannot be written, and ``on_snapshot_error`` is ``"raise"``.
+    """
+    store.run_path(built.app_id)
+    keeps = shared.config.snapshots != "off"
+    now = shared.clock()
+    history = store.history(built.app_id) if keeps else None
+    try:
+        span = _start_root(shared, store if keeps else None, built, history, copied_in, now)
+    except Exception as error:
+        shield.report("starting an application span", error)
+        span = trace.INVALID_SPAN
+    try:
+        session = _open_session(store, built, span, now) if keeps else None
+    except SnapshotError as error:
+        if shared.config.on_snapshot_error == "raise":
+            span.end(now + 1)
+            raise
+        shield.logger.warning("%s", error)
+        session = None
+    except BurrOtelError:
+        span.end(now + 1)
+        raise
+    root = Root(
+        span,
+        identity=identity(shared.project, built.app_id, built.partition_key),
+        started_ns=now,
+        linger=shared.config.root_linger,
+        max_open=shared.config.root_max_open,
+        clock=shared.clock,
+    )
+    run = Run(shared, built.app_id, built.partition_key, root, session, built.graph, built.state)
+    root.on_end = run.ended
+    registry.add(run)
+    roots.keeper.watch(root)
+    return run
+
+
+def _open_session(store: Store, built: Built, span: Span, now: int) -> Session:
+    return store.open_session(
+        built.app_id,
+        partition_key=built.partition_key,
+        state=built.state,
+        application_graph=built.graph,
+        parent_pointer=built.fork,
+        spawning_parent_pointer=built.spawner,
+        session_id=uuid.uuid4().hex,
+        otel={
+            **parents.record_of(span.get_span_context()),
+            "kind": "root",
+            "time_unix_nano": now,
+        },
+        time_ns=now,
+    )
+
+
+def _start_root(
+    shared: Shared,
+    store: Store | None,
+    built: Built,
+    history: RunHistory | None,
+    copied_in: Mapping[str, Any],
+    now: int,
+) -> Span:
+    earlier = parents.context_of(history.last_root if history else None)
+    last_step = parents.context_of(history.last_step if history else None)
+    # Burr passes a fork pointer without an app id when an application is merely resumed.
+    is_fork = built.fork is not None and built.fork.app_id is not None
+    forked = _recorded_step(store, built.fork) if is_fork else None
+    spawner = None
+    if built.spawner is not None:
+        spawner = (
+            registry.step_context(built.spawner.app_id, built.spawner.sequence_id)
+            or _recorded_step(store, built.spawner)
+            or parents.context_of(copied_in)
+        )
+    parent = parents.root_parent(parents.ambient(), spawner)
+    if parent is None and shared.config.on_resume == "continue":
+        parent = earlier
+    span = start_span(
+        shared.tracer,
+        f"{semconv.ROOT_NAME_PREFIX} {shared.project}",
+        parent=parent,
+        links=parents.links(
+            (forked, semconv.LINK_FORK),
+            (earlier, semconv.LINK_RESUME),
+            (last_step, semconv.LINK_RESUME),
+        ),
+        attributes=_attributes(shared.project, built),
+        start_ns=now,
+    )
+    if span.is_recording():
+        content = shared.policy.attribute(semconv.GRAPH, _graph(built.graph))
+        if content is not None:
+            span.set_attribute(semconv.GRAPH, content.value)
+            if content.truncated:
+                span.set_attribute(semconv.TRUNCATED, [semconv.GRAPH])
+    return span
+
+
+def _recorded_step(store: Store | None, pointer: Any) -> SpanContext | None:
+    record = None if store is None else store.find_step(pointer.app_id, pointer.sequence_id)
+    return parents.context_of((record or {}).get("otel"))
+
+
+def _attributes(project: str, built: Built) -> dict[str, AttributeValue]:
+    return {
+        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+        semconv.GEN_AI_WORKFLOW_NAME: project,
+        semconv.GEN_AI_AGENT_NAME: project,
+        semconv.GEN_AI_CONVERSATION_ID: built.app_id,
+        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        semconv.GRAPH_NODE_ID: project,
+        **identity(project, built.app_id, built.partition_key),
+    }
+
+
+def _graph(graph: Any) -> dict[str, Any]:
+    return {
+        "entrypoint": graph.entrypoint.name,
+        "actions": [action.name for action in graph.actions],
+        "transitions": [
+            {"from": each.from_.name, "to": each.to.name, "condition": each.condition.name}
+            for each in graph.transitions
+        ],
+    }

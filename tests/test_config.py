@@ -1,0 +1,109 @@
+"""Settings: where they come from, and what a bad one says."""
+
+import dataclasses
+import logging
+
+import pytest
+
+from burr_otel import ConfigError, OtelConfig, config
+from burr_otel.config import OtelSettings
+
+
+@pytest.fixture(autouse=True)
+def _warn_again(monkeypatch):
+    monkeypatch.setattr(config, "_warned", set())
+
+
+def test_arguments_win_over_variables_which_win_over_defaults():
+    """Argument, else variable, else default."""
+    environ = {"BURR_OTEL_CAPTURE": "types", "BURR_OTEL_ROOT_LINGER": "5"}
+    found = OtelConfig.resolve(None, {"capture": "off"}, environ)
+    assert (found.capture, found.root_linger, found.root_max_open) == ("off", 5.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("CAPTURE_STATE", "OFF", "off"),
+        ("REDACT", "no", False),
+        ("REDACT_KEYS", "ssn, iban ,", ("ssn", "iban")),
+        ("MAX_ATTRIBUTE_BYTES", "1024", 1024),
+        ("ROOT_MAX_OPEN", "none", None),
+        ("EXCLUSIVE", "1", True),
+        ("STEP_PARENT", "ambient", "ambient"),
+    ],
+)
+def test_variables_are_parsed_by_the_kind_of_their_setting(name, text, value):
+    """Words, flags, numbers, lists and `none`."""
+    found = OtelConfig.resolve(None, {}, {f"BURR_OTEL_{name}": text})
+    assert getattr(found, name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("CAPTURE", "all", "'full', 'types', 'off'"),
+        ("REDACT", "perhaps", "true or false"),
+        ("MAX_ATTRIBUTE_BYTES", "16k", "a whole number of at least 64"),
+        ("MAX_ATTRIBUTE_BYTES", "1", "a whole number of at least 64"),
+        ("ROOT_LINGER", "-1", 'a number of at least 0.0 or "none"'),
+        ("ROOT_LINGER", "nan", 'a number of at least 0.0 or "none"'),
+        ("DURABILITY", "disk", "'none', 'flush', 'fsync'"),
+    ],
+)
+def test_a_bad_variable_warns_once_and_leaves_the_default(name, text, says, caplog):
+    """The warning names variable, value, what is allowed, and what happens instead."""
+    environ = {f"BURR_OTEL_{name}": text}
+    with caplog.at_level(logging.WARNING):
+        first = OtelConfig.resolve(None, {}, environ)
+        OtelConfig.resolve(None, {}, environ)
+    assert first == OtelConfig.resolve(None, {}, {})
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert f"BURR_OTEL_{name}=" in message
+    assert says in message
+    assert "default" in message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"capture": "all"},
+        {"redact": 1},
+        {"max_attribute_bytes": 1.5},
+        {"max_attribute_bytes": True},
+        {"root_linger": float("inf")},
+        {"redact_keys": "ssn"},
+        {"redact_values": (1,)},
+        {"redactor": "hide"},
+    ],
+)
+def test_a_bad_argument_raises_and_names_the_value(setting):
+    """An argument is code: it raises."""
+    ((name, value),) = setting.items()
+    with pytest.raises(ConfigError) as caught:
+        OtelConfig.resolve(None, setting)
+    assert f"{name}={value!r} is not allowed" in str(caught.value)
+
+
+def test_an_unknown_setting_names_the_nearest_one():
+    """A typing error in a keyword is found, not ignored."""
+    with pytest.raises(ConfigError, match="no setting 'captur'. Did you mean 'capture'"):
+        OtelConfig.resolve(None, {"captur": "off"})
+
+
+def test_a_given_config_is_not_mixed_with_the_environment():
+    """What was made by hand stays as it is but for the single settings."""
+    base = OtelConfig(capture="off")
+    found = OtelConfig.resolve(base, {"exclusive": True}, {"BURR_OTEL_CAPTURE": "types"})
+    assert (found.capture, found.exclusive) == ("off", True)
+
+
+def test_keyword_arguments_and_config_have_the_same_settings():
+    """The typed keywords of OtelTracker are the fields of OtelConfig, in order."""
+    assert list(OtelSettings.__annotations__) == [f.name for f in dataclasses.fields(OtelConfig)]
+
+
+def test_every_setting_is_documented():
+    """The settings table of the README is made from these texts."""
+    assert all(field.metadata["doc"].endswith(".") for field in dataclasses.fields(OtelConfig))
