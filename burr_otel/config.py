@@ -218,22 +218,17 @@ def _warn_once(message: str) -> None:
 
 
 def _parsed(field: dataclasses.Field[Any], text: str) -> Any:
-    """The value that a variable's text stands for."""
-    word = text.strip().lower()
-    if field.metadata.get("optional") and word in _OFF_WORDS and "choices" not in field.metadata:
-        return None
-    if field.metadata.get("items"):
+    """The value that a variable's text stands for, or the text when it stands for none."""
+    meta, word = field.metadata, text.strip().lower()
+    if meta.get("items"):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if isinstance(field.default, bool):
-        if word in _TRUE_WORDS:
-            return True
-        if word in _FALSE_WORDS:
-            return False
-        return text
-    if "minimum" in field.metadata:
-        kind = int if isinstance(field.default, int) else float
+        return True if word in _TRUE_WORDS else False if word in _FALSE_WORDS else text
+    if "minimum" in meta:
+        if meta.get("optional") and word in _OFF_WORDS:
+            return None
         try:
-            return kind(word)
+            return int(word) if isinstance(field.default, int) else float(word)
         except ValueError:
             return text
     return word
@@ -246,31 +241,32 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
         ConfigError: It is not.
     """
     meta = field.metadata
-    if value is None and (meta.get("optional") or field.default is None):
+    if value is None and meta.get("optional", field.default is None):
         return value
     if "choices" in meta:
-        if value in meta["choices"]:
-            return value
-        allowed = ", ".join(map(repr, meta["choices"]))
-        raise ConfigError(f"{name}={value!r} is not allowed; choose one of {allowed}.")
-    if isinstance(field.default, bool):
-        if isinstance(value, bool):
-            return value
-        raise ConfigError(f"{name}={value!r} is not allowed; use true or false.")
-    if "minimum" in meta:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = not isinstance(field.default, int) or isinstance(value, int)
-        if number and whole and math.isfinite(value) and value >= meta["minimum"]:
-            return value
-        kind = "a whole number" if isinstance(field.default, int) else "a number"
-        off = ' or "none"' if meta.get("optional") else ""
-        raise ConfigError(
-            f"{name}={value!r} is not allowed; use {kind} of at least {meta['minimum']}{off}."
-        )
-    if meta.get("items"):
-        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{name}={value!r} is not allowed; use a sequence of strings.")
-        return tuple(value)
-    if callable(value):
+        good, expected = value in meta["choices"], f"one of {', '.join(map(repr, meta['choices']))}"
+    elif isinstance(field.default, bool):
+        good, expected = isinstance(value, bool), "true or false"
+    elif "minimum" in meta:
+        good, expected = _is_number(field, value), _number_text(field)
+    elif meta.get("items"):
+        good = not isinstance(value, str) and all(isinstance(item, str) for item in value)
+        value, expected = tuple(value) if good else value, "a sequence of strings"
+    else:
+        good, expected = callable(value), "a function or None"
+    if good:
         return value
-    raise ConfigError(f"{name}={value!r} is not allowed; use a function or None.")
+    raise ConfigError(f"{name}={value!r} is not allowed; use {expected}.")
+
+
+def _is_number(field: dataclasses.Field[Any], value: Any) -> bool:
+    kinds = int if isinstance(field.default, int) else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    return math.isfinite(value) and bool(value >= field.metadata["minimum"])
+
+
+def _number_text(field: dataclasses.Field[Any]) -> str:
+    kind = "a whole number" if isinstance(field.default, int) else "a number"
+    off = ' or "none"' if field.metadata.get("optional") else ""
+    return f"{kind} of at least {field.metadata['minimum']}{off}"

@@ -88,7 +88,7 @@ def test_a_bad_argument_raises_and_names_the_value(setting):
 
 def test_an_unknown_setting_names_the_nearest_one():
     """A typing error in a keyword is found, not ignored."""
-    with pytest.raises(ConfigError, match="no setting 'captur'. Did you mean 'capture'"):
+    with pytest.raises(ConfigError, match=r"no setting 'captur'\. Did you mean 'capture'"):
         OtelConfig.resolve(None, {"captur": "off"})
 
 

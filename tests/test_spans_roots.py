@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import apps
 import pytest
@@ -164,7 +165,7 @@ def python(code, tmp_path, **env):
         [sys.executable, "-c", textwrap.dedent(code)],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
             "HOME": str(tmp_path),
             **env,
         },

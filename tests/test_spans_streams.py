@@ -203,7 +203,7 @@ def test_spans_inside_the_generator_nest_and_the_consumer_keeps_its_own(spans, t
     with http.start_as_current_span("consumer") as consumer:
         _, container = start(tracker, calling)
         for _ in container:
-            seen.append(trace.get_current_span() is consumer)
+            seen.append(trace.get_current_span() is consumer)  # noqa: PERF401  # reads as a loop
         assert trace.get_current_span() is consumer
     tracker.close()
     assert seen == [True, True]
