@@ -106,6 +106,9 @@ def _summary(
     if first is None:
         return blank
     zone = WriterZone()
+    begin = [record for line in head.split(b"\n")[:-1] if (record := _record(line)) is not None]
+    for record in begin:
+        _time(record, zone)  # teaches the zone
     times = [found for record in tail if (found := _time(record, zone)) is not None]
     began = moment(first[1].decode(errors="replace"))
     otels = [otel for record in tail if isinstance(otel := record.get("otel"), Mapping)]
@@ -121,7 +124,7 @@ def _summary(
         blank,
         started_ns=zone.ns(began) if began else last_ns,
         last_ns=last_ns,
-        steps=_count(head, steps),
+        steps=_count(begin, steps),
         last_action=next((str(r.get("action")) for r in reversed(steps)), None),
         status=_STATUS_OF.get(status or "", status or semconv.OK),
         trace_id=next(
@@ -154,16 +157,12 @@ def _status(tail: list[Mapping[str, Any]]) -> tuple[str | None, bool]:
     return None, False
 
 
-def _count(head: bytes, steps: list[Mapping[str, Any]]) -> int:
+def _count(begin: list[Mapping[str, Any]], steps: list[Mapping[str, Any]]) -> int:
     last = next((i for r in reversed(steps) if type(i := r.get("sequence_id")) is int), None)
     if last is None:
         return 0
-    for line in head.split(b"\n"):
-        record = _record(line) if b"_entry" in line[:40] else None
-        first = record.get("sequence_id") if record else None
-        if type(first) is int:
-            return max(1, last - first + 1)
-    return last + 1
+    first = next((i for r in begin if type(i := r.get("sequence_id")) is int), 0)
+    return max(1, last - first + 1)
 
 
 def _time(record: Mapping[str, Any], zone: WriterZone) -> Moment | None:

@@ -1,0 +1,69 @@
+"""Help texts, versions, exit codes and usage errors, through the real executable."""
+
+import click
+import pytest
+from cli_support import run
+
+from burr_otel import __version__
+from burr_otel.cli import cli
+from burr_otel.cli.app import EXIT_CODES
+
+CONTEXT = click.Context(cli, info_name="burr-otel")
+COMMANDS = cli.list_commands(CONTEXT)
+
+
+def test_help_lists_every_command_and_exit_code():
+    """One page says what there is and what the exit codes mean."""
+    result = run("--help")
+    assert result.returncode == 0
+    assert not result.stderr
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.stdout
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} " in result.stdout
+        assert meaning in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name):
+    """Each command's help has a summary, an example that begins with the command's name."""
+    result = run(name, "--help")
+    assert result.returncode == 0
+    assert "Example" in result.stdout
+    assert f"burr-otel {name}" in result.stdout.partition("Example")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help_text(name):
+    """No option is left to be guessed."""
+    command = cli.get_command(CONTEXT, name)
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert options
+    for option in options:
+        assert option.help, f"{name} {option.opts[-1]} has no help text"
+    assert any("--json" in option.opts for option in options), f"{name} has no --json"
+
+
+def test_version():
+    """The version is that of the package."""
+    result = run("--version")
+    assert result.returncode == 0
+    assert __version__ in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["shwo"], "shwo"),
+        (["list", "--limit", "-3"], "-3"),
+        (["list", "--limti", "3"], "--limti"),
+        (["show"], "APP_ID"),
+    ],
+)
+def test_wrong_usage_is_named_and_exits_with_2(arguments, named):
+    """The message names what is wrong; nothing is printed to standard output."""
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert not result.stdout
+    assert "Traceback" not in result.stderr
