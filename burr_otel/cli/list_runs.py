@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from burr_otel.cli import options
@@ -9,12 +11,23 @@ from burr_otel.cli.terminal import output, print_json
 from burr_otel.view.listing import Filters, newest, table
 from burr_otel.view.liveness import writer_lives
 from burr_otel.view.plain import summary_as_json
+from burr_otel.view.summary import STATUSES
 
 __all__ = ["command"]
+
+_NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --since."
 
 
 @click.command("list")
 @options.project
+@click.option("--partition", metavar="KEY", help="Only runs of this partition key.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended so, or stand so.")
+@click.option(
+    "--since",
+    type=options.Since(),
+    metavar="TIME",
+    help="Only runs written to since: an age such as 30m, 2h or 3d, or a date or time.",
+)
 @click.option(
     "-n",
     "--limit",
@@ -25,21 +38,32 @@ __all__ = ["command"]
 )
 @options.storage_dir
 @options.as_json
-def command(project: str | None, limit: int, storage_dir: str, as_json: bool) -> None:
+def command(
+    project: str | None,
+    partition: str | None,
+    status: str | None,
+    since: int | None,
+    limit: int,
+    storage_dir: str,
+    as_json: bool,
+) -> None:
     r"""List recorded runs, the one written to last first.
 
     \b
     Examples:
       burr-otel list
-      burr-otel list --project burr-otel-demo --limit 5
+      burr-otel list --status failed --since 2h
+      burr-otel list --project burr-otel-demo --partition user-7 --limit 5
       burr-otel list --json | jq -r '.[].app_id'
     """
-    found = list(newest(storage_dir, project, limit, writer_lives(), Filters()))
+    filters = Filters(partition_key=partition, status=status, since_ns=since)
+    found = list(newest(storage_dir, project, limit, writer_lives(), filters))
     if as_json:
         print_json([summary_as_json(summary) for summary in found])
         return
     console = output()
     if not found:
-        console.print("No runs yet. `burr-otel demo` makes one.")
+        narrowed = filters != Filters()
+        console.print(_NONE_OF_THESE if narrowed else "No runs yet. `burr-otel demo` makes one.")
         return
     console.print(table(found, console.width))

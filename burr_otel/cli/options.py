@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-__all__ = ["DEFAULT_STORAGE_DIR", "as_json", "project", "storage_dir"]
+__all__ = ["DEFAULT_STORAGE_DIR", "Since", "as_json", "project", "storage_dir"]
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_AGO: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+if TYPE_CHECKING:
+    _Moment = click.ParamType[int]
+else:
+    _Moment = click.ParamType  # not generic before click 8.2
+
+
+class Since(_Moment):
+    """A moment: an age such as ``2h``, or a date or time. Gives nanoseconds since the epoch."""
+
+    name = "since"
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
+        self._clock = clock
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Read the text."""
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        age = _AGO.fullmatch(text.lower())
+        if age:
+            return self._clock() - int(float(age[1]) * _UNIT_S[age[2]] * 1e9)
+        try:
+            # Python 3.10 does not read a Z. A time without a zone is the reader's own.
+            moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+            return int(moment.timestamp()) * 10**9
+        except (ValueError, OverflowError, OSError):
+            self.fail(
+                f"{value!r} is no time. Use an age such as 45s, 30m, 2h, 3d or 1w, "
+                "or a date or time such as 2025-01-31 or 2025-01-31T14:00.",
+                param,
+                ctx,
+            )
 
 
 def storage_dir(function: F) -> F:

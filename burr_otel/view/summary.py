@@ -134,11 +134,11 @@ def _summary(
 
 
 def _newest_root(folder: str, tail: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    for record in reversed(tail):
-        if record.get("type") == ROOT:
-            return record
-    with LogReader(folder) as reader:
-        return reader.newest([ROOT])
+    found = next((record for record in reversed(tail) if record.get("type") == ROOT), None)
+    if found is None:
+        with LogReader(folder) as reader:
+            found = reader.newest([ROOT])
+    return found
 
 
 def _status(tail: list[Mapping[str, Any]]) -> tuple[str | None, bool]:
