@@ -109,14 +109,13 @@ class Walk:
                 continue
             atom = exact.encode_atom(key)
             if atom is None:
-                kind = type(key)
-                self.fallbacks.append(
-                    (str((path or [name])[0]), f"key of type {kind.__module__}.{kind.__qualname__}")
-                )
+                type_name = f"key of type {type(key).__module__}.{type(key).__qualname__}"
+                self.fallbacks.append((str((path or [name])[0]), type_name))
             else:
                 renamed.append([name, *atom])
         if renamed:
-            self.patches.append([path, exact.USER_KEYS if user else exact.KEYS, renamed])
+            kind = exact.USER_KEYS if user else exact.KEYS
+            self.patches.append([path.copy(), kind, renamed])
 
     def _scalar(self, value: Any) -> Any:  # noqa: PLR0911 - one case each
         if value is None or isinstance(value, bool):
@@ -145,24 +144,29 @@ class Walk:
     def _mapping(
         self, value: Mapping[Any, Any], walk: Callable[[Any], Any], *, user: bool
     ) -> dict[str, Any]:
+        self._check_depth()
         names = self.key_names(value) if user else self._plain_key_names(value)
-        pairs = ((names[key], item) for key, item in value.items())
-        out = dict(self._children(pairs, walk))
-        self.record_key_names(self._path.copy(), names, user=user)
+        out, path = {}, self._path
+        for key, item in value.items():
+            name = names[key]
+            path.append(name)
+            out[name] = walk(item)
+            path.pop()
+        self.record_key_names(path, names, user=user)
         return out
 
     def _sequence(self, value: Iterable[Any], walk: Callable[[Any], Any]) -> list[Any]:
-        return [item for _, item in self._children(enumerate(value), walk)]
+        self._check_depth()
+        out, path = [], self._path
+        for index, item in enumerate(value):
+            path.append(index)
+            out.append(walk(item))
+            path.pop()
+        return out
 
-    def _children(
-        self, pairs: Iterable[tuple[Any, Any]], walk: Callable[[Any], Any]
-    ) -> Iterable[tuple[Any, Any]]:
+    def _check_depth(self) -> None:
         if len(self._path) > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} levels deep, or containing itself")
-        for step, item in pairs:
-            self._path.append(step)
-            yield step, walk(item)
-            self._path.pop()
 
     def _plain_key_names(self, value: Mapping[Any, Any]) -> dict[Any, str]:
         names = self.key_names(value)
