@@ -9,6 +9,9 @@ import pytest
 from cli_support import RECORDED, command, environment, run, run_in_terminal, without_colour
 from rich.cells import cell_len
 
+from burr_otel.cli import main
+from burr_otel.store import StoredRun
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
@@ -156,6 +159,44 @@ def test_list_reads_only_the_ends_of_a_long_log(tmp_path):
     result = run("list", "--storage-dir", tmp_path, "--json")
     (found,) = json.loads(result.stdout)
     assert (found["last_action"], found["steps"]) == ("last", 1000)
+
+
+def test_list_filters(recorded, tmp_path):
+    """--status, --partition and --since narrow the list, alone and together."""
+
+    def listed(*filters):
+        result = run("list", "--storage-dir", recorded, "-n", "0", "--json", *filters)
+        assert result.returncode == 0
+        return {f"{run['project']}/{run['app_id']}" for run in json.loads(result.stdout)}
+
+    failed = {
+        "demo_chatbot/chat-6-demonstrate-errors",
+        "demo_chatbot_with_traces/chat-6-demonstrate-errors",
+    }
+    assert listed("--status", "failed") == failed
+    assert listed("--status", "failed", "-p", "demo_counter") == set()
+    assert listed("--partition", "user_0") == {"demo_counter/count-to-1"}
+    assert listed("--since", "1h") == set()
+    assert len(listed("--since", "2000-01-01")) == 21
+    # the fixture's logs were written at 1,700,000,000 s and each one second later
+    assert len(listed("--since", "2023-11-14T22:13:38Z")) == 3
+    result = run("list", "--storage-dir", recorded, "--since", "1h")
+    assert "--since" in result.stdout
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2x", "-1h", "h", "2024-13-01"])
+def test_a_time_that_is_none_is_refused(recorded, since):
+    """The message shows what is understood."""
+    result = run("list", "--storage-dir", recorded, f"--since={since}")
+    assert result.returncode == 2
+    assert since in result.stderr
+    assert "2h" in result.stderr
+
+
+def test_limit_counts_runs_that_pass_the_filters(recorded):
+    """The limit is not spent on runs that are filtered away."""
+    result = run("list", "--storage-dir", recorded, "--status", "failed", "--limit", "1", "--json")
+    assert len(json.loads(result.stdout)) == 1
 
 
 # --- show -----------------------------------------------------------------------------------------
@@ -316,12 +357,18 @@ def test_hostile_strings_do_not_act(tmp_path):
     assert "[bold]x[/bold]" in drawn
 
 
-def test_a_log_that_cannot_be_opened_is_one_clear_line(tmp_path):
-    """The store follows no link out of itself; the error names the file."""
+def test_permission_denied_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    """A log of another user is an error that names the file (faked: tests may run as root)."""
     log = write_run(tmp_path, *step(0)) / "log.jsonl"
-    log.rename(tmp_path / "elsewhere")
-    log.symlink_to(tmp_path / "elsewhere")
-    result = run("show", "app", "--storage-dir", tmp_path)
-    assert result.returncode == 1
-    assert str(log) in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(log))
+
+    monkeypatch.setattr(StoredRun, "records", denied)
+    with pytest.raises(SystemExit) as exited:
+        main(["show", "app", "--storage-dir", str(tmp_path)])
+    assert exited.value.code == 1
+    errors = capsys.readouterr().err
+    assert str(log) in errors
+    assert "Permission denied" in errors
+    assert len(errors.splitlines()) == 1
