@@ -6,12 +6,12 @@ a reason; with BURR_OTEL_REQUIRE_BACKENDS=1 (continuous integration) they fail i
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
 from collector_api import Collector
+from installed import installed
 from jaeger_api import Jaeger
 from phoenix_api import Phoenix
 from processes import running
@@ -23,24 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.backends)
-
-
-def backends_folder() -> pathlib.Path:
-    """Where scripts/install_backends.sh puts the servers."""
-    return pathlib.Path(
-        os.environ.get("BURR_OTEL_BACKENDS") or "~/.cache/burr-otel/backends"
-    ).expanduser()
-
-
-def installed(part: str, relative: str) -> pathlib.Path:
-    """The path of an installed server's program; skips or fails the test when it is absent."""
-    path = backends_folder() / relative
-    if os.access(path, os.X_OK):
-        return path
-    reason = f"{part} is not installed ({path}); run scripts/install_backends.sh {part}"
-    if os.environ.get("BURR_OTEL_REQUIRE_BACKENDS") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -20,16 +20,16 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 PROTOCOLS = ("grpc", "http/protobuf")
 
 
-def exporter(protocol: str, endpoint: str) -> SpanExporter:
+def exporter(protocol: str, endpoint: str, timeout_s: float) -> SpanExporter:
     """An OTLP exporter to an address such as `http://127.0.0.1:4317`."""
     if protocol == "grpc":
-        return GrpcSpanExporter(endpoint=endpoint, insecure=True)
-    return HttpSpanExporter(endpoint=f"{endpoint}/v1/traces")
+        return GrpcSpanExporter(endpoint=endpoint, insecure=True, timeout=timeout_s)
+    return HttpSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=timeout_s)
 
 
 @contextlib.contextmanager
 def sending_provider(
-    service: str, protocol: str, endpoint: str
+    service: str, protocol: str, endpoint: str, *, timeout_s: float = 10.0
 ) -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
     """A provider that sends, and keeps a copy of what it sends; everything is out at the end."""
     provider = TracerProvider(
@@ -39,7 +39,7 @@ def sending_provider(
     kept = InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(kept))
     provider.add_span_processor(
-        BatchSpanProcessor(exporter(protocol, endpoint), max_queue_size=100_000)
+        BatchSpanProcessor(exporter(protocol, endpoint, timeout_s), max_queue_size=100_000)
     )
     try:
         yield provider, kept

@@ -134,7 +134,8 @@ def test_what_the_queue_cannot_hold_is_refused_and_counted(
         env={"JAEGER_OTLP_ENDPOINT": "127.0.0.1:9"},  # nothing listens there
     )
     collector.server.start()
-    with sending_provider("full", "http/protobuf", collector.http_endpoint) as (provider, _):
+    endpoint = collector.http_endpoint
+    with sending_provider("full", "http/protobuf", endpoint, timeout_s=1) as (provider, _):
         tracer = provider.get_tracer("full")
         for _ in range(1000):
             tracer.start_span("span", attributes={"payload": "x" * 2000}).end()
