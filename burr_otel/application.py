@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import trace
 
-from burr_otel import semconv
+from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.run import Run, registry
 from burr_otel.spans import parents, roots, shield
 from burr_otel.spans.open_span import start_span
 from burr_otel.spans.roots import Root
-from burr_otel.spans.shared import identity
+from burr_otel.spans.shared import identity, root_attributes, root_name
+from burr_otel.store import markers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.trace import Span, SpanContext
-    from opentelemetry.util.types import AttributeValue
 
     from burr_otel.spans.shared import Shared
     from burr_otel.store import RunHistory, Session, Store
@@ -62,13 +62,20 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
     keeps = shared.config.snapshots != "off"
     now = shared.clock()
     history = store.history(built.app_id) if keeps else None
+    span: Span = trace.INVALID_SPAN
+    record: dict[str, Any] = {"kind": "root", "time_unix_nano": now}
+    if keeps:
+        try:
+            recover.recover_run(shared, store, built.app_id, now)
+        except Exception as error:
+            shield.report("completing a crashed session", error)
     try:
-        span = _start_root(shared, store if keeps else None, built, history, copied_in, now)
+        span, origin = _start_root(shared, store if keeps else None, built, history, copied_in, now)
+        record |= origin
     except Exception as error:
         shield.report("starting an application span", error)
-        span = trace.INVALID_SPAN
     try:
-        session = _open_session(store, built, span, now) if keeps else None
+        session = _open_session(store, built, record, now) if keeps else None
     except SnapshotError as error:
         if shared.config.on_snapshot_error == "raise":
             span.end(now + 1)
@@ -86,29 +93,40 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         max_open=shared.config.root_max_open,
         clock=shared.clock,
     )
-    run = Run(shared, built.app_id, built.partition_key, root, session, built.graph, built.state)
+    run = Run(
+        shared,
+        built.app_id,
+        built.partition_key,
+        store.run_path(built.app_id),
+        root,
+        session,
+        built.graph,
+        built.state,
+    )
     root.on_end = run.ended
     registry.add(run)
     roots.keeper.watch(root)
     return run
 
 
-def _open_session(store: Store, built: Built, span: Span, now: int) -> Session:
-    return store.open_session(
+def _open_session(store: Store, built: Built, record: dict[str, Any], now: int) -> Session:
+    session_id = uuid.uuid4().hex
+    session = store.open_session(
         built.app_id,
         partition_key=built.partition_key,
         state=built.state,
         application_graph=built.graph,
         parent_pointer=built.fork,
         spawning_parent_pointer=built.spawner,
-        session_id=uuid.uuid4().hex,
-        otel={
-            **parents.record_of(span.get_span_context()),
-            "kind": "root",
-            "time_unix_nano": now,
-        },
+        session_id=session_id,
+        otel=record,
         time_ns=now,
     )
+    try:
+        markers.place(store.run_path(built.app_id), session_id, record, built.partition_key)
+    except OSError as error:
+        shield.report("marking a session as open", error)
+    return session
 
 
 def _start_root(
@@ -118,7 +136,8 @@ def _start_root(
     history: RunHistory | None,
     copied_in: Mapping[str, Any],
     now: int,
-) -> Span:
+) -> tuple[Span, dict[str, Any]]:
+    """The application span, and what the log keeps of where it stands."""
     earlier = parents.context_of(history.last_root if history else None)
     last_step = parents.context_of(history.last_step if history else None)
     # Burr passes a fork pointer without an app id when an application is merely resumed.
@@ -134,16 +153,17 @@ def _start_root(
     parent = parents.root_parent(parents.ambient(), spawner)
     if parent is None and shared.config.on_resume == "continue":
         parent = earlier
+    links = parents.links(
+        (forked, semconv.LINK_FORK),
+        (earlier, semconv.LINK_RESUME),
+        (last_step, semconv.LINK_RESUME),
+    )
     span = start_span(
         shared.tracer,
-        f"{semconv.ROOT_NAME_PREFIX} {shared.project}",
+        root_name(shared.project),
         parent=parent,
-        links=parents.links(
-            (forked, semconv.LINK_FORK),
-            (earlier, semconv.LINK_RESUME),
-            (last_step, semconv.LINK_RESUME),
-        ),
-        attributes=_attributes(shared.project, built),
+        links=links,
+        attributes=root_attributes(shared.project, built.app_id, built.partition_key),
         start_ns=now,
     )
     if span.is_recording():
@@ -152,24 +172,12 @@ def _start_root(
             span.set_attribute(semconv.GRAPH, content.value)
             if content.truncated:
                 span.set_attribute(semconv.TRUNCATED, [semconv.GRAPH])
-    return span
+    return span, parents.origin_record(span.get_span_context(), parent, links)
 
 
 def _recorded_step(store: Store | None, pointer: Any) -> SpanContext | None:
     record = None if store is None else store.find_step(pointer.app_id, pointer.sequence_id)
     return parents.context_of((record or {}).get("otel"))
-
-
-def _attributes(project: str, built: Built) -> dict[str, AttributeValue]:
-    return {
-        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
-        semconv.GEN_AI_WORKFLOW_NAME: project,
-        semconv.GEN_AI_AGENT_NAME: project,
-        semconv.GEN_AI_CONVERSATION_ID: built.app_id,
-        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-        semconv.GRAPH_NODE_ID: project,
-        **identity(project, built.app_id, built.partition_key),
-    }
 
 
 def _graph(graph: Any) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.registry import Registry
 from burr_otel.spans.shared import identity
 from burr_otel.spans.steps import ActionFacts, Step, StepStart, action_facts
-from burr_otel.store import encode_state
+from burr_otel.store import encode_state, markers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from opentelemetry.trace import SpanContext
 
@@ -47,6 +48,7 @@ class Run:
         shared: What the tracker's runs share.
         app_id: Burr's application id.
         partition_key: Burr's partition key.
+        folder: Where its files are.
         root: The application span.
         session: Where records go; `None` when there is no store, or none that works.
         application_graph: Burr's graph object, which lives exactly as long as the application.
@@ -58,6 +60,7 @@ class Run:
         shared: Shared,
         app_id: str,
         partition_key: str | None,
+        folder: Path,
         root: Root,
         session: Session | None,
         application_graph: Any,
@@ -67,6 +70,7 @@ class Run:
         self.app_id = app_id
         self.owner = shared.owner
         self.root = root
+        self._folder = folder
         self.session = session
         self._identity = identity(shared.project, app_id, partition_key)
         self._method: str | None = None
@@ -142,6 +146,7 @@ class Run:
         """The application span has ended."""
         roots.keeper.unwatch(self.root)
         if self.session is not None:
+            markers.remove(self._folder, self.session.session_id)
             record = parents.record_of(self.root.span.get_span_context())
             self.session.end(time_ns=end_ns, otel={**record, "outcome": outcome})
 

@@ -159,6 +159,20 @@ class OtelTracker(
         self._owner = object()
         streams.install(_streaming_step)
 
+    def _shared(self) -> Shared:
+        return Shared(
+            owner=self._owner,
+            project=self.project_id,
+            serde_kwargs=self.serde_kwargs,
+            config=self.config,
+            policy=self._policy,
+            tracer=provider.tracer(
+                provider.tracer_provider(self._tracer_provider, self.project_id)
+            ),
+            metrics=StepMetrics(provider.meter_provider(self._meter_provider), self.project_id),
+            clock=self._clock,
+        )
+
     # --- Burr's tracker and loader interfaces ------------------------------------------------
 
     def copy(self) -> Self:
@@ -302,22 +316,10 @@ class OtelTracker(
         **future_kwargs: Any,
     ) -> None:
         """Start the application span and open the run's files."""
-        shared = Shared(
-            owner=self._owner,
-            project=self.project_id,
-            serde_kwargs=self.serde_kwargs,
-            config=self.config,
-            policy=self._policy,
-            tracer=provider.tracer(
-                provider.tracer_provider(self._tracer_provider, self.project_id)
-            ),
-            metrics=StepMetrics(provider.meter_provider(self._meter_provider), self.project_id),
-            clock=self._clock,
-        )
         built = Built(
             app_id, partition_key, state, application_graph, parent_pointer, spawning_parent_pointer
         )
-        start_run(shared, self._store, built, self._spawner)
+        start_run(self._shared(), self._store, built, self._spawner)
 
     @_hook
     def pre_run_execute_call(

@@ -71,9 +71,10 @@ class InnerSpan:
             outer_error=outer_error,
             parent=enclosing.scope,
         )
-        self.record = {**parents.record_of(self.open_span.context), "time_unix_nano": now_ns}
-        if parent.is_valid:
-            self.record["parent_span_id"] = trace.format_span_id(parent.span_id)
+        self.record = {
+            **parents.origin_record(self.open_span.context, parent, links),
+            "time_unix_nano": now_ns,
+        }
         step.inner[id(burr_span)] = self
         self.open_span.scope.attach()
 

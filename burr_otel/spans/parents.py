@@ -12,7 +12,18 @@ from burr_otel import semconv
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ambient", "context_of", "link", "links", "record_of", "root_parent", "step_parent"]
+__all__ = [
+    "ambient",
+    "context_of",
+    "link",
+    "links",
+    "origin_record",
+    "record_of",
+    "recorded_links",
+    "recorded_parent",
+    "root_parent",
+    "step_parent",
+]
 
 
 def record_of(context: SpanContext) -> dict[str, Any]:
@@ -101,9 +112,27 @@ def links(*targets: tuple[SpanContext | None, str]) -> list[Link]:
     return list(found.values())
 
 
-def records_of(all_links: Iterable[Link]) -> list[dict[str, Any]]:
-    """What the log keeps of links."""
-    return [
+def origin_record(
+    context: SpanContext, parent: SpanContext | None, all_links: Iterable[Link]
+) -> dict[str, Any]:
+    """What the log keeps of a span's ids, parent and links, so that it can be sent later."""
+    record = record_of(context)
+    if record and parent is not None and parent.is_valid:
+        record["parent_span_id"] = trace.format_span_id(parent.span_id)
+    kept = [
         {**record_of(each.context), "type": (each.attributes or {}).get(semconv.LINK_TYPE)}
         for each in all_links
     ]
+    return {**record, "links": kept} if kept else record
+
+
+def recorded_parent(record: Mapping[str, Any]) -> SpanContext | None:
+    """The parent that `origin_record` kept."""
+    return context_of({**record, "span_id": record.get("parent_span_id")})
+
+
+def recorded_links(record: Mapping[str, Any]) -> list[Link]:
+    """The links that `origin_record` kept."""
+    kept = record.get("links")
+    found = [(context_of(each), str(each.get("type"))) for each in kept or ()]
+    return links(*found)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.metrics import StepMetrics
 
-__all__ = ["Shared", "identity"]
+__all__ = ["Shared", "identity", "root_attributes", "root_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,3 +49,23 @@ def identity(project: str, app_id: str, partition_key: str | None) -> dict[str, 
     if partition_key is not None:
         found[semconv.PARTITION_KEY] = partition_key
     return found
+
+
+def root_name(project: str) -> str:
+    """Name of the application span."""
+    return f"{semconv.ROOT_NAME_PREFIX} {project}"
+
+
+def root_attributes(
+    project: str, app_id: str, partition_key: str | None
+) -> dict[str, AttributeValue]:
+    """What the application span says from its start."""
+    return {
+        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+        semconv.GEN_AI_WORKFLOW_NAME: project,
+        semconv.GEN_AI_AGENT_NAME: project,
+        semconv.GEN_AI_CONVERSATION_ID: app_id,
+        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        semconv.GRAPH_NODE_ID: project,
+        **identity(project, app_id, partition_key),
+    }

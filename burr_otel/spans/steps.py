@@ -146,11 +146,8 @@ class Step:
             start_ns=start.now_ns,
         )
         context = span.get_span_context()
-        self.record |= parents.record_of(context)
-        self.record["parent_span_id"] = trace.format_span_id(parent.span_id)
+        self.record |= parents.origin_record(context, parent, links)
         self.record["root_span_id"] = trace.format_span_id(start.root.span_id)
-        if links:
-            self.record["links"] = parents.records_of(links)
         if current is not None and current.trace_id != context.trace_id:
             link = parents.link(context, semconv.LINK_STEP)
             trace.get_current_span().add_link(link.context, link.attributes)

@@ -1,0 +1,144 @@
+"""Crash completion: what a killed process left open is sent once, by whoever comes next."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import apps
+import pytest
+
+from burr_otel import OtelTracker
+from burr_otel.recover import recover_run
+from burr_otel.store import markers
+
+KILLED = """
+import os, signal, sys
+import apps
+from burr_otel import OtelTracker
+from burr_otel.testing import SpanCapture
+
+@apps.action(reads=["count"], writes=["count"])
+def step(state):
+    if state["count"] == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return state.update(count=state["count"] + 1)
+
+tracker = OtelTracker("proj", sys.argv[1], tracer_provider=SpanCapture().provider)
+apps.counter(tracker, step=step, partition_key=None).run(halt_after=["finish"])
+"""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A store with a run whose process was killed inside its third step."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return tmp_path
+
+
+def log(folder):
+    lines = (folder / "proj" / "a1" / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_next_builder_completes_the_crashed_trace_and_retries_its_step(killed, spans):
+    """Root and open step appear under their reserved ids; the run goes on where it was."""
+    reserved = {r["otel"]["span_id"] for r in log(killed) if r["type"] == "otel_root"}
+    tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
+    app = apps.resumed(tracker)
+    assert (
+        spans.tree()
+        == """
+invoke_workflow proj [crashed] (the process ended before this did)
+  count [crashed] (the process ended before this did)
+"""
+    )
+    assert {f"{s.context.span_id:016x}" for s in spans.spans if s.parent is None} == reserved
+    crashed = spans.named("count")
+    begin = [r for r in log(killed) if r["type"] == "begin_entry"][-1]
+    assert crashed.attributes["burr.sequence_id"] == begin["sequence_id"] == 2
+    assert crashed.start_time == begin["otel"]["time_unix_nano"]
+    assert f"{crashed.context.span_id:016x}" == begin["otel"]["span_id"]
+    _, _, state = app.run(halt_after=["finish"])
+    assert state["answer"] == 30
+
+
+def test_recovery_happens_once(killed, spans):
+    """A second builder finds nothing left to complete."""
+    tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
+    apps.resumed(tracker)
+    apps.resumed(tracker)
+    names = [s.name for s in spans.spans]
+    assert names.count("invoke_workflow proj") == 1
+    end = next(r for r in log(killed) if r["type"] == "otel_root_end")
+    assert end["otel"]["outcome"] == "crashed"
+
+
+def test_recoverers_at_once_send_one_set(killed, spans, tracker):
+    """Of eight recoverers one takes the marker; the others send nothing."""
+    tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
+    shared = tracker._shared()
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(recover_run, shared, tracker._store, "a1", 2**62) for _ in range(8)]
+        found = [len(job.result()) for job in jobs]
+    assert sorted(found) == [0] * 7 + [1]
+    assert len(spans.spans) == 2
+
+
+def test_a_live_session_is_left_alone(tracker, spans):
+    """This process lives, so nothing of its own is recovered, however idle."""
+    app = apps.counter(tracker)
+    app.step()
+    apps.counter(tracker)
+    assert [s.name for s in spans.spans] == ["count"]
+    assert app is not None
+
+
+def test_an_ended_session_leaves_no_marker(tracker, tmp_path):
+    """The marker goes with the root."""
+    app = apps.counter(tracker)
+    folder = tmp_path / "proj" / "a1"
+    assert len(list(folder.glob("open-*"))) == 1
+    app.run(halt_after=["finish"])
+    tracker.close()
+    assert list(folder.glob("open-*")) == []
+
+
+@pytest.mark.parametrize(("silent", "dead"), [(3599, False), (3601, True)])
+def test_an_owner_on_another_host_is_dead_after_a_time_without_records(
+    tracker, tmp_path, silent, dead
+):
+    """Another host cannot be asked; its session counts as dead after `recover_after`."""
+    app = apps.counter(tracker)
+    app.step()
+    folder = tmp_path / "proj" / "a1"
+    (marker,) = folder.glob("open-*")
+    content = json.loads(marker.read_text())
+    content["owner"]["host"] = "elsewhere"
+    marker.write_text(json.dumps(content))
+    last = log(tmp_path)[-1]["otel"]["time_unix_nano"]
+    found = list(markers.left_open(folder, now_ns=last + silent * 10**9, recover_after_s=3600.0))
+    assert bool(found) is dead
+    assert app is not None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"owner": 1}', '{"owner": {}, "otel": 1}'])
+def test_a_damaged_marker_stops_nobody(tracker, tmp_path, content):
+    """A marker that cannot be read is passed over."""
+    folder = tmp_path / "proj" / "a1"
+    folder.mkdir(parents=True)
+    (folder / "open-x").write_text(content)
+    _, _, state = apps.counter(tracker).run(halt_after=["finish"])
+    assert state["answer"] == 30
