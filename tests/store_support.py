@@ -1,11 +1,16 @@
 """What the tests of the store share: a store, a graph, and sessions with few words."""
 
+import asyncio
 import itertools
+import warnings
 from pathlib import Path
 
 import orjson
 from burr.core import ApplicationBuilder, State, action
 from burr.core.application import ApplicationGraph
+from burr.tracking import LocalTrackingClient
+from burr.tracking.server.backend import LocalBackend
+from pydantic import PydanticDeprecatedSince20
 
 from burr_otel.store import Session, Store, encode_state
 
@@ -108,3 +113,18 @@ def values_of(loaded) -> dict:
     """The user's values of what `load` returned."""
     internal = ("__SEQUENCE_ID", "__PRIOR_STEP")
     return {key: value for key, value in loaded["state"].get_all().items() if key not in internal}
+
+
+def read_by_burr(store: Store, app_id="a") -> tuple:
+    """What Burr's own readers see: the UI's steps, and what its client loads.
+
+    Both fail on the least damage.
+    """
+    storage_dir = str(store.path.parent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PydanticDeprecatedSince20)  # Burr's, not ours
+        backend = LocalBackend(storage_dir)
+        logs = asyncio.run(backend.get_application_logs(None, store.project, app_id, None))
+        listed, total = asyncio.run(backend.list_apps(None, store.project, None))
+    assert total == len(listed)
+    return logs.steps, LocalTrackingClient(store.project, storage_dir).load(None, app_id)

@@ -51,10 +51,8 @@ def alike(left, right):
     if type(left) is not type(right):
         return False
     if isinstance(left, float):
-        return (
-            (left == right
-            and math.copysign(1, left) == math.copysign(1, right))
-            or (math.isnan(left) and math.isnan(right))
+        return (left == right and math.copysign(1, left) == math.copysign(1, right)) or (
+            math.isnan(left) and math.isnan(right)
         )
     if isinstance(left, dict):
         if len(left) != len(right):

@@ -191,6 +191,8 @@ def complete_run(folder: str, graph: bytes, metadata: bytes, *, sync: bool) -> b
     # Perhaps another process makes the log at this moment, so it is never replaced.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     os.close(os.open(f"{folder}/{names.LOG}", flags, 0o600))
+    with contextlib.suppress(FileNotFoundError):
+        _mend_children(folder)
     if read_json(f"{folder}/{names.METADATA}") is None:
         _replace_file(Path(folder, names.METADATA), metadata, sync=sync)
     return _replace_graph(Path(folder, names.GRAPH), graph, sync=sync)
@@ -251,6 +253,16 @@ def add_child(
         fcntl.flock(fd, fcntl.LOCK_EX)
         repair.mend_tail(fd, path)
         os.write(fd, line + b"\n")
+    finally:
+        os.close(fd)
+
+
+def _mend_children(folder: str) -> None:
+    path = f"{folder}/{names.CHILDREN}"
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        repair.mend_tail(fd, path)
     finally:
         os.close(fd)
 

@@ -23,7 +23,7 @@ from burr_otel.store.index import (
     fingerprint,
     kind_of,
 )
-from burr_otel.store.repair import lines_backward, lines_forward
+from burr_otel.store.repair import lines_backward, parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,19 +148,19 @@ class LogReader:
 
         Reading goes on outside the lock, so that no writer waits for it.
         """
-        start, entries, damaged_at = index.covered, [], None
+        start, damaged_at = index.covered, None
+        entries: list[Entry] = []
         end = start
-        for line in lines_forward(self._fd, start, self._size):
-            record, _ = records.check(line.data)
-            if record is None:
-                damaged_at = line.offset if damaged_at is None else damaged_at
-            if not line.complete:
+        for part in parts(self._fd, start, self._size):
+            if part.record is None and damaged_at is None:
+                damaged_at = part.offset
+            if not part.complete and part.offset + len(part.data) == self._size:
                 break  # perhaps being written at this moment
-            end = line.offset + len(line.data)
-            described = None if record is None else kind_of(line.data, record)
+            end = part.offset + len(part.data)
+            described = None if part.record is None else kind_of(part.data, part.record)
             if described is not None:
                 entries.append(
-                    Entry(*described, line.offset, len(line.data), fingerprint(line.data))
+                    Entry(*described, part.offset, len(part.data), fingerprint(part.data))
                 )
             if len(entries) >= _BATCH_ENTRIES:
                 break
@@ -192,21 +192,29 @@ class _Query:
         self.numbers = tuple(number for kind in kinds for number in _KINDS[kind])
         self.sequence_id = sequence_id
         self._kinds, self._accept = kinds, accept
+        self._starts = [b'{"type":"%b"' % kind.encode() for kind in kinds]
 
     def match(self, line: bytes) -> dict[str, Any] | None:
-        described = records.describe(line)
-        if described is None or described[0] not in self._kinds:
-            return None
-        kind, number = described
-        if kind != records.ROOT and self.sequence_id not in (None, number):
+        kind, number = records.describe(line) or (None, None)
+        wanted = kind in self._kinds and self.sequence_id in (None, number)
+        if not wanted and kind != records.ROOT:
+            return self._behind(line)
+        if kind not in self._kinds:
             return None
         record, problem = records.check(line)
         if record is None:
             logger.warning("a damaged %s record is passed over: %s", kind, problem)
-            return None
+            return self._behind(line)
         if kind == records.ROOT and self.sequence_id not in (None, inherited_id(record)):
             return None
         return record if self._accept(record) else None
+
+    def _behind(self, line: bytes) -> dict[str, Any] | None:
+        """A record on the same line, behind a torn one."""
+        if not any(line.find(start, 1) > 0 for start in self._starts):
+            return None
+        salvaged = records.salvage(line)
+        return None if salvaged is None else self.match(line[salvaged[0] :])
 
 
 def inherited_id(record: Mapping[str, Any]) -> int | None:

@@ -186,7 +186,8 @@ class LogFile:
                     self._check_place()
                     yield fd
                 finally:
-                    fcntl.flock(fd, fcntl.LOCK_UN)
+                    if self._fd == fd:  # else it was closed, and with it the lock is gone
+                        fcntl.flock(fd, fcntl.LOCK_UN)
             finally:
                 self._busy = False
 
@@ -199,6 +200,9 @@ class LogFile:
         Raises:
             OSError: The log cannot be read or mended.
         """
+        with self._lock:
+            if not self._busy and self._fd >= 0 and not self._in_place():
+                self._release_in_pool()  # the folder was made anew: a new session writes there
         with self.locked() as fd:
             damage = self._repair(fd) if os.fstat(fd).st_size else []
             self._end = self._index_from = os.fstat(fd).st_size
@@ -312,22 +316,24 @@ class LogFile:
 
     def _check_place(self) -> None:
         """See that what we write to is still what the path names."""
-        try:
-            info = os.lstat(self.path)
-        except FileNotFoundError:
-            info = None
-        if info is None or (info.st_dev, info.st_ino) != self._identity:
+        if not self._in_place():
             self._release_in_pool()
-            what = "was deleted" if info is None else "was replaced"
             raise FileNotFoundError(
-                f"{self.path} {what} while the run was live; restore the folder or build the "
-                "application again"
+                f"{self.path} was deleted or replaced while the run was live; restore the folder "
+                "or build the application again"
             )
         # The pool's order is only worth keeping when it is about to be used.
         if len(_open_logs) > _MAX_OPEN // 2:
             with _pool_lock:
                 if id(self) in _open_logs:
                     _open_logs.move_to_end(id(self))
+
+    def _in_place(self) -> bool:
+        try:
+            info = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        return (info.st_dev, info.st_ino) == self._identity
 
     def _make_room(self, limit: int = _MAX_OPEN) -> None:
         with _pool_lock:

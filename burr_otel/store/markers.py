@@ -19,8 +19,8 @@ from burr_otel.store.owner import owner_is_alive, this_owner
 from burr_otel.store.repair import lines_backward
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 __all__ = ["OpenSession", "claim", "end_crashed", "left_open", "place", "remove", "time_of"]
 

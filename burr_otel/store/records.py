@@ -37,6 +37,7 @@ __all__ = [
     "parse",
     "root",
     "root_end",
+    "salvage",
     "stream_mark",
 ]
 
@@ -300,3 +301,24 @@ def check(line: bytes) -> tuple[dict[str, Any] | None, str]:
         if name not in record or not isinstance(record[name], kinds):
             return None, f"not a sound {record['type']} record: bad or missing {name}"
     return record, ""
+
+
+_MAX_SALVAGE_TRIES = 16
+
+
+def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
+    """A sound record at the end of a damaged line, and where it begins there.
+
+    A writer that takes no locks appends to a torn line, and a file system that lost power leaves
+    NULs before the next record. No text inside a record looks like the beginning of one, since
+    JSON escapes its quotes.
+    """
+    at = 0
+    for _ in range(_MAX_SALVAGE_TRIES):
+        at = line.find(b'{"type":', at + 1)
+        if at < 0:
+            return None
+        record, _ = check(line[at:])
+        if record is not None:
+            return at, record
+    return None

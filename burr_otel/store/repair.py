@@ -9,7 +9,7 @@ space of the next line: every reader takes that, and no offset changes.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel.store import records
 from burr_otel.store.index import Entry, fingerprint, kind_of
@@ -17,7 +17,7 @@ from burr_otel.store.index import Entry, fingerprint, kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Damage", "Line", "lines_backward", "lines_forward", "mend", "mend_tail"]
+__all__ = ["Damage", "Line", "lines_backward", "lines_forward", "mend", "mend_tail", "parts"]
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_BLOCK_BYTES = 4 * 1024 * 1024
@@ -43,6 +43,39 @@ class Damage(NamedTuple):
     def __str__(self) -> str:
         kept = f"saved to {self.saved_to}" if self.saved_to else "nothing in it to save"
         return f"{self.length} damaged bytes at offset {self.offset} ({self.reason}); {kept}"
+
+
+class Part(NamedTuple):
+    """A sound line or a damaged stretch.
+
+    Attributes:
+        offset: Where it begins.
+        data: Its bytes.
+        complete: Whether its newline is there.
+        record: The parsed line; None: it is damaged.
+        reason: What the damage is.
+    """
+
+    offset: int
+    data: bytes
+    complete: bool
+    record: dict[str, Any] | None
+    reason: str
+
+
+def parts(fd: int, start: int, end: int) -> Iterator[Part]:
+    """A log from one offset, where a line begins, to another: what is sound and what is not."""
+    for offset, data, complete in lines_forward(fd, start, end):
+        record, reason = records.check(data)
+        salvaged = records.salvage(data) if record is None else None
+        if salvaged is not None:
+            at, record = salvaged
+            yield Part(offset, data[:at], False, None, "bytes before a record")
+            yield Part(offset + at, data[at:], complete, record, "")
+            continue
+        if record is None and not complete:
+            reason = f"torn line, {reason}"
+        yield Part(offset, data, complete, record, reason)
 
 
 def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:
@@ -110,26 +143,23 @@ def mend(
     damage: list[Damage] = []
     entries: list[Entry] = []
     bad: tuple[int, int, str] | None = None  # adjoining damage: offset, length, first reason
-    for line in lines_forward(fd, start, size):
-        record, reason = records.check(line.data)
-        if record is None:
-            if not line.complete:
-                reason = f"torn line, {reason}"
-            offset, length, reason = bad or (line.offset, 0, reason)
-            bad = offset, length + len(line.data), reason
+    for part in parts(fd, start, size):
+        data = part.data
+        if part.record is None:
+            offset, length, reason = bad or (part.offset, 0, part.reason)
+            bad = offset, length + len(data), reason
             continue
         if bad:
             damage.append(_blank(fd, path, *bad))
             bad = None
-        data = line.data
-        if not line.complete:  # only its newline is missing
+        if not part.complete:  # only its newline is missing
             os.write(fd, b"\n")
             data += b"\n"
-        described = kind_of(data, record)
+        described = kind_of(data, part.record)
         if described is not None:
-            entries.append(Entry(*described, line.offset, len(data), fingerprint(data)))
+            entries.append(Entry(*described, part.offset, len(data), fingerprint(data)))
         if index and len(entries) >= _BATCH_ENTRIES:
-            index(entries, line.offset + len(data))
+            index(entries, part.offset + len(data))
             entries = []
     if bad:
         damage.append(_save(fd, path, *bad))
@@ -141,7 +171,13 @@ def mend(
 
 
 def mend_tail(fd: int, path: str) -> None:
-    """Mend only the last line of a file of lines, such as ``children.jsonl``."""
+    """Mend only the last line of a file of lines, such as ``children.jsonl``.
+
+    The caller holds its lock.
+
+    Raises:
+        OSError: It cannot be read or changed.
+    """
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         mend(fd, path, next(lines_backward(fd, size)).offset)

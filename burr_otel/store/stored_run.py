@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from burr_otel.store import folder, names, records
-from burr_otel.store.repair import lines_forward
+from burr_otel.store import folder, names
+from burr_otel.store.repair import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +53,10 @@ class StoredRun:
         self.skipped.clear()
         fd = os.open(self.path / names.LOG, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            for line in lines_forward(fd, 0, os.fstat(fd).st_size):
-                record, reason = records.check(line.data)
-                if record is None:
-                    self.skipped.append((line.offset, len(line.data), reason))
+            for part in parts(fd, 0, os.fstat(fd).st_size):
+                if part.record is None:
+                    self.skipped.append((part.offset, len(part.data), part.reason))
                 else:
-                    yield record
+                    yield part.record
         finally:
             os.close(fd)
