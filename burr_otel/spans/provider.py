@@ -52,7 +52,7 @@ _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://l
 _EXIT_LONGEST_S = 10.0
 _EXIT_STRUGGLING_S = 1.0
 
-_own: dict[str, TracerProvider] = {}
+_own: dict[str, trace.TracerProvider] = {}
 _lock = threading.Lock()
 
 
@@ -129,19 +129,32 @@ def configure(
 def endpoint_from_environ() -> tuple[str, Protocol]:
     """Where a provider of our own sends to, and how."""
     protocol = _protocol_from_environ()
-    endpoint = os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) or os.environ.get(
-        OTEL_EXPORTER_OTLP_ENDPOINT
+    return _endpoint_of(protocol), protocol
+
+
+def _endpoint_of(protocol: Protocol) -> str:
+    return (
+        os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
+        or os.environ.get(OTEL_EXPORTER_OTLP_ENDPOINT)
+        or _DEFAULT_ENDPOINT[protocol]
     )
-    return endpoint or _DEFAULT_ENDPOINT[protocol], protocol
 
 
-def _own_provider(project: str) -> TracerProvider:
+def _own_provider(project: str) -> trace.TracerProvider:
     with _lock:
         provider = _own.get(project)
         if provider is None:
-            provider = _own[project] = _make_provider(
-                project, _exporters_from_environ(), force_name=False
-            )
+            try:
+                provider = _make_provider(project, _exporters_from_environ(), force_name=False)
+            except Exception as error:
+                # The SDK and the exporters raise for some bad values of their variables.
+                logger.warning(
+                    "no spans are made, because an OTEL_* variable cannot be used: %s. "
+                    "Correct it; the snapshots are kept all the same.",
+                    error,
+                )
+                provider = trace.NoOpTracerProvider()
+            _own[project] = provider
         return provider
 
 
@@ -256,7 +269,7 @@ def _otlp_exporter(
         if compress:
             options["compression"] = grpc.Compression.Gzip
         exporter = GrpcExporter(endpoint=endpoint, **options)
-    return QuietExporter(exporter, endpoint or endpoint_from_environ()[0])
+    return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
 
 
 class QuietExporter(SpanExporter):
@@ -291,7 +304,7 @@ class QuietExporter(SpanExporter):
                 "cannot send spans to %s (%s). The run is unaffected and its snapshots are kept; "
                 "`burr-otel replay` sends it later.",
                 self._endpoint,
-                said[-1] if said else "the exporter gave no reason",
+                said[0][:200] if said else "the exporter gave no reason",
             )
         return result
 

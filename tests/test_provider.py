@@ -1,0 +1,217 @@
+"""Which provider is used, and what bad OTEL_* values say."""
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import apps
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+import burr_otel
+from burr_otel import ConfigError, OtelTracker
+from burr_otel.spans import provider
+
+
+@pytest.fixture(autouse=True)
+def _own_providers(monkeypatch):
+    monkeypatch.setattr(provider, "_own", {})
+
+
+def python(code, tmp_path, **env):
+    """Run a program that finds our test applications; its output, errors and seconds taken."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+            "HOME": str(tmp_path),
+            "OTEL_TRACES_EXPORTER": "otlp",
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout, done.stderr, time.monotonic() - started
+
+
+def test_the_argument_wins(spans, tmp_path):
+    """`tracer_provider=` is used whatever the global one is."""
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider)
+    apps.counter(tracker).step()
+    assert [s.name for s in spans.spans] == ["count"]
+
+
+def test_our_own_provider_names_service_and_host(monkeypatch):
+    """`service.name` is the project unless set; Jaeger wants `host.name`."""
+    own = provider.tracer_provider(None, "shop")
+    assert own.resource.attributes["service.name"] == "shop"
+    assert own.resource.attributes["host.name"]
+    assert provider.tracer_provider(None, "shop") is own
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "checkout")
+    assert provider.tracer_provider(None, "b").resource.attributes["service.name"] == "checkout"
+    monkeypatch.delenv("OTEL_SERVICE_NAME")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=web,team=a")
+    found = provider.tracer_provider(None, "c").resource.attributes
+    assert (found["service.name"], found["team"]) == ("web", "a")
+
+
+def test_the_global_provider_is_never_replaced():
+    """Making our own leaves the global one unset."""
+    provider.tracer_provider(None, "shop")
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "allowed are grpc and http/protobuf"),
+        ("OTEL_TRACES_EXPORTER", "zipkins", "names no installed exporter"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "no spans are made"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", "no spans are made"),
+    ],
+)
+def test_bad_otel_values_warn_and_name_value_and_remedy(monkeypatch, caplog, variable, value, says):
+    """A typing error in a variable is one warning that says what happens instead."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv(variable, value)
+    with caplog.at_level(logging.WARNING):
+        provider.tracer_provider(None, "shop")
+    (record,) = [r for r in caplog.records if r.name == "burr_otel"]
+    assert value in record.getMessage()
+    assert says in record.getMessage()
+
+
+def test_sdk_disabled_makes_no_spans_and_keeps_snapshots(monkeypatch, tmp_path):
+    """`OTEL_SDK_DISABLED=true`: nothing is traced, everything is stored."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracker = OtelTracker("proj", tmp_path)
+    apps.counter(tracker).run(halt_after=["finish"])
+    assert tracker.load(None, "a1")["state"]["answer"] == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"protocol": "udp"}, "protocol='udp'"),
+        ({"endpoint": "localhost:4317"}, "endpoint='localhost:4317'"),
+    ],
+)
+def test_configure_refuses_what_it_cannot_use(arguments, says):
+    """The error names the value and what is allowed."""
+    with pytest.raises(ConfigError, match=says):
+        burr_otel.configure("svc", **arguments)
+
+
+def test_configure_sets_the_global_provider_once(tmp_path):
+    """`configure` makes the provider global and returns it; a second call is refused."""
+    out, _, _ = python(
+        """
+        from opentelemetry import trace
+        import burr_otel
+        made = burr_otel.configure("svc", "http://localhost:1", "http/protobuf")
+        print(trace.get_tracer_provider() is made, made.resource.attributes["service.name"])
+        try:
+            burr_otel.configure("svc")
+        except burr_otel.ConfigError as error:
+            print(error)
+        """,
+        tmp_path,
+    )
+    assert out.startswith("True svc\n")
+    assert "already set" in out
+
+
+@pytest.mark.parametrize(
+    ("protocol", "endpoint"),
+    [("grpc", "http://localhost:1"), ("http/protobuf", "http://localhost:1")],
+)
+def test_nothing_listening_costs_one_warning_and_no_waiting(tmp_path, protocol, endpoint):
+    """The run is unaffected, exit is prompt (the issue's own bound), one warning names the way."""
+    out, err, seconds = python(
+        """
+        import time, apps
+        from burr_otel import OtelTracker
+        tracker = OtelTracker("proj", ".burr")
+        started = time.monotonic()
+        for n in range(20):
+            apps.counter(tracker, app_id=f"a{n}").run(halt_after=["finish"])
+        print(f"{time.monotonic() - started:.2f}")
+        """,
+        tmp_path,
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+    )
+    assert err.count("\n") == 1, err
+    assert f"cannot send spans to {endpoint}" in err
+    assert "burr-otel replay" in err
+    assert float(out) < 2
+    assert seconds < 3 + 3  # three for exit; the rest is the interpreter and its imports
+
+
+class Failing(SpanExporter):
+    """Fails, logs as the OTLP exporters do, then succeeds."""
+
+    def __init__(self):
+        bad, good = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
+        self._results = iter([bad, bad, good, bad])
+
+    def export(self, spans):
+        logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").error("no route")
+        return next(self._results)
+
+
+def test_an_outage_is_one_warning_and_the_next_one_another(caplog):
+    """The exporter's own lines are kept back, and the warning quotes the reason."""
+    exporter = provider.QuietExporter(Failing(), "http://collector:4317")
+    with caplog.at_level(logging.INFO):
+        for _ in range(4):
+            exporter.export([])
+    messages = [r.getMessage() for r in caplog.records]
+    assert len(messages) == 2
+    assert all("http://collector:4317 (no route)" in message for message in messages)
+
+
+def test_other_exporters_keep_their_log_lines(caplog):
+    """Only what is logged while our own exporter sends is kept back."""
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").error("theirs")
+    assert caplog.messages == ["theirs"]
+
+
+class Hostile(SpanExporter):
+    def export(self, spans):
+        raise RuntimeError("exporter broke")
+
+
+@pytest.mark.parametrize("where", ["exporter", "on_start", "on_end"])
+def test_a_broken_exporter_or_processor_never_reaches_the_run(where, tmp_path, caplog):
+    """The user's result is what it would be; what failed is logged."""
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    class Broken(SpanProcessor):
+        def on_start(self, span, parent_context=None):
+            if where == "on_start":
+                raise RuntimeError("processor broke")
+
+        def on_end(self, span):
+            if where == "on_end":
+                raise RuntimeError("processor broke")
+
+    made = TracerProvider(shutdown_on_exit=False)
+    made.add_span_processor(SimpleSpanProcessor(Hostile()) if where == "exporter" else Broken())
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=made)
+    _, _, state = apps.counter(tracker).run(halt_after=["finish"])
+    assert state["answer"] == 30
+    assert tracker.load(None, "a1")["state"]["answer"] == 30
+    assert "broke" in caplog.text
