@@ -18,7 +18,7 @@ __all__ = ["AmbiguousRunError", "Found", "find_run", "projects", "runs"]
 
 LOG: Final = "log.jsonl"
 _MOST_NAMED: Final = 5
-_MOST_COMPARED: Final = 20_000  # difflib takes some 20 µs a name
+_MOST_COMPARED: Final = 200_000  # difflib takes some 15 µs a name
 
 
 class Found(NamedTuple):

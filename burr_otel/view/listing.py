@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from burr_otel.view.find import LOG, Found, projects, runs
-from burr_otel.view.summary import RunSummary, summarise
+from burr_otel.view.summary import RunSummary, partition_key, summarise
 from burr_otel.view.text import duration, local_time, one_line
 
 if TYPE_CHECKING:
@@ -78,8 +78,12 @@ def newest(
     found.sort(reverse=True)
     passed = 0
     for _, name, app_id, folder in found:
-        summary = _summary(Found(name, app_id, folder / app_id), alive)
-        if _passes(summary, filters):
+        run = Found(name, app_id, folder / app_id)
+        # The partition key stands in a small file of its own: no need to open the log for it.
+        if filters.partition_key not in (None, partition_key(run)):
+            continue
+        summary = _summary(run, alive)
+        if filters.status in (None, summary.status):
             yield summary
             passed += 1
             if passed == limit:
@@ -91,12 +95,6 @@ def _summary(run: Found, alive: Alive) -> RunSummary:
         return summarise(run, alive)
     except OSError:
         return RunSummary(run.project, run.app_id, status="unreadable", folder=str(run.folder))
-
-
-def _passes(summary: RunSummary, filters: Filters) -> bool:
-    if filters.partition_key is not None and summary.partition_key != filters.partition_key:
-        return False
-    return filters.status is None or summary.status == filters.status
 
 
 def table(summaries: list[RunSummary], width: int) -> Table:

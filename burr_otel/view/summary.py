@@ -19,12 +19,13 @@ from burr_otel.view.times import Moment, WriterZone, moment
 if TYPE_CHECKING:
     from burr_otel.view.build import Alive
 
-__all__ = ["STATUSES", "RunSummary", "summarise"]
+__all__ = ["STATUSES", "RunSummary", "partition_key", "summarise"]
 
 STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
 """What a run's status may be."""
 
 _HEAD_BYTES: Final = 64 * 1024
+_HEAD_LINES: Final = 20
 _LONGEST_TAIL_BYTES: Final = 16 * 1024 * 1024  # a larger last state is not read for one line
 _START: Final = re.compile(rb'"(?:start_time|end_time|time_logged)":\s*"([^"]{10,40})"')
 _STEP_TYPES: Final = ("begin_entry", "end_entry")
@@ -60,6 +61,12 @@ class RunSummary:
     folder: str = ""
 
 
+def partition_key(run: Found) -> str | None:
+    """The partition key of a run."""
+    key = _read_object(run.folder / "metadata.json").get("partition_key")
+    return key if isinstance(key, str) else None
+
+
 def summarise(run: Found, alive: Alive) -> RunSummary:
     """Read both ends of a run's log.
 
@@ -70,11 +77,7 @@ def summarise(run: Found, alive: Alive) -> RunSummary:
     Raises:
         OSError: The log cannot be read.
     """
-    metadata = _read_object(run.folder / "metadata.json")
-    key = metadata.get("partition_key")
-    blank = RunSummary(
-        run.project, run.app_id, key if isinstance(key, str) else None, folder=str(run.folder)
-    )
+    blank = RunSummary(run.project, run.app_id, partition_key(run), folder=str(run.folder))
     fd = os.open(run.folder / LOG, os.O_RDONLY | os.O_CLOEXEC)
     try:
         head = os.pread(fd, _HEAD_BYTES, 0)
@@ -106,9 +109,7 @@ def _summary(
     if first is None:
         return blank
     zone = WriterZone()
-    begin = [record for line in head.split(b"\n")[:-1] if (record := _record(line)) is not None]
-    for record in begin:
-        _time(record, zone)  # teaches the zone
+    first_step = _first_step(head, zone)
     times = [found for record in tail if (found := _time(record, zone)) is not None]
     began = moment(first[1].decode(errors="replace"))
     otels = [otel for record in tail if isinstance(otel := record.get("otel"), Mapping)]
@@ -124,7 +125,7 @@ def _summary(
         blank,
         started_ns=zone.ns(began) if began else last_ns,
         last_ns=last_ns,
-        steps=_count(begin, steps),
+        steps=_count(first_step, steps),
         last_action=next((str(r.get("action")) for r in reversed(steps)), None),
         status=_STATUS_OF.get(status or "", status or semconv.OK),
         trace_id=next(
@@ -157,11 +158,25 @@ def _status(tail: list[Mapping[str, Any]]) -> tuple[str | None, bool]:
     return None, False
 
 
-def _count(begin: list[Mapping[str, Any]], steps: list[Mapping[str, Any]]) -> int:
+def _first_step(head: bytes, zone: WriterZone) -> int:
+    """The first step's sequence id; the records around it teach the zone."""
+    first = None
+    hinted = b'Z"' in head or b'"otel"' in head
+    for line in head.split(b"\n", _HEAD_LINES)[:-1]:
+        record = _record(line)
+        if record is not None:
+            _time(record, zone)
+            number = record.get("sequence_id")
+            first = number if first is None and type(number) is int else first
+        if first is not None and (zone.known or not hinted):
+            break
+    return first or 0
+
+
+def _count(first: int, steps: list[Mapping[str, Any]]) -> int:
     last = next((i for r in reversed(steps) if type(i := r.get("sequence_id")) is int), None)
     if last is None:
         return 0
-    first = next((i for r in begin if type(i := r.get("sequence_id")) is int), 0)
     return max(1, last - first + 1)
 
 

@@ -54,6 +54,11 @@ class WriterZone:
         self._last_local_ns: int | None = None
         self._offset_ns: int | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether the log has told it."""
+        return self._offset_ns is not None
+
     def observe(self, found: Moment) -> None:
         """Learn from the next moment of the log."""
         if found.local:
