@@ -28,6 +28,7 @@ from burr_otel.errors import BurrOtelError
 from burr_otel.run import registry
 from burr_otel.spans import parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import StepMetrics
+from burr_otel.spans.registry import Owner
 from burr_otel.spans.shared import Shared
 from burr_otel.store import Store
 
@@ -156,7 +157,7 @@ class OtelTracker(
             redactor=config.redactor,
             max_attribute_bytes=config.max_attribute_bytes,
         )
-        self._owner = object()
+        self._owner = Owner()
         streams.install(_streaming_step)
 
     def _shared(self) -> Shared:
@@ -191,6 +192,7 @@ class OtelTracker(
             config=self.config,
             clock=self._clock,
         )
+        twin._owner = Owner(self._owner)  # noqa: SLF001  # our own class
         twin._spawner = parents.record_of(trace.get_current_span().get_span_context())  # noqa: SLF001  # our own class
         return twin
 
@@ -280,13 +282,13 @@ class OtelTracker(
     # --- lifetime ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the open application spans of this tracker and flush them.
+        """End the open application spans of this tracker and of its copies, and flush them.
 
         Applications that go on afterwards are still recorded; their steps hang off the ended span.
         """
         roots.keeper.sweep()
         for run in registry.runs():
-            if run.owner is self._owner:
+            if run.owner.is_within(self._owner):
                 run.root.finish()
         provider.flush(self._tracer_provider, self.project_id)
 

@@ -17,14 +17,36 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
-__all__ = ["LiveRun", "Registry"]
+__all__ = ["LiveRun", "Owner", "Registry"]
+
+
+class Owner:
+    """Stands for a tracker, whose hooks speak of runs of this owner.
+
+    Args:
+        original: The tracker that this one is a copy of, if any.
+    """
+
+    __slots__ = ("_original",)
+
+    def __init__(self, original: Owner | None = None) -> None:
+        self._original = original
+
+    def is_within(self, other: Owner) -> bool:
+        """Whether this is `other`, a copy of it, a copy of a copy, and so on."""
+        owner: Owner | None = self
+        while owner is not None:
+            if owner is other:
+                return True
+            owner = owner._original
+        return False
 
 
 class LiveRun(Protocol):
     """What the registry needs to know of a run."""
 
     app_id: str
-    owner: object
+    owner: Owner
 
     def has_action(self, action: Any) -> bool:
         """Whether `action` is an object of this run's graph."""
@@ -82,7 +104,7 @@ class Registry(Generic[R]):
         return reversed(found)
 
     def resolve(
-        self, owner: object, app_id: str, *, action: Any = None, state: Any = None
+        self, owner: Owner, app_id: str, *, action: Any = None, state: Any = None
     ) -> R | None:
         """The run that a hook speaks of.
 

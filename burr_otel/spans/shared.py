@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from burr_otel.config import OtelConfig
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.metrics import StepMetrics
+    from burr_otel.spans.registry import Owner
 
 __all__ = ["Shared", "identity", "root_attributes", "root_name"]
 
@@ -29,7 +30,7 @@ class Shared:
         clock: Gives Unix time in nanoseconds.
     """
 
-    owner: object
+    owner: Owner
     project: str
     serde_kwargs: dict[str, Any]
     config: OtelConfig
