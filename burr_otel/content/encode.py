@@ -1,8 +1,7 @@
 """Any Python value to JSON of a bounded size, in a bounded time.
 
-`Encoder.document` writes a value as JSON of at most so many bytes of UTF-8. Work follows what is
-kept: a list of ten million items costs as much as the items that fit. A value that cannot be read
-becomes a text that says so; nothing raises but `KeyboardInterrupt`.
+Work follows what is kept: a list of ten million items costs as much as the items that fit. A value
+that cannot be read becomes a text that says so; nothing raises but `KeyboardInterrupt`.
 """
 
 from __future__ import annotations
@@ -13,26 +12,33 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from burr_otel.content import objects
-from burr_otel.content.redact import MARKER, OVERLAP, Redaction
+from burr_otel.content.forms import Items, Pairs, Text, type_name
+from burr_otel.content.guard import Failure, call_safely
+from burr_otel.content.keys import LONGEST_KEY_BYTES, Keys
+from burr_otel.content.objects import describe
+from burr_otel.content.patterns import NAME_KEYS, VALUE_KEYS
+from burr_otel.content.plain import LARGEST_CONTAINER, PlainWriter
+from burr_otel.content.redact import MARKER
 from burr_otel.content.truncate import ELLIPSIS, SMALLEST_ROOM, json_text, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
+
+    from burr_otel.content.redact import Redaction
 
 __all__ = ["Encoder"]
 
-Redactor = "Callable[[str, Any], Any]"
-
-MAX_DEPTH: Final = 16
-"""Containers within containers that are written; deeper ones become a text with their size."""
-
-_MOST_BITS = 1000  # of an int that is written as a number: any JSON reader holds it as a double
-_LONGEST_KEY_BYTES = 256
-_RESERVE = 48  # bytes kept back in a container for the note of what is missing
-_HIDDEN = orjson.dumps(MARKER)
-_DOTS = b'"..."'
-_ATOMS: Final = {None: b"null", True: b"true", False: b"false"}
+_MAX_DEPTH: Final = 16
+_LONGEST_PATH: Final = 512
+_RESERVE: Final = 48  # bytes kept back in a container for the note of what is missing
+_LEAST_PAIR: Final = 2 * SMALLEST_ROOM + 2
+_LEAST_MORE: Final = 48  # bytes that a further item or pair is worth being written in
+_SHORTEST_PAIR: Final = 5  # "":1,
+_SHORTEST_ITEM: Final = 2  # 1,
+_LEAST_SHARE: Final = 64
+_HIDDEN: Final = orjson.dumps(MARKER)
+_SHORTEST: Final = b'"..."'
+_CONSTANTS: Final = {None: b"null", True: b"true", False: b"false"}
 
 
 class Encoder:
@@ -40,73 +46,70 @@ class Encoder:
 
     Args:
         redaction: What is hidden.
-        redactor: A function ``(path, value) -> value`` asked about every value after `redaction`
-            has hidden its part; when it raises, the value is hidden.
     """
 
-    __slots__ = ("redaction", "redactor")
+    __slots__ = ("_plain", "_redaction")
 
-    def __init__(
-        self, redaction: Redaction, redactor: Callable[[str, Any], Any] | None = None
-    ) -> None:
-        self.redaction = redaction
-        self.redactor = redactor
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+        self._plain = PlainWriter(redaction, _MAX_DEPTH) if redaction.redactor is None else None
 
-    def document(self, value: Any, limit_bytes: int, path: str = "") -> tuple[bytes, bool]:
+    def json(
+        self, value: Any, limit_bytes: int, path: str = "", *, ask: bool = True
+    ) -> tuple[bytes, bool]:
         """Write a value as JSON.
 
         Args:
             value: Anything.
             limit_bytes: Most bytes of the result; at least 64.
             path: Where the value stands, for the redactor.
+            ask: Whether the redactor is asked.
 
         Returns:
             The JSON text, and whether anything is missing from it for want of room or depth.
         """
-        walk = _Walk(self.redaction, self.redactor)
-        piece = walk.value(value, limit_bytes, 0, path)
-        return piece, walk.cut
+        if type(value) is dict and self._plain is not None:
+            data = self._plain.write(value, limit_bytes, 0)
+            if data is not None:
+                return data, False
+        walk = _Walk(self._redaction, self._plain, ask=ask)
+        return walk.value(value, limit_bytes, 0, path), walk.cut
 
 
 class _Walk:
-    """One value being written: what is being visited, and whether anything was cut."""
+    """One value being written: which containers are open, and whether anything was cut."""
 
-    __slots__ = ("_open", "_redaction", "_redactor", "cut")
+    __slots__ = ("_open", "_plain", "_redaction", "_redactor", "cut")
 
-    def __init__(self, redaction: Redaction, redactor: Callable[[str, Any], Any] | None) -> None:
+    def __init__(
+        self, redaction: Redaction, plain: PlainWriter | None, *, ask: bool = True
+    ) -> None:
         self._redaction = redaction
-        self._redactor = redactor
+        self._redactor = redaction.redactor if ask else None
+        self._plain = plain
         self._open: set[int] = set()
         self.cut = False
 
     def value(self, value: Any, room: int, depth: int, path: str) -> bytes:
-        """The JSON of a value in at most `room` bytes."""
+        """The JSON of a value in at most `room` bytes, which are at least `SMALLEST_ROOM`."""
         try:
-            if self._redactor is not None:
-                return self._redacted(value, room, depth, path)
+            if self._redactor is not None and not isinstance(value, str):
+                return self._asked(value, room, depth, path)
             return self._written(value, room, depth, path)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001  hostile values raise anything
-            return self._text(
-                f"<{objects.type_name(value)}: unreadable, {objects.type_name(error)}>", room
-            )
+        except BaseException as error:  # hostile values raise anything
+            return self._note(f"<{type_name(value)}: unreadable, {type_name(error)}>", room)
 
-    def _redacted(self, value: Any, room: int, depth: int, path: str) -> bytes:
-        redactor, kind = self._redactor, type(value)
-        assert redactor is not None
-        if isinstance(value, str):
-            text, unseen = self._searched(str.__str__(value), room)
-            shown = objects.call_safely(redactor, path, text)
-            if type(shown) is str:
-                return self._json_text(scrub(shown), room, unseen)
-        else:
-            shown = objects.call_safely(redactor, path, value)
-            if shown is value:
-                return self._written(value, room, depth, path)
-        if isinstance(shown, BaseException) and not issubclass(kind, BaseException):
+    def _asked(self, value: Any, room: int, depth: int, path: str) -> bytes:
+        """A value as the user's redactor lets it through."""
+        redactor = self._redactor
+        shown = call_safely(redactor, path, value)  # type: ignore[arg-type]  # value() has looked
+        if isinstance(shown, Failure):
             return self._fitting(_HIDDEN, room)
-        self._redactor = None  # what it returned is final, but for the patterns
+        if shown is value:
+            return self._written(value, room, depth, path)
+        self._redactor = None  # what it returned is final
         try:
             return self._written(shown, room, depth, path)
         finally:
@@ -115,32 +118,30 @@ class _Walk:
     def _written(self, value: Any, room: int, depth: int, path: str) -> bytes:
         kind = type(value)
         if kind is str:
-            return self._text(value, room)
-        if value is None or value is True or value is False:
-            return self._fitting(_ATOMS[value], room)
-        if kind is int or kind is float:
-            return self._number(value, room)
+            return self._text(value, room, path)
+        if value is None or kind is bool:
+            return self._fitting(_CONSTANTS[value], room)
+        if kind is float or (kind is int and -(1 << 63) <= value < 1 << 63):
+            return self._fitting(_number(value), room)
         if issubclass(kind, dict):
-            if depth >= MAX_DEPTH:
-                return self._too_deep(value, dict.__len__(value), room)
-            return self._pairs(value, dict.items(value), dict.__len__(value), room, depth, path)
+            return self._dict(value, room, depth, path)
         if issubclass(kind, list | tuple):
             return self._sequence(value, room, depth, path)
-        if issubclass(kind, str) and not hasattr(kind, "_member_map_"):
-            return self._text(str.__str__(value), room)
-        if issubclass(kind, int | float) and not hasattr(kind, "_member_map_"):
-            base = int if issubclass(kind, int) else float
-            return self._number(base.__add__(value, base(0)), room)
-        form = objects.describe(value)
-        if isinstance(form, objects.Text):
-            return self._text(form.text, room)
-        if form.size == -1:
-            return self._written(next(iter(form[0])), room, depth, path)
-        if depth >= MAX_DEPTH:
-            return self._too_deep(value, form.size, room)
-        if isinstance(form, objects.Pairs):
-            return self._pairs(value, form.pairs, form.size, room, depth, path)
-        return self._items(value, form.items, form.size, room, depth, path)
+        return self._described(value, room, depth, path)
+
+    def _described(self, value: Any, room: int, depth: int, path: str) -> bytes:
+        form = describe(value)
+        if isinstance(form, Text):
+            if form.trusted and self._redactor is None and not self._redaction.has_own_values:
+                return self._note(scrub(form.text), room)
+            return self._text(form.text, room, path)
+        if isinstance(form, Pairs):
+            return self._container(value, form.pairs, form.size, room, depth, path, named=True)
+        if isinstance(form, Items):
+            return self._container(value, form.items, form.size, room, depth, path, named=False)
+        if type(form.value) is int:
+            return self._fitting(b"%d" % form.value, room)
+        return self._written(form.value, room, depth, path)
 
     # --- leaves ---------------------------------------------------------------------------------
 
@@ -148,169 +149,227 @@ class _Walk:
         if len(piece) <= room:
             return piece
         self.cut = True
-        return _DOTS
+        return _SHORTEST
 
-    def _number(self, value: float, room: int) -> bytes:
-        if type(value) is int:
-            if -(1 << 63) <= value < 1 << 64:
-                return self._fitting(orjson.dumps(value), room)
-            bits = value.bit_length()
-            if bits <= _MOST_BITS:
-                return self._fitting(str(value).encode(), room)
-            return self._text(f"<int of {bits} bits>", room)
-        if math.isfinite(value):
-            return self._fitting(orjson.dumps(value), room)
-        return self._fitting(orjson.dumps(_not_finite(value)), room)
+    def _text(self, text: str, room: int, path: str) -> bytes:
+        ask = self._redactor is not None
+        shown, unseen = self._redaction.visible(text, room, path, ask=ask)
+        return self._note(shown, room, unseen)
 
-    def _searched(self, text: str, room: int) -> tuple[str, int]:
-        """The part of a text that may be kept, its secrets hidden, and how much is left out."""
-        if len(text) <= room + OVERLAP:
-            return self._redaction.text(scrub(text)), 0
-        return self._redaction.text(scrub(text[: room + OVERLAP]), stop=room), len(text) - room
-
-    def _text(self, text: str, room: int) -> bytes:
-        return self._json_text(*_swap(self._searched(text, room), room))
-
-    def _json_text(self, text: str, room: int, unseen: int) -> bytes:
+    def _note(self, text: str, room: int, unseen: int = 0) -> bytes:
         piece, cut = json_text(text, room, unseen=unseen)
         self.cut |= cut
         return piece
 
-    def _too_deep(self, value: Any, size: int, room: int) -> bytes:
-        self.cut = True
-        return self._text(f"<{objects.type_name(value)} of {size} items, too deep>", room)
+    # --- containers -------------------------------------------------------------------------------
 
-    # --- containers -----------------------------------------------------------------------------
+    def _dict(self, value: dict[Any, Any], room: int, depth: int, path: str) -> bytes:
+        size = dict.__len__(value)
+        exact = type(value) is dict
+        if exact and depth and self._plain is not None:
+            data = self._plain.write(value, room, depth)
+            if data is not None:
+                return data
+        # A copy of what can fit, because another thread may be changing the dict.
+        pairs = list(itertools.islice(dict.items(value), room // _SHORTEST_PAIR + 1))
+        return self._container(value, pairs, size, room, depth, path, named=True, exact=exact)
 
     def _sequence(self, value: Any, room: int, depth: int, path: str) -> bytes:
         base: Any = list if issubclass(type(value), list) else tuple
         size = base.__len__(value)
-        if depth >= MAX_DEPTH:
-            return self._too_deep(value, size, room)
-        names = getattr(type(value), "_fields", None) if base is tuple else None
-        if type(names) is tuple and len(names) == size:
-            pairs = zip(names, tuple.__iter__(value), strict=True)
-            return self._pairs(value, pairs, size, room, depth, path)
-        items = base.__iter__(value)
-        if size == 2 and self._is_secret_name(base.__getitem__(value, 0)):
-            items = iter((base.__getitem__(value, 0), MARKER))
-        return self._items(value, items, size, room, depth, path)
+        names = None if type(value) is base else getattr(type(value), "_fields", None)
+        items = base.__getitem__(value, slice(0, room // _SHORTEST_ITEM + 1))
+        if type(names) is tuple and len(names) == size == len(items):
+            pairs = list(zip(names, items, strict=True))
+            return self._container(value, pairs, size, room, depth, path, named=True)
+        if size == 2 and self._is_secret(items[0]):  # noqa: PLR2004  a name and its value
+            items = (items[0], MARKER)
+        exact = type(value) is base
+        return self._container(value, items, size, room, depth, path, named=False, exact=exact)
 
-    def _is_secret_name(self, value: Any) -> bool:
-        return type(value) is str and len(value) <= 128 and self._redaction.hides(value)  # noqa: PLR2004
-
-    def _items(
-        self, owner: Any, items: Iterable[Any], size: int, room: int, depth: int, path: str
+    def _container(
+        self,
+        owner: Any,
+        parts: Iterable[Any],
+        size: int,
+        room: int,
+        depth: int,
+        path: str,
+        *,
+        named: bool,
+        exact: bool = False,
     ) -> bytes:
+        """A list of items, or an object of names and values.
+
+        Args:
+            owner: What they belong to, for cycles.
+            parts: Items, or pairs; a list or tuple when `exact`.
+            size: How many there are in all, or 0 when that is unknown.
+            room: Most bytes of the result.
+            depth: Containers around this one.
+            path: Where this one stands.
+            named: Whether `parts` are pairs.
+            exact: Whether they come from a built-in container, so that ordinary ones may be
+                written in portions.
+        """
         if id(owner) in self._open:
-            return self._text(f"<cycle: {objects.type_name(owner)}>", room)
-        if room < _RESERVE + SMALLEST_ROOM + 2:
-            return self._brief(owner, size, room)
+            return self._note(f"<cycle: {type_name(owner)}>", room)
+        if depth >= _MAX_DEPTH or room < 2 * _RESERVE:
+            return self._brief(owner, size, room, named=named)
         self._open.add(id(owner))
-        pieces: list[bytes] = []
-        used, missing = 2, 0
         try:
-            for index, item in enumerate(items):
-                left = room - used - 1 - _RESERVE
-                if left < SMALLEST_ROOM:
-                    missing = max(size - index, 1)
-                    break
-                piece = self.value(item, left, depth + 1, f"{path}[{index}]" if path else "")
-                pieces.append(piece)
-                used += len(piece) + 1
+            if not named:
+                return self._items(parts, size, room, depth, path, exact=exact)
+            if depth == 0 and type(parts) is list and 1 < size <= LARGEST_CONTAINER:
+                shared = self._shared(parts, room, path)
+                if shared is not None:
+                    return shared
+            return self._pairs(parts, size, room, depth, path, exact=exact)
         finally:
             self._open.discard(id(owner))
-        if missing:
+
+    def _brief(self, owner: Any, size: int, room: int, *, named: bool) -> bytes:
+        """A container that is too deep, or has no room for more than its size."""
+        if size == 0:
+            return b"{}" if named else b"[]"
+        self.cut = True
+        return self._note(f"<{type_name(owner)} of {size}>", room)
+
+    def _items(
+        self, items: Iterable[Any], size: int, room: int, depth: int, path: str, *, exact: bool
+    ) -> bytes:
+        pieces: list[bytes] = []
+        used, done = self._portions(items, room, depth, pieces, None) if exact else (2, 0)
+        for item in itertools.islice(items, done, None):
+            left = room - used - 1 - _RESERVE
+            if left < (_LEAST_MORE if done else SMALLEST_ROOM):
+                size = max(size, done + 1)
+                break
+            piece = self.value(item, left, depth + 1, _below(path, f"[{done}]"))
+            pieces.append(piece)
+            used += len(piece) + 1
+            done += 1
+        if done < size:
             self.cut = True
-            pieces.append(b'"... %d more items"' % missing)
+            pieces.append(b'"... %d more items"' % (size - done))
         return b"[" + b",".join(pieces) + b"]"
 
     def _pairs(
         self,
-        owner: Any,
         pairs: Iterable[tuple[Any, Any]],
         size: int,
         room: int,
         depth: int,
         path: str,
+        *,
+        exact: bool,
     ) -> bytes:
-        if id(owner) in self._open:
-            return self._text(f"<cycle: {objects.type_name(owner)}>", room)
-        if room < 2 * _RESERVE:
-            return self._brief(owner, size, room)
-        self._open.add(id(owner))
         pieces: list[bytes] = []
-        used, missing = 2, 0
-        taken: set[bytes] = set()
-        named_secret = False
-        try:
-            for index, (key, item) in enumerate(pairs):
-                left = room - used - 2 - _RESERVE
-                if left < 2 * SMALLEST_ROOM + 6:
-                    missing = max(size - index, 1)
-                    break
-                name = self._key_text(key)
-                if type(item) is str and name.lower() in ("name", "key"):
-                    named_secret = named_secret or self._is_secret_name(item)
-                written = self._key(name, min(left // 2, _LONGEST_KEY_BYTES), taken)
-                taken.add(written)
-                left -= len(written)
-                secret = self._redaction.hides(name) or (named_secret and name.lower() == "value")
-                if secret and not (item is None or item is True or item is False):
-                    piece = self._fitting(_HIDDEN, left)
-                else:
-                    below = f"{path}.{name[:_LONGEST_KEY_BYTES]}" if path else ""
-                    piece = self.value(item, left, depth + 1, below)
-                pieces.append(written + b":" + piece)
-                used += len(written) + len(piece) + 2
-        finally:
-            self._open.discard(id(owner))
-        if missing:
+        keys = Keys(self._redaction)
+        used, done = self._portions(pairs, room, depth, pieces, keys) if exact else (2, 0)
+        spelled = type(pairs) is list and self._spells_secret(pairs)
+        for key, item in itertools.islice(pairs, done, None):
+            left = room - used - 2 - _RESERVE
+            if left < (_LEAST_MORE if done else _LEAST_PAIR):
+                size = max(size, done + 1)
+                break
+            name = self._name(key)
+            written = keys.write(name, left // 2)
+            piece = self._named(name, item, left - len(written), depth, path, spelled=spelled)
+            pieces.append(written + b":" + piece)
+            used += len(written) + len(piece) + 2
+            done += 1
+        if done < size:
             self.cut = True
-            note = self._key(ELLIPSIS, SMALLEST_ROOM + 6, taken)
-            pieces.append(note + b':"%d more keys"' % missing)
+            pieces.append(keys.write(ELLIPSIS, _LEAST_PAIR) + b':"%d more keys"' % (size - done))
+        self.cut |= keys.cut
         return b"{" + b",".join(pieces) + b"}"
 
-    def _brief(self, owner: Any, size: int, room: int) -> bytes:
-        if size == 0:
-            return b"{}" if isinstance(owner, dict) else b"[]"
-        self.cut = True
-        note = orjson.dumps(f"... {size} items")
-        return note if len(note) <= room else _DOTS
+    def _shared(self, pairs: list[tuple[Any, Any]], room: int, path: str) -> bytes | None:
+        """An object whose large values give way before its small ones.
 
-    def _key_text(self, key: Any) -> str:
+        Each value first gets an equal share of the room. What the small ones leave is shared by
+        those that had to be cut.
+
+        Returns:
+            The JSON text, or ``None`` when there is no room for a share that says anything.
+        """
+        writer = Keys(self._redaction)
+        names = [self._name(key) for key, _ in pairs]
+        keys = [writer.write(name, LONGEST_KEY_BYTES) for name in names]
+        left = room - 1 - sum(map(len, keys)) - 2 * len(keys)
+        if left < _LEAST_SHARE * len(pairs):
+            return None
+        spelled = self._spells_secret(pairs)
+        written = [b""] * len(pairs)
+        waiting = list(range(len(pairs)))
+        while waiting:
+            share, still = left // len(waiting), []
+            for number in waiting:
+                self.cut = False
+                item = pairs[number][1]
+                written[number] = self._named(names[number], item, share, 0, path, spelled=spelled)
+                if self.cut:
+                    still.append(number)
+                else:
+                    left -= len(written[number])
+            if len(still) == len(waiting):
+                break
+            waiting = still
+        self.cut = writer.cut or bool(waiting)
+        return (
+            b"{"
+            + b",".join(key + b":" + piece for key, piece in zip(keys, written, strict=True))
+            + b"}"
+        )
+
+    def _named(
+        self, name: str, item: Any, room: int, depth: int, path: str, *, spelled: bool
+    ) -> bytes:
+        """The value of a key, unless it is a secret; whether one is there, or is on, is none."""
+        if item is None or item is True or item is False:
+            return self._fitting(_CONSTANTS[item], room)
+        if self._redaction.hides(name) or (spelled and name in VALUE_KEYS):
+            return self._fitting(_HIDDEN, room)
+        return self.value(item, room, depth + 1, _below(path, f".{name}"))
+
+    def _portions(
+        self, parts: Any, room: int, depth: int, pieces: list[bytes], keys: Keys | None
+    ) -> tuple[int, int]:
+        """The ordinary parts at the head of a large container; see `PlainWriter.portions`."""
+        if self._plain is None:
+            return 2, 0
+        return self._plain.portions(parts, room - _RESERVE, depth, pieces, keys)
+
+    def _is_secret(self, name: Any) -> bool:
+        return type(name) is str and self._redaction.hides(name)
+
+    def _spells_secret(self, pairs: list[tuple[Any, Any]]) -> bool:
+        """Whether the pairs are ``{"name": "password", "value": ...}``."""
+        return any(
+            type(key) is str and key in NAME_KEYS and self._is_secret(item) for key, item in pairs
+        )
+
+    def _name(self, key: Any) -> str:
+        """A key as text: JSON for what is no string."""
         if type(key) is str:
             return key
         if isinstance(key, str):
             return str.__str__(key)
-        if key is None or key is True or key is False:
-            return _ATOMS[key].decode()
-        try:
-            piece = _Walk(self._redaction, None).value(key, _LONGEST_KEY_BYTES, MAX_DEPTH - 2, "")
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001  hostile values raise anything
-            return f"<{objects.type_name(key)}>"
-        text = piece.decode()
-        return orjson.loads(piece) if text[:1] == '"' else text
-
-    def _key(self, name: str, room: int, taken: set[bytes]) -> bytes:
-        text, unseen = self._searched(name, room)
-        piece, cut = json_text(text, room, unseen=unseen)
-        self.cut |= cut
-        for number in itertools.count(2):
-            if piece not in taken:
-                break
-            suffix = b' (%d)"' % number
-            piece = json_text(text, max(room - len(suffix), SMALLEST_ROOM))[0][:-1] + suffix
-        return piece
+        walk = _Walk(self._redaction, None, ask=False)
+        piece = walk.value(key, LONGEST_KEY_BYTES, _MAX_DEPTH - 2, "")
+        return orjson.loads(piece) if piece[:1] == b'"' else piece.decode()
 
 
-def _swap(searched: tuple[str, int], room: int) -> tuple[str, int, int]:
-    return searched[0], room, searched[1]
+def _below(path: str, step: str) -> str:
+    return (path + step)[:_LONGEST_PATH] if path else ""
 
 
-def _not_finite(value: float) -> str:
-    if value != value:  # noqa: PLR0124  the test for NaN
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
+def _number(value: float) -> bytes:
+    if type(value) is int:
+        return b"%d" % value
+    if math.isfinite(value):
+        return orjson.dumps(value)
+    if math.isnan(value):
+        return b'"NaN"'
+    return b'"Infinity"' if value > 0 else b'"-Infinity"'

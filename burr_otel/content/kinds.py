@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from burr_otel.content import objects
+from burr_otel.content.forms import type_name
+from burr_otel.content.guard import call_safely
 
 __all__ = ["type_text"]
 
-_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_SIZED: Final = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_SHAPED: Final = frozenset(("numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "cupy"))
+_MOST_SIDES: Final = 8
 
 
 def type_text(value: Any) -> str:
     """The type of a value with its size: ``str[12]``, ``list[3]``, ``numpy.ndarray[2, 3]``.
 
-    Sizes are characters, bytes, items or the shape of an array; they are read past overridden
-    methods, so the value's own code does not run.
+    Sizes are characters, bytes, items or the shape of an array; built-in ones are read past
+    overridden methods.
     """
+    if value is None:
+        return "None"
     kind = type(value)
-    name = objects.type_name(value)
+    name = type_name(value)
     for base in _SIZED:
         if issubclass(kind, base):
             return f"{name}[{base.__len__(value)}]"
-    if kind.__module__ in ("numpy", "pandas", "pandas.core.frame", "pandas.core.series", "torch"):
-        shape = objects.call_safely(getattr, value, "shape")
-        if isinstance(shape, tuple) and all(type(side) is int for side in shape):
-            return f"{name}[{', '.join(map(str, shape))}]"
+    if name.partition(".")[0] in _SHAPED:
+        shape = call_safely(getattr, value, "shape")
+        if isinstance(shape, tuple) and 0 < len(shape) <= _MOST_SIDES:
+            return f"{name}[{', '.join(str(side) for side in shape if type(side) is int)}]"
     return name

@@ -1,4 +1,4 @@
-"""Names and values as they stand in text: ``key=value``, ``"key": "value"``, ``--key value``, …
+"""Names and values as they stand in text: ``key=value``, ``"key": "value"``, ``--key value``.
 
 The scan goes from separator to separator. Whether a text holds a secret's name at all is asked of
 the reversed text, where a name follows its separator and one regular expression finds all names.
@@ -29,7 +29,7 @@ _CLOSING = {
     quote: re.compile(rf"(?<!\\)(\\*){re.escape(quote)}") for quote in ('"""', "'''", '"', "'", "`")
 }
 _SCHEME = re.compile(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]{1,4}", re.IGNORECASE)
-_BARE = re.compile(r"""(?:[^\s&;"'`]|["'`](?=[\w!@#$%^*]))+""")
+_BARE = re.compile(r"""(?:[^\s,&;"'`]|,(?=\S)|["'`](?=[\w!@#$%^*]))+""")
 _LINE = re.compile(r"[^\r\n]+")
 _BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n(?:[ \t][^\n]*(?:\n|\Z))+")
 _NOTHING = frozenset(
@@ -38,25 +38,31 @@ _NOTHING = frozenset(
 _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
-# Forms without ":" or "=": a command line, a list of pairs, an XML element.
+# Forms whose name does not stand before ":" or "=": a command line, a list of pairs, an XML
+# element, the report of a field that is not valid.
 _FLAG = re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")
 _LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
 _ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>([^<>]+)")
 
-Judge = "Callable[[str], bool]"
+_INVALID_FIELD = re.compile(
+    r"^([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value=([^\n]{0,1024}?)(?=, input_type=|\n|\Z)",
+    re.MULTILINE,
+)
 
 
-def may_hold(text: str, hides: Callable[[str], bool]) -> bool:
-    """Whether a text names a secret before a value; may say yes for nothing, never no.
+def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str], bool]) -> bool:
+    """Whether a text has a secret's name before a value; it may say yes for nothing, never no.
 
     Args:
         text: What is searched.
         hides: Tells whether a name (one to three words) is that of a secret.
+        suspicious: Tells of many names, one a line, whether any could be.
     """
     if ":" in text or "=" in text:
-        for name in set(_NAMES_REVERSED.findall(text[::-1])):
-            if hides(name[::-1]):
-                return True
+        names = set(_NAMES_REVERSED.findall(text[::-1]))
+        lines = "\n".join(names)[::-1]
+        if suspicious(lines) and any(map(hides, lines.split("\n"))):
+            return True
     return any(hides(name) for name, _, _ in _other_forms(text))
 
 
@@ -73,9 +79,12 @@ def values(
     Yields:
         Start and end of each value, and the quote to put around what stands for it.
     """
+    reached = 0
     for name, start, end in _other_forms(text):
-        if hides(name):
-            yield (start, end, "") if end > start else _value(text, start, "", whole_line=False)
+        if start >= reached and hides(name):
+            found = (start, end, "") if end > start else _value(text, start, "", whole_line=False)
+            yield found
+            reached = found[1]
     position = 0
     while separator := _SEPARATOR.search(text, position):
         at = separator.start()
@@ -97,13 +106,14 @@ def values(
 
 
 def _quote_of(between: str) -> str:
-    """The quote that closes a name, read from right to left: ``\\"`` of JSON inside JSON."""
+    """The quote that closes a name, with its backslashes when it is JSON inside of JSON."""
     reversed_quote = between.strip()
     quote = reversed_quote[::-1]
     return quote if quote.strip("\\") in ('"', "'") else ""
 
 
 def _other_forms(text: str) -> Iterator[tuple[str, int, int]]:
+    """Names with the extent of their value; an empty one where it has to be looked for."""
     if "--" in text:
         for match in _FLAG.finditer(text):
             yield match[1], *match.span(2)
@@ -112,6 +122,9 @@ def _other_forms(text: str) -> Iterator[tuple[str, int, int]]:
             yield match[1], match.end(), match.end()
     if "</" in text:
         for match in _ELEMENT.finditer(text):
+            yield match[1], *match.span(2)
+    if "input_value=" in text:  # pydantic's ValidationError
+        for match in _INVALID_FIELD.finditer(text):
             yield match[1], *match.span(2)
 
 
@@ -122,12 +135,13 @@ def _value(text: str, start: int, quote: str, *, whole_line: bool) -> tuple[int,
         return opening.end(), _end_of_strings(text, opening), ""
     if text[start : start + 1] in _BRACKETS:
         return start, _end_of_brackets(text, start), quote
-    block = _BLOCK.match(text, start)
-    if block is not None:
-        return start, block.end(), ""
-    if whole_line:
-        line = _LINE.match(text, start)
-        return start, start if line is None else line.end(), ""
+    lines = _BLOCK.match(text, start) or (_LINE.match(text, start) if whole_line else None)
+    if lines is not None:
+        return start, lines.end(), ""
+    return _bare_value(text, start, quote)
+
+
+def _bare_value(text: str, start: int, quote: str) -> tuple[int, int, str]:
     scheme = _SCHEME.match(text, start)
     bare = _BARE.match(text, start if scheme is None else scheme.end())
     if bare is None:

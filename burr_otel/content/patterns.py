@@ -12,11 +12,14 @@ from typing import Final, NamedTuple
 __all__ = [
     "HARMLESS_KEY",
     "LINE_KEY",
+    "NAME_KEYS",
     "PHRASE_KEY",
     "SECRET_KEY",
+    "SECRET_STEM",
     "SHAPES",
-    "TOKEN_RUN",
+    "VALUE_KEYS",
     "Shape",
+    "may_have_shape",
 ]
 
 # Keys are compared in snake_case: "X-Api-Key", "apiKey" and "API_KEY" are all "api_key".
@@ -44,6 +47,12 @@ SECRET_KEY: Final = re.compile(
 )
 """What makes a snake_case key the name of a secret."""
 
+SECRET_STEM: Final = re.compile(
+    "pass|pwd|secret|key|auth|credential|cookie|bearer|token|jwt|csrf|xsrf|sess|sid|ssn|cvv|cvc"
+    "|otp|pin|social|card|amz|sig|webhook"
+)
+"""Part of every lower-case key that `SECRET_KEY` or `PHRASE_KEY` finds, words joined or not."""
+
 HARMLESS_KEY: Final = re.compile(
     r"""
     secretar(?:y|ies|iat) | secretion | cookie_(?:consent|policy|banner|notice|recipe)s?
@@ -70,13 +79,19 @@ LINE_KEY: Final = re.compile(r"authorization|cookie|(?:^|_)auth(?:_|$)")
 """Keys whose bare value is the rest of the line (``Cookie: a=b; c=d``)."""
 
 
+NAME_KEYS: Final = frozenset(("name", "key", "header", "Name", "Key"))
+VALUE_KEYS: Final = frozenset(("value", "Value"))
+"""``{"name": "password", "value": "x"}``: a dict that spells out a name and its value."""
+
+
 class Shape(NamedTuple):
     """A secret that is known by its own form.
 
     Attributes:
         name: What it is, for people who read the table.
-        needles: Texts of which one must occur for the pattern to match; empty: `TOKEN_RUN` must.
-        pattern: What to hide; its group 1, when there is one, else the whole match.
+        needles: Texts of which one must occur for the pattern to match; none: an unbroken run of
+            `_TOKEN_RUN` letters, digits, "_", "-" and "." must.
+        pattern: What to hide: its group 1, when there is one, else the whole match.
     """
 
     name: str
@@ -84,16 +99,13 @@ class Shape(NamedTuple):
     pattern: re.Pattern[str]
 
 
-TOKEN_RUN: Final = 16
-"""A shape without needles is an unbroken run of at least so many letters, digits, "_", "-", "."."""
-
-_KEY_WORD = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|token|api[ _-]?key|access[ _-]?key|credentials?)"
-)
-_STATUS_WORD = (
+_TOKEN_RUN: Final = 16
+_STATUS_WORD: Final = (
     "(?:not|too|invalid|missing|required|expired|empty|wrong|incorrect|malformed|revoked|unset"
-    "|none|null|optional|deprecated|valid|given|that|this|used|only|never|always|hidden|being)"
+    "|none|null|optional|deprecated|valid|given|that|this|used|only|never|always|hidden|being"
+    "|correct|secure|stored|sent|needed|about|just|what|when|where|your|their|from)"
 )
+_USERINFO: Final = r"[^\s:@/?#\"'<>]"
 
 SHAPES: Final[tuple[Shape, ...]] = (
     Shape(
@@ -106,25 +118,25 @@ SHAPES: Final[tuple[Shape, ...]] = (
     ),
     Shape(
         "bearer token",
-        ("earer", "EARER"),
-        re.compile(r"\bbearer[ \t:]{1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})", re.IGNORECASE),
+        ("earer ", "EARER "),
+        re.compile(r"\b(?:[Bb]earer|BEARER) {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
     ),
     Shape(
         "basic credentials",
-        ("Basic ", "basic "),
+        ("asic ",),
         re.compile(r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})"),
     ),
     Shape(
         "user and password in a URL",
         ("@",),
         re.compile(
-            r"://((?:[^\s:@/?#\"'<>]{0,128}:(?!\d{1,5}[/?#])|(?=[^\s:@/?#\"'<>]{12}))"
+            rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
             r"[^\s@\"'<>]{1,512})@"
         ),
     ),
     Shape(
         "webhook address",
-        ("hooks.slack.com", "/api/webhooks/", "webhook.office.com"),
+        ("hook",),
         re.compile(
             r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
             r"([^\s\"'<>]{8,})"
@@ -132,9 +144,10 @@ SHAPES: Final[tuple[Shape, ...]] = (
     ),
     Shape(
         "secret named in prose",
-        (" is ", " was ", "'", '"', "`"),
+        ("assw", "assphr", "oken ", "ecret ", "PASSWO", "PI key"),
         re.compile(
-            rf"\b{_KEY_WORD}s? (?:(?:is|was) (?!{_STATUS_WORD}\b)(?=[^\s\"'`]{{4}})|(?:is |was )?(?=[\"'`]))"
+            r"\b(?:pass(?:word|wd|phrase)|secret|token|api key)s? "
+            rf"(?:(?:is|was) (?!{_STATUS_WORD}\b)(?=[^\s\"'`]{{4}})|(?:is |was )?(?=[\"'`]))"
             r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})",
             re.IGNORECASE,
         ),
@@ -144,21 +157,41 @@ SHAPES: Final[tuple[Shape, ...]] = (
         (),
         re.compile(
             r"""(?<![A-Za-z0-9])(?:
-                sk-[A-Za-z0-9_\-]{13,}
+                sk-[A-Za-z0-9_\-]{13,} | (?:sk|pk)-lf-[a-f0-9\-]{12,}
               | (?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,} | whsec_[A-Za-z0-9]{12,}
               | (?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA|ANVA)[A-Z0-9]{12,}
-              | eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?
-              | gh[pousr]_[A-Za-z0-9]{12,} | github_pat_[A-Za-z0-9_]{8,} | glpat-[\w\-]{12,}
+              | eyJ[A-Za-z0-9_\-]{8,1024}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?
+              | gh[pousr]_[A-Za-z0-9]{12,} | github_pat_[A-Za-z0-9_]{8,}
+              | glpat-[A-Za-z0-9_\-]{12,} | dop_v1_[a-f0-9]{12,}
               | xox[a-z]-[A-Za-z0-9\-]{11,} | xapp-[A-Za-z0-9\-]{11,}
               | AIza[A-Za-z0-9_\-]{20,} | ya29\.[A-Za-z0-9_\-.]{12,}
               | hf_[A-Za-z0-9]{16,} | npm_[A-Za-z0-9]{20,} | pypi-[A-Za-z0-9_\-]{20,}
-              | SG\.[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{8,} | gsk_[A-Za-z0-9]{16,}
+              | SG\.[A-Za-z0-9_\-]{10,128}\.[A-Za-z0-9_\-]{8,} | gsk_[A-Za-z0-9]{16,}
               | lsv2_[A-Za-z0-9_]{12,} | r8_[A-Za-z0-9]{16,} | pplx-[A-Za-z0-9]{16,}
-              | xai-[A-Za-z0-9]{16,} | dop_v1_[a-f0-9]{16,} | shp(?:at|ss|ca|pa)_[a-fA-F0-9]{12,}
-              | (?:sk|pk)-lf-[a-f0-9\-]{12,} | AGE-SECRET-KEY-1[A-Z0-9]{8,}
+              | xai-[A-Za-z0-9]{16,} | shp(?:at|ss|ca|pa)_[a-fA-F0-9]{12,}
+              | AGE-SECRET-KEY-1[A-Z0-9]{8,}
             )""",
             re.VERBOSE,
         ),
     ),
 )
 """The built-in value patterns."""
+
+_BY_NEEDLE: Final = tuple(shape for shape in SHAPES if shape.needles)
+_BY_RUN: Final = tuple(shape for shape in SHAPES if not shape.needles)
+_TOKEN_BYTES: Final = bytes(
+    ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
+    for byte in range(256)
+)
+_RUN: Final = b"x" * _TOKEN_RUN
+
+
+def may_have_shape(text: str) -> bool:
+    """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
+    for _, needles, pattern in _BY_NEEDLE:
+        for needle in needles:
+            if needle in text and pattern.search(text):
+                return True
+    if _RUN in text.encode("utf-8", "replace").translate(_TOKEN_BYTES):
+        return any(shape.pattern.search(text) for shape in _BY_RUN)
+    return False

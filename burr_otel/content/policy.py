@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
 
-from burr_otel.content import exceptions, objects
+from burr_otel.content import exceptions
 from burr_otel.content.encode import Encoder
-from burr_otel.content.redact import MARKER, Redaction
+from burr_otel.content.forms import type_name
+from burr_otel.content.guard import Failure, call_safely
 from burr_otel.content.kinds import type_text
+from burr_otel.content.redact import MARKER, Redaction
+from burr_otel.content.truncate import clip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["Attribute", "Capture", "ContentPolicy", "ExceptionContent", "Native"]
 
 Capture = Literal["full", "types", "off"]
 Native = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 
-_LONGEST_NAME_BYTES = 256
-_LONGEST_NATIVE_LIST = 128
-_INT64 = 1 << 63
+_LONGEST_NAME: int = 256  # bytes
+_LONGEST_NATIVE_LIST: int = 128  # items
+_MOST_TYPES: int = 1024  # keys whose types are told
+_INT64: int = 1 << 63
 
 
 class Attribute(NamedTuple):
@@ -54,12 +61,16 @@ class ExceptionContent(NamedTuple):
     truncated: bool
 
 
+_EMPTY = Attribute("{}", truncated=False)
+_UNREADABLE = Attribute('"<unreadable>"', truncated=True)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContentPolicy:
     """What spans carry of values, and how much of it.
 
-    No method raises (but for `KeyboardInterrupt`), whatever value it is given, and each takes a
-    bounded time. The same value gives the same result.
+    No method raises (but for `KeyboardInterrupt`), whatever it is given; each takes a bounded time
+    for the part that it keeps, and gives the same for the same value.
 
     Attributes:
         inputs: ``full``, ``types`` (names and sizes only) or ``off``, for step inputs.
@@ -69,9 +80,9 @@ class ContentPolicy:
         exceptions: The same for exception messages and tracebacks.
         redact: Whether the built-in patterns hide secrets.
         redact_keys: More regular expressions for keys whose values are hidden.
-        redact_values: More regular expressions for texts that are hidden.
-        redactor: A function ``(path, value) -> value``, asked after the patterns; a failure of it
-            hides the value.
+        redact_values: More regular expressions for texts that are hidden (group 1, if any).
+        redactor: A function ``(path, value) -> value``, asked after the patterns about every value
+            and text; the path reads ``state.user.emails[0]``. When it raises, the value is hidden.
         max_attribute_bytes: Most bytes of UTF-8 of one attribute.
 
     Raises:
@@ -88,15 +99,30 @@ class ContentPolicy:
     redact_values: tuple[str, ...] = ()
     redactor: Callable[[str, Any], Any] | None = None
     max_attribute_bytes: int = 16 * 1024
+    _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
+    _encoder: Encoder = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the patterns."""
-        redaction = Redaction(builtin=self.redact, keys=self.redact_keys, values=self.redact_values)
+        redaction = Redaction(
+            builtin=self.redact,
+            keys=self.redact_keys,
+            values=self.redact_values,
+            redactor=self.redactor,
+        )
         object.__setattr__(self, "_redaction", redaction)
-        object.__setattr__(self, "_encoder", Encoder(redaction, self.redactor))
+        object.__setattr__(self, "_encoder", Encoder(redaction))
 
-    _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
-    _encoder: Encoder = dataclasses.field(init=False, repr=False, compare=False)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; the patterns are compiled again."""
+        settings = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.init
+        }
+        return _rebuilt, (settings,)
+
+    # --- values -----------------------------------------------------------------------------------
 
     def document(
         self, kind: Literal["inputs", "results", "state"], value: Mapping[str, Any]
@@ -111,12 +137,13 @@ class ContentPolicy:
             The attribute, or ``None`` when this kind is not captured.
         """
         capture: Capture = getattr(self, kind)
+        if type(value) is dict and not value and capture != "off":
+            return _EMPTY
         if capture == "off":
             return None
-        if capture == "types":
-            return self._types(value)
-        data, cut = self._encoder.document(value, self.max_attribute_bytes, kind)
-        return Attribute(data.decode(), cut)
+        make = self._json if capture == "full" else self._types
+        made = call_safely(make, value, kind)
+        return made if isinstance(made, Attribute) else _UNREADABLE
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
         """A logged attribute.
@@ -131,117 +158,125 @@ class ContentPolicy:
         """
         if self.attributes == "off":
             return None
+        made = call_safely(self._logged, key, value)
+        return made if isinstance(made, Attribute) else _UNREADABLE
+
+    def _json(self, value: Any, path: str) -> Attribute:
+        data, cut = self._encoder.json(value, self.max_attribute_bytes, path)
+        return Attribute(data.decode(), cut)
+
+    def _logged(self, key: str, value: Any) -> Attribute:
         name = key if type(key) is str else self.name(key)
-        if self._redaction.hides(name):
+        if type(value) is not bool and value is not None and self._redaction.hides(name):
             return Attribute(MARKER, truncated=False)
         if self.attributes == "types":
-            return Attribute(orjson.dumps(type_text(value)).decode(), truncated=False)
-        native = None if self.redactor is not None else self._native(value)
-        if native is not None:
-            return native
-        data, cut = self._encoder.document(
-            value, self.max_attribute_bytes, f"attributes.{self.name(name)}"
+            return Attribute(self.name(type_text(value)), truncated=False)
+        path = f"attributes.{name[:_LONGEST_NAME]}"
+        if type(value) is str:
+            return Attribute(*self._redaction.shown(value, self.max_attribute_bytes, path))
+        shown = value
+        if self.redactor is not None and not isinstance(value, str):
+            shown = call_safely(self.redactor, path, value)
+            if isinstance(shown, Failure):
+                return Attribute(MARKER, truncated=False)
+        if _is_native_number(shown):
+            return Attribute(shown, truncated=False)
+        native = self._native_list(shown, path) if type(shown) in (list, tuple) else None
+        return native or self._written(shown, path, ask=shown is value)
+
+    def _written(self, value: Any, path: str, *, ask: bool) -> Attribute:
+        """A value as JSON, or as text when that says the same: a scalar reads better unquoted."""
+        data, cut = self._encoder.json(value, self.max_attribute_bytes, path, ask=ask)
+        if data[:1] != b'"':
+            return Attribute(data.decode(), cut)
+        text = orjson.loads(data).replace("\0", "\ufffd")
+        return Attribute(clip(text, self.max_attribute_bytes)[0], cut)
+
+    def _native_list(self, value: list[Any] | tuple[Any, ...], path: str) -> Attribute | None:
+        """A short list of one type as it is, or ``None``."""
+        kinds = set(map(type, value[: _LONGEST_NATIVE_LIST + 1]))
+        if len(kinds) > 1 or len(value) > _LONGEST_NATIVE_LIST or self.redactor is not None:
+            return None
+        if kinds == {str}:
+            return self._native_texts(value, path)
+        return (
+            Attribute(list(value), truncated=False) if all(map(_is_native_number, value)) else None
         )
-        if data[:1] == b'"':
-            text, more = exceptions.clip(
-                orjson.loads(data).replace("\0", "\ufffd"), self.max_attribute_bytes
-            )
-            return Attribute(text, cut or more)
+
+    def _native_texts(self, texts: Sequence[str], path: str) -> Attribute | None:
+        limit = self.max_attribute_bytes
+        pair = len(texts) == 2 and self._redaction.hides(texts[0])  # noqa: PLR2004  a name and its value
+        if pair or sum(map(len, texts)) > limit:
+            return None
+        shown = [self._redaction.shown(text, limit, path)[0] for text in texts]
+        if sum(len(text.encode()) for text in shown) > limit:
+            return None
+        return Attribute(shown, truncated=False)
+
+    def _types(self, value: Any, _kind: str) -> Attribute:
+        """Names and types; values of a secret's key are not even told in size."""
+        items = call_safely(lambda: list(itertools.islice(value.items(), _MOST_TYPES)))
+        if isinstance(items, Failure):
+            shown: Any = type_text(value)
+        else:
+            shown = {}
+            for key, item in items:
+                name = self.name(key)
+                secret = self._redaction.hides(name)
+                shown[name] = MARKER if secret else type_text(item)
+        data, cut = self._encoder.json(shown, self.max_attribute_bytes, ask=False)
         return Attribute(data.decode(), cut)
+
+    # --- texts ------------------------------------------------------------------------------------
 
     def name(self, text: Any) -> str:
         """A span's or event's name, or an attribute's key, that user code chose."""
-        return self._text(text, "name", min(_LONGEST_NAME_BYTES, self.max_attribute_bytes))[0]
+        return self._text(text, min(_LONGEST_NAME, self.max_attribute_bytes), "name")
 
     def text(self, text: Any) -> str:
         """A text of user code's making, such as a status description."""
-        return self._text(text, "text", self.max_attribute_bytes)[0]
+        return self._text(text, self.max_attribute_bytes, "text")
+
+    def _text(self, text: Any, limit_bytes: int, path: str) -> str:
+        made = text if type(text) is str else call_safely(str, text)
+        if not isinstance(made, str):
+            made = f"<{type_name(text)}>"
+        shown = call_safely(self._redaction.shown, str.__str__(made), limit_bytes, path)
+        return "<unreadable>" if isinstance(shown, Failure) else shown[0]
+
+    # --- exceptions -------------------------------------------------------------------------------
 
     def exception(self, exc: BaseException) -> ExceptionContent:
         """An exception with its message and the traceback of its whole chain."""
         name = exceptions.qualified_type(exc)
         if self.exceptions == "off":
             return ExceptionContent(name, "", "", truncated=False)
-        full = self.exceptions == "full"
-        limit = self.max_attribute_bytes
-        message, cut = "", False
+        limit, full = self.max_attribute_bytes, self.exceptions == "full"
+        message: Any = ("", False)
         if full:
-            message, cut = exceptions.message_of(exc, self._redaction, limit)
-        found = objects.call_safely(self._stacktrace, exc, full)
-        trace, more = found if isinstance(found, tuple) else ("", True)
-        if self.redactor is not None and full:
-            message, trace = (
-                self._asked("exception.message", message),
-                self._asked("exception.stacktrace", trace),
-            )
-        return ExceptionContent(name, message, trace, cut or more)
+            message = call_safely(exceptions.message_of, exc, self._redaction, limit)
+        trace = call_safely(self._stacktrace, exc, full)
+        if isinstance(message, Failure):
+            message = ("<unreadable>", True)
+        if isinstance(trace, Failure):
+            trace = ("<unreadable>", True)
+        return ExceptionContent(name, message[0], trace[0], message[1] or trace[1])
 
     def _stacktrace(self, exc: BaseException, full: bool) -> tuple[str, bool]:
-        return exceptions.stacktrace(exc, self._redaction, self.max_attribute_bytes, content=full)
-
-    def _asked(self, path: str, text: str) -> str:
-        """A text as the user's redactor lets it through."""
-        if self.redactor is None or not text:
-            return text
-        shown = objects.call_safely(self.redactor, path, text)
-        if not isinstance(shown, str):
-            return MARKER
-        return exceptions.clean(str.__str__(shown), self._redaction, self.max_attribute_bytes)[0]
-
-    def _text(self, text: Any, path: str, limit_bytes: int) -> tuple[str, bool]:
-        if not isinstance(text, str):
-            made = objects.call_safely(str, text)
-            text = made if isinstance(made, str) else f"<{objects.type_name(text)}>"
-        clean, cut = exceptions.clean(str.__str__(text), self._redaction, limit_bytes)
-        return self._asked(path, clean), cut
-
-    def _types(self, value: Mapping[str, Any]) -> Attribute:
-        shown = objects.call_safely(self._type_map, value)
-        if not isinstance(shown, dict):
-            shown = type_text(value)
-        data, cut = self._encoder.document(shown, self.max_attribute_bytes)
-        return Attribute(data.decode(), cut)
-
-    def _type_map(self, value: Mapping[str, Any]) -> dict[str, str]:
-        shown = {}
-        for key, item in value.items():
-            name = self.name(key)
-            shown[name] = MARKER if self._redaction.hides(name) else type_text(item)
-            if len(shown) * SMALLEST_PAIR > self.max_attribute_bytes:
-                break
-        return shown
-
-    def _native(self, value: Any) -> Attribute | None:
-        """A value that may stay as it is, or ``None``."""
-        kind = type(value)
-        if kind is bool:
-            return Attribute(value, truncated=False)
-        if kind is int and -_INT64 <= value < _INT64:
-            return Attribute(value, truncated=False)
-        if kind is float and math.isfinite(value):
-            return Attribute(value, truncated=False)
-        if kind is str:
-            return Attribute(*exceptions.clean(value, self._redaction, self.max_attribute_bytes))
-        if kind not in (list, tuple) or len(value) > _LONGEST_NATIVE_LIST:
-            return None
-        return self._native_list(value)
-
-    def _native_list(self, value: list[Any] | tuple[Any, ...]) -> Attribute | None:
-        kinds = set(map(type, value))
-        if len(kinds) > 1 or not kinds <= {str, bool, int, float}:
-            return None
-        if kinds == {str}:
-            if sum(map(len, value)) > self.max_attribute_bytes:
-                return None
-            if len(value) == 2 and self._redaction.hides(value[0]):  # noqa: PLR2004
-                return None
-            made = [self._text(item, "", self.max_attribute_bytes)[0] for item in value]
-            if sum(len(item.encode()) for item in made) > self.max_attribute_bytes:
-                return None
-            return Attribute(made, truncated=False)
-        if any(self._native(item) is None for item in value):
-            return None
-        return Attribute(list(value), truncated=False)
+        limit = self.max_attribute_bytes
+        text, cut = exceptions.stacktrace(exc, self._redaction, limit, content=full)
+        asked = self._redaction.asked(text, "exception.stacktrace") if full else text
+        return clip(asked, limit)[0], cut
 
 
-SMALLEST_PAIR = 8  # bytes of a name and a type in JSON
+def _is_native_number(value: Any) -> bool:
+    kind = type(value)
+    return (
+        kind is bool
+        or (kind is int and -_INT64 <= value < _INT64)
+        or (kind is float and math.isfinite(value))
+    )
+
+
+def _rebuilt(settings: dict[str, Any]) -> ContentPolicy:
+    return ContentPolicy(**settings)

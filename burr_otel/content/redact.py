@@ -1,30 +1,31 @@
 """Finding secrets by key and by form, and hiding them behind a marker that says nothing of them.
 
 A key hides its whole value (`Redaction.hides`). A text is searched for secrets that are known by
-their form (`patterns.SHAPES`) and for pairs of a secret's name and its value as programs and
-people write them: ``password=x``, ``"api_key": "x"``, ``Authorization: Bearer x``,
-``--token x``, ``<secret>x</secret>``, also inside JSON, source code, URLs and prose.
+their form (`patterns.SHAPES`) and for a secret's name with its value, as programs and people write
+them (`pairs`). Only the part of a text that may be shown is searched, and a little beyond it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel.content import pairs
+from burr_otel.content.guard import call_safely
 from burr_otel.content.patterns import (
     HARMLESS_KEY,
     LINE_KEY,
     PHRASE_KEY,
     SECRET_KEY,
+    SECRET_STEM,
     SHAPES,
-    TOKEN_RUN,
-    Shape,
+    may_have_shape,
 )
+from burr_otel.content.truncate import clip, scrub
 from burr_otel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["MARKER", "OVERLAP", "Redaction", "Span"]
 
@@ -33,15 +34,11 @@ MARKER: Final = "[redacted]"
 OVERLAP: Final = 1024
 """Characters beyond a cut that are searched too, so that a secret across it is still known."""
 
-_LONGEST_KEY = 128
-_CACHED_KEYS = 4096
+_LONGEST_KEY: Final = 128
+_CACHED: Final = 4096
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
-_TOKEN_BYTES = bytes(
-    ord("x") if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")
-    for byte in range(256)
-)
-_RUN = b"x" * TOKEN_RUN
+_ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
 
 
 class Span(NamedTuple):
@@ -53,59 +50,110 @@ class Span(NamedTuple):
 
 
 class Redaction:
-    """What is hidden; immutable but for caches of keys that were judged before.
+    """What is hidden. It never changes, but remembers keys and texts that it has judged.
 
     Args:
         builtin: Whether the built-in patterns apply.
         keys: More regular expressions, searched in keys without regard to case.
         values: More regular expressions, whose matches in texts are hidden (group 1, if any).
+        redactor: A function ``(path, value) -> value`` that is asked after the patterns.
 
     Raises:
         ConfigError: An expression does not compile.
     """
 
     def __init__(
-        self, *, builtin: bool = True, keys: Iterable[str] = (), values: Iterable[str] = ()
+        self,
+        *,
+        builtin: bool = True,
+        keys: Iterable[str] = (),
+        values: Iterable[str] = (),
+        redactor: Callable[[str, Any], Any] | None = None,
     ) -> None:
+        self.redactor = redactor
         self._builtin = builtin
         self._user_keys = tuple(_compiled("redact_keys", key, re.IGNORECASE) for key in keys)
         self._user_values = tuple(_compiled("redact_values", value, 0) for value in values)
         self._judged: dict[str, bool] = {}
+        self._clean: set[int] = set()
 
     @property
-    def active(self) -> bool:
-        """Whether anything at all can be hidden."""
-        return self._builtin or bool(self._user_keys or self._user_values)
+    def has_own_values(self) -> bool:
+        """Whether the user gave value patterns, so that even a date must be searched."""
+        return bool(self._user_values)
+
+    # --- keys -----------------------------------------------------------------------------------
 
     def hides(self, key: str) -> bool:
         """Whether a key is the name of a secret."""
         known = self._judged.get(key)
         if known is None:
-            known = self._judge(key[:_LONGEST_KEY])
-            if len(key) <= _LONGEST_KEY:
-                if len(self._judged) >= _CACHED_KEYS:
-                    self._judged = {}
-                self._judged[key] = known
+            if len(key) > _LONGEST_KEY:  # the end of a path tells most
+                return self._judge(key[: _LONGEST_KEY // 2] + "_" + key[-_LONGEST_KEY // 2 :])
+            known = self._judge(key)
+            if len(self._judged) >= _CACHED:
+                self._judged = {}
+            self._judged[key] = known
         return known
 
-    def _ends_line(self, text: str, span: Span) -> bool:
-        return "=" in text[max(0, span.start - 4) : span.start]
-
-    def _judge(self, key: str) -> bool:
-        if any(pattern.search(key) for pattern in self._user_keys):
-            return True
-        return self._builtin and bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", _snake(key))))
-
     def hides_phrase(self, words: str) -> bool:
-        """Whether a name before a separator in a text (one to three words) is that of a secret."""
+        """Whether one to three words before a separator in a text are the name of a secret."""
         last = words.rpartition(" ")[2]
         if self.hides(last):
             return True
         return last != words and self._builtin and bool(PHRASE_KEY.search(_snake(words)))
 
-    def takes_line(self, words: str) -> bool:
-        """Whether the bare value of a name is the rest of its line."""
-        return bool(LINE_KEY.search(_snake(words)))
+    def _judge(self, key: str) -> bool:
+        if any(pattern.search(key) for pattern in self._user_keys):
+            return True
+        if not self._builtin or SECRET_STEM.search(key.lower()) is None:
+            return False
+        return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", _snake(key))))
+
+    # --- texts ----------------------------------------------------------------------------------
+
+    def visible(self, text: str, keep: int, path: str = "", *, ask: bool = True) -> tuple[str, int]:
+        """The part of a text that may be shown, before it is cut to its bytes.
+
+        Args:
+            text: Any text; of a long one only the first part is touched.
+            keep: Most characters to keep.
+            path: Where the text stands, for the redactor.
+            ask: Whether the redactor is asked.
+
+        Returns:
+            The text without secrets and lone surrogates, and how many characters of the original
+            follow it.
+        """
+        unseen = len(text) - keep if len(text) > keep + OVERLAP else 0
+        head = scrub(text[: keep + OVERLAP] if unseen else text)
+        if self.redactor is None or not ask:
+            return self.text(head, stop=keep if unseen else None), unseen
+        shown = self.asked(self.text(head), path)
+        return (shown[: max(len(shown) - OVERLAP, 0)], unseen) if unseen else (shown, 0)
+
+    def asked(self, text: str, path: str) -> str:
+        """A text as the user's redactor lets it through; its failure hides the text."""
+        if self.redactor is None:
+            return text
+        shown = call_safely(self.redactor, path, text)
+        if isinstance(shown, str):
+            return scrub(str.__str__(shown))
+        return str(shown) if shown is None or type(shown) in (bool, int, float) else MARKER
+
+    def shown(self, text: str, limit_bytes: int, path: str = "") -> tuple[str, bool]:
+        """A text as a span may carry it: without secrets, lone surrogates and NULs, and cut.
+
+        Args:
+            text: Any text.
+            limit_bytes: Most bytes of UTF-8 of the result; at least three.
+            path: Where the text stands, for the redactor.
+
+        Returns:
+            The text, and whether anything is missing from it.
+        """
+        visible, unseen = self.visible(text, limit_bytes, path)
+        return clip(visible.replace("\0", "\ufffd"), limit_bytes, unseen=unseen)
 
     def text(self, text: str, stop: int | None = None) -> str:
         """Hide the secrets of a text.
@@ -117,8 +165,8 @@ class Redaction:
         Returns:
             The text up to `stop` with `MARKER` in place of what is hidden.
         """
-        if not self.may_hide(text):
-            return text if stop is None else text[:stop]
+        if self.all_clean((text,)):
+            return text[:stop]
         end = len(text) if stop is None else min(stop, len(text))
         shown: list[str] = []
         position = 0
@@ -130,7 +178,7 @@ class Redaction:
         shown.append(text[position:end])
         return "".join(shown)
 
-    def last_line(self, before: str, line: str) -> str:
+    def source_line(self, before: str, line: str) -> str:
         """Hide the secrets of a source line, also of one whose name stands on a line before it.
 
         Args:
@@ -143,21 +191,54 @@ class Redaction:
         shown: list[str] = []
         position = len(before)
         for span in self.spans(text):
-            if span.end > position:
-                start = max(span.start, position)
-                shown += (text[position:start], span.shown)
-                # The rest of an assignment ("a" + "b", f(x, "c")) is part of the secret.
-                position = len(text) if self._ends_line(text, span) else span.end
+            if span.end <= position:
+                continue
+            head = text[position : max(span.start, position)]
+            assigned = _ASSIGNED.search(head)
+            if assigned is not None:  # all of "a" + f("b") belongs to the secret
+                shown += (head[: assigned.start(1)], MARKER)
+                position = len(text)
+                break
+            shown += (head, span.shown)
+            position = span.end
         shown.append(text[position:])
         return "".join(shown)
+
+    def all_clean(self, texts: Sequence[str]) -> bool:
+        """Whether no text holds anything to hide; cheap, and never wrongly yes.
+
+        The hashes of clean texts are remembered, because a run passes the same strings from step
+        to step; texts themselves are not, they may be large.
+        """
+        hashes = set(map(hash, texts))
+        unknown = hashes - self._clean
+        if not unknown:
+            return True
+        fresh = texts if len(unknown) == len(texts) else [t for t in texts if hash(t) in unknown]
+        if any(pattern.search(text) for pattern in self._user_values for text in fresh):
+            return False
+        if self._may_hold_builtin("\0".join(fresh)):  # no pattern matches across a NUL
+            return False
+        if len(self._clean) + len(unknown) > _CACHED:
+            self._clean = set()
+        self._clean |= unknown
+        return True
 
     def may_hide(self, text: str) -> bool:
         """Whether a text could hold something to hide; cheap, and never wrongly no."""
         if any(pattern.search(text) for pattern in self._user_values):
             return True
-        if (self._builtin or self._user_keys) and pairs.may_hold(text, self.hides_phrase):
+        return self._may_hold_builtin(text)
+
+    def _may_hold_builtin(self, text: str) -> bool:
+        if self._builtin and may_have_shape(text):
             return True
-        return self._builtin and _may_have_shape(text)
+        return bool(self._builtin or self._user_keys) and pairs.may_hold(
+            text, self.hides_phrase, self._suspicious
+        )
+
+    def _suspicious(self, names: str) -> bool:
+        return bool(self._user_keys) or SECRET_STEM.search(names.lower()) is not None
 
     def spans(self, text: str) -> list[Span]:
         """The parts of a text to hide, in order and apart from each other."""
@@ -168,10 +249,9 @@ class Redaction:
         for pattern in self._user_values:
             found += _matches(pattern, text)
         if self._builtin or self._user_keys:
-            quiet = self.hides_phrase
             found += (
-                Span(start, end, MARKER if not quote else f"{quote}{MARKER}{quote}")
-                for start, end, quote in pairs.values(text, quiet, self.takes_line)
+                Span(start, end, f"{quote}{MARKER}{quote}")
+                for start, end, quote in pairs.values(text, self.hides_phrase, _takes_line)
             )
         return _merged(found)
 
@@ -179,7 +259,7 @@ class Redaction:
 def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:
     try:
         return re.compile(pattern, flags)
-    except (re.error, TypeError, RecursionError, OverflowError) as error:
+    except (re.error, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise ConfigError(
             f"{setting}: {pattern!r} is not a regular expression ({error}). Mend it, or escape "
             "its special characters with a backslash to search for it as it stands."
@@ -191,29 +271,13 @@ def _snake(key: str) -> str:
     return _NOT_WORD.sub("_", _CAMEL.sub("_", key)).strip("_").lower()
 
 
-def _needed(shape: Shape, text: str) -> bool:
-    return any(needle in text for needle in shape.needles)
-
-
-_BY_NEEDLE = tuple(shape for shape in SHAPES if shape.needles)
-_BY_RUN = tuple(shape for shape in SHAPES if not shape.needles)
-
-
-def _may_have_shape(text: str) -> bool:
-    for shape in _BY_NEEDLE:
-        if _needed(shape, text) and shape.pattern.search(text):
-            return True
-    if _RUN in text.encode("utf-8", "replace").translate(_TOKEN_BYTES):
-        return any(shape.pattern.search(text) for shape in _BY_RUN)
-    return False
+def _takes_line(words: str) -> bool:
+    return bool(LINE_KEY.search(_snake(words)))
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
-    group = 1 if pattern.groups else 0
     for match in pattern.finditer(text):
-        start, end = match.span(group)
-        if start < 0:
-            start, end = match.span()
+        start, end = match.span(1) if pattern.groups and match[1] is not None else match.span()
         if end > start:
             yield Span(start, end)
 

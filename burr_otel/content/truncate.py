@@ -1,8 +1,8 @@
 """Cutting text to a number of UTF-8 bytes, and writing it as JSON that stays whole.
 
-A cut string keeps its head and says how many characters are missing::
+A cut text keeps its head and says how much is missing::
 
-    "Once upon a ti... [9983 more characters]"
+    Once upon a ti... [9983 more characters]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALLEST_ROOM: Final = 5
 """Bytes of the shortest stand-in, the JSON string ``"..."``: no value may be given less."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_LONGEST_ESCAPE_BYTES = 6  # "\u0000"; a UTF-8 sequence has at most 4
+_LONGEST_ESCAPE_BYTES: Final = 6  # \u0000; a UTF-8 sequence has at most 4
 
 
 def scrub(text: str) -> str:
@@ -60,8 +60,7 @@ def clip(text: str, limit_bytes: int, *, unseen: int = 0) -> tuple[str, bool]:
     Returns:
         The text, and whether anything is missing from it.
     """
-    head = text[:limit_bytes]
-    data = head.encode()
+    data = text[:limit_bytes].encode()
     if not unseen and len(text) <= limit_bytes and len(data) <= limit_bytes:
         return text, False
     total = len(text) + unseen
@@ -77,10 +76,11 @@ def _more(count: int) -> str:
 
 
 def _whole_characters(body: bytes, keep: int) -> tuple[str, bytes]:
-    """The longest part of a JSON string's inside of at most `keep` bytes that is valid itself."""
+    """The longest head of a JSON string's inside that has at most `keep` bytes and is valid."""
     for end in range(min(keep, len(body)), max(keep - _LONGEST_ESCAPE_BYTES, 0), -1):
+        head = body[:end]
         try:
-            return orjson.loads(b'"%b"' % body[:end]), body[:end]
-        except ValueError:
-            continue  # the end splits an escape or a UTF-8 sequence
+            return orjson.loads(b'"%b"' % head), head
+        except ValueError:  # the end splits a character
+            continue
     return "", b""

@@ -1,0 +1,80 @@
+"""Values of numpy, pandas and tensor libraries, looked at only when those have made them.
+
+Nothing is imported here. A large array costs no more than its first values; the values of a tensor
+are never read, they may live on a device.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.content.forms import Form, Plain, Text, titled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["foreign_form"]
+
+_HEAD_ITEMS: Final = 8
+_HEAD_COLUMNS: Final = 24
+
+
+def foreign_form(value: Any) -> Form | None:
+    """The form of a value of a known library, or ``None``.
+
+    Raises:
+        BaseException: Whatever the value's own code raises.
+    """
+    module = type(value).__module__
+    if type(module) is not str:
+        return None
+    reader = _READERS.get(module.partition(".")[0])
+    return None if reader is None else reader(value)
+
+
+def _numpy(value: Any) -> Form | None:
+    numpy = sys.modules["numpy"]
+    if isinstance(value, numpy.generic):
+        plain = value.item()
+        if type(plain) in (bool, int, float, str, bytes):
+            return Plain(plain)
+        return None if isinstance(plain, numpy.generic | tuple) else Text(str(plain))
+    if not isinstance(value, numpy.ndarray):
+        return None
+    head = numpy.ndarray.flat.__get__(value)[:_HEAD_ITEMS].tolist()
+    return titled(
+        "ndarray", [("dtype", str(value.dtype)), ("shape", list(value.shape)), ("head", head)]
+    )
+
+
+def _pandas(value: Any) -> Form | None:
+    pandas = sys.modules["pandas"]
+    if isinstance(value, pandas.DataFrame):
+        rows = value.iloc[:_HEAD_ITEMS, :_HEAD_COLUMNS]
+        head = [dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False)]
+        return titled("DataFrame", [("shape", list(value.shape)), ("head", head)])
+    if isinstance(value, pandas.Series):
+        # Below its own name, so that a column of passwords is hidden like a key of that name.
+        name = value.name if isinstance(value.name, str) else "head"
+        head = value.iloc[:_HEAD_ITEMS].tolist()
+        return titled("Series", [("dtype", str(value.dtype)), ("size", len(value)), (name, head)])
+    return None
+
+
+def _tensor(value: Any) -> Form | None:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        return None
+    return Text(f"<{type(value).__qualname__} {dtype} {list(shape)}>")
+
+
+_READERS: Final[dict[str, Callable[[Any], Form | None]]] = {
+    "numpy": _numpy,
+    "pandas": _pandas,
+    "torch": _tensor,
+    "jax": _tensor,
+    "jaxlib": _tensor,
+    "tensorflow": _tensor,
+    "cupy": _tensor,
+}

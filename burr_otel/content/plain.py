@@ -1,0 +1,211 @@
+"""The quick way for ordinary values: exact JSON types, small, with nothing in them to hide.
+
+Such a value is written by orjson in one go. Whether it is one is found level by level with loops
+that run in C and stop as soon as the value is too large, so that a hostile one costs no more than
+the part that would be kept. Whatever is in doubt is left to the careful way, `encode`, which gives
+the same bytes for every value that this one accepts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from burr_otel.content.guard import call_safely
+from burr_otel.content.patterns import NAME_KEYS, VALUE_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from burr_otel.content.keys import Keys
+    from burr_otel.content.redact import Redaction
+
+__all__ = ["LARGEST_CONTAINER", "PlainWriter"]
+
+LARGEST_CONTAINER: Final = 256
+"""Items of a container that is tried as a whole; larger ones are written in portions."""
+
+_CACHED: Final = 4096
+_LONGEST_KEY: Final = 64
+_FIRST_PORTION: Final = 16
+_LEAST_PORTION: Final = 4
+_MOST_PORTION: Final = 4096
+_LEAST_ROWS: Final = 4
+_ATOMS: Final = frozenset((int, bool, type(None)))
+_CONTAINERS: Final = frozenset((dict, list, tuple))
+_DICT_VALUES = dict.values
+
+
+class _Leaves(NamedTuple):
+    """What of a value may have to be hidden."""
+
+    texts: list[str]
+    keys: set[str]
+
+
+class PlainWriter:
+    """Writes ordinary values; remembers keys that it found harmless.
+
+    Args:
+        redaction: What must not be in a value.
+        deepest: Containers within containers that may be written.
+    """
+
+    __slots__ = ("_deepest", "_harmless", "_redaction")
+
+    def __init__(self, redaction: Redaction, deepest: int) -> None:
+        self._redaction = redaction
+        self._deepest = deepest
+        self._harmless: set[str] = set()
+
+    def write(
+        self, value: Any, room: int, depth: int, *, most: int = LARGEST_CONTAINER
+    ) -> bytes | None:
+        """The JSON of an ordinary value.
+
+        Args:
+            value: A dict, list or tuple.
+            room: Most bytes of the result.
+            depth: Containers around the value.
+            most: Most items of the value itself.
+
+        Returns:
+            The JSON text, or ``None`` when the value is not ordinary or has no room.
+        """
+        if len(value) > most:
+            return None
+        found = call_safely(self._leaves, value, room, depth)  # keys may be of any class
+        if not isinstance(found, _Leaves):
+            return None
+        try:
+            data = orjson.dumps(value)
+        except (TypeError, ValueError, RecursionError):  # surrogates, ints beyond 64 bits
+            return None
+        return data if len(data) <= room and self._nothing_to_hide(*found) else None
+
+    def _nothing_to_hide(self, texts: list[str], keys: set[str]) -> bool:
+        if not (keys <= self._harmless or self._all_harmless(keys)):
+            return False
+        if keys & VALUE_KEYS and keys & NAME_KEYS:  # {"name": "password", "value": "..."}
+            return False
+        return not texts or self._redaction.all_clean(texts)
+
+    def portions(
+        self, parts: Any, room: int, depth: int, pieces: list[bytes], keys: Keys | None
+    ) -> tuple[int, int]:
+        """Write the ordinary parts at the head of a large container, many at a time.
+
+        Args:
+            parts: A list or tuple of items, or a list of pairs.
+            room: Most bytes of the container.
+            depth: Containers around it.
+            pieces: Where the JSON of each portion goes, without brackets.
+            keys: For pairs, where their keys go.
+
+        Returns:
+            Bytes used with the brackets, and how many parts were written.
+        """
+        used, done, portion = 2, 0, _FIRST_PORTION
+        while len(parts) > max(done, _FIRST_PORTION) and portion >= _LEAST_PORTION:
+            some: Any = parts[done : done + portion]
+            if keys is not None:
+                some = dict(some) if all(type(key) is str for key, _ in some) else ()
+            left = room - used
+            data = self.write(some, left, depth, most=_MOST_PORTION) if some else None
+            if data is None:
+                portion //= 4
+                continue
+            pieces.append(data[1:-1])
+            used += len(data) - 1
+            done += len(some)
+            if keys is not None:
+                keys.take(some)
+            # As many as will most likely fit.
+            portion = min(_MOST_PORTION, (left - len(data)) * 7 // 8 * done // used)
+        return used, done
+
+    def _leaves(self, value: Any, room: int, depth: int) -> _Leaves | None:
+        """The strings and keys of a value of JSON types that could fit, else ``None``."""
+        leaves = _Leaves([], set())
+        waiting: list[tuple[Sequence[Any], int]] = [((value,), depth)]
+        while waiting:
+            level, around = waiting.pop()
+            room -= len(level)
+            for kind, members in _by_kind(level):
+                if kind is str:
+                    room -= sum(map(len, members))
+                    leaves.texts.extend(members)
+                elif kind is float:
+                    if not all(map(math.isfinite, members)):
+                        return None
+                elif kind in _CONTAINERS:
+                    room -= sum(map(len, members))
+                    largest = 0 if around == depth else max(map(len, members))
+                    if room < 0 or largest > LARGEST_CONTAINER or around >= self._deepest:
+                        return None
+                    below, key_characters = (
+                        _dicts(members, leaves.keys) if kind is dict else _lists(members)
+                    )
+                    room -= key_characters
+                    waiting += [(part, around + 1) for part in below if part]
+                elif kind not in _ATOMS:
+                    return None
+            if room < 0:
+                return None
+        return leaves
+
+    def _all_harmless(self, keys: set[str]) -> bool:
+        """Whether no key hides its value, or has to be changed itself."""
+        redaction = self._redaction
+        for key in keys - self._harmless:
+            if len(key) > _LONGEST_KEY or redaction.hides(key) or redaction.may_hide(key):
+                return False
+        if len(self._harmless) + len(keys) > _CACHED:
+            self._harmless = set()
+        self._harmless |= keys
+        return True
+
+
+def _by_kind(level: Sequence[Any]) -> Iterable[tuple[type, Sequence[Any]]]:
+    """The values of a level by their type."""
+    kinds = set(map(type, level))
+    if len(kinds) == 1:
+        return ((kinds.pop(), level),)
+    groups: dict[type, list[Any]] = {kind: [] for kind in kinds}
+    for item in level:
+        groups[type(item)].append(item)
+    return groups.items()
+
+
+def _dicts(dicts: Sequence[dict[Any, Any]], keys: set[str]) -> tuple[list[Sequence[Any]], int]:
+    """The values of dicts, and how many characters their keys have.
+
+    Dicts with the same keys give one sequence a key, which is of one type most of the time.
+
+    Raises:
+        TypeError: A key is no string.
+    """
+    shapes = set(map(tuple, dicts))
+    names = set(itertools.chain.from_iterable(shapes))
+    if set(map(type, names)) - {str}:
+        raise TypeError
+    keys |= names
+    if len(shapes) == 1 and len(dicts) >= _LEAST_ROWS:
+        columns: list[Sequence[Any]] = list(zip(*map(_DICT_VALUES, dicts), strict=True))
+        return columns, sum(map(len, names)) * len(dicts)
+    characters = sum(map(len, itertools.chain.from_iterable(dicts)))
+    return [list(itertools.chain.from_iterable(map(_DICT_VALUES, dicts)))], characters
+
+
+def _lists(lists: Sequence[Sequence[Any]]) -> tuple[list[Sequence[Any]], int]:
+    """The items of lists.
+
+    Raises:
+        TypeError: One is a pair of a name and its value, as in ``["token", "x"]``.
+    """
+    if any(len(pair) == 2 and type(pair[0]) is str for pair in lists):  # noqa: PLR2004
+        raise TypeError
+    return [list(itertools.chain.from_iterable(lists))], 0
