@@ -1,7 +1,9 @@
 """What the tests of the store share: a store, a graph, and sessions with few words."""
 
 import asyncio
+import contextlib
 import itertools
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -102,6 +104,14 @@ def steps(store: Store, count: int, app_id="a", **more) -> Path:
         run_step(session, number)
     session.end(time_ns=1_800_000_000_000_000_000, otel={})
     return store.run_path(app_id) / "log.jsonl"
+
+
+@contextlib.contextmanager
+def memory_folder():
+    """A folder in memory where the machine has that, for tests that sync or make many files."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def log_records(path: Path) -> list:

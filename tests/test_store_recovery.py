@@ -5,13 +5,21 @@ import os
 import random
 import shutil
 import struct
-import tempfile
 
 import pytest
 from burr.common.types import ParentPointer
 from burr.core import State
 from burr.tracking import LocalTrackingClient
-from store_support import GRAPH, begin, log_records, read_by_burr, run_step, steps, values_of
+from store_support import (
+    GRAPH,
+    begin,
+    log_records,
+    memory_folder,
+    read_by_burr,
+    run_step,
+    steps,
+    values_of,
+)
 
 from burr_otel.errors import UnknownSequenceError
 from burr_otel.store import Store
@@ -27,12 +35,9 @@ def torn_files(store, app_id="a"):
 
 
 @pytest.fixture
-def memory_store(tmp_path):
-    """In memory where the machine has that, because each repair syncs twice."""
-    if not os.path.isdir("/dev/shm"):  # noqa: PTH112
-        yield Store("proj", tmp_path)
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+def memory_store():
+    """Each repair syncs twice."""
+    with memory_folder() as folder:
         yield Store("proj", folder)
 
 

@@ -1,0 +1,174 @@
+"""What tests run in other processes: ``python store_child.py COMMAND ARGUMENT...``.
+
+One warm process forks the others, so that each test pays for the imports once.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+from store_support import begin, run_step
+
+from burr_otel.errors import RunLockedError, SnapshotError
+from burr_otel.store import Store
+
+
+def say(what):
+    """Tell the test."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def in_children(count, work):
+    """Run `work(number)` in so many forked processes at once; exit codes."""
+    gate_out, gate_in = os.pipe()
+    pids = []
+    for number in range(count):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.close(gate_in)
+                os.read(gate_out, 1)  # until all are there
+                work(number)
+                code = 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    os.close(gate_out)
+    os.close(gate_in)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def own_runs(storage_dir, count):
+    """Processes, each with its own run of one project."""
+
+    def work(number):
+        session = begin(Store("proj", storage_dir), f"run{number}", session_id=f"s{number}")
+        for step in range(int(count)):
+            run_step(session, step, {"who": number, "n": step})
+        session.end(time_ns=1, otel={})
+
+    return in_children(8, work)
+
+
+def one_run(storage_dir, count):
+    """Processes and threads, all in one run: each thread its own session."""
+
+    def work(number):
+        store = Store("proj", storage_dir)
+
+        def thread(which):
+            session = begin(store, "shared", session_id=f"s{number}.{which}")
+            for step in range(int(count)):
+                # Records of every size, also larger than any buffer.
+                run_step(
+                    session, step, {"who": session.session_id, "pad": "x" * (step * 997 % 9000)}
+                )
+            session.close()
+
+        threads = [threading.Thread(target=thread, args=(which,)) for which in range(2)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+
+    return in_children(8, work)
+
+
+def hold(storage_dir):
+    """Claim a run exclusively, say so, and wait to be killed; a forked child lives on."""
+    session = begin(Store("proj", storage_dir, exclusive=True), session_id="holder")
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    say({"pid": os.getpid(), "child": child})
+    signal.pause()
+    session.close()
+
+
+def many_sessions(storage_dir, count):
+    """So many live sessions with few file descriptors, each stepped twice in turn."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    store = Store("proj", storage_dir, durability="none")
+    sessions = [begin(store, f"r{number:05}") for number in range(int(count))]
+    for step in range(2):
+        for session in sessions:
+            run_step(session, step)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    wrong = sum(
+        store.load(None, f"r{number:05}")["sequence_id"] != 1 for number in range(0, int(count), 97)
+    )
+    for session in sessions:
+        session.close()
+    return {"fds": used, "wrong": wrong, "listed": len(store.list_app_ids())}
+
+
+def contend(storage_dir):
+    """Processes that all claim one run: exactly one gets it while it lives."""
+    store = Store("proj", storage_dir, exclusive=True)
+    ready_out, ready_in = os.pipe()
+
+    def work(number):
+        try:
+            session = begin(store, session_id=f"s{number}")
+        except RunLockedError:
+            os.write(ready_in, b"-")
+            return
+        os.write(ready_in, b"+")
+        for _ in range(7):  # hold it until all others have been refused
+            os.read(turn_out, 1)
+        session.close()
+
+    turn_out, turn_in = os.pipe()
+    pids = []
+    for number in range(8):
+        pid = os.fork()
+        if pid == 0:
+            work(number)
+            os._exit(0)
+        pids.append(pid)
+    answers = b""
+    while len(answers) < 8:
+        answers += os.read(ready_out, 8)
+    os.write(turn_in, b"x" * 7)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return {"got": answers.count(b"+"), "refused": answers.count(b"-")}
+
+
+def parents_session(storage_dir):
+    """A forked child that goes on with its parent's session."""
+    store = Store("proj", storage_dir)
+    session = begin(store, session_id="parent")
+    run_step(session, 0)
+    session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={})
+
+    def work(_):
+        session.attribute(key="k", value=1, tags={}, sequence_id=1, span_id=None, time_ns=1)
+        session.end(time_ns=1, otel={})
+        session.close()
+        with pytest.raises(SnapshotError, match="forked"):
+            session.begin_step(sequence_id=2, action="step", inputs={}, time_ns=1, otel={})
+        mine = session.fork("child")
+        run_step(mine, 2, {"by": "child"})
+        mine.close()
+
+    code = in_children(1, work)
+    run_step(session, 3, {"by": "parent"})
+    session.close()
+    return code
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    say(globals()[command](*arguments))
