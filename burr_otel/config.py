@@ -55,6 +55,7 @@ class OtelSettings(TypedDict, total=False):
     exclusive: bool
     on_snapshot_error: Literal["raise", "warn"]
     snapshots: Literal["full", "off"]
+    record_child_spans: bool
 
 
 def _setting(default: Any, doc: str, **metadata: Any) -> Any:
@@ -152,6 +153,11 @@ class OtelConfig:
         "full",
         "Each record carries the whole state, or nothing is stored (spans only, no resume).",
         choices=("full", "off"),
+    )
+    record_child_spans: bool = _setting(
+        False,
+        "Whether spans that others make inside a step are also written into the run's log, for "
+        "the Burr UI and `burr-otel show`.",
     )
 
     def __post_init__(self) -> None:

@@ -188,6 +188,8 @@ class Run:
         self.shared.metrics.step_began(facts.name)
         if self.session is None:
             return
+        if self.shared.recorder is not None:
+            self.shared.recorder.watch(step.open_span.span, self.session, sequence_id, None)
         try:
             self.session.begin_step(
                 sequence_id=sequence_id,
@@ -342,6 +344,8 @@ class Run:
         result: Mapping[str, Any] | None,
         state: Any,
     ) -> str:
+        if self.shared.recorder is not None:
+            self.shared.recorder.unwatch(step.open_span.span)
         outcome, message = step.end(error, end_ns, result=result, state=state)
         self._last = (step.sequence_id, step.open_span.context)
         self.root.leave(end_ns, outcome, message)
@@ -388,6 +392,10 @@ class Run:
         now = self.shared.clock()
         inner = InnerSpan(step, burr_span, dependencies, now, outer_error)
         if self.session is not None:
+            if self.shared.recorder is not None:
+                self.shared.recorder.watch(
+                    inner.open_span.span, self.session, sequence_id, burr_span.uid
+                )
             self.session.begin_span(
                 sequence_id=sequence_id,
                 span_id=burr_span.uid,
@@ -405,6 +413,8 @@ class Run:
         if inner is None:
             return
         now = self.shared.clock()
+        if self.shared.recorder is not None:
+            self.shared.recorder.unwatch(inner.open_span.span)
         outcome = inner.end(now, in_flight)
         if self.session is not None:
             self.session.end_span(

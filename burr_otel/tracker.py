@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from burr.core.persistence import BaseStateLoader
 from burr.lifecycle.base import PostApplicationExecuteCallHook, PreApplicationExecuteCallHook
 from burr.tracking.base import SyncTrackingClient
-from opentelemetry import trace
 from typing_extensions import Self, Unpack
 
 from burr_otel.application import Built, start_run
@@ -26,11 +25,11 @@ from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
 from burr_otel.run import registry
-from burr_otel.spans import parents, provider, roots, shield, streams
+from burr_otel.spans import children, parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import StepMetrics
 from burr_otel.spans.registry import Owner
 from burr_otel.spans.shared import Shared
-from burr_otel.store import Store
+from burr_otel.store import AsyncStoreLoader, Store
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -161,17 +160,17 @@ class OtelTracker(
         streams.install(_streaming_step)
 
     def _shared(self) -> Shared:
+        made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
         return Shared(
             owner=self._owner,
             project=self.project_id,
             serde_kwargs=self.serde_kwargs,
             config=self.config,
             policy=self._policy,
-            tracer=provider.tracer(
-                provider.tracer_provider(self._tracer_provider, self.project_id)
-            ),
+            tracer=provider.tracer(made_by),
             metrics=StepMetrics(provider.meter_provider(self._meter_provider), self.project_id),
             clock=self._clock,
+            recorder=children.recorder_of(made_by) if self.config.record_child_spans else None,
         )
 
     # --- Burr's tracker and loader interfaces ------------------------------------------------
@@ -180,8 +179,7 @@ class OtelTracker(
         """A tracker of the same settings for a sub-application.
 
         Burr calls this inside the spawning step, before it starts the thread, task or process of
-        the sub-application, so the copy also remembers the span that is current now. It is used
-        only where neither this process nor the store knows the spawning step.
+        the sub-application, so the copy also remembers that step.
         """
         twin = type(self)(
             self.project_id,
@@ -193,7 +191,7 @@ class OtelTracker(
             clock=self._clock,
         )
         twin._owner = Owner(self._owner)  # noqa: SLF001  # our own class
-        twin._spawner = parents.record_of(trace.get_current_span().get_span_context())  # noqa: SLF001  # our own class
+        twin._spawner = parents.spawner_record()  # noqa: SLF001  # our own class
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -252,7 +250,7 @@ class OtelTracker(
         return store.load_state(app_id, sequence_id)
 
     def list_app_ids(self, partition_key: str | None, **kwargs: Any) -> list[str]:
-        """Ids of the recorded applications of a partition key (`None`: of those without one)."""
+        """Ids of the recorded applications of a partition key (`None`: those without one)."""
         return self._store.list_app_ids(partition_key)
 
     def load(
@@ -278,6 +276,13 @@ class OtelTracker(
             UnknownSequenceError: The run has no such finished step (a ``ValueError``, as in Burr).
         """
         return None if app_id is None else self._store.load(partition_key, app_id, sequence_id)
+
+    def async_loader(self) -> AsyncStoreLoader:
+        """A loader over the same store for ``abuild()``, which refuses a synchronous one.
+
+        It reads off the event loop.
+        """
+        return AsyncStoreLoader(self._store)
 
     # --- lifetime ----------------------------------------------------------------------------
 

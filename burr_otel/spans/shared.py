@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from burr_otel.config import OtelConfig
     from burr_otel.content import ContentPolicy
+    from burr_otel.spans.children import ChildRecorder
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.registry import Owner
 
@@ -28,6 +29,7 @@ class Shared:
     Attributes:
         owner: Stands for the tracker: its hooks speak of runs of this owner.
         clock: Gives Unix time in nanoseconds.
+        recorder: Records spans of others inside steps, when that is wanted.
     """
 
     owner: Owner
@@ -38,6 +40,7 @@ class Shared:
     tracer: Tracer
     metrics: StepMetrics
     clock: Callable[[], int]
+    recorder: ChildRecorder | None = None
 
 
 def identity(project: str, app_id: str, partition_key: str | None) -> dict[str, AttributeValue]:
