@@ -50,8 +50,8 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         shared: The tracker's settings and tools.
         store: Its store.
         built: The application.
-        copied_in: Record of the span that was current when the tracker was copied: a last resort
-            for the parent of a sub-application on another machine.
+        copied_in: Record of the step in which the tracker was copied, which the thread, process
+            or machine of a sub-application may not know.
 
     Raises:
         InvalidIdentifierError: The app id cannot be the name of a folder.
@@ -143,14 +143,9 @@ def _start_root(
     # Burr passes a fork pointer without an app id when an application is merely resumed.
     is_fork = built.fork is not None and built.fork.app_id is not None
     forked = _recorded_step(store, built.fork) if is_fork else None
-    spawner = None
-    if built.spawner is not None:
-        spawner = (
-            registry.step_context(built.spawner.app_id, built.spawner.sequence_id)
-            or _recorded_step(store, built.spawner)
-            or parents.context_of(copied_in)
-        )
-    parent = parents.root_parent(parents.ambient(), spawner)
+    ambient = parents.ambient()
+    spawner = None if built.spawner is None else _spawning_step(store, built, copied_in, ambient)
+    parent = parents.root_parent(ambient, spawner)
     if parent is None and shared.config.on_resume == "continue":
         parent = earlier
     links = parents.links(
@@ -173,6 +168,18 @@ def _start_root(
             if content.truncated:
                 span.set_attribute(semconv.TRUNCATED, [semconv.GRAPH])
     return span, parents.origin_record(span.get_span_context(), parent, links)
+
+
+def _spawning_step(
+    store: Store | None, built: Built, copied_in: Mapping[str, Any], ambient: SpanContext | None
+) -> SpanContext | None:
+    app_id, sequence_id = built.spawner.app_id, built.spawner.sequence_id
+    return (
+        parents.recorded_spawner(copied_in, app_id, sequence_id)
+        or registry.step_context(app_id, sequence_id, near=ambient)
+        or _recorded_step(store, built.spawner)
+        or parents.context_of(copied_in)
+    )
 
 
 def _recorded_step(store: Store | None, pointer: Any) -> SpanContext | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import ClassVar
 
 import apps
 from burr.core import ApplicationBuilder, ApplicationContext, State, action
@@ -38,8 +39,8 @@ async def anegate(state: State) -> State:
 class Reads:
     """What all parallel actions here read and write."""
 
-    reads = ["ns"]
-    writes = ["ns"]
+    reads: ClassVar = ["ns"]
+    writes: ClassVar = ["ns"]
 
 
 class Sync(Reads):

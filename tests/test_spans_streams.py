@@ -220,6 +220,32 @@ consumer
     )
 
 
+def test_a_burr_span_inside_anothers_span_inside_a_stream(tracker, spans):
+    """The closest parent counts: what a generator has made current, not just the step."""
+    http = spans.provider.get_tracer("http")
+
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    def calling(state, __tracer):
+        with http.start_as_current_span("llm"):
+            yield {"text": "a"}, None
+            with __tracer("parse"):
+                pass
+        yield {"text": "a"}, state.update(text="a")
+
+    _, container = start(tracker, calling)
+    container.get()
+    tracker.close()
+    assert (
+        spans.tree()
+        == """
+invoke_workflow proj
+  step *first_item *end
+    llm
+      parse
+"""
+    )
+
+
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_stream_consumed_in_another_thread(tracker, spans, caplog, copied):
     """Built here, consumed there: one span, nothing left current, no complaint of OpenTelemetry.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
+    from burr_otel.spans.scope import BurrStep
 
 __all__ = ["OpenSpan", "outcome_of", "start_span"]
 
@@ -76,9 +77,10 @@ class OpenSpan:
         identity: Mapping[str, AttributeValue],
         outer_error: BaseException | None,
         parent: SpanScope | None = None,
+        step: BurrStep | None = None,
     ) -> None:
         self.span = span
-        self.scope = SpanScope(span, parent)
+        self.scope = SpanScope(span, parent, step)
         self.start_ns = start_ns
         self.outer_error = outer_error
         self._identity = identity

@@ -8,6 +8,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from burr_otel import semconv
+from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +22,9 @@ __all__ = [
     "record_of",
     "recorded_links",
     "recorded_parent",
+    "recorded_spawner",
     "root_parent",
+    "spawner_record",
     "step_parent",
 ]
 
@@ -57,6 +60,26 @@ def ambient() -> SpanContext | None:
     """The span context current here, or `None`."""
     context = trace.get_current_span().get_span_context()
     return context if context.is_valid else None
+
+
+def spawner_record() -> dict[str, Any]:
+    """The step in progress here, else the current span, as a sub-application's tracker keeps it."""
+    scope = innermost_scope()
+    step = None if scope is None else scope.outermost()
+    if step is None or step.step is None:
+        return record_of(trace.get_current_span().get_span_context())
+    app_id, sequence_id = step.step
+    record = record_of(step.span.get_span_context())
+    return {**record, "app_id": app_id, "sequence_id": sequence_id}
+
+
+def recorded_spawner(
+    record: Mapping[str, Any], app_id: str, sequence_id: int | None
+) -> SpanContext | None:
+    """The step that `spawner_record` kept, if it is the one asked for."""
+    if (record.get("app_id"), record.get("sequence_id")) != (app_id, sequence_id):
+        return None
+    return context_of(record)
 
 
 def root_parent(

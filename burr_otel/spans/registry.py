@@ -38,7 +38,7 @@ class Owner:
         while owner is not None:
             if owner is other:
                 return True
-            owner = owner._original
+            owner = owner._original  # noqa: SLF001  # our own class
         return False
 
 
@@ -142,13 +142,22 @@ class Registry(Generic[R]):
             rest = {key: value for key, value in known.items() if key != run.app_id}
             self._executing.set(rest or None)
 
-    def step_context(self, app_id: str, sequence_id: int) -> SpanContext | None:
-        """Span context of a step that this process knows of."""
-        for run in self.runs(app_id):
-            context = run.step_context(sequence_id)
-            if context is not None:
+    def step_context(
+        self, app_id: str, sequence_id: int, near: SpanContext | None = None
+    ) -> SpanContext | None:
+        """Span context of a step that this process knows of.
+
+        Args:
+            app_id: The application's id.
+            sequence_id: Burr's number of the step.
+            near: A span context; of several such steps the one in its trace is meant.
+        """
+        found = [run.step_context(sequence_id) for run in self.runs(app_id)]
+        known = [context for context in found if context is not None]
+        for context in known:
+            if near is not None and context.trace_id == near.trace_id:
                 return context
-        return None
+        return known[0] if known else None
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()

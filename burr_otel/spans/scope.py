@@ -13,7 +13,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-__all__ = ["SpanScope", "innermost_scope"]
+__all__ = ["BurrStep", "SpanScope", "innermost_scope"]
+
+BurrStep = tuple[str, int]
+"""App id and sequence id of a step."""
 
 Suspended = tuple["SpanScope | None", Context]
 
@@ -32,13 +35,17 @@ class SpanScope:
         span: The span.
         context: The OpenTelemetry context in which `span` is current.
         parent: The Burr scope that encloses this one, for inner spans.
+        step: Which step it is the scope of, for a step's own.
     """
 
-    __slots__ = ("_attached", "_outer", "context", "parent", "span")
+    __slots__ = ("_attached", "_outer", "context", "parent", "span", "step")
 
-    def __init__(self, span: trace.Span, parent: SpanScope | None = None) -> None:
+    def __init__(
+        self, span: trace.Span, parent: SpanScope | None = None, step: BurrStep | None = None
+    ) -> None:
         self.span = span
         self.parent = parent
+        self.step = step
         self._outer = otel_context.get_current()
         self.context: Context = (
             trace.set_span_in_context(span, self._outer)
@@ -54,6 +61,10 @@ class SpanScope:
                 return True
             other = other.parent
         return False
+
+    def outermost(self) -> SpanScope:
+        """The scope of the step that this one is in."""
+        return self if self.parent is None else self.parent.outermost()
 
     def attach(self, inside: Suspended | None = None) -> None:
         """Make the span current until `detach`.

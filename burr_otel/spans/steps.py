@@ -125,7 +125,11 @@ class Step:
         except Exception as error:
             shield.report("starting a step span", error)
         self.open_span = OpenSpan(
-            span, start_ns=start.now_ns, identity=self.identity, outer_error=start.outer_error
+            span,
+            start_ns=start.now_ns,
+            identity=self.identity,
+            outer_error=start.outer_error,
+            step=(str(start.identity[semconv.APP_ID]), sequence_id),
         )
         try:
             self._describe_start(start, inputs)
@@ -188,7 +192,7 @@ class Step:
 
     def stream_scope(self) -> SpanScope:
         """See `StreamObserver`."""
-        return SpanScope(self.open_span.span)
+        return SpanScope(self.open_span.span, self.open_span.scope)
 
     def stream_ended(self, result: Any, state: Any) -> None:
         """See `StreamObserver`."""
