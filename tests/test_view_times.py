@@ -37,7 +37,7 @@ def test_writer_zone_is_learnt_from_the_log(reader_zone):
     zone = WriterZone()
     zone.observe(moment("2024-08-27T11:58:33.909654"))
     zone.observe(moment("2024-08-27T18:58:33.909683Z"))
-    assert zone.ns(moment("2024-08-27T11:58:33.9")) == moment("2024-08-27T18:58:33.9Z").ns
+    assert zone.ns(moment("2024-08-27T11:58:33.900")) == moment("2024-08-27T18:58:33.900Z").ns
 
 
 def test_without_a_hint_the_reader_zone_counts(reader_zone):
