@@ -1,0 +1,241 @@
+"""Views of runs that real trackers wrote."""
+
+import gc
+import subprocess
+import sys
+import textwrap
+
+import apps
+import parallel_apps
+import pytest
+from burr.core import State, action
+from burr.tracking import LocalTrackingClient
+from opentelemetry import trace
+
+from burr_otel.store import Store
+from burr_otel.view.find import Found
+from burr_otel.view.liveness import writer_lives
+from burr_otel.view.read import nest_spawned, view_run
+from burr_otel.view.summary import summarise
+
+
+def view_of(folder, app_id="a1", **options):
+    store = Store("proj", folder)
+    view = view_run(store.read(app_id), writer_lives(), **options)
+    nest_spawned(view, lambda child: view_run(store.read(child), writer_lives()))
+    return view
+
+
+def summary_of(folder, app_id="a1"):
+    return summarise(Found("proj", app_id, folder / "proj" / app_id), writer_lives())
+
+
+def tree(view):
+    return [f"{'  ' * depth}{span.name} {span.outcome}" for span, depth in view.walk()]
+
+
+def hexadecimal(context):
+    return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+
+
+def test_a_tracked_run_reads_as_it_was_traced(tracker, spans, tmp_path):
+    """The view has the spans, ids, parents and times that were exported."""
+    with tracker:
+        apps.single(tracker, apps.traced).step()
+    view = view_of(tmp_path)
+    assert tree(view) == [
+        "invoke_workflow proj ok",
+        "  step ok",
+        "    outer ok",
+        "      inner ok",
+        "        helper ok",
+    ]
+    exported = {hexadecimal(span.context): span for span in spans.spans}
+    for span, _ in view.walk():
+        live = exported.pop((span.trace_id, span.span_id))
+        assert (live.name, live.start_time, live.end_time) == (
+            span.name,
+            span.start_ns,
+            span.end_ns,
+        )
+    assert not exported
+    step = view.steps[0]
+    assert step.attributes == {"on_step": True}
+    assert step.children[0].attributes == {"colour": "red", "parts": [1, 2], "nested": {"a": 1}}
+
+
+def test_spawned_runs_are_drawn_in_their_step(tracker, tmp_path):
+    """Sub-applications, at any depth, hang off the steps that ran them."""
+    app = apps.builder(tracker, "a1", step=parallel_apps.recurse).with_state(count=2)
+    app = app.with_entrypoint("step").with_transitions(("step", "step")).build()
+    with tracker:
+        app.step()
+    view = view_of(tmp_path)
+    assert tree(view) == [
+        "invoke_workflow proj ok",
+        "  step ok",
+        "    invoke_workflow proj ok",
+        "      step ok",
+        "        invoke_workflow proj ok",
+        "          step ok",
+    ]
+    assert [step.app_id for step in view.steps] == ["a1"]
+    child = view_of(tmp_path, "a1-2")
+    assert (child.spawned_by.app_id, child.spawned_by.sequence_id) == ("a1", 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Burr's open files
+def test_spawned_runs_of_plain_burr_are_drawn_too(tmp_path):
+    """Logs without ids and sessions give the same picture."""
+    tracker = LocalTrackingClient("proj", storage_dir=str(tmp_path))
+    parallel_apps.parallel(tracker, parallel_apps.Doubles()).step()
+    gc.collect()
+    child = ["    invoke_workflow proj ok", "      double ok"]
+    assert tree(view_of(tmp_path)) == ["invoke_workflow proj ok", "  map ok", *child, *child]
+
+
+def test_a_child_that_is_gone_is_left_out(tracker, tmp_path):
+    """A deleted sub-application does not stop its parent from being shown."""
+    with tracker:
+        parallel_apps.parallel(tracker, parallel_apps.Doubles()).step()
+    store = Store("proj", tmp_path)
+    view = view_run(store.read("a1"), writer_lives())
+    assert len(view.children) == 2
+    nest_spawned(view, lambda child: None)
+    assert tree(view) == ["invoke_workflow proj ok", "  map ok"]
+
+
+def test_runs_that_spawn_each_other_end(tracker, tmp_path):
+    """Pointers in a damaged store may form a circle."""
+    with tracker:
+        parallel_apps.parallel(tracker, parallel_apps.Doubles()).step()
+    store = Store("proj", tmp_path)
+    view = view_run(store.read("a1"), writer_lives())
+    nest_spawned(view, lambda child: view_run(store.read("a1"), writer_lives()))
+    assert len(tree(view)) == 2 + 2 * 2
+
+
+def test_forks_and_resumes_are_told(tracker, tmp_path):
+    """A resumed run has two sessions; a fork names its parent, and the parent its fork."""
+    with tracker:
+        apps.counter(tracker, upto=9).run(halt_after=["count"])
+        apps.resumed(tracker).run(halt_after=["finish"])
+    fork = apps.resumed(tracker, "b1", fork_from_app_id="a1", fork_from_sequence_id=1)
+    fork.run(halt_after=["finish"])
+    tracker.close()
+    view = view_of(tmp_path)
+    assert [len(session.children) for session in view.sessions] == [1, 3]
+    assert view.sessions[0].trace_id != view.sessions[1].trace_id
+    assert [(child.app_id, child.kind, child.sequence_id) for child in view.children] == [
+        ("b1", "fork", 1)
+    ]
+    forked = view_of(tmp_path, "b1")
+    assert (forked.forked_from.app_id, forked.forked_from.sequence_id) == ("a1", 1)
+    assert [step.sequence_id for step in forked.steps] == [2, 3]
+    summary = summary_of(tmp_path, "b1")
+    assert (summary.steps, summary.last_action, summary.status) == (2, "finish", "ok")
+    assert summary.trace_id == forked.sessions[-1].trace_id
+
+
+def test_details_of_a_step(tracker, tmp_path):
+    """Inputs, result and what the action wrote, not the rest of the state."""
+
+    @action(reads=[], writes=["sum"])
+    def add(state: State, x: int) -> tuple[dict, State]:
+        return {"sum": x + 1}, state.update(sum=x + 1)
+
+    with tracker:
+        apps.single(tracker, add, state={"other": 1}).step(inputs={"x": 4})
+    assert view_of(tmp_path, details=True).steps[0].details == {
+        "inputs": {"x": 4},
+        "result": {"sum": 5},
+        "state": {"sum": 5},
+    }
+
+
+def test_a_failed_run(tracker, tmp_path):
+    """The exception's type and message stand apart from its traceback."""
+    with tracker, pytest.raises(ValueError, match="kaputt"):
+        apps.single(tracker, apps.boom).step()
+    view = view_of(tmp_path)
+    assert tree(view) == ["invoke_workflow proj error", "  step error"]
+    failure = view.steps[0].failure
+    assert (failure.type, failure.message) == ("ValueError", "kaputt")
+    assert failure.stacktrace.startswith("Traceback")
+    assert summary_of(tmp_path).status == "failed"
+
+
+def test_an_open_session_of_this_process_is_running(tracker, tmp_path):
+    """An application that lives and waits is neither done nor crashed."""
+    app = apps.single(tracker, apps.count)
+    app.step()
+    assert tree(view_of(tmp_path)) == ["invoke_workflow proj running", "  step ok"]
+    assert summary_of(tmp_path).status == "running"
+    tracker.close()
+    assert summary_of(tmp_path).status == "ok"
+
+
+KILLED = """
+    import os, sys
+    from burr.core import ApplicationBuilder, State, action
+    from burr_otel import OtelTracker
+
+    @action(reads=[], writes=["n"])
+    def step(state: State, __tracer) -> State:
+        if state.get("n") == 3:
+            with __tracer("deadly"):
+                os._exit(9)
+        return state.update(n=state.get("n", 0) + 1)
+
+    app = (
+        ApplicationBuilder().with_actions(step).with_transitions(("step", "step"))
+        .with_entrypoint("step").with_identifiers(app_id="a1")
+        .with_tracker(OtelTracker("proj", sys.argv[1])).build()
+    )
+    while True:
+        app.step()
+"""
+
+
+def test_a_killed_process_leaves_a_crashed_run(tmp_path):
+    """What it had begun and never ended is shown as crashed, in the list and in the waterfall."""
+    program = textwrap.dedent(KILLED)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=False)
+    assert done.returncode == 9
+    assert tree(view_of(tmp_path)) == [
+        "invoke_workflow proj crashed",
+        "  step ok",
+        "  step ok",
+        "  step ok",
+        "  step crashed",
+        "    deadly crashed",
+    ]
+    summary = summary_of(tmp_path)
+    assert (summary.status, summary.steps, summary.last_action) == ("crashed", 4, "step")
+
+
+def test_a_summary_of_a_last_step_larger_than_its_block(tracker, tmp_path):
+    """A state of a megabyte in the last record does not hide it."""
+
+    @action(reads=[], writes=["text"])
+    def large(state: State) -> State:
+        return state.update(text="x" * 1_000_000)
+
+    with tracker:
+        apps.single(tracker, large).step()
+    summary = summary_of(tmp_path)
+    assert (summary.status, summary.steps, summary.last_action) == ("ok", 1, "step")
+
+
+def test_a_long_silent_session_finds_its_root(tracker, tmp_path):
+    """The record that names the writer may be far from both ends of the log."""
+
+    @action(reads=[], writes=["text"])
+    def large(state: State) -> State:
+        return state.update(text="x" * 100_000)
+
+    app = apps.single(tracker, large)
+    for _ in range(40):
+        app.step()
+    summary = summary_of(tmp_path)
+    assert (summary.status, summary.steps) == ("running", 40)
