@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -167,6 +168,103 @@ def parents_session(storage_dir):
     run_step(session, 3, {"by": "parent"})
     session.close()
     return code
+
+
+def attempt(work, *arguments):
+    """What an operation raises, as text."""
+    try:
+        work(*arguments)
+    except SnapshotError as error:
+        return f"SnapshotError: {error.__cause__.strerror}"
+    return "done"
+
+
+def full_disk(storage_dir):
+    """Fill the disk with steps, look, make room, go on."""
+    filler = Path(storage_dir, "filler")
+    filler.write_bytes(b"x" * 100_000)
+    store = Store("proj", storage_dir)
+    session = begin(store)
+    number = 0
+    try:
+        while True:
+            run_step(session, number, {"n": number, "pad": "x" * 5_000})
+            number += 1
+    except SnapshotError as error:
+        message = str(error)
+    told = {
+        "written": number,
+        "error": message,
+        "loaded_when_full": store.load(None, "a")["sequence_id"],
+        "new_run_when_full": attempt(lambda: begin(store, "new")).partition(":")[0],
+        "torn": len(list(store.run_path("a").glob("*.torn-*"))),
+    }
+    filler.unlink()
+    for more in range(number, number + 6):
+        run_step(session, more)
+    session.close()
+    for line in (store.run_path("a") / "log.jsonl").read_bytes().splitlines():
+        json.loads(line)
+    return {**told, "loaded_after": store.load(None, "a")["sequence_id"]}
+
+
+def read_only(storage_dir):
+    """The file system becomes read-only under a live run, and writable again."""
+    store = Store("proj", storage_dir)
+    session = begin(store)
+    for number in range(3):
+        run_step(session, number)
+    session.close()  # the file is opened anew, as by another process
+    (store.run_path("a") / "log.index").unlink()
+    remount = ["mount", "-o", "remount", storage_dir]
+    subprocess.run([*remount[:2], "remount,ro", storage_dir], check=True)
+    told = {
+        "step": attempt(run_step, session, 3),
+        "open": attempt(begin, store, "new"),
+        "loaded": store.load(None, "a")["sequence_id"],
+        "middle": store.load(None, "a", 1)["sequence_id"],
+    }
+    subprocess.run([*remount[:2], "remount,rw", storage_dir], check=True)
+    run_step(session, 3)
+    return {**told, "after": store.load(None, "a")["sequence_id"]}
+
+
+def size_limit(storage_dir):
+    """The kernel writes a record up to the limit and refuses the rest."""
+    store = Store("proj", storage_dir)
+    session = begin(store)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    number = 0
+    try:
+        while True:
+            run_step(session, number, {"n": number, "pad": "x" * 3_000})
+            number += 1
+    except SnapshotError as error:
+        message = str(error)
+    return {"written": number, "error": message, "loaded": store.load(None, "a")["sequence_id"]}
+
+
+def nobody(storage_dir):
+    """Somebody else's runs."""
+    begin(Store("proj", storage_dir), "warm")  # loads modules that nobody may not read
+    os.setgid(65534)
+    os.setuid(65534)
+    store = Store("proj", storage_dir)
+    return {
+        "open": attempt(begin, store),
+        "new": attempt(begin, store, "new"),
+        "loaded": store.load(None, "a")["sequence_id"],
+        "middle": store.load(None, "a", 1)["sequence_id"],
+    }
+
+
+def step_and_wait(storage_dir, durability):
+    """Five steps, then wait to be killed."""
+    session = begin(Store("proj", storage_dir, durability=durability), durability)
+    for number in range(5):
+        run_step(session, number)
+    say(number)
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ __all__ = [
     "complete_run",
     "digest",
     "graph_json",
+    "make_folders",
     "make_run",
     "metadata_json",
     "pointer",
@@ -109,6 +110,20 @@ def graph_json(graph: Any) -> bytes:
 def digest(graph: bytes) -> str:
     """A short name of one graph, to tell changed ones apart."""
     return hashlib.sha256(graph).hexdigest()[:16]
+
+
+def make_folders(path: Path, *, sync: bool) -> None:
+    """Make a folder and those above it, for its owner only.
+
+    Raises:
+        OSError: They cannot be made.
+    """
+    if path.is_dir():
+        return
+    make_folders(path.parent, sync=sync)
+    path.mkdir(mode=0o700, exist_ok=True)
+    if sync:
+        _sync_folder(path.parent)
 
 
 def make_run(path: str, files: Mapping[str, bytes], *, durability: Durability) -> bool:
@@ -229,6 +244,7 @@ def add_child(
     event_type: str,
     sequence_id: int | None,
     time_ns: int,
+    sync: bool,
 ) -> None:
     """Tell a parent run about its child; nothing happens when this store has no such parent.
 
@@ -253,6 +269,8 @@ def add_child(
         fcntl.flock(fd, fcntl.LOCK_EX)
         repair.mend_tail(fd, path)
         os.write(fd, line + b"\n")
+        if sync:
+            os.fdatasync(fd)
     finally:
         os.close(fd)
 

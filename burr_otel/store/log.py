@@ -160,7 +160,8 @@ class LogFile:
             try:
                 self.flush()
                 if 0 <= self._index_from < self._end:
-                    with self.locked() as fd:
+                    # The index is a cache: what it lacks is found by the next reader.
+                    with contextlib.suppress(OSError), self.locked() as fd:
                         self._write_index(fd, everything=True)
             finally:
                 with _pool_lock:
@@ -298,6 +299,8 @@ class LogFile:
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(self.path, flags)
+        except FileNotFoundError as error:
+            raise self._gone() from error
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -318,15 +321,18 @@ class LogFile:
         """See that what we write to is still what the path names."""
         if not self._in_place():
             self._release_in_pool()
-            raise FileNotFoundError(
-                f"{self.path} was deleted or replaced while the run was live; restore the folder "
-                "or build the application again"
-            )
+            raise self._gone()
         # The pool's order is only worth keeping when it is about to be used.
         if len(_open_logs) > _MAX_OPEN // 2:
             with _pool_lock:
                 if id(self) in _open_logs:
                     _open_logs.move_to_end(id(self))
+
+    def _gone(self) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"{self.path} was deleted or replaced while the run was live; restore the folder or "
+            "build the application again"
+        )
 
     def _in_place(self) -> bool:
         try:

@@ -121,7 +121,7 @@ def _make_folder(
 ) -> bool:
     if names.check_run_folder(opening.folder):
         return False
-    Path(opening.folder).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.make_folders(Path(opening.folder).parent, sync=opening.durability == "fsync")
     files = {
         names.LOG: b"",
         names.GRAPH: graph,
@@ -174,6 +174,7 @@ def _tell_parents(
                 event_type=event,
                 sequence_id=parent["sequence_id"],
                 time_ns=time_ns,
+                sync=opening.durability == "fsync",
             )
         except InvalidIdentifierError:
             continue  # the parent was kept by another persister, which takes other names
