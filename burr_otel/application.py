@@ -103,6 +103,7 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         built.graph,
         built.state,
     )
+    run.is_outpost = _is_outpost(shared, built.spawner)
     root.on_end = run.ended
     registry.add(run)
     roots.keeper.watch(root)
@@ -180,6 +181,12 @@ def _spawning_step(
         or _recorded_step(store, built.spawner)
         or parents.context_of(copied_in)
     )
+
+
+def _is_outpost(shared: Shared, spawner: Any) -> bool:
+    if spawner is None or shared.at_home:
+        return False
+    return registry.step_context(spawner.app_id, spawner.sequence_id) is None
 
 
 def _recorded_step(store: Store | None, pointer: Any) -> SpanContext | None:

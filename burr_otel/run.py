@@ -53,6 +53,10 @@ class Run:
         session: Where records go; `None` when there is no store, or none that works.
         application_graph: Burr's graph object, which lives exactly as long as the application.
         state: The state at creation.
+
+    Attributes:
+        is_outpost: Whether it was spawned by a step of another process, so that this one may end
+            with it.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Run:
         self.app_id = app_id
         self.owner = shared.owner
         self.root = root
+        self.is_outpost = False
         self._folder = folder
         self.session = session
         self._identity = identity(shared.project, app_id, partition_key)

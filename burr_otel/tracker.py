@@ -131,6 +131,7 @@ class OtelTracker(
         self._meter_provider = meter_provider
         self._clock = clock
         self._spawner: dict[str, Any] = {}
+        self._home = registry.process
         self._open()
 
     def _open(self) -> None:
@@ -163,6 +164,7 @@ class OtelTracker(
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
         return Shared(
             owner=self._owner,
+            at_home=self._home == registry.process,
             project=self.project_id,
             serde_kwargs=self.serde_kwargs,
             config=self.config,
@@ -190,6 +192,7 @@ class OtelTracker(
             config=self.config,
             clock=self._clock,
         )
+        twin._home = self._home  # noqa: SLF001  # our own class
         twin._owner = Owner(self._owner)  # noqa: SLF001  # our own class
         twin._spawner = parents.spawner_record()  # noqa: SLF001  # our own class
         return twin
@@ -295,7 +298,18 @@ class OtelTracker(
         for run in registry.runs():
             if run.owner.is_within(self._owner):
                 run.root.finish()
-        provider.flush(self._tracer_provider, self.project_id)
+        self._flush()
+
+    def _flush(self) -> None:
+        provider.flush(self._tracer_provider, self._meter_provider, self.project_id)
+
+    def _leave_nothing_open(self) -> None:
+        """End what is idle and flush: this process may be killed as soon as its task is done."""
+        roots.keeper.sweep()
+        for run in registry.runs():
+            if run.owner.is_within(self._owner) and not run.root.busy:
+                run.root.finish()
+        self._flush()
 
     def __enter__(self) -> Self:
         return self
@@ -343,6 +357,8 @@ class OtelTracker(
         run = registry.resolve(self._owner, app_id)
         if run is not None:
             run.executed(state)
+            if run.is_outpost:
+                self._leave_nothing_open()
 
     @_hook
     def pre_run_step(

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,7 +41,7 @@ from burr_otel.errors import ConfigError
 from burr_otel.spans import roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
 __all__ = ["Protocol", "configure", "endpoint_from_environ", "meter_provider", "tracer_provider"]
 
@@ -48,11 +49,13 @@ logger = logging.getLogger("burr_otel")
 
 Protocol = Literal["grpc", "http/protobuf"]
 _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
-# At exit a batch in flight may take this long, and this long once the endpoint has refused it.
-_EXIT_LONGEST_S = 10.0
-_EXIT_STRUGGLING_S = 1.0
+# A batch that we wait for may take this long, and this long once the endpoint has refused it.
+_LONGEST_S = 10.0
+_STRUGGLING_S = 1.0
 
 _own: dict[str, trace.TracerProvider] = {}
+_quiet: MutableMapping[object, list[QuietExporter]] = weakref.WeakKeyDictionary()
+_flushing: MutableMapping[object, threading.Thread] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -169,30 +172,36 @@ def _make_provider(
         attributes["service.name"] = service_name
     # The SDK's own shutdown at exit waits out every retry of an endpoint that does not answer.
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-    quiet = []
+    quiet = _quiet[provider] = []
     for exporter in exporters:
         provider.add_span_processor(BatchSpanProcessor(exporter))
         if isinstance(exporter, QuietExporter):
             quiet.append(exporter)
-    atexit.register(_shut_down, provider, quiet)
+    atexit.register(_shut_down, provider)
     return provider
 
 
-def _shut_down(provider: TracerProvider, exporters: list[QuietExporter]) -> None:
+def _shut_down(provider: TracerProvider) -> None:
     """Shut a provider down, without waiting long for an endpoint that does not answer."""
-    pid = os.getpid()
     work = threading.Thread(target=provider.shutdown, daemon=True)
     work.start()
-    started = time.monotonic()
+    if not _finished(work, provider):
+        for exporter in _quiet[provider]:
+            exporter.shutdown()  # interrupts the back-off
+        work.join(_STRUGGLING_S)
+
+
+def _finished(work: threading.Thread, provider: object) -> bool:
+    """Wait for an export, the shorter when the endpoint has refused one; whether it is over."""
+    pid, started = os.getpid(), time.monotonic()
+    exporters = _quiet.get(provider, [])
     while work.is_alive() and os.getpid() == pid:
         work.join(0.05)
         waited = time.monotonic() - started
         struggling = any(exporter.struggling for exporter in exporters)
-        if waited > _EXIT_LONGEST_S or (struggling and waited > _EXIT_STRUGGLING_S):
-            for exporter in exporters:
-                exporter.shutdown()  # interrupts the back-off
-            work.join(_EXIT_STRUGGLING_S)
-            return
+        if waited > _LONGEST_S or (struggling and waited > _STRUGGLING_S):
+            return False
+    return True
 
 
 def _exporters_from_environ() -> Iterator[SpanExporter]:
@@ -353,20 +362,26 @@ def _hushed() -> Iterator[list[str]]:
         _hush.kept.lines = None
 
 
-def flush(given: trace.TracerProvider | None, project: str, timeout_s: float = 10.0) -> None:
+def flush(
+    given: trace.TracerProvider | None, meters: metrics.MeterProvider | None, project: str
+) -> None:
     """Send what has ended, without waiting long for an endpoint that does not answer.
+
+    An endpoint that still has not answered an earlier call is not waited for again.
 
     Args:
         given: The tracker's argument.
+        meters: The tracker's argument.
         project: Whose provider of our own to flush when there is neither argument nor global one.
-        timeout_s: The longest wait, in seconds.
     """
     target = given or trace.get_tracer_provider()
     if isinstance(target, trace.ProxyTracerProvider):
         target = _own.get(project, target)
-    force_flush = getattr(target, "force_flush", None)
-    if force_flush is None:
-        return
-    work = threading.Thread(target=force_flush, daemon=True)
-    work.start()
-    work.join(timeout_s)
+    for provider in (target, meter_provider(meters)):
+        force_flush = getattr(provider, "force_flush", None)
+        earlier = _flushing.get(provider)
+        if force_flush is None or (earlier is not None and earlier.is_alive()):
+            continue
+        work = _flushing[provider] = threading.Thread(target=force_flush, daemon=True)
+        work.start()
+        _finished(work, provider)

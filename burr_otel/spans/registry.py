@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -65,9 +66,14 @@ R = TypeVar("R", bound=LiveRun)
 
 
 class Registry(Generic[R]):
-    """Live runs by app id, oldest first."""
+    """Live runs by app id, oldest first.
+
+    Attributes:
+        process: A name of this process that no other one has, a forked child neither.
+    """
 
     def __init__(self) -> None:
+        self.process = uuid.uuid4().hex
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
         self._runs: dict[str, list[R]] = {}
         self._executing: ContextVar[dict[str, weakref.ref[R]] | None] = ContextVar(
@@ -160,6 +166,7 @@ class Registry(Generic[R]):
         return known[0] if known else None
 
     def _after_fork(self) -> None:
+        self.process = uuid.uuid4().hex
         self._lock = threading.RLock()
         for run in self.runs():
             run.after_fork()

@@ -66,6 +66,11 @@ class Root:
         self._error: str | None = None
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
 
+    @property
+    def busy(self) -> bool:
+        """Whether a step is in progress."""
+        return self._active > 0
+
     def touch(self, now_ns: int) -> None:
         """Note activity."""
         self.last_activity_ns = max(self.last_activity_ns, now_ns)

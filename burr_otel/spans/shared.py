@@ -28,11 +28,13 @@ class Shared:
 
     Attributes:
         owner: Stands for the tracker: its hooks speak of runs of this owner.
+        at_home: Whether the tracker was made in this process, and not pickled or forked into it.
         clock: Gives Unix time in nanoseconds.
         recorder: Records spans of others inside steps, when that is wanted.
     """
 
     owner: Owner
+    at_home: bool
     project: str
     serde_kwargs: dict[str, Any]
     config: OtelConfig
