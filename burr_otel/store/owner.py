@@ -90,6 +90,7 @@ class Claim:
     """
 
     def __init__(self, folder: str, run: str, session: str) -> None:
+        self._fd = -1
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(f"{folder}/{names.LOCK}", flags, 0o600)
         _claims.add(self)
