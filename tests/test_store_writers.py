@@ -312,7 +312,9 @@ def test_a_hundred_thousand_runs_are_listed(memory_store, monkeypatch):
         stats["lstat"] += 1
         return original(path)
 
-    monkeypatch.setattr(os, "lstat", counting)
-    monkeypatch.setattr(os, "open", None)
-    assert len(memory_store.list_app_ids()) == 100_000
+    with monkeypatch.context() as patch:  # undone before the folder is removed
+        patch.setattr(os, "lstat", counting)
+        patch.setattr(os, "open", None)
+        listed = memory_store.list_app_ids()
+    assert len(listed) == 100_000
     assert stats["lstat"] == 100_000
