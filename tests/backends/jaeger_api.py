@@ -1,7 +1,8 @@
 """Traces read back from Jaeger, as the SDK's own span objects.
 
-`/api/v3` answers with OTLP, which keeps everything (types, link attributes, nanoseconds);
-`/api/traces` is what Jaeger's own page shows, with the warnings that it would show.
+`/api/v3` answers with OTLP, which keeps everything (types, link attributes, nanoseconds); asked
+without `raw_traces`, it also carries the warnings that Jaeger's page would show. `/api/traces` of
+this version takes them from an older check that does not know `host.name`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Jaeger:
         """The trace as far as it has arrived, or None."""
         try:
             otlp = self._get(f"/api/v3/traces/{trace_id}", raw_traces="true")
-            shown = self._get(f"/api/traces/{trace_id}")
+            shown = self._get(f"/api/v3/traces/{trace_id}")
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
@@ -223,10 +224,8 @@ def _value(value: Mapping[str, Any]) -> Any:
 
 def _warnings(shown: Mapping[str, Any]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for trace in shown["data"]:
-        if trace.get("warnings"):
-            found["(trace)"] = trace["warnings"]
-        for span in trace["spans"]:
-            if span.get("warnings"):
-                found.setdefault(span["operationName"], []).extend(span["warnings"])
+    for span in _spans(shown["result"]["resourceSpans"]):
+        warnings = span.attributes.get("@jaeger@warnings")
+        if warnings:
+            found.setdefault(span.name, []).extend(warnings)
     return found
