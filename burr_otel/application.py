@@ -139,6 +139,8 @@ def _start_root(
     now: int,
 ) -> tuple[Span, dict[str, Any]]:
     """The application span, and what the log keeps of where it stands."""
+    if parents.suppressed():
+        return trace.INVALID_SPAN, {}
     earlier = parents.context_of(history.last_root if history else None)
     last_step = parents.context_of(history.last_step if history else None)
     # Burr passes a fork pointer without an app id when an application is merely resumed.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.trace import Link, SpanContext, TraceFlags
 
 from burr_otel import semconv
@@ -26,6 +28,7 @@ __all__ = [
     "root_parent",
     "spawner_record",
     "step_parent",
+    "suppressed",
 ]
 
 
@@ -80,6 +83,11 @@ def recorded_spawner(
     if (record.get("app_id"), record.get("sequence_id")) != (app_id, sequence_id):
         return None
     return context_of(record)
+
+
+def suppressed() -> bool:
+    """Whether instrumentation is suppressed here, as OpenTelemetry's instrumentations ask it."""
+    return bool(otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
 def root_parent(
