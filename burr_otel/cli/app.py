@@ -28,7 +28,7 @@ EXIT_CODES: Final = {
     0: "all went well",
     FAILED: "it failed; the message says why",
     2: "wrong usage",
-    NO_SUCH_RUN: "no such run, or more than one of that name",
+    NO_SUCH_RUN: "no such run or step, or more than one run of that name",
     INTERRUPTED: "interrupted (Ctrl-C)",
     PIPE_CLOSED: "the reader of the output went away",
 }
@@ -114,8 +114,9 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
 
 def _names_no_single_run(error: Exception) -> bool:
     from burr_otel.view.find import AmbiguousRunError  # noqa: PLC0415 - as for the commands
+    from burr_otel.view.steps import UnknownStepError  # noqa: PLC0415 - likewise
 
-    return isinstance(error, UnknownRunError | AmbiguousRunError)
+    return isinstance(error, UnknownRunError | AmbiguousRunError | UnknownStepError)
 
 
 def _give_up_output() -> None:

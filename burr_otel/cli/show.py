@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +12,10 @@ from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.store import Store
 from burr_otel.view.find import Found, find_run
 from burr_otel.view.liveness import writer_lives
-from burr_otel.view.plain import run_as_json
+from burr_otel.view.plain import run_as_json, step_as_json
 from burr_otel.view.read import nest_spawned, view_run
+from burr_otel.view.step_sheet import step_sheet
+from burr_otel.view.steps import read_step
 from burr_otel.view.waterfall import Waterfall, header
 
 if TYPE_CHECKING:
@@ -25,10 +28,18 @@ __all__ = ["command", "draw", "load"]
 
 @click.command("show")
 @click.argument("app_id")
+@click.option(
+    "--step",
+    type=int,
+    metavar="N",
+    help="Show one step instead: inputs, result, and what it did to the state.",
+)
 @options.project
 @options.storage_dir
 @options.as_json
-def command(app_id: str, project: str | None, storage_dir: str, as_json: bool) -> None:
+def command(
+    app_id: str, step: int | None, project: str | None, storage_dir: str, as_json: bool
+) -> None:
     r"""Draw a recorded run as a waterfall.
 
     APP_ID may be the beginning of an id, when no other run's id begins so.
@@ -36,13 +47,33 @@ def command(app_id: str, project: str | None, storage_dir: str, as_json: bool) -
     \b
     Examples:
       burr-otel show demo-1f3a9c02
+      burr-otel show demo-1f3a9c02 --step 7
       burr-otel show demo-1f --project burr-otel-demo --json
     """
-    view = load(find_run(storage_dir, app_id, project), storage_dir, details=as_json)
+    run = find_run(storage_dir, app_id, project)
+    if step is not None:
+        _show_step(run, storage_dir, step, as_json=as_json)
+        return
+    view = load(run, storage_dir, details=as_json)
     if as_json:
         print_json(run_as_json(view))
     else:
         draw(output(), view)
+
+
+def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool) -> None:
+    details = read_step(Store(run.project, storage_dir).read(run.app_id), sequence_id)
+    view = load(run, storage_dir)
+    # The last one of that number is also the one that the details are about.
+    span = [step for step in view.steps if step.sequence_id == sequence_id][-1]
+    if as_json:
+        print_json(step_as_json(view, span, details))
+        return
+    console = output()
+    lines(console, step_sheet(view, span, details))
+    if span.children:
+        console.print()
+        console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
 
 
 def load(run: Found, storage_dir: str, *, details: bool = False) -> RunView:

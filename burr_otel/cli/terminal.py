@@ -7,12 +7,15 @@ import json
 import math
 import os
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
 from burr_otel.view.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["complain", "lines", "output", "prepare", "print_json"]
 
@@ -54,7 +57,7 @@ def output(*, stderr: bool = False) -> Console:
     return console
 
 
-def lines(console: Console, texts: list[Text]) -> None:
+def lines(console: Console, texts: Iterable[Text]) -> None:
     """Print lines that are never cut: the terminal wraps them, so that they copy as they are."""
     for text in texts:
         console.print(text, soft_wrap=True)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
+from burr_otel.view.diff import MISSING, Change
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from burr_otel.view.model import Pointer, RunView, ViewSpan
+    from burr_otel.view.steps import StepDetails
     from burr_otel.view.summary import RunSummary
 
-__all__ = ["iso", "run_as_json", "summary_as_json"]
+__all__ = ["changes_as_json", "iso", "run_as_json", "step_as_json", "summary_as_json"]
 
 
 def iso(ns: int | None) -> str | None:
@@ -71,6 +76,35 @@ def run_as_json(view: RunView) -> dict[str, Any]:
         "ends_without_begin": view.stray_ends,
         "spans": spans,
     }
+
+
+def step_as_json(view: RunView, span: ViewSpan, step: StepDetails) -> dict[str, Any]:
+    """What `burr-otel show --step --json` prints."""
+    return {
+        "project": view.project,
+        "app_id": view.app_id,
+        "step": _span(span),
+        "times": step.times,
+        "inputs": step.inputs,
+        "result": step.result,
+        "state_before": step.before,
+        "state_after": step.after,
+        "changes": changes_as_json(step.changes),
+        "spans": [_span(inner) for inner, depth in span.walk() if depth],
+    }
+
+
+def changes_as_json(changed: Iterable[Change]) -> list[dict[str, Any]]:
+    """Differences, each with the sides that it has."""
+    return [
+        {
+            "path": list(change.path),
+            "kind": change.kind,
+            **({} if change.before is MISSING else {"before": change.before}),
+            **({} if change.after is MISSING else {"after": change.after}),
+        }
+        for change in changed
+    ]
 
 
 def _span(span: ViewSpan) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""One step in full, from logs of real trackers and from made-up ones."""
+
+import math
+
+import apps
+import pytest
+from burr.core import State, action
+
+from burr_otel.store import Store
+from burr_otel.view.step_sheet import step_sheet, value_text
+from burr_otel.view.steps import UnknownStepError, read_step
+
+
+@action(reads=["chat"], writes=["chat", "odd"])
+def talk(state: State, word: str) -> tuple[dict, State]:
+    return {"word": word}, state.update(chat=[*state["chat"], word], odd=math.nan)
+
+
+def talked(tracker, app_id="a1"):
+    app = apps.single(tracker, talk, app_id, state={"chat": [], "kept": {"k": 1}})
+    for word in ("one", "two"):
+        app.step(inputs={"word": word})
+    tracker.close()
+
+
+def read(tmp_path, sequence_id, app_id="a1"):
+    return read_step(Store("proj", tmp_path).read(app_id), sequence_id)
+
+
+def test_a_step_in_full(tracker, tmp_path):
+    """Inputs, result, and the state before and after with its exact values."""
+    talked(tracker)
+    step = read(tmp_path, 1)
+    assert (step.action, step.times) == ("step", 1)
+    assert (step.inputs, step.result) == ({"word": "two"}, {"word": "two"})
+    assert step.before["chat"] == ["one"]
+    assert step.after["chat"] == ["one", "two"]
+    assert math.isnan(step.before["odd"])
+    assert [(change.path, change.after) for change in step.changes] == [(("chat", 1), "two")]
+
+
+def test_the_first_step_starts_from_nothing_recorded(tracker, tmp_path):
+    """A fresh run records no state at creation, so all of it is new."""
+    talked(tracker)
+    step = read(tmp_path, 0)
+    assert step.before == {}
+    assert {change.path for change in step.changes} == {("chat",), ("kept",), ("odd",)}
+
+
+def test_burrs_own_keys_are_no_state(tracker, tmp_path):
+    """Sequence id and prior step change in every step and mean nothing to a reader."""
+    talked(tracker)
+    step = read(tmp_path, 1)
+    assert set(step.after) == {"chat", "kept", "odd"}
+
+
+def test_a_fork_starts_from_what_it_inherited(tracker, tmp_path):
+    """The state before a fork's first step is the parent's at the forked step."""
+    app = apps.counter(tracker, upto=9)
+    for _ in range(3):
+        app.step()
+    apps.resumed(tracker, "b1", fork_from_app_id="a1", fork_from_sequence_id=1).step()
+    tracker.close()
+    step = read(tmp_path, 2, "b1")
+    assert step.before == {"count": 2}
+    assert step.after == {"count": 3}
+
+
+def test_a_failed_step_changed_nothing(tracker, tmp_path):
+    """It has no result, and the state is what it was."""
+    app = apps.single(tracker, apps.boom, state={"count": 5})
+    with pytest.raises(ValueError, match="kaputt"):
+        app.step()
+    with pytest.raises(ValueError, match="kaputt"):
+        app.step()
+    tracker.close()
+    step = read(tmp_path, 1)
+    assert step.result is None
+    assert step.changes == []
+
+
+def test_an_unknown_step_names_the_known_ones(tracker, tmp_path):
+    """The message says which steps there are."""
+    talked(tracker)
+    with pytest.raises(UnknownStepError, match="no step 9; it has steps 0 to 1"):
+        read(tmp_path, 9)
+
+
+class Lines:
+    """A stored run of made-up records."""
+
+    project, app_id = "proj", "a1"
+
+    def __init__(self, *records):
+        self._records = records
+
+    def records(self):
+        return iter(self._records)
+
+
+def begin(seq, session):
+    return {
+        "type": "begin_entry",
+        "sequence_id": seq,
+        "action": "act",
+        "inputs": {"by": session},
+        "otel": {"session": session},
+    }
+
+
+def end(seq, session, **state):
+    return {
+        "type": "end_entry",
+        "sequence_id": seq,
+        "action": "act",
+        "result": {},
+        "exception": None,
+        "state": state,
+        "otel": {"session": session},
+    }
+
+
+def test_the_last_run_of_a_repeated_step_counts():
+    """A step that was killed and run again by a resume is the one of the resume."""
+    run = Lines(
+        begin(0, "one"), end(0, "one", n=1), begin(1, "one"), begin(1, "two"), end(1, "two", n=2)
+    )
+    step = read_step(run, 1)
+    assert (step.inputs, step.times) == ({"by": "two"}, 2)
+    assert (step.before, step.after) == ({"n": 1}, {"n": 2})
+
+
+def test_sessions_do_not_see_each_others_states():
+    """Of two sessions that run at once, each continues from its own last state."""
+    run = Lines(
+        begin(0, "one"),
+        end(0, "one", n=1),
+        begin(0, "two"),
+        end(0, "two", n=100),
+        begin(1, "one"),
+        end(1, "one", n=2),
+    )
+    assert read_step(run, 1).before == {"n": 1}
+
+
+def test_a_step_that_never_ended_has_no_state_after():
+    """What it would have done is not known."""
+    step = read_step(Lines(begin(0, "one"), begin(1, "two"), end(1, "two", n=1)), 0)
+    assert step.after is None
+    assert step.changes == []
+
+
+def test_long_values_are_cut_and_say_so():
+    """Megabytes of state are not poured into the terminal."""
+    text = value_text("x" * 100_000)
+    assert len(text) < 2_100
+    assert text.endswith("… (100,002 characters)")
+
+
+def test_hostile_values_are_neutralised(tracker, tmp_path):
+    """Keys and values of the state cannot act on the terminal."""
+
+    @action(reads=[], writes=["\x1b[2J"])
+    def attack(state: State) -> State:
+        return state.update(**{"\x1b[2J": "\x1b]0;owned\x07\u202e"})
+
+    apps.single(tracker, attack).step()
+    tracker.close()
+    from burr_otel.view.read import view_run
+
+    view = view_run(Store("proj", tmp_path).read("a1"), lambda record, last_ns: False)
+    text = "\n".join(t.plain for t in step_sheet(view, view.steps[0], read(tmp_path, 0)))
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "␛[2J" in text or "\\u001b[2J" in text
