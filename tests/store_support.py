@@ -136,5 +136,5 @@ def read_by_burr(store: Store, app_id="a") -> tuple:
         backend = LocalBackend(storage_dir)
         logs = asyncio.run(backend.get_application_logs(None, store.project, app_id, None))
         listed, total = asyncio.run(backend.list_apps(None, store.project, None))
-    assert total == len(listed)
+    assert len(listed) == min(total, 100)
     return logs.steps, LocalTrackingClient(store.project, storage_dir).load(None, app_id)

@@ -203,7 +203,8 @@ class _Query:
             return None
         record, problem = records.check(line)
         if record is None:
-            logger.warning("a damaged %s record is passed over: %s", kind, problem)
+            if line.endswith(b"\n"):  # else it is being written, or its writer was killed
+                logger.warning("a damaged %s record is passed over: %s", kind, problem)
             return self._behind(line)
         if kind == records.ROOT and self.sequence_id not in (None, inherited_id(record)):
             return None

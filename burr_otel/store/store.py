@@ -19,7 +19,7 @@ from burr_otel.store.loading import (
     persisted_state,
     plain_state,
 )
-from burr_otel.store.log import Durability, flush_log
+from burr_otel.store.log import Durability, flush_log, open_log
 from burr_otel.store.opening import Opening, open_session, partition_of
 from burr_otel.store.stored_run import StoredRun
 
@@ -238,6 +238,22 @@ class Store:
             UnknownRunError: There is no such run; the error names the nearest ones.
         """
         return StoredRun(self.project, app_id, Path(self._known(app_id)))
+
+    def mend(self, app_id: str) -> list[str]:
+        """Mend the log that a killed process left torn, so that Burr's own readers can read it.
+
+        The next session of the run does that anyway. A record that a live process is writing is
+        waited for.
+
+        Returns:
+            What was damaged and where its bytes were saved.
+
+        Raises:
+            InvalidIdentifierError: The app id cannot be a folder name.
+            UnknownRunError: There is no such run; the error names the nearest ones.
+            OSError: The log cannot be mended.
+        """
+        return [str(damage) for damage in open_log(self._known(app_id)).repair()]
 
     def open_session(
         self,
