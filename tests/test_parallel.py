@@ -14,6 +14,7 @@ from burr.core import ApplicationContext
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from parallel_apps import Doubles, Nested, parallel, recurse
+from trees import in_name_order
 
 from burr_otel import OtelTracker
 from burr_otel.testing import capture_spans, manual_roots, span_tree
@@ -72,26 +73,6 @@ invoke_workflow proj
         invoke_workflow proj
           double
 """
-
-
-def in_name_order(tree):
-    """The tree with siblings sorted: which of two threads comes first is not ours to say."""
-
-    def blocks(lines, depth):
-        found = []
-        for line in lines:
-            if line[depth] != " ":
-                found.append([line])
-            else:
-                found[-1].append(line)
-        return sorted([head, *blocks(rest, depth + 2)] for head, *rest in found)
-
-    def flat(block):
-        head, *rest = block
-        return [head, *(line for each in rest for line in flat(each))]
-
-    sorted_lines = [line for each in blocks(tree.strip("\n").split("\n"), 0) for line in flat(each)]
-    return "\n" + "\n".join(sorted_lines) + "\n"
 
 
 SHAPES = [

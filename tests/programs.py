@@ -1,0 +1,38 @@
+"""Programs that tests run as processes of their own."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+
+def run_program(code, folder, *, command=(), check=True, timeout_s=120, **environ):
+    """Run a program with our tests' applications on its path.
+
+    Args:
+        code: Its source.
+        folder: Its working directory and home.
+        command: What stands before ``python``, such as ``opentelemetry-instrument``.
+        check: Whether it must succeed; its output is shown when it does not.
+        timeout_s: The longest that it may take.
+        **environ: Variables beside those of this process.
+    """
+    program = Path(folder) / "program.py"
+    program.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [*command, sys.executable, program],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+            "HOME": str(folder),
+            **environ,
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert not check or done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done
