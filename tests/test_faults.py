@@ -33,6 +33,7 @@ def run_program(code, tmp_path):
     return subprocess.run(
         [sys.executable, "-c", PROGRAM + textwrap.dedent(code), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,

@@ -36,6 +36,7 @@ def python(code, tmp_path, **env):
             "OTEL_TRACES_EXPORTER": "otlp",
             **env,
         },
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,

@@ -39,6 +39,7 @@ def killed(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,

@@ -169,6 +169,7 @@ def python(code, tmp_path, **env):
             "HOME": str(tmp_path),
             **env,
         },
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,
