@@ -90,3 +90,15 @@ def fragile(state: State) -> State:
 class Fragile(Doubles):
     def action(self, state, inputs):
         return fragile
+
+
+@action(reads=["n"], writes=["n"])
+def pid(state: State) -> State:
+    return state.update(n=os.getpid())
+
+
+class Pids(Doubles):
+    """In which process each sub-application runs."""
+
+    def action(self, state, inputs):
+        return pid
