@@ -93,7 +93,7 @@ class _Walk:
     def value(self, value: Any, room: int, depth: int, path: str) -> bytes:
         """The JSON of a value in at most `room` bytes, which are at least `SMALLEST_ROOM`."""
         try:
-            if self._redactor is not None and not isinstance(value, str):
+            if self._redactor is not None and not issubclass(type(value), str):
                 return self._asked(value, room, depth, path)
             return self._written(value, room, depth, path)
         except KeyboardInterrupt:
@@ -354,8 +354,8 @@ class _Walk:
         """A key as text: JSON for what is no string."""
         if type(key) is str:
             return key
-        if isinstance(key, str):
-            return str.__str__(key)
+        if type(key) is int and key.bit_length() < 64:  # noqa: PLR2004
+            return str(key)
         walk = _Walk(self._redaction, None, ask=False)
         piece = walk.value(key, LONGEST_KEY_BYTES, _MAX_DEPTH - 2, "")
         return orjson.loads(piece) if piece[:1] == b'"' else piece.decode()

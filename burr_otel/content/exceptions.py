@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
 
+    from burr_otel.content.encode import Encoder
     from burr_otel.content.redact import Redaction
 
-__all__ = ["message_of", "qualified_type", "stacktrace"]
+__all__ = ["ExceptionWriter", "qualified_type"]
 
 _MOST_LINKS: Final = 16  # exceptions in a chain of causes and contexts
 _MOST_MEMBERS: Final = 15  # of one group, as in Python's own traceback
@@ -37,6 +38,7 @@ _LONGEST_LINE: Final = 300
 _LINES_BEFORE: Final = 6  # source lines searched for a secret's name before the one shown
 _LEAST_BLOCK: Final = 200  # bytes in which an older exception still says something
 
+_STANDARD_STR: Final = (BaseException.__str__, KeyError.__str__)
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 _OLDER: Final = "... older exceptions are left out ..."
@@ -47,55 +49,61 @@ def qualified_type(exc: BaseException) -> str:
     return scrub(type_name(exc))
 
 
-def message_of(exc: BaseException, redaction: Redaction, limit_bytes: int) -> tuple[str, bool]:
-    """The exception's own text without secrets, and whether it was cut.
+class ExceptionWriter:
+    """Writes the message and the traceback of one exception.
 
     Args:
-        exc: The exception; its ``__str__`` may fail.
-        redaction: What is hidden.
-        limit_bytes: Most bytes of UTF-8 of the result.
-    """
-    text = call_safely(str, exc)
-    if isinstance(text, Failure):
-        return clip(f"<message unreadable: {qualified_type(text.error)}>", limit_bytes)
-    return redaction.shown(str.__str__(text), limit_bytes, "exception.message")
-
-
-def stacktrace(
-    exc: BaseException, redaction: Redaction, limit_bytes: int, *, content: bool = True
-) -> tuple[str, bool]:
-    """The traceback of the whole chain, oldest exception first.
-
-    Args:
-        exc: The newest exception of the chain.
         redaction: What is hidden in messages, notes and source lines.
-        limit_bytes: Most bytes of UTF-8 of the result. Older exceptions give way first, then
-            frames in the middle.
-        content: Whether messages, notes and source lines are written, or types and frames only.
-
-    Returns:
-        The text, and whether anything is missing from it.
+        encoder: Writes arguments that are no text.
+        limit_bytes: Most bytes of UTF-8 of each result.
     """
-    writer = _Writer(redaction, content=content)
-    text, cut = clip(writer.chain(exc, limit_bytes), limit_bytes)
-    return text, cut or writer.cut
 
-
-class _Writer:
-    """Writes one traceback; knows the exceptions that it has visited."""
-
-    def __init__(self, redaction: Redaction, *, content: bool) -> None:
+    def __init__(self, redaction: Redaction, encoder: Encoder, limit_bytes: int) -> None:
         self._redaction = redaction
-        self._content = content
+        self._encoder = encoder
+        self._limit_bytes = limit_bytes
+        self._content = True
         self._visited: set[int] = set()
-        self.cut = False
+        self._cut = False
 
-    def chain(self, exc: BaseException, room: int, depth: int = 0) -> str:
+    def message(self, exc: BaseException, limit_bytes: int | None = None) -> tuple[str, bool]:
+        """The exception's own text without secrets, and whether it was cut."""
+        limit_bytes = self._limit_bytes if limit_bytes is None else limit_bytes
+        arguments = _slot(exc, "args")
+        if type(exc).__str__ in _STANDARD_STR and not all(map(_is_brief, arguments)):
+            # str() would write out all of a list of any size.
+            value = arguments[0] if len(arguments) == 1 else arguments
+            data, cut = self._encoder.json(value, limit_bytes, "exception.message")
+            return data.decode(), cut
+        text = call_safely(str, exc)
+        if isinstance(text, Failure):
+            return clip(f"<message unreadable: {qualified_type(text.error)}>", limit_bytes)
+        return self._redaction.shown(str.__str__(text), limit_bytes, "exception.message")
+
+    def stacktrace(self, exc: BaseException, *, content: bool = True) -> tuple[str, bool]:
+        """The traceback of the whole chain, oldest exception first.
+
+        Args:
+            exc: The newest exception of the chain. Older ones give way first when room is scarce,
+                then frames in the middle.
+            content: Whether messages, notes and source lines are written, or types and frames only.
+
+        Returns:
+            The text, and whether anything is missing from it.
+        """
+        self._content = content
+        text = self._chain(exc, self._limit_bytes, 0)
+        if content:
+            text = self._redaction.asked(text, "exception.stacktrace")
+        text, cut = clip(text, self._limit_bytes)
+        return text, cut or self._cut
+
+    def _chain(self, exc: BaseException, room: int, depth: int) -> str:
         """An exception with all that led to it, in at most about `room` bytes."""
         blocks: list[str] = []
         for link, joined_by in self._links(exc):
             if blocks and room < _LEAST_BLOCK:
-                self.cut = True
+                self._cut = True
                 blocks.append(_OLDER + "\n")
                 break
             block = self._block(link, room, depth)
@@ -118,7 +126,7 @@ class _Writer:
                 current, joined_by = context, _CONTEXT
             else:
                 return
-        self.cut = True
+        self._cut = True
 
     def _block(self, exc: BaseException, room: int, depth: int) -> str:
         """One exception: its frames, its title and, of a group, its members."""
@@ -138,16 +146,16 @@ class _Writer:
         if not self._content:
             yield name
             return
-        message, cut = message_of(exc, self._redaction, max(room - len(name), _LEAST_BLOCK))
-        self.cut |= cut
+        message, cut = self.message(exc, max(room - len(name), _LEAST_BLOCK))
+        self._cut |= cut
         yield f"{name}: {message}" if message else name
         notes = _notes(exc)
         for note in notes[:_MOST_NOTES]:
             if isinstance(note, str):
                 text, cut = self._redaction.shown(str.__str__(note), max(room // 8, _LEAST_BLOCK))
-                self.cut |= cut
+                self._cut |= cut
                 yield text
-        self.cut |= len(notes) > _MOST_NOTES
+        self._cut |= len(notes) > _MOST_NOTES
 
     def _members(self, exc: BaseException, room: int, depth: int) -> Iterator[str]:
         """The exceptions of a group, indented below it."""
@@ -159,11 +167,11 @@ class _Writer:
                 or len(self._visited) >= _MOST_EXCEPTIONS
                 or room < _LEAST_BLOCK
             ):
-                self.cut = True
+                self._cut = True
                 yield f"  +-- {len(members) - number} more exceptions"
                 return
             yield f"  +---------------- {number + 1} ----------------"
-            text = self.chain(member, room, depth + 1) or "<shown above>"
+            text = self._chain(member, room, depth + 1) or "<shown above>"
             lines = [f"    | {line}" for line in text.splitlines()]
             room -= _size(lines)
             yield from lines
@@ -174,7 +182,7 @@ class _Writer:
         """The first and last frames that have room, with a note for those between."""
         if _size(frames) <= room:
             return frames
-        self.cut = True
+        self._cut = True
         last: list[str] = []
         while frames and _size([*last, frames[-1]]) < room * 3 // 4:
             last.insert(0, frames.pop())
@@ -199,7 +207,7 @@ class _Writer:
             yield self._frame(frame, number)
         skipped = count - len(first) - len(last)
         if skipped or step is not None:
-            self.cut = True
+            self._cut = True
             yield f"  ... {skipped} frames ..."
         for frame, number in last:
             yield self._frame(frame, number)
@@ -227,6 +235,10 @@ class _Writer:
         line = lines[number - 1].strip()[: 2 * _LONGEST_LINE]
         shown = self._redaction.source_line(scrub(before), scrub(line))
         return clip(shown, _LONGEST_LINE)[0]
+
+
+def _is_brief(argument: Any) -> bool:
+    return type(argument) in (str, int, float, bool, type(None)) or isinstance(argument, type)
 
 
 def _size(lines: list[str]) -> int:

@@ -16,7 +16,7 @@ class Failure(NamedTuple):
     error: BaseException
 
 
-def call_safely(function: Callable[..., Any], *arguments: Any) -> Any:
+def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Call a function that may raise anything.
 
     Returns:
@@ -26,7 +26,7 @@ def call_safely(function: Callable[..., Any], *arguments: Any) -> Any:
         KeyboardInterrupt: Someone pressed Ctrl-C meanwhile; that is not ours to swallow.
     """
     try:
-        return function(*arguments)
+        return function(*arguments, **named)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a SystemExit of a __repr__ must not end the step

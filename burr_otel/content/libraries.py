@@ -36,7 +36,7 @@ def foreign_form(value: Any) -> Form | None:
 def _numpy(value: Any) -> Form | None:
     numpy = sys.modules["numpy"]
     if isinstance(value, numpy.generic):
-        plain = value.item()
+        plain = str(value) if value.dtype.kind in "mM" else value.item()
         if type(plain) in (bool, int, float, str, bytes):
             return Plain(plain)
         return None if isinstance(plain, numpy.generic | tuple) else Text(str(plain))
@@ -52,7 +52,7 @@ def _pandas(value: Any) -> Form | None:
     pandas = sys.modules["pandas"]
     if isinstance(value, pandas.DataFrame):
         rows = value.iloc[:_HEAD_ITEMS, :_HEAD_COLUMNS]
-        head = [dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False)]
+        head = [_row(rows.columns, row) for row in rows.itertuples(index=False)]
         return titled("DataFrame", [("shape", list(value.shape)), ("head", head)])
     if isinstance(value, pandas.Series):
         # Below its own name, so that a column of passwords is hidden like a key of that name.
@@ -60,6 +60,14 @@ def _pandas(value: Any) -> Form | None:
         head = value.iloc[:_HEAD_ITEMS].tolist()
         return titled("Series", [("dtype", str(value.dtype)), ("size", len(value)), (name, head)])
     return None
+
+
+def _row(columns: Any, cells: Any) -> dict[Any, Any]:
+    """The cells of a row by column; columns of one name stay apart."""
+    row: dict[Any, Any] = {}
+    for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+        row[f"{column} (column {number})" if column in row else column] = cell
+    return row
 
 
 def _tensor(value: Any) -> Form | None:

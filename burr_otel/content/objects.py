@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextvars
 import datetime as dt
 import decimal
 import enum
@@ -37,6 +38,8 @@ _SORTED_SET: Final = 256  # items of a set that is put in order
 _SORTED_CHARACTERS: Final = 64
 _HEAVY: Final = 4096  # items or characters that a repr had better not be asked to write
 _MOST_BITS: Final = 1000  # of an int written as a number: every JSON reader holds it as a double
+_BUILT_IN: Final = (dict, list, tuple, set, frozenset, collections.deque)
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
 
@@ -68,7 +71,7 @@ def describe(value: Any) -> Form:
 def _printed(value: Any, kind: type) -> Form:
     """An object with its own repr as that, another by its public attributes or its class."""
     own = _instance_dict(value)
-    if "__repr__" in _own_names(kind) and not any(map(_is_heavy, own.values())):
+    if "__repr__" in _own_names(kind) and not _is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
         return Text(head + printed[_ADDRESS_WINDOW:])
@@ -82,10 +85,28 @@ def _own_names(kind: type) -> set[str]:
     return set(itertools.chain.from_iterable(base.__dict__ for base in bases if base is not object))
 
 
-def _is_heavy(value: Any) -> bool:
-    if type(value) in (str, bytes, bytearray, list, tuple, dict, set, frozenset, collections.deque):
-        return len(value) > _HEAVY
-    return type(value) is array.array
+def _is_heavy(own: dict[Any, Any]) -> bool:
+    """Whether an object holds more than its repr should be asked to write."""
+    budget, seen = _HEAVY, set()
+    waiting: list[Any] = [own]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind in (str, bytes, bytearray):
+            budget -= len(value)
+        elif kind in _BUILT_IN and id(value) not in seen:
+            seen.add(id(value))
+            budget -= len(value)
+            if budget > 0:
+                waiting += itertools.chain(value, value.values()) if kind is dict else value
+        elif kind is array.array:
+            budget -= len(value)
+        elif type.__dict__["__flags__"].__get__(kind) & _HEAP_TYPE and id(value) not in seen:
+            seen.add(id(value))
+            waiting.append(_instance_dict(value))
+        if budget <= 0:
+            return True
+    return False
 
 
 def _instance_dict(value: Any) -> dict[Any, Any]:
@@ -225,9 +246,8 @@ def _partial(value: functools.partial[Any]) -> Form:
 
 
 def _exception(value: BaseException) -> Form:
-    text = call_safely(str, value)
-    name = type_name(value)
-    return Text(name if isinstance(text, Failure) else f"{name}: {text}")
+    arguments = BaseException.__dict__["args"].__get__(value)
+    return Pairs([("type", type_name(value)), ("args", arguments)], 2)
 
 
 def _class_only(value: Any) -> Form:
@@ -277,6 +297,7 @@ def _form_table() -> dict[type, Callable[[Any], Form]]:
     table |= dict.fromkeys(
         (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType), _class_only
     )
+    table |= dict.fromkeys((contextvars.ContextVar, contextvars.Context), _class_only)
     table |= dict.fromkeys((types.FrameType, types.TracebackType, types.CodeType), _class_only)
     table |= dict.fromkeys(
         (map, filter, zip, enumerate, reversed, itertools.repeat, itertools.chain), _class_only

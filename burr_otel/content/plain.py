@@ -33,10 +33,14 @@ _LONGEST_KEY: Final = 64
 _FIRST_PORTION: Final = 16
 _LEAST_PORTION: Final = 4
 _MOST_PORTION: Final = 4096
-_LEAST_ROWS: Final = 4
+_FEW: Final = 24  # values of a level that are looked at one by one
 _ATOMS: Final = frozenset((int, bool, type(None)))
 _CONTAINERS: Final = frozenset((dict, list, tuple))
 _DICT_VALUES = dict.values
+
+
+class _UnfitError(Exception):
+    """The value has to be written the careful way."""
 
 
 class _Leaves(NamedTuple):
@@ -75,9 +79,8 @@ class PlainWriter:
         Returns:
             The JSON text, or ``None`` when the value is not ordinary or has no room.
         """
-        if len(value) > most:
-            return None
-        found = call_safely(self._leaves, value, room, depth)  # keys may be of any class
+        # A key may be of any class, whose own code would run.
+        found = call_safely(_leaves, value, room, self._deepest - depth, most)
         if not isinstance(found, _Leaves):
             return None
         try:
@@ -127,46 +130,102 @@ class PlainWriter:
             portion = min(_MOST_PORTION, (left - len(data)) * 7 // 8 * done // used)
         return used, done
 
-    def _leaves(self, value: Any, room: int, depth: int) -> _Leaves | None:
-        """The strings and keys of a value of JSON types that could fit, else ``None``."""
-        leaves = _Leaves([], set())
-        waiting: list[tuple[Sequence[Any], int]] = [((value,), depth)]
-        while waiting:
-            level, around = waiting.pop()
-            room -= len(level)
-            for kind, members in _by_kind(level):
-                if kind is str:
-                    room -= sum(map(len, members))
-                    leaves.texts.extend(members)
-                elif kind is float:
-                    if not all(map(math.isfinite, members)):
-                        return None
-                elif kind in _CONTAINERS:
-                    room -= sum(map(len, members))
-                    largest = 0 if around == depth else max(map(len, members))
-                    if room < 0 or largest > LARGEST_CONTAINER or around >= self._deepest:
-                        return None
-                    below, key_characters = (
-                        _dicts(members, leaves.keys) if kind is dict else _lists(members)
-                    )
-                    room -= key_characters
-                    waiting += [(part, around + 1) for part in below if part]
-                elif kind not in _ATOMS:
-                    return None
-            if room < 0:
-                return None
-        return leaves
-
     def _all_harmless(self, keys: set[str]) -> bool:
         """Whether no key hides its value, or has to be changed itself."""
-        redaction = self._redaction
-        for key in keys - self._harmless:
-            if len(key) > _LONGEST_KEY or redaction.hides(key) or redaction.may_hide(key):
-                return False
+        unknown = list(keys - self._harmless)
+        if max(map(len, unknown)) > _LONGEST_KEY:
+            return False
+        if self._redaction.hides_any(unknown) or not self._redaction.all_clean(unknown):
+            return False
         if len(self._harmless) + len(keys) > _CACHED:
             self._harmless = set()
         self._harmless |= keys
         return True
+
+
+def _leaves(value: Any, room: int, levels: int, most: int) -> _Leaves:
+    """The strings and keys of a value of JSON types that could fit.
+
+    Raises:
+        _UnfitError: It is none, or could not.
+    """
+    leaves = _Leaves([], set())
+    waiting: list[tuple[Sequence[Any], int]] = [((value,), levels)]
+    while waiting:
+        level, levels = waiting.pop()
+        look = _few if len(level) <= _FEW else _many
+        room, below = look(level, leaves, room - len(level), most)
+        most = LARGEST_CONTAINER
+        if room < 0 or (below and not levels):
+            raise _UnfitError
+        waiting += [(part, levels - 1) for part in below]
+    return leaves
+
+
+def _few(
+    level: Sequence[Any], leaves: _Leaves, room: int, most: int
+) -> tuple[int, list[Sequence[Any]]]:
+    """Look at the values of a level one by one.
+
+    Returns:
+        Bytes that are left at best, and the values inside of the containers.
+
+    Raises:
+        _UnfitError: A value is not of a JSON type, or too large.
+    """
+    below: list[Any] = []
+    for item in level:
+        kind = type(item)
+        if kind is str:
+            room -= len(item)
+            leaves.texts.append(item)
+        elif kind in _CONTAINERS:
+            room -= len(item)
+            if room < 0 or len(item) > most:
+                raise _UnfitError
+            if kind is dict:
+                room -= _key_characters(item, leaves.keys)
+                below += item.values()
+            elif _is_pair(item):
+                raise _UnfitError
+            else:
+                below += item
+        elif not (math.isfinite(item) if kind is float else kind in _ATOMS):
+            raise _UnfitError
+    return room, [below] if below else []
+
+
+def _many(
+    level: Sequence[Any], leaves: _Leaves, room: int, most: int
+) -> tuple[int, list[Sequence[Any]]]:
+    """The same as `_few`, in loops that run in C."""
+    parts: list[Sequence[Any]] = []
+    for kind, members in _by_kind(level):
+        if kind is str:
+            room -= sum(map(len, members))
+            leaves.texts.extend(members)
+        elif kind in _CONTAINERS:
+            room -= sum(map(len, members))
+            if room < 0 or max(map(len, members)) > most:
+                raise _UnfitError
+            characters, below = _dicts(members, leaves.keys) if kind is dict else _lists(members)
+            room -= characters
+            parts += below
+        elif not (all(map(math.isfinite, members)) if kind is float else kind in _ATOMS):
+            raise _UnfitError
+    return room, parts
+
+
+def _key_characters(names: Iterable[Any], keys: set[str]) -> int:
+    """Note keys, and count their characters.
+
+    Raises:
+        _UnfitError: One is no string.
+    """
+    if any(type(name) is not str for name in names):
+        raise _UnfitError
+    keys.update(names)
+    return sum(map(len, names))
 
 
 def _by_kind(level: Sequence[Any]) -> Iterable[tuple[type, Sequence[Any]]]:
@@ -180,32 +239,35 @@ def _by_kind(level: Sequence[Any]) -> Iterable[tuple[type, Sequence[Any]]]:
     return groups.items()
 
 
-def _dicts(dicts: Sequence[dict[Any, Any]], keys: set[str]) -> tuple[list[Sequence[Any]], int]:
-    """The values of dicts, and how many characters their keys have.
+def _dicts(dicts: Sequence[dict[Any, Any]], keys: set[str]) -> tuple[int, list[Sequence[Any]]]:
+    """The characters of the keys of dicts, and their values.
 
     Dicts with the same keys give one sequence a key, which is of one type most of the time.
 
     Raises:
-        TypeError: A key is no string.
+        _UnfitError: A key is no string.
     """
     shapes = set(map(tuple, dicts))
-    names = set(itertools.chain.from_iterable(shapes))
-    if set(map(type, names)) - {str}:
-        raise TypeError
-    keys |= names
-    if len(shapes) == 1 and len(dicts) >= _LEAST_ROWS:
+    if len(shapes) == 1:
         columns: list[Sequence[Any]] = list(zip(*map(_DICT_VALUES, dicts), strict=True))
-        return columns, sum(map(len, names)) * len(dicts)
-    characters = sum(map(len, itertools.chain.from_iterable(dicts)))
-    return [list(itertools.chain.from_iterable(map(_DICT_VALUES, dicts)))], characters
+        return _key_characters(next(iter(shapes)), keys) * len(dicts), columns
+    _key_characters(set(itertools.chain.from_iterable(shapes)), keys)
+    below = list(itertools.chain.from_iterable(map(_DICT_VALUES, dicts)))
+    return sum(map(len, itertools.chain.from_iterable(dicts))), [below] if below else []
 
 
-def _lists(lists: Sequence[Sequence[Any]]) -> tuple[list[Sequence[Any]], int]:
-    """The items of lists.
+def _lists(lists: Sequence[Sequence[Any]]) -> tuple[int, list[Sequence[Any]]]:
+    """No characters, and the items of lists.
 
     Raises:
-        TypeError: One is a pair of a name and its value, as in ``["token", "x"]``.
+        _UnfitError: One is a pair of a name and its value.
     """
-    if any(len(pair) == 2 and type(pair[0]) is str for pair in lists):  # noqa: PLR2004
-        raise TypeError
-    return [list(itertools.chain.from_iterable(lists))], 0
+    if any(map(_is_pair, lists)):
+        raise _UnfitError
+    below = list(itertools.chain.from_iterable(lists))
+    return 0, [below] if below else []
+
+
+def _is_pair(items: Sequence[Any]) -> bool:
+    """Whether a list could be a name and its value, as in ``["token", "x"]``."""
+    return len(items) == 2 and type(items[0]) is str  # noqa: PLR2004

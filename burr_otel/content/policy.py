@@ -11,7 +11,6 @@ import orjson
 
 from burr_otel.content import exceptions
 from burr_otel.content.encode import Encoder
-from burr_otel.content.forms import type_name
 from burr_otel.content.guard import Failure, call_safely
 from burr_otel.content.kinds import type_text
 from burr_otel.content.redact import MARKER, Redaction
@@ -175,7 +174,7 @@ class ContentPolicy:
         if type(value) is str:
             return Attribute(*self._redaction.shown(value, self.max_attribute_bytes, path))
         shown = value
-        if self.redactor is not None and not isinstance(value, str):
+        if self.redactor is not None and not issubclass(type(value), str):
             shown = call_safely(self.redactor, path, value)
             if isinstance(shown, Failure):
                 return Attribute(MARKER, truncated=False)
@@ -238,10 +237,10 @@ class ContentPolicy:
         return self._text(text, self.max_attribute_bytes, "text")
 
     def _text(self, text: Any, limit_bytes: int, path: str) -> str:
-        made = text if type(text) is str else call_safely(str, text)
-        if not isinstance(made, str):
-            made = f"<{type_name(text)}>"
-        shown = call_safely(self._redaction.shown, str.__str__(made), limit_bytes, path)
+        if not issubclass(type(text), str):  # isinstance() would ask the object
+            made = call_safely(self._written, text, path, ask=False)
+            text = made.value if isinstance(made, Attribute) else "<unreadable>"
+        shown = call_safely(self._redaction.shown, str.__str__(text), limit_bytes, path)
         return "<unreadable>" if isinstance(shown, Failure) else shown[0]
 
     # --- exceptions -------------------------------------------------------------------------------
@@ -251,22 +250,17 @@ class ContentPolicy:
         name = exceptions.qualified_type(exc)
         if self.exceptions == "off":
             return ExceptionContent(name, "", "", truncated=False)
-        limit, full = self.max_attribute_bytes, self.exceptions == "full"
-        message: Any = ("", False)
-        if full:
-            message = call_safely(exceptions.message_of, exc, self._redaction, limit)
-        trace = call_safely(self._stacktrace, exc, full)
+        writer = exceptions.ExceptionWriter(
+            self._redaction, self._encoder, self.max_attribute_bytes
+        )
+        full = self.exceptions == "full"
+        message = call_safely(writer.message, exc) if full else ("", False)
+        trace = call_safely(writer.stacktrace, exc, content=full)
         if isinstance(message, Failure):
             message = ("<unreadable>", True)
         if isinstance(trace, Failure):
             trace = ("<unreadable>", True)
         return ExceptionContent(name, message[0], trace[0], message[1] or trace[1])
-
-    def _stacktrace(self, exc: BaseException, full: bool) -> tuple[str, bool]:
-        limit = self.max_attribute_bytes
-        text, cut = exceptions.stacktrace(exc, self._redaction, limit, content=full)
-        asked = self._redaction.asked(text, "exception.stacktrace") if full else text
-        return clip(asked, limit)[0], cut
 
 
 def _is_native_number(value: Any) -> bool:

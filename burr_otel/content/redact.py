@@ -25,7 +25,7 @@ from burr_otel.content.truncate import clip, scrub
 from burr_otel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 __all__ = ["MARKER", "OVERLAP", "Redaction", "Span"]
 
@@ -96,6 +96,10 @@ class Redaction:
             self._judged[key] = known
         return known
 
+    def hides_any(self, keys: Collection[str]) -> bool:
+        """Whether one of several keys is the name of a secret."""
+        return self._suspicious("\n".join(keys)) and any(map(self.hides, keys))
+
     def hides_phrase(self, words: str) -> bool:
         """Whether one to three words before a separator in a text are the name of a secret."""
         last = words.rpartition(" ")[2]
@@ -137,7 +141,7 @@ class Redaction:
         if self.redactor is None:
             return text
         shown = call_safely(self.redactor, path, text)
-        if isinstance(shown, str):
+        if issubclass(type(shown), str):
             return scrub(str.__str__(shown))
         return str(shown) if shown is None or type(shown) in (bool, int, float) else MARKER
 
