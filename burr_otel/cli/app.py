@@ -21,6 +21,7 @@ __all__ = ["EXIT_CODES", "cli", "main"]
 
 FAILED: Final = 1
 NO_SUCH_RUN: Final = 3
+DIFFERENT: Final = 4
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
@@ -29,6 +30,7 @@ EXIT_CODES: Final = {
     FAILED: "it failed; the message says why",
     2: "wrong usage",
     NO_SUCH_RUN: "no such run or step, or more than one run of that name",
+    DIFFERENT: "the two runs differ (diff)",
     INTERRUPTED: "interrupted (Ctrl-C)",
     PIPE_CLOSED: "the reader of the output went away",
 }
@@ -40,6 +42,7 @@ _COMMANDS: Final = {
     "demo": "burr_otel.cli.demo",
     "list": "burr_otel.cli.list_runs",
     "show": "burr_otel.cli.show",
+    "diff": "burr_otel.cli.diff",
 }
 
 

@@ -10,11 +10,19 @@ from burr_otel.view.diff import MISSING, Change
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from burr_otel.view.compare import Comparison
     from burr_otel.view.model import Pointer, RunView, ViewSpan
     from burr_otel.view.steps import StepDetails
     from burr_otel.view.summary import RunSummary
 
-__all__ = ["changes_as_json", "iso", "run_as_json", "step_as_json", "summary_as_json"]
+__all__ = [
+    "changes_as_json",
+    "comparison_as_json",
+    "iso",
+    "run_as_json",
+    "step_as_json",
+    "summary_as_json",
+]
 
 
 def iso(ns: int | None) -> str | None:
@@ -105,6 +113,28 @@ def changes_as_json(changed: Iterable[Change]) -> list[dict[str, Any]]:
         }
         for change in changed
     ]
+
+
+def comparison_as_json(found: Comparison) -> dict[str, Any]:
+    """What `burr-otel diff --json` prints."""
+    return {
+        "same": found.parts_at is None,
+        "shared_steps": found.shared,
+        "parts_at": found.parts_at,
+        "differs": list(found.differs),
+        "changes": {part: changes_as_json(changed) for part, changed in found.changes.items()},
+        "runs": [
+            {
+                "project": side.project,
+                "app_id": side.app_id,
+                "steps": [
+                    {"sequence_id": number, "action": action, "outcome": outcome}
+                    for number, action, outcome in side.rest
+                ],
+            }
+            for side in (found.left, found.right)
+        ],
+    }
 
 
 def _span(span: ViewSpan) -> dict[str, Any]:

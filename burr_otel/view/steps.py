@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import StoreError
@@ -14,7 +14,7 @@ from burr_otel.view.diff import Change, changes
 if TYPE_CHECKING:
     from burr_otel.store import StoredRun
 
-__all__ = ["StepDetails", "UnknownStepError", "final_states", "read_step"]
+__all__ = ["StepDetails", "UnknownStepError", "read_step"]
 
 _INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
@@ -89,13 +89,6 @@ def read_step(run: StoredRun, sequence_id: int) -> StepDetails:
     if found is None:
         raise UnknownStepError(f"{run.project}/{run.app_id}", sequence_id, sorted(set(known)))
     return found
-
-
-def final_states(run: StoredRun) -> Iterator[tuple[int, str, dict[str, Any], Mapping[str, Any]]]:
-    """Sequence id, action, state after and record of every finished step, in file order."""
-    for record in run.records():
-        if record["type"] == "end_entry":
-            yield record["sequence_id"], record["action"], _state(record), record
 
 
 def _session(record: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,58 @@
+"""``burr-otel diff``."""
+
+from __future__ import annotations
+
+import click
+
+from burr_otel.cli import options
+from burr_otel.cli.app import DIFFERENT
+from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.store import Store, StoredRun
+from burr_otel.view.compare import compare, comparison_lines
+from burr_otel.view.find import find_run
+from burr_otel.view.plain import comparison_as_json
+
+__all__ = ["command"]
+
+
+@click.command("diff")
+@click.argument("app_a")
+@click.argument("app_b")
+@click.option(
+    "--ignore",
+    metavar="KEY",
+    multiple=True,
+    help="A state key whose value does not count, such as a time stamp; may be repeated.",
+)
+@options.project
+@options.storage_dir
+@options.as_json
+def command(
+    app_a: str,
+    app_b: str,
+    ignore: tuple[str, ...],
+    project: str | None,
+    storage_dir: str,
+    as_json: bool,
+) -> int:
+    r"""Show where two runs part.
+
+    Names the first step in which two runs (or a run and its fork) differ, and what differs there:
+    the action, its outcome, inputs, result or the state after it. Exits with 4 when they differ.
+
+    \b
+    Examples:
+      burr-otel diff demo-1f3a9c02 demo-77b01d9e
+      burr-otel diff checkout-8 checkout-8-fork --ignore started_at
+    """
+
+    def stored(app_id: str) -> StoredRun:
+        run = find_run(storage_dir, app_id, project)
+        return Store(run.project, storage_dir).read(run.app_id)
+
+    found = compare(stored(app_a), stored(app_b), ignore)
+    if as_json:
+        print_json(comparison_as_json(found))
+    else:
+        lines(output(), comparison_lines(found))
+    return 0 if found.parts_at is None else DIFFERENT
