@@ -8,6 +8,7 @@ import pytest
 
 from burr_otel import OtelTracker
 from burr_otel.run import registry
+from burr_otel.spans import roots
 from burr_otel.testing import FakeClock, capture_spans, manual_roots
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -46,7 +47,8 @@ def tracker(spans, clock, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_leaks():
-    """No test leaves an application in the registry that the collector has freed."""
+    """No test leaves an application or an open span to the next one."""
     yield
+    roots.keeper.finish_all()
     for run in list(registry.runs()):
         registry.remove(run)
