@@ -10,7 +10,7 @@ import httpx
 import parallel_apps
 import pytest
 from burr.core import State, action
-from burr_server import serve
+from servers import serve
 from store_support import log_records
 
 from burr_otel import OtelTracker

@@ -8,7 +8,7 @@ import sys
 
 
 @contextlib.contextmanager
-def serve(application, *, workers=1, env, cwd):
+def serve(application, *, workers=1, env, cwd, log=None):
     """Run uvicorn until the block ends; its address.
 
     The listening socket is handed over, so that no port is guessed and connections wait in its
@@ -35,6 +35,7 @@ def serve(application, *, workers=1, env, cwd):
             cwd=cwd,
             pass_fds=[fd],
             stdout=subprocess.DEVNULL,
+            stderr=log,
         )
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
