@@ -6,16 +6,19 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.store import Store
 from burr_otel.view.find import Found, find_run
 from burr_otel.view.liveness import writer_lives
+from burr_otel.view.page import html_page
 from burr_otel.view.plain import run_as_json, step_as_json
 from burr_otel.view.read import nest_spawned, view_run
 from burr_otel.view.step_sheet import step_sheet
 from burr_otel.view.steps import read_step
+from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
 if TYPE_CHECKING:
@@ -34,11 +37,23 @@ __all__ = ["command", "draw", "load"]
     metavar="N",
     help="Show one step instead: inputs, result, and what it did to the state.",
 )
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write one page for a browser instead, which needs no network (-: standard output).",
+)
 @options.project
 @options.storage_dir
 @options.as_json
 def command(
-    app_id: str, step: int | None, project: str | None, storage_dir: str, as_json: bool
+    app_id: str,
+    step: int | None,
+    html_file: str | None,
+    project: str | None,
+    storage_dir: str,
+    as_json: bool,
 ) -> None:
     r"""Draw a recorded run as a waterfall.
 
@@ -48,17 +63,20 @@ def command(
     Examples:
       burr-otel show demo-1f3a9c02
       burr-otel show demo-1f3a9c02 --step 7
+      burr-otel show demo-1f3a9c02 --html run.html
       burr-otel show demo-1f --project burr-otel-demo --json
     """
+    if html_file is not None and (as_json or step is not None):
+        raise click.UsageError("--html goes with neither --step nor --json.")
     run = find_run(storage_dir, app_id, project)
     if step is not None:
         _show_step(run, storage_dir, step, as_json=as_json)
-        return
-    view = load(run, storage_dir, details=as_json)
-    if as_json:
-        print_json(run_as_json(view))
+    elif html_file is not None:
+        _write_page(run, storage_dir, html_file)
+    elif as_json:
+        print_json(run_as_json(load(run, storage_dir, details=True)))
     else:
-        draw(output(), view)
+        draw(output(), load(run, storage_dir))
 
 
 def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool) -> None:
@@ -74,6 +92,15 @@ def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool)
     if span.children:
         console.print()
         console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
+
+
+def _write_page(run: Found, storage_dir: str, file: str) -> None:
+    page = html_page(load(run, storage_dir, details=True))
+    with click.open_file(file, "w", encoding="utf-8", atomic=file != "-") as opened:
+        opened.write(page)
+    if file != "-":
+        size = f"{len(page.encode()) / 1000:,.0f} kB"
+        lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
 
 
 def load(run: Found, storage_dir: str, *, details: bool = False) -> RunView:
