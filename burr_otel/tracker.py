@@ -26,7 +26,7 @@ from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
 from burr_otel.run import registry
 from burr_otel.spans import children, parents, provider, roots, shield, streams
-from burr_otel.spans.metrics import StepMetrics
+from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.registry import Owner
 from burr_otel.spans.shared import Shared
 from burr_otel.store import AsyncStoreLoader, Store
@@ -170,7 +170,7 @@ class OtelTracker(
             config=self.config,
             policy=self._policy,
             tracer=provider.tracer(made_by),
-            metrics=StepMetrics(provider.meter_provider(self._meter_provider), self.project_id),
+            metrics=step_metrics(provider.meter_provider(self._meter_provider), self.project_id),
             clock=self._clock,
             recorder=children.recorder_of(made_by) if self.config.record_child_spans else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from burr_otel import semconv
@@ -10,10 +11,19 @@ from burr_otel._version import __version__
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
-__all__ = ["StepMetrics"]
+__all__ = ["StepMetrics", "step_metrics"]
 
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+@functools.lru_cache(maxsize=64)
+def step_metrics(provider: MeterProvider, project: str) -> StepMetrics:
+    """The instruments of a provider and project, made once.
+
+    Until a global provider is set, OpenTelemetry keeps every proxy instrument ever made.
+    """
+    return StepMetrics(provider, project)
 
 
 class StepMetrics:

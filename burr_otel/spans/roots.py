@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Keeper", "Root", "keeper"]
 
 _NS = 1_000_000_000
+_FEW = 16  # ended roots that are not worth clearing away
 
 
 class Root:
@@ -177,6 +178,10 @@ class Keeper:
         """Forget `root`, because it has ended."""
         with self._lock:
             self._open.pop(id(root), None)
+            # An ended root would stay in the heap, with all its application made, until it is due.
+            if len(self._due) > 2 * len(self._open) + _FEW:
+                self._due = [entry for entry in self._due if not entry[2].ended]
+                heapq.heapify(self._due)
 
     def sweep(self) -> float | None:
         """Do deferred work and end what is due.
