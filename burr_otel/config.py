@@ -201,7 +201,7 @@ class OtelConfig:
 
     @classmethod
     def _from_environ(cls, environ: Mapping[str, str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        found = _hidden_by_others(environ)
         for field in dataclasses.fields(cls):
             variable = ENV_PREFIX + field.name.upper()
             text = environ.get(variable)
@@ -212,6 +212,21 @@ class OtelConfig:
             except ConfigError as error:
                 _warn_once(f"{error} The default, {field.default!r}, is used instead.")
         return found
+
+
+def _hidden_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What variables of other conventions say of content; our own variables win over them."""
+    found: dict[str, Any] = {}
+    # https://github.com/open-telemetry/opentelemetry-python-contrib, util/opentelemetry-util-genai
+    genai = environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
+    if genai.strip().upper() in ("NO_CONTENT", "FALSE"):
+        found["capture"] = "off"
+    # https://github.com/Arize-ai/openinference, spec/configuration.md
+    if environ.get("OPENINFERENCE_HIDE_INPUTS", "").strip().lower() == "true":
+        found["capture_inputs"] = "off"
+    if environ.get("OPENINFERENCE_HIDE_OUTPUTS", "").strip().lower() == "true":
+        found["capture_results"] = found["capture_state"] = "off"
+    return found
 
 
 _warned: set[str] = set()

@@ -16,10 +16,11 @@ from opentelemetry import trace
 
 from burr_otel.errors import SnapshotError
 from burr_otel.spans import exceptions, parents, roots
+from burr_otel.spans.actions import ActionFacts, action_facts
 from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.registry import Registry
 from burr_otel.spans.shared import identity
-from burr_otel.spans.steps import ActionFacts, Step, StepStart, action_facts
+from burr_otel.spans.steps import Step, StepStart
 from burr_otel.store import encode_state, markers
 
 if TYPE_CHECKING:

@@ -32,7 +32,6 @@ GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
 GEN_AI_WORKFLOW_NAME: Final = "gen_ai.workflow.name"
 GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
 GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
-GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
 INVOKE_WORKFLOW: Final = "invoke_workflow"
 
 # --- step -------------------------------------------------------------------------------------
@@ -47,6 +46,8 @@ EXECUTE_METHOD: Final = "burr.execute.method"
 CODE_FUNCTION_NAME: Final = "code.function.name"
 CODE_FILE_PATH: Final = "code.file.path"
 CODE_LINE_NUMBER: Final = "code.line.number"
+GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
+KIND_TAG_PREFIX: Final = "otel.kind:"  # an action's tag that says what it is
 STREAM_ITEMS: Final = "burr.stream.items"
 STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"  # seconds
 

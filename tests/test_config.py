@@ -107,3 +107,36 @@ def test_keyword_arguments_and_config_have_the_same_settings():
 def test_every_setting_is_documented():
     """The settings table of the README is made from these texts."""
     assert all(field.metadata["doc"].endswith(".") for field in dataclasses.fields(OtelConfig))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (
+            {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT"},
+            ("off", None, None, None),
+        ),
+        ({"OPENINFERENCE_HIDE_INPUTS": "true"}, ("full", "off", None, None)),
+        ({"OPENINFERENCE_HIDE_OUTPUTS": "True"}, ("full", None, "off", "off")),
+        (
+            {
+                "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT",
+                "BURR_OTEL_CAPTURE": "types",
+            },
+            ("types", None, None, None),
+        ),
+        (
+            {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY"},
+            ("full", None, None, None),
+        ),
+    ],
+)
+def test_privacy_variables_of_other_conventions_are_honoured(environ, expected):
+    """Who hides content from other instrumentations does not show it through ours."""
+    found = OtelConfig.resolve(None, {}, environ)
+    assert (
+        found.capture,
+        found.capture_inputs,
+        found.capture_results,
+        found.capture_state,
+    ) == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import trace
@@ -19,49 +18,11 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
+    from burr_otel.spans.actions import ActionFacts
     from burr_otel.spans.inner import InnerSpan
     from burr_otel.spans.shared import Shared
 
-__all__ = ["ActionFacts", "Step", "StepStart", "action_facts"]
-
-
-class ActionFacts(NamedTuple):
-    """What every step of an action says of it."""
-
-    name: str
-    writes: tuple[str, ...]
-    attributes: dict[str, AttributeValue]
-
-
-def action_facts(action: Any) -> ActionFacts:
-    """Name, reads, writes, tags and place of definition of a Burr action."""
-    attributes: dict[str, AttributeValue] = {
-        semconv.ACTION_NAME: action.name,
-        semconv.ACTION_READS: list(action.reads),
-        semconv.ACTION_WRITES: list(action.writes),
-        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-        semconv.GRAPH_NODE_ID: action.name,
-    }
-    if action.tags:
-        attributes[semconv.ACTION_TAGS] = list(action.tags)
-    attributes.update(_code_attributes(action))
-    return ActionFacts(action.name, tuple(action.writes), attributes)
-
-
-def _code_attributes(action: Any) -> dict[str, AttributeValue]:
-    function = getattr(action, "fn", None)
-    if function is None:
-        method = "run_and_update" if action.single_step else "run"
-        function = getattr(type(action), method, None)
-    function = inspect.unwrap(function) if callable(function) else None
-    code = getattr(function, "__code__", None)
-    if function is None or code is None:
-        return {}
-    return {
-        semconv.CODE_FUNCTION_NAME: f"{function.__module__}.{function.__qualname__}",
-        semconv.CODE_FILE_PATH: code.co_filename,
-        semconv.CODE_LINE_NUMBER: code.co_firstlineno,
-    }
+__all__ = ["Step", "StepStart"]
 
 
 class StepStart(NamedTuple):

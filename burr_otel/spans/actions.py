@@ -1,0 +1,100 @@
+"""What every step of an action says of it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from burr_otel import semconv
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["KINDS", "ActionFacts", "action_facts"]
+
+logger = logging.getLogger("burr_otel")
+
+
+class Kind(NamedTuple):
+    """What an action of a kind is called in the conventions.
+
+    Attributes:
+        openinference: Value of ``openinference.span.kind``.
+        operation: Value of ``gen_ai.operation.name``, if the GenAI conventions have one.
+        name_attribute: Attribute that holds the action's name, if they have one.
+    """
+
+    openinference: str
+    operation: str | None = None
+    name_attribute: str | None = None
+
+
+KINDS = {
+    "chain": Kind("CHAIN"),
+    "llm": Kind("LLM", "chat"),
+    "tool": Kind("TOOL", "execute_tool", semconv.GEN_AI_TOOL_NAME),
+    "agent": Kind("AGENT", "invoke_agent", semconv.GEN_AI_AGENT_NAME),
+    "retriever": Kind("RETRIEVER", "retrieval"),
+}
+"""What follows ``otel.kind:`` in a tag of an action."""
+
+
+class ActionFacts(NamedTuple):
+    """An action, as its spans describe it."""
+
+    name: str
+    writes: tuple[str, ...]
+    attributes: dict[str, AttributeValue]
+
+
+def action_facts(action: Any) -> ActionFacts:
+    """Name, reads, writes, tags, kind and place of definition of a Burr action."""
+    kind = _kind(action)
+    attributes: dict[str, AttributeValue] = {
+        semconv.ACTION_NAME: action.name,
+        semconv.ACTION_READS: list(action.reads),
+        semconv.ACTION_WRITES: list(action.writes),
+        semconv.OPENINFERENCE_SPAN_KIND: kind.openinference,
+        semconv.GRAPH_NODE_ID: action.name,
+    }
+    if kind.operation is not None:
+        attributes[semconv.GEN_AI_OPERATION_NAME] = kind.operation
+    if kind.name_attribute is not None:
+        attributes[kind.name_attribute] = action.name
+    if action.tags:
+        attributes[semconv.ACTION_TAGS] = list(action.tags)
+    attributes.update(_code_attributes(action))
+    return ActionFacts(action.name, tuple(action.writes), attributes)
+
+
+def _kind(action: Any) -> Kind:
+    for tag in action.tags:
+        if tag.startswith(semconv.KIND_TAG_PREFIX):
+            word = tag[len(semconv.KIND_TAG_PREFIX) :].strip().lower()
+            if word in KINDS:
+                return KINDS[word]
+            logger.warning(
+                "action %r has the tag %r, which names no kind of span; allowed are %s. "
+                "It is shown as a chain.",
+                action.name,
+                tag,
+                ", ".join(semconv.KIND_TAG_PREFIX + each for each in KINDS),
+            )
+    return KINDS["chain"]
+
+
+def _code_attributes(action: Any) -> dict[str, AttributeValue]:
+    function = getattr(action, "fn", None)
+    if function is None:
+        method = "run_and_update" if action.single_step else "run"
+        function = getattr(type(action), method, None)
+    function = inspect.unwrap(function) if callable(function) else None
+    code = getattr(function, "__code__", None)
+    if function is None or code is None:
+        return {}
+    return {
+        semconv.CODE_FUNCTION_NAME: f"{function.__module__}.{function.__qualname__}",
+        semconv.CODE_FILE_PATH: code.co_filename,
+        semconv.CODE_LINE_NUMBER: code.co_firstlineno,
+    }

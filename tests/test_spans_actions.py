@@ -1,0 +1,72 @@
+"""What an action's tags and definition put on its steps."""
+
+import logging
+
+import apps
+import pytest
+from burr.core import Action
+
+from burr_otel.spans.actions import KINDS
+
+
+def tagged(*tags):
+    @apps.action(reads=["count"], writes=["count"], tags=list(tags))
+    def act(state):
+        return state.update(count=1)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "operation", "extra"),
+    [
+        (None, "CHAIN", None, {}),
+        ("otel.kind:llm", "LLM", "chat", {}),
+        ("otel.kind:tool", "TOOL", "execute_tool", {"gen_ai.tool.name": "step"}),
+        ("otel.kind:agent", "AGENT", "invoke_agent", {"gen_ai.agent.name": "step"}),
+        ("otel.kind: Retriever", "RETRIEVER", "retrieval", {}),
+    ],
+)
+def test_a_tag_says_what_kind_of_span_a_step_is(tracker, spans, tag, kind, operation, extra):
+    """`tags=["otel.kind:tool"]` gives the OpenInference kind and the GenAI operation."""
+    apps.single(tracker, tagged(*([tag] if tag else []), "mine")).step()
+    found = dict(spans.named("step").attributes)
+    assert found["openinference.span.kind"] == kind
+    assert found.get("gen_ai.operation.name") == operation
+    assert {key: found.get(key) for key in extra} == extra
+    assert "mine" in found["burr.action.tags"]
+
+
+def test_an_unknown_kind_is_reported_with_what_is_allowed(tracker, spans, caplog):
+    """A typing error in the tag is a warning, and the step is shown as a chain."""
+    with caplog.at_level(logging.WARNING):
+        apps.single(tracker, tagged("otel.kind:robot")).step()
+    assert spans.named("step").attributes["openinference.span.kind"] == "CHAIN"
+    (message,) = [r.getMessage() for r in caplog.records if r.name == "burr_otel"]
+    assert "otel.kind:robot" in message
+    assert all(f"otel.kind:{kind}" in message for kind in KINDS)
+
+
+def test_class_based_actions_say_where_they_are_defined(tracker, spans):
+    """`code.*` names the method that does the work."""
+
+    class Add(Action):
+        @property
+        def reads(self):
+            return ["count"]
+
+        @property
+        def writes(self):
+            return ["count"]
+
+        def run(self, state):
+            return {"count": state["count"] + 1}
+
+        def update(self, result, state):
+            return state.update(**result)
+
+    apps.single(tracker, Add()).step()
+    found = spans.named("step").attributes
+    assert found["code.function.name"].endswith("Add.run")
+    assert found["code.file.path"] == __file__
+    assert found["code.line.number"] > 0
