@@ -182,7 +182,7 @@ def _make_provider(
 
 
 class _Closer:
-    """Shuts a provider down in a thread made beforehand: Python 3.12.0 to 3.12.2 start none at exit.
+    """Shuts a provider down in a thread made beforehand: Python 3.12.1 can start none at exit.
 
     Args:
         provider: What `close` shuts down.
