@@ -29,7 +29,7 @@ def _own_environment(monkeypatch, tmp_path):
 @pytest.fixture
 def spans():
     """Spans in memory; application spans end only by `tracker.close()` or a sweep."""
-    with manual_roots(), capture_spans() as captured:
+    with capture_spans() as captured, manual_roots():
         yield captured
 
 
