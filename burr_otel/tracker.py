@@ -126,6 +126,10 @@ class OtelTracker(
         self.config = OtelConfig.resolve(config, settings)
         self.project_id = project
         self.raw_storage_dir = os.fspath(storage_dir)
+        # Not the working directory of whoever unpickles or copies it, nor after a `chdir`.
+        self._storage_root = self.raw_storage_dir
+        if not self._storage_root.startswith("~"):
+            self._storage_root = str(Path(self._storage_root).absolute())
         self.serde_kwargs = dict(serde_kwargs or {})
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
@@ -138,7 +142,7 @@ class OtelTracker(
         config = self.config
         self._store = Store(
             self.project_id,
-            self.raw_storage_dir,
+            self._storage_root,
             serde_kwargs=self.serde_kwargs,
             durability=config.durability,
             exclusive=config.exclusive,
@@ -185,13 +189,14 @@ class OtelTracker(
         """
         twin = type(self)(
             self.project_id,
-            self.raw_storage_dir,
+            self._storage_root,
             self.serde_kwargs,
             tracer_provider=self._tracer_provider,
             meter_provider=self._meter_provider,
             config=self.config,
             clock=self._clock,
         )
+        twin.raw_storage_dir = self.raw_storage_dir
         twin._home = self._home  # noqa: SLF001  # our own class
         twin._owner = Owner(self._owner)  # noqa: SLF001  # our own class
         twin._spawner = parents.spawner_record()  # noqa: SLF001  # our own class
