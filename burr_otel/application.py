@@ -10,7 +10,7 @@ from opentelemetry import trace
 from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.run import Run, registry
-from burr_otel.spans import parents, roots, shield
+from burr_otel.spans import exceptions, parents, roots, shield
 from burr_otel.spans.open_span import start_span
 from burr_otel.spans.roots import Root
 from burr_otel.spans.shared import identity, root_attributes, root_name
@@ -58,8 +58,8 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         RunLockedError: ``exclusive=True``, and another session holds the run.
         SnapshotError: The files cannot be written, and ``on_snapshot_error`` is ``"raise"``.
     """
-    store.run_path(built.app_id)
     keeps = shared.config.snapshots != "off"
+    folder = store.run_path(built.app_id) if keeps else None
     now = shared.clock()
     history = store.history(built.app_id) if keeps else None
     span: Span = trace.INVALID_SPAN
@@ -80,7 +80,7 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         if shared.config.on_snapshot_error == "raise":
             span.end(now + 1)
             raise
-        shield.logger.warning("%s", error)
+        shield.logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
         session = None
     except BurrOtelError:
         span.end(now + 1)
@@ -97,7 +97,7 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         shared,
         built.app_id,
         built.partition_key,
-        store.run_path(built.app_id),
+        folder,
         root,
         session,
         built.graph,

@@ -54,11 +54,15 @@ class SnapshotError(BurrOtelError):
         self, run: str, cause: object, *, key: str | None = None, sequence_id: int | None = None
     ) -> None:
         self.run, self.key, self.sequence_id = run, key, sequence_id
-        step = "its creation" if sequence_id is None else f"step {sequence_id}"
-        what = f"the state of {step}" if key is None else f"state key {key!r} of {step}"
-        super().__init__(
-            f"{run}: {what} could not be kept: {cause}. A resume starts from the last step that "
-            'was. Mend the cause, or pass on_snapshot_error="warn" to run on without snapshots.'
+        super().__init__(self.describe(cause))
+
+    def describe(self, cause: object) -> str:
+        """The message with another text for the cause, which may hold what must not be shown."""
+        step = "its creation" if self.sequence_id is None else f"step {self.sequence_id}"
+        what = f"the state of {step}" if self.key is None else f"state key {self.key!r} of {step}"
+        return (
+            f"{self.run}: {what} could not be kept: {cause}. A resume starts from the last step "
+            'that was. Mend the cause, or pass on_snapshot_error="warn" to go on without it.'
         )
 
 

@@ -49,7 +49,7 @@ class Run:
         shared: What the tracker's runs share.
         app_id: Burr's application id.
         partition_key: Burr's partition key.
-        folder: Where its files are.
+        folder: Where its files are; `None` when there is no store.
         root: The application span.
         session: Where records go; `None` when there is no store, or none that works.
         application_graph: Burr's graph object, which lives exactly as long as the application.
@@ -65,7 +65,7 @@ class Run:
         shared: Shared,
         app_id: str,
         partition_key: str | None,
-        folder: Path,
+        folder: Path | None,
         root: Root,
         session: Session | None,
         application_graph: Any,
@@ -151,7 +151,7 @@ class Run:
     def ended(self, end_ns: int, outcome: str) -> None:
         """The application span has ended."""
         roots.keeper.unwatch(self.root)
-        if self.session is not None:
+        if self.session is not None and self._folder is not None:
             markers.remove(self._folder, self.session.session_id)
             record = parents.record_of(self.root.span.get_span_context())
             self.session.end(time_ns=end_ns, otel={**record, "outcome": outcome})
@@ -310,7 +310,8 @@ class Run:
             return
         if error is None and self.shared.config.on_snapshot_error == "raise":
             raise failure
-        logger.warning("%s", failure)  # also when raising it would mask the user's own error
+        # Also when raising it would mask the user's own error.
+        logger.warning("%s", exceptions.snapshot_text(self.shared.policy, failure))
 
     def _keep(
         self,
@@ -359,7 +360,7 @@ class Run:
 
     def _warn(self, step: Step, error: SnapshotError) -> None:
         step.mark_snapshot_error(error)
-        logger.warning("%s", error)
+        logger.warning("%s", exceptions.snapshot_text(self.shared.policy, error))
 
     # --- streams -----------------------------------------------------------------------------
 

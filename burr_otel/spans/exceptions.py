@@ -16,9 +16,10 @@ from burr_otel._version import __version__
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-    from burr_otel.content import ExceptionContent
+    from burr_otel.content import ContentPolicy, ExceptionContent
+    from burr_otel.errors import SnapshotError
 
-__all__ = ["formatted", "record_exception"]
+__all__ = ["formatted", "record_exception", "snapshot_text"]
 
 _SIGNAL = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 
@@ -65,6 +66,16 @@ def _emit_log(span: trace.Span, attributes: dict[str, AttributeValue], time_ns: 
             attributes=attributes,
         )
     )
+
+
+def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
+    """What spans and log lines may say of a snapshot that failed.
+
+    The cause may quote the value that could not be kept, so it goes through the content policy.
+    """
+    cause = policy.exception(error.__cause__ or error)
+    shown = f"{cause.type}: {cause.message}" if cause.message else cause.type
+    return error.describe(shown)
 
 
 def formatted(error: BaseException) -> str:

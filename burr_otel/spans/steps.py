@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
+    from burr_otel.errors import SnapshotError
     from burr_otel.spans.actions import ActionFacts
     from burr_otel.spans.inner import InnerSpan
     from burr_otel.spans.shared import Shared
@@ -245,8 +246,8 @@ class Step:
             self.open_span.put(name, content)
             self.open_span.span.set_attribute(mime_name, semconv.MIME_JSON)
 
-    def mark_snapshot_error(self, error: Exception) -> None:
+    def mark_snapshot_error(self, error: SnapshotError) -> None:
         """Say on the span that its state was not kept."""
         if self.open_span.recording:
-            text = self.shared.policy.text(str(error))
+            text = exceptions.snapshot_text(self.shared.policy, error)
             self.open_span.span.set_attribute(semconv.SNAPSHOT_ERROR, text)
