@@ -46,40 +46,77 @@ def run(*arguments, **variables):
     )
 
 
+class Terminal:
+    """The executable in a pseudo-terminal of so many columns and 50 lines."""
+
+    def __init__(self, *arguments, columns=80, **variables):
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self._process = subprocess.Popen(
+            command(*arguments),
+            env=environment(**variables),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            # Ctrl-C only reaches it when the terminal is its own.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads
+        )
+        os.close(slave)
+        self._drawn = b""
+        self._open = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    @property
+    def drawn(self):
+        """Everything drawn so far, errors included."""
+        return self._drawn.decode(errors="replace").replace("\r\n", "\n")
+
+    def read_until(self, text):
+        """Read until something is drawn; the test fails when the program ends before."""
+        deadline = time.monotonic() + LONGEST_S
+        while text not in self.drawn:
+            assert self._open, f"ended without {text!r}: {self.drawn}"
+            assert time.monotonic() < deadline, f"never drew {text!r}: {self.drawn}"
+            self._read()
+
+    def press(self, keys):
+        """Type."""
+        os.write(self._master, keys.encode())
+
+    def finish(self):
+        """Wait for the end; the exit code."""
+        deadline = time.monotonic() + LONGEST_S
+        while self._open and time.monotonic() < deadline:
+            self._read()
+        return self._process.wait(timeout=LONGEST_S)
+
+    def _read(self):
+        if not select.select([self._master], [], [], 1.0)[0]:
+            return
+        try:
+            part = os.read(self._master, 65536)
+        except OSError:  # Linux reports the closed end so
+            part = b""
+        self._open = bool(part)
+        self._drawn += part
+
+
 def run_in_terminal(*arguments, columns=80, **variables):
-    """Run in a pseudo-terminal of so many columns.
+    """Run in a pseudo-terminal to the end.
 
     Returns:
         Exit code and everything that was drawn, errors included.
     """
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    process = subprocess.Popen(
-        command(*arguments),
-        env=environment(**variables),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        close_fds=True,
-    )
-    os.close(slave)
-    drawn, deadline = b"", time.monotonic() + LONGEST_S
-    try:
-        while time.monotonic() < deadline:
-            if not select.select([master], [], [], 1.0)[0]:
-                continue
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # Linux reports the closed end so
-                break
-            if not part:
-                break
-            drawn += part
-        return process.wait(timeout=LONGEST_S), drawn.decode().replace("\r\n", "\n")
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
+    with Terminal(*arguments, columns=columns, **variables) as terminal:
+        return terminal.finish(), terminal.drawn
 
 
 def without_colour(drawn):

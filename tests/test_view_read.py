@@ -239,3 +239,33 @@ def test_a_long_silent_session_finds_its_root(tracker, tmp_path):
         app.step()
     summary = summary_of(tmp_path)
     assert (summary.status, summary.steps) == ("running", 40)
+
+
+def test_steps_after_the_session_has_ended_by_idling(tracker, tmp_path):
+    """An application span that ended while its application goes on does not make steps crashed."""
+    app = apps.single(tracker, apps.count)
+    app.step()
+    tracker.close()
+    app.step()
+    assert tree(view_of(tmp_path)) == ["invoke_workflow proj ok", "  step ok", "  step ok"]
+    assert view_of(tmp_path).outcome == "ok"
+    summary = summary_of(tmp_path)
+    assert (summary.status, summary.steps) == ("ok", 2)
+
+
+def test_a_step_that_fails_after_its_session_has_ended(tracker, tmp_path):
+    """The last step speaks for the run then."""
+
+    @action(reads=["count"], writes=["count"])
+    def second_fails(state: State) -> State:
+        if state["count"]:
+            raise ValueError("late")
+        return state.update(count=1)
+
+    app = apps.single(tracker, second_fails)
+    app.step()
+    tracker.close()
+    with pytest.raises(ValueError, match="late"):
+        app.step()
+    assert view_of(tmp_path).outcome == "error"
+    assert summary_of(tmp_path).status == "failed"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.text import Text
 
 from burr_otel.cli import options
+from burr_otel.cli.follow import follow as follow_run
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.store import Store
-from burr_otel.view.find import Found, find_run
+from burr_otel.view.find import LOG, Found, find_run
 from burr_otel.view.liveness import writer_lives
 from burr_otel.view.page import html_page
 from burr_otel.view.plain import run_as_json, step_as_json
@@ -22,11 +23,16 @@ from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from burr_otel.view.model import RunView
 
 __all__ = ["command", "draw", "load"]
+
+CHILDREN: Final = "children.jsonl"
+_MOST_WATCHED: Final = 50
 
 
 @click.command("show")
@@ -44,6 +50,7 @@ __all__ = ["command", "draw", "load"]
     metavar="FILE",
     help="Write one page for a browser instead, which needs no network (-: standard output).",
 )
+@click.option("--follow", is_flag=True, help="Go on showing the run until its process ends.")
 @options.project
 @options.storage_dir
 @options.as_json
@@ -51,6 +58,7 @@ def command(
     app_id: str,
     step: int | None,
     html_file: str | None,
+    follow: bool,
     project: str | None,
     storage_dir: str,
     as_json: bool,
@@ -64,15 +72,20 @@ def command(
       burr-otel show demo-1f3a9c02
       burr-otel show demo-1f3a9c02 --step 7
       burr-otel show demo-1f3a9c02 --html run.html
+      burr-otel show conversation-7 --follow
       burr-otel show demo-1f --project burr-otel-demo --json
     """
-    if html_file is not None and (as_json or step is not None):
-        raise click.UsageError("--html goes with neither --step nor --json.")
+    if (step is not None) + (html_file is not None) + follow > 1 or (html_file and as_json):
+        raise click.UsageError(
+            "--step, --html and --follow exclude each other, --html also --json."
+        )
     run = find_run(storage_dir, app_id, project)
     if step is not None:
         _show_step(run, storage_dir, step, as_json=as_json)
     elif html_file is not None:
         _write_page(run, storage_dir, html_file)
+    elif follow:
+        _follow(run, storage_dir, as_json=as_json)
     elif as_json:
         print_json(run_as_json(load(run, storage_dir, details=True)))
     else:
@@ -92,6 +105,29 @@ def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool)
     if span.children:
         console.print()
         console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
+
+
+def _follow(run: Found, storage_dir: str, *, as_json: bool) -> None:
+    files = [run.folder / LOG, run.folder / CHILDREN]
+
+    def read() -> RunView:
+        view = load(run, storage_dir)
+        spawned = [child.app_id for child in view.children if child.kind == "spawn"]
+        files[2:] = [run.folder.parent / app_id / LOG for app_id in spawned[:_MOST_WATCHED]]
+        return view
+
+    view = follow_run(read, lambda: [_fingerprint(file) for file in files], as_json=as_json)
+    console = output()
+    if not as_json and console.is_terminal:
+        draw(console, view)
+
+
+def _fingerprint(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _write_page(run: Found, storage_dir: str, file: str) -> None:

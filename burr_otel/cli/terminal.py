@@ -17,7 +17,7 @@ from burr_otel.view.text import clean
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["complain", "lines", "output", "prepare", "print_json"]
+__all__ = ["complain", "json_line", "lines", "output", "prepare", "print_json"]
 
 _PLAIN_WIDTH: Final = 100  # of text that goes to a file or a pipe
 _STAND_INS: Final = {"µ": "u", "…": "~", "—": "-"}
@@ -73,6 +73,11 @@ def print_json(value: Any) -> None:
     """Print JSON. It is ASCII, so nothing in it can act on a terminal; NaN becomes a string."""
     text = json.dumps(_plain(value, 0), indent=2, ensure_ascii=True, allow_nan=False)
     sys.stdout.write(text + "\n")
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, with its newline; see `print_json`."""
+    return json.dumps(_plain(value, 0), ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _plain(value: Any, depth: int) -> Any:

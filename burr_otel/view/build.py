@@ -286,8 +286,9 @@ class SessionBuilder:
         """Give every open span of a session its outcome."""
         record = self._root_records.get(root.session)
         last_ns = root.last_ns
-        lives = id(root) not in self._ended and alive(record, last_ns)
-        open_outcome = RUNNING if lives else semconv.CRASHED
+        # A session's span may end by idling while its application lives on and runs more steps.
+        root.lives = alive(record, last_ns)
+        open_outcome = RUNNING if root.lives else semconv.CRASHED
         newest = root.children[-1] if root.children else None
         for step in root.children:
             ended = id(step) in self._ended

@@ -102,6 +102,7 @@ class ViewSpan:
         marks: Stream marks in order.
         children: Spans within it, in the order in which they began.
         begun: Whether its begin was recorded; else its start is a guess.
+        lives: Of a session: whether whoever writes it still lives.
     """
 
     kind: Kind
@@ -122,6 +123,7 @@ class ViewSpan:
     marks: list[Mark] = dataclasses.field(default_factory=list)
     children: list[ViewSpan] = dataclasses.field(default_factory=list)
     begun: bool = True
+    lives: bool = False
 
     @property
     def failed(self) -> bool:
@@ -196,11 +198,19 @@ class RunView:
     def outcome(self) -> str:
         """How the newest session that did anything ended, or stands."""
         for session in reversed(self.sessions):
-            if session.children or session.outcome != semconv.OK:
+            if session.children:
+                last = session.children[-1]
+                later = session.end_ns is not None and last.start_ns >= session.end_ns
+                return last.outcome if later else session.outcome
+            if session.outcome != semconv.OK:
                 return session.outcome
-        return self.sessions[-1].outcome if self.sessions else semconv.OK
+        return semconv.OK
 
     @property
     def active_ns(self) -> int:
         """Time that its sessions took together, without the pauses between them."""
-        return sum(session.last_ns - session.start_ns for session in self.sessions)
+        return sum(
+            # Steps may follow after the session's own span has ended by idling.
+            max([session.last_ns, *(step.last_ns for step in session.children)]) - session.start_ns
+            for session in self.sessions
+        )

@@ -20,6 +20,7 @@ __all__ = [
     "comparison_as_json",
     "iso",
     "run_as_json",
+    "span_as_json",
     "step_as_json",
     "summary_as_json",
 ]
@@ -65,7 +66,7 @@ def run_as_json(view: RunView) -> dict[str, Any]:
     parents: list[int] = []  # position of the span last seen at each depth
     for span, depth in view.walk():
         del parents[depth:]
-        spans.append({"parent": parents[-1] if parents else None, **_span(span)})
+        spans.append({"parent": parents[-1] if parents else None, **span_as_json(span)})
         parents.append(len(spans) - 1)
     return {
         "project": view.project,
@@ -91,14 +92,14 @@ def step_as_json(view: RunView, span: ViewSpan, step: StepDetails) -> dict[str, 
     return {
         "project": view.project,
         "app_id": view.app_id,
-        "step": _span(span),
+        "step": span_as_json(span),
         "times": step.times,
         "inputs": step.inputs,
         "result": step.result,
         "state_before": step.before,
         "state_after": step.after,
         "changes": changes_as_json(step.changes),
-        "spans": [_span(inner) for inner, depth in span.walk() if depth],
+        "spans": [span_as_json(inner) for inner, depth in span.walk() if depth],
     }
 
 
@@ -137,7 +138,8 @@ def comparison_as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _span(span: ViewSpan) -> dict[str, Any]:
+def span_as_json(span: ViewSpan) -> dict[str, Any]:
+    """One span, without those below it."""
     found: dict[str, Any] = {
         "kind": span.kind,
         "name": span.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel import semconv
 from burr_otel.store.loading import LogReader
-from burr_otel.store.records import ROOT, parse
+from burr_otel.store.records import ROOT, ROOT_END, parse
 from burr_otel.store.repair import lines_backward
 from burr_otel.view.find import LOG, Found
 from burr_otel.view.model import RUNNING
@@ -27,6 +27,8 @@ STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned
 _HEAD_BYTES: Final = 64 * 1024
 _HEAD_LINES: Final = 20
 _LONGEST_TAIL_BYTES: Final = 16 * 1024 * 1024  # a larger last state is not read for one line
+_LONGEST_SEARCH_BYTES: Final = 1024 * 1024
+_ROOT_LINES: Final = (b'{"type":"otel_root"', b'{"type":"otel_root_end"')
 _START: Final = re.compile(rb'"(?:start_time|end_time|time_logged)":\s*"([^"]{10,40})"')
 _STEP_TYPES: Final = ("begin_entry", "end_entry")
 _STATUS_OF: Final = {semconv.ERROR: "failed"}
@@ -115,12 +117,14 @@ def _summary(
     otels = [otel for record in tail if isinstance(otel := record.get("otel"), Mapping)]
     steps = [record for record in tail if record.get("type") in _STEP_TYPES]
     last_ns = max((zone.ns(found) for found in times), default=None)
-    status, outcome_known = _status(tail)
-    if not outcome_known:
+    status, settled = _status(tail)
+    if status is not None and not settled:
+        # The last step speaks for a run of plain Burr, whose log never says that it has ended, and
+        # for one whose session ended by idling before that step.
+        settled = not otels or _session_ended(blank.folder, tail[0])
+    if not settled:
         lives = alive(_newest_root(blank.folder, tail) if otels else None, last_ns or 0)
-        # Plain Burr's log never says that an application has ended; its last step speaks for it.
-        if status is None or otels:
-            status = RUNNING if lives else semconv.CRASHED
+        status = RUNNING if lives else semconv.CRASHED
     return dataclasses.replace(
         blank,
         started_ns=zone.ns(began) if began else last_ns,
@@ -140,6 +144,26 @@ def _newest_root(folder: str, tail: list[Mapping[str, Any]]) -> Mapping[str, Any
         with LogReader(folder) as reader:
             found = reader.newest([ROOT])
     return found
+
+
+def _session_ended(folder: str, step: Mapping[str, Any]) -> bool:
+    """Whether the session of the last step had ended before it, as far back as is worth reading."""
+    otel = step.get("otel")
+    session = otel.get("session") if isinstance(otel, Mapping) else None
+    fd = os.open(f"{folder}/{LOG}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        for line in lines_backward(fd, size):
+            if line.data.startswith(_ROOT_LINES):
+                record = _record(line.data) or {}
+                found = record.get("otel")
+                if isinstance(found, Mapping) and found.get("session") == session:
+                    return record.get("type") == ROOT_END
+            if size - line.offset > _LONGEST_SEARCH_BYTES:
+                break
+    finally:
+        os.close(fd)
+    return False
 
 
 def _status(tail: list[Mapping[str, Any]]) -> tuple[str | None, bool]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-__all__ = ["OUTCOME_WORDS", "Waterfall", "header", "outcome_style"]
+__all__ = ["NOTE_LINES", "OUTCOME_WORDS", "Waterfall", "header", "outcome_style"]
 
 OUTCOME_WORDS: Final = {semconv.ERROR: "failed"}
 """What is shown where the recorded word is another."""
@@ -38,7 +38,7 @@ _LEAST_TEXT: Final = 8  # of a name, however deep it is indented
 _NAME_SHARE: Final = 0.42
 _DURATION_CELLS: Final = 8
 _FRAME_CELLS: Final = 4  # sign and the blanks between columns
-_NOTE_LINES: Final = 3
+NOTE_LINES: Final = 3
 _MOST_FORKS: Final = 5
 
 
@@ -213,11 +213,11 @@ class _Painter:
         indent = self._indent(depth) + 4
         room = max(self._width - indent, _LEAST_BAR)
         for note, style in _notes(span):
-            text = Text(one_line(note, limit=room * _NOTE_LINES), style=style)
+            text = Text(one_line(note, limit=room * NOTE_LINES), style=style)
             lines = text.wrap(self._console, room)
-            for number, line in enumerate(lines[:_NOTE_LINES], 1):
+            for number, line in enumerate(lines[:NOTE_LINES], 1):
                 line.rstrip()
-                if number == _NOTE_LINES < len(lines):
+                if number == NOTE_LINES < len(lines):
                     line.truncate(room - 1)
                     line.append(self._glyphs.more)
                 yield Text.assemble(" " * indent, line)

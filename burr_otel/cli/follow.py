@@ -1,0 +1,115 @@
+"""``burr-otel show --follow``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from rich.live import Live
+from rich.text import Text
+
+from burr_otel.cli.terminal import json_line, output
+from burr_otel.view.live import frame, grow
+from burr_otel.view.model import RUNNING
+from burr_otel.view.plain import span_as_json
+from burr_otel.view.text import duration, one_line
+from burr_otel.view.waterfall import OUTCOME_WORDS, outcome_style
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from burr_otel.view.model import RunView, ViewSpan
+
+__all__ = ["follow"]
+
+_POLL_S: Final = 0.25
+_READING_SHARE: Final = 5  # reading a long log again takes a sixth of the time at most
+_LOOK_AGAIN_S: Final = 2.0  # a process may die without a word
+_AFTER_END_S: Final = 10.0  # a session that ended by idling may go on
+
+
+def follow(read: Callable[[], RunView], changed: Callable[[], object], *, as_json: bool) -> RunView:
+    """Show a run while it goes on.
+
+    On a terminal the waterfall is drawn again and again; elsewhere each step is a line once it has
+    ended. It ends with the process that writes the run, or ten seconds after its session did. A
+    log of plain Burr names neither, so it is followed until Ctrl-C.
+
+    Args:
+        read: Reads the run.
+        changed: Gives something that differs whenever the run's files do.
+        as_json: Whether steps are printed as lines of JSON.
+
+    Returns:
+        The run as it was at the end.
+    """
+    console = output()
+    if as_json or not console.is_terminal:
+        printed: set[tuple[str | None, int | None, int]] = set()
+
+        def show(view: RunView) -> None:
+            for step in _newly_ended(view, printed):
+                if as_json:
+                    sys.stdout.write(json_line(span_as_json(step)))
+                else:
+                    console.print(_line(step), soft_wrap=True)
+            sys.stdout.flush()
+
+        return _watch(read, changed, show)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def draw(view: RunView) -> None:
+            grow(view, time.time_ns())
+            live.update(frame(view, console.height), refresh=True)
+
+        return _watch(read, changed, draw)
+
+
+def _watch(
+    read: Callable[[], RunView], changed: Callable[[], object], show: Callable[[RunView], None]
+) -> RunView:
+    idle_since = time.monotonic()
+    while True:
+        seen, started = changed(), time.monotonic()
+        view = read()
+        show(view)
+        busy = any(step.outcome == RUNNING for step in view.steps)
+        if busy:
+            idle_since = time.monotonic()
+        if _over(view, time.monotonic() - idle_since):
+            return view
+        time.sleep(max(_POLL_S, (time.monotonic() - started) * _READING_SHARE))
+        look_again = time.monotonic() + _LOOK_AGAIN_S
+        # What runs is drawn longer each time; else there is nothing to draw until a file changes.
+        while not busy and changed() == seen and time.monotonic() < look_again:
+            time.sleep(_POLL_S)
+        if changed() != seen:
+            idle_since = time.monotonic()
+
+
+def _over(view: RunView, idle_s: float) -> bool:
+    newest = view.sessions[-1] if view.sessions else None
+    if newest is None or newest.session is None:
+        return False
+    return not newest.lives or (newest.outcome != RUNNING and idle_s > _AFTER_END_S)
+
+
+def _newly_ended(
+    view: RunView, printed: set[tuple[str | None, int | None, int]]
+) -> Iterator[ViewSpan]:
+    for step in view.steps:
+        key = (step.session, step.sequence_id, step.start_ns)
+        if step.outcome != RUNNING and key not in printed:
+            printed.add(key)
+            yield step
+
+
+def _line(step: ViewSpan) -> Text:
+    word = OUTCOME_WORDS.get(step.outcome, one_line(step.outcome))
+    took = duration(step.last_ns - step.start_ns)
+    line = Text(f"{step.sequence_id} {one_line(step.name)}  {took}  ")
+    line.append(word, style=outcome_style(step.outcome))
+    if step.failure is not None:
+        line.append(f"  {one_line(step.failure)}", style="red")
+    return line

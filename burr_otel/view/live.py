@@ -1,0 +1,64 @@
+"""What to draw of a run that is still going on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.text import Text
+
+from burr_otel.view.model import RUNNING, RunView, ViewSpan
+from burr_otel.view.text import plural
+from burr_otel.view.waterfall import NOTE_LINES, Waterfall, header
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["frame", "grow"]
+
+_FRAME_LINES = 5  # blank lines, the session's own row, the line about hidden steps, one to spare
+
+
+def grow(view: RunView, now_ns: int) -> None:
+    """Draw what is running up to now, not up to its last record."""
+    for span, _ in view.walk():
+        if span.outcome == RUNNING:
+            span.end_ns = max(now_ns, span.start_ns)
+
+
+def frame(view: RunView, height: int) -> RenderableType:
+    """Header and the newest steps of the newest session, as many as fit.
+
+    Args:
+        view: The run; see `grow`.
+        height: Lines of the terminal.
+    """
+    top = header(view)
+    for line in top:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    if not view.sessions:
+        return Group(*top)
+    session = view.sessions[-1]
+    kept = _newest(session, height - len(top) - _FRAME_LINES)
+    hidden = len(session.children) - len(kept)
+    shown = session
+    parts: list[RenderableType] = [*top, Text()]
+    if hidden:
+        # The axis begins with the first step shown, so that the newest ones are not slivers.
+        shown = dataclasses.replace(session, children=kept, start_ns=kept[0].start_ns)
+        parts.append(Text(f"  {plural(hidden, 'earlier step')}", style="dim"))
+    parts.append(Waterfall(dataclasses.replace(view, sessions=[shown])))
+    return Group(*parts)
+
+
+def _newest(session: ViewSpan, room: int) -> list[ViewSpan]:
+    kept: list[ViewSpan] = []
+    for step in reversed(session.children):
+        room -= sum(
+            1 + (NOTE_LINES if span.failure else 0) + bool(span.marks) for span, _ in step.walk()
+        )
+        if room < 0 and kept:
+            break
+        kept.append(step)
+    return kept[::-1]
