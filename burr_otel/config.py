@@ -172,6 +172,7 @@ class OtelConfig:
         base: OtelConfig | None = None,
         settings: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> OtelConfig:
         """Combine arguments, environment and defaults.
 
@@ -179,6 +180,8 @@ class OtelConfig:
             base: Settings to start from; when given, the environment is not read.
             settings: Single settings by name; they win.
             environ: Variables to read in place of `os.environ`.
+            defaults: What holds where neither `settings` nor a variable says anything, if not
+                the defaults of the fields.
 
         Returns:
             The settings in force.
@@ -197,7 +200,8 @@ class OtelConfig:
                 )
         if base is not None:
             return dataclasses.replace(base, **settings)
-        return cls(**{**cls._from_environ(os.environ if environ is None else environ), **settings})
+        found = cls._from_environ(os.environ if environ is None else environ)
+        return cls(**{**(defaults or {}), **found, **settings})
 
     @classmethod
     def _from_environ(cls, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ ALLOWED = {
     "run": {"errors", "spans", "store"},
     "application": {"errors", "recover", "run", "semconv", "spans", "store"},
     "tracker": {"application", "config", "content", "errors", "run", "spans", "store"},
-    "instrumentor": {"tracker"},
+    "instrumentor": {"config", "tracker"},
     "testing": {"semconv", "spans"},
     "view": {"config", "errors", "semconv", "store"},
     "demo": set(),
