@@ -196,10 +196,8 @@ class Index:
         """
         high = self._header.size - 1
         if sequence_id is None and set(kinds) <= {ROOT, INHERITED}:
-            # Any number of steps may have come since.
-            if self._header.root >= 0:
-                yield self._entry(self._header.root)[0]
-            return
+            # Any number of steps may have come since the newest one.
+            high = self._header.root
         while high >= 0:
             entry, low = self._entry(high)
             at = high if sequence_id is None else self._bisect(sequence_id, low, high)

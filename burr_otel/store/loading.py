@@ -87,11 +87,11 @@ class LogReader:
     ) -> dict[str, Any] | None:
         """The newest sound record of such types: of one step, or of any.
 
-        The newest of all is near the tail; one step's is found through the index. What the index
-        does not cover yet is read, and indexed when it is much.
+        The newest of all is near the tail; one step's, and the newest root, are found through the
+        index. What the index does not cover yet is read, and indexed when it is much.
         """
         query = _Query(kinds, sequence_id, accept)
-        if sequence_id is None:
+        if sequence_id is None and kinds != (records.ROOT,):
             stop = max(0, self._size - _MAX_SCAN_BYTES)
             for line in lines_backward(self._fd, self._size):
                 record = query.match(line.data)

@@ -124,15 +124,18 @@ class LogFile:
                 return -1, -1
             if self._buffer:
                 self.flush()
-            with self.locked() as fd:
+            fd = self._enter()
+            try:
                 start = self._catch_up(fd)
                 self._write(fd, start, line, sync=durability == "fsync")
-                self._note(line, entry, start)
-                end = self._end
-                self._write_index(fd)
+                if entry is not None and self._index_from >= 0:
+                    self._note(line, entry, start)
+                    self._write_index(fd)
+            finally:
+                self._leave()
             if self._deferred:
                 self._flush_deferred()
-            return start, end
+            return start, start + len(line)
 
     def flush(self) -> None:
         """Write what ``durability="none"`` has buffered.
@@ -148,7 +151,8 @@ class LogFile:
                 start = self._catch_up(fd)
                 self._write(fd, start, b"".join([line for line, _ in lines]), sync=False)
                 for line, entry in lines:
-                    self._note(line, entry, start)
+                    if entry is not None and self._index_from >= 0:
+                        self._note(line, entry, start)
                     start += len(line)
                 self._write_index(fd)
 
@@ -159,6 +163,7 @@ class LogFile:
                 return
             try:
                 self.flush()
+                self._flush_deferred()
                 if 0 <= self._index_from < self._end:
                     # The index is a cache: what it lacks is found by the next reader.
                     with contextlib.suppress(OSError), self.locked() as fd:
@@ -179,18 +184,30 @@ class LogFile:
             if self._busy:  # a finaliser inside an append of this thread: it holds the lock
                 yield self._fd
                 return
-            self._busy = True
+            fd = self._enter()
             try:
-                fd = self._fd if self._fd >= 0 else self._open()
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                try:
-                    self._check_place()
-                    yield fd
-                finally:
-                    if self._fd == fd:  # else it was closed, and with it the lock is gone
-                        fcntl.flock(fd, fcntl.LOCK_UN)
+                yield fd
             finally:
-                self._busy = False
+                self._leave()
+
+    def _enter(self) -> int:
+        """Take the file lock; the caller holds the thread lock and calls `_leave`."""
+        self._busy = True
+        try:
+            fd = self._fd if self._fd >= 0 else self._open()
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self._check_place()
+        except BaseException:
+            self._leave()
+            raise
+        return fd
+
+    def _leave(self) -> None:
+        try:
+            if self._fd >= 0:  # else it was closed, and with it the lock is gone
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._busy = False
 
     def repair(self) -> list[Damage]:
         """Check the part of the log that nobody has checked yet, mend it and index it.
@@ -257,10 +274,8 @@ class LogFile:
             raise
         self._end = start + len(data)
 
-    def _note(self, line: bytes, entry: tuple[int, int] | None, start: int) -> None:
-        if entry is not None and self._index_from >= 0:
-            kind, sequence_id = entry
-            self._pending.append(Entry(kind, sequence_id, start, len(line), fingerprint(line)))
+    def _note(self, line: bytes, entry: tuple[int, int], start: int) -> None:
+        self._pending.append(Entry(*entry, start, len(line), fingerprint(line)))
 
     def _write_index(self, fd: int, *, everything: bool = False) -> None:
         if self._index_from < 0:
@@ -288,10 +303,7 @@ class LogFile:
         while self._deferred:
             line, entry = self._deferred.pop(0)
             try:
-                with self.locked() as fd:
-                    start = self._catch_up(fd)
-                    self._write(fd, start, line, sync=False)
-                    self._note(line, entry, start)
+                self.append(line, entry, durability="flush")
             except OSError as error:
                 logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 

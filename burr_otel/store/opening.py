@@ -208,7 +208,7 @@ def _inherited(
     if (
         earlier is not None
         and earlier["state"] == records.parse(encoded.json)
-        and (otel_of(earlier) or {}).get("exact", []) == encoded.exact
+        and (otel_of(earlier) or {}).get("exact", []) == list(encoded.exact)
         and all(earlier.get(name) == value for name, value in fields.items())
     ):
         return None

@@ -56,16 +56,23 @@ _HEAD = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d{1,18})
 _TAIL_ID = re.compile(rb',\s*"sequence_id":\s*(-?\d{1,18})\s*\}\s*$')
 
 
+_last_second = (-1, "")  # most records of a run fall into the same second
+
+
 def local_time(time_ns: int) -> str:
     """Naive local ISO time in microseconds, as Burr writes it, of nanoseconds since the epoch."""
+    global _last_second
     seconds, ns = divmod(time_ns, 1_000_000_000)
-    moment = dt.datetime.fromtimestamp(seconds)  # noqa: DTZ006 - Burr's times are local
-    return f"{moment.isoformat(timespec='seconds')}.{ns // 1000:06d}"
+    known, text = _last_second
+    if known != seconds:
+        text = dt.datetime.fromtimestamp(seconds).isoformat()  # noqa: DTZ006 - local, as Burr's
+        _last_second = seconds, text
+    return f"{text}.{ns // 1000:06d}"
 
 
 def otel_object(session: bytes, otel: Mapping[str, Any], *, more: bytes = b"") -> bytes:
     """The `otel` object of a record; `session` and `more` are ready-made JSON members."""
-    members = orjson.dumps(otel, None, orjson.OPT_NON_STR_KEYS)[1:-1] if otel else b""
+    members = orjson.dumps(otel)[1:-1] if otel else b""
     return b"{%b}" % b",".join([part for part in (session, members, more) if part])
 
 

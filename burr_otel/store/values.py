@@ -7,7 +7,6 @@ fails the proof takes the slow walk.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import json
 import logging
@@ -22,7 +21,7 @@ from burr_otel.errors import SnapshotError
 from burr_otel.store.walk import MAX_DEPTH, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["EncodedState", "encode_mapping", "encode_state", "encode_text", "encode_value"]
 
@@ -35,34 +34,49 @@ _OPTIONS = (
 )
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None), list, dict})
 _SERDE_KEY = serde.KEY.encode()
-_STANDARD = {
-    str: serde.serialize_primitive,
-    int: serde.serialize_primitive,
-    float: serde.serialize_primitive,
-    bool: serde.serialize_primitive,
-    list: serde.serialize_list,
-    dict: serde.serialize_dict,
-}
+_STANDARD = (
+    (str, serde.serialize_primitive),
+    (int, serde.serialize_primitive),
+    (float, serde.serialize_primitive),
+    (bool, serde.serialize_primitive),
+    (list, serde.serialize_list),
+    (dict, serde.serialize_dict),
+)
 _MAX_WARNED = 10_000
 _warned: set[tuple[str, str, str]] = set()
-_key_json: dict[str, bytes] = {}
 
 
-@dataclasses.dataclass(slots=True)
 class EncodedState:
     """A state as it stands in a record.
 
     Attributes:
         json: One strict JSON object.
         exact: Patches for what JSON cannot carry; see `burr_otel.store.exact`.
-        fragments: The JSON of each top-level key.
         int64: Whether every integer fits in 64 bits, so that fast parsers read it right.
     """
 
-    json: bytes
-    exact: list[Any]
-    fragments: dict[str, bytes]
-    int64: bool = True
+    __slots__ = ("_fragments", "_items", "exact", "int64", "json")
+
+    def __init__(
+        self,
+        text: bytes,
+        items: Mapping[Any, Any],
+        fragments: Mapping[str, bytes] | None = None,
+        exact: Sequence[Any] = (),
+        *,
+        int64: bool = True,
+    ) -> None:
+        self.json, self.exact, self.int64 = text, exact, int64
+        self._items, self._fragments = items, fragments
+
+    def fragment(self, key: str) -> bytes | None:
+        """The JSON of one top-level key; None when the state has no such key.
+
+        To be asked before user code runs again, which may change the values in place.
+        """
+        if self._fragments is not None:
+            return self._fragments.get(key)
+        return orjson.dumps(self._items[key]) if key in self._items else None
 
 
 def encode_state(
@@ -83,23 +97,24 @@ def encode_state(
         SnapshotError: A value cannot be written; the error names run and key.
     """
     items = state.get_all() if hasattr(state, "get_all") else dict(state)
-    fragments = _fast_fragments(items)
-    exact: list[Any] = []
-    int64 = True
-    if fragments is None:
-        walk, fragments = Walk(serde_kwargs), {}
+    text = _fast(items)
+    if text is not None:
+        return EncodedState(text, items)
+    walk = Walk(serde_kwargs)
+    fragments: dict[str, bytes] = {}
+    names: dict[Any, str] = {}
+    key: Any = None
+    try:
         names = walk.key_names(items)
         for key, value in items.items():
-            try:
-                fragments[names[key]] = _fragment(walk, key, names[key], value)
-            except Exception as error:  # noqa: PERF203 - each key has its own error
-                cause = f"{type(error).__name__}: {_text_of(error)}"
-                raise SnapshotError(run, cause, key=names[key], sequence_id=sequence_id) from error
-        walk.record_key_names([], names, user=True)
-        exact, int64 = walk.patches, walk.int64
-        for key, type_name in walk.fallbacks:
-            _warn_fallback(run, key, type_name)
-    return EncodedState(_join(fragments), exact, fragments, int64)
+            fragments[names[key]] = _fragment(walk, key, names[key], value)
+    except Exception as error:
+        cause = f"{type(error).__name__}: {_text_of(error)}"
+        raise SnapshotError(run, cause, key=names.get(key), sequence_id=sequence_id) from error
+    walk.record_key_names([], names, user=True)
+    for name, type_name in walk.fallbacks:
+        _warn_fallback(run, name, type_name)
+    return EncodedState(_join(fragments), items, fragments, walk.patches, int64=walk.int64)
 
 
 def encode_mapping(
@@ -119,10 +134,11 @@ def encode_mapping(
     if not value:
         return b"{}", True
     items = dict(value)
-    fragments = _fast_fragments(items)
-    if fragments is not None:
-        return _join(fragments), True
-    fragments, int64 = {}, True
+    text = _fast(items)
+    if text is not None:
+        return text, True
+    fragments: dict[str, bytes] = {}
+    int64 = True
     try:
         names = Walk(serde_kwargs).key_names(items)
     except Exception:
@@ -139,9 +155,9 @@ def encode_value(
     value: Any, *, serde_kwargs: Mapping[str, Any], run: str, what: str
 ) -> tuple[bytes, bool]:
     """Encode one value as `encode_mapping` does."""
-    fragments = _fast_fragments({"value": value})
-    if fragments is not None:
-        return fragments["value"], True
+    text = _fast({"value": value})
+    if text is not None:
+        return text[len(b'{"value":') : -1], True
     walk = Walk(serde_kwargs)
     try:
         return _fragment(walk, None, "value", value), walk.int64
@@ -166,36 +182,31 @@ def encode_text(text: str) -> bytes:
         return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def _fast_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
-    """The JSON of each value if the whole is plain JSON to Burr's serde too, else None."""
+def _fast(items: dict[Any, Any]) -> bytes | None:
+    """The JSON of a dict if that is also what Burr's serde makes of it, else None."""
     registry = serde.serialize.registry
-    if any(registry[kind] is not handler for kind, handler in _STANDARD.items()):
-        return None  # somebody taught Burr another way to write lists or strings
+    for kind, handler in _STANDARD:
+        if registry[kind] is not handler:
+            return None  # somebody taught Burr another way to write lists or strings
     if FIELD_SERIALIZATION and not FIELD_SERIALIZATION.keys().isdisjoint(items):
         return None
-    dumps, fragments, special = orjson.dumps, {}, False
     try:
-        for key, value in items.items():
-            if type(key) is not str or key == serde.KEY:
-                return None
-            _ = _key_json.get(key) or _encode_key(key)  # refuses a lone surrogate
-            fragments[key] = text = dumps(value, None, _OPTIONS)
-            special = special or b"null" in text
-            if _SERDE_KEY in text:
-                return None
+        text = orjson.dumps(items, None, _OPTIONS)
     except orjson.JSONEncodeError:
         return None
-    return fragments if _is_plain(list(items.values()), look_for_nan=special) else None
+    if _SERDE_KEY in text or not _is_plain(items, look_for_nan=b"null" in text):
+        return None
+    return text
 
 
-def _is_plain(level: list[Any], *, look_for_nan: bool) -> bool:
+def _is_plain(items: dict[str, Any], *, look_for_nan: bool) -> bool:
     """Whether only exact JSON types are reachable, to a depth that every reader takes.
 
     `orjson` also writes tuples, enums and UUIDs, and NaN as null; Burr does not. The garbage
     collector's own view of the containers finds them at C speed. There is no cycle, since
     `orjson` has been through.
     """
-    depth = 0
+    level, depth = list(items.values()), 0
     while level:
         depth += 1
         if depth > MAX_DEPTH or not _PLAIN_TYPES.issuperset(map(type, level)):
@@ -223,19 +234,7 @@ def _fragment(walk: Walk, key: Any, name: str, value: Any) -> bytes:
 
 
 def _join(fragments: Mapping[str, bytes]) -> bytes:
-    return b"{%b}" % b",".join(
-        [
-            b"%b:%b" % (_key_json.get(key) or _encode_key(key), text)
-            for key, text in fragments.items()
-        ]
-    )
-
-
-def _encode_key(key: str) -> bytes:
-    encoded = orjson.dumps(key)
-    if len(_key_json) < 1000:  # noqa: PLR2004 - state keys come from code, so few are ever seen
-        _key_json[key] = encoded
-    return encoded
+    return b"{%b}" % b",".join([b"%b:%b" % (encode_text(k), v) for k, v in fragments.items()])
 
 
 def _first_time(*parts: str) -> bool:
