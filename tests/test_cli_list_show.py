@@ -149,6 +149,16 @@ def test_list_survives_damaged_and_foreign_things(tmp_path):
     assert found == {"good": "ok", "empty": "empty", "torn": "ok"}
 
 
+def test_hostile_app_ids_do_not_act(tmp_path):
+    """A folder may be called anything; the list shows it without obeying it."""
+    write_run(tmp_path, *step(0, "\x1b[2J"), app_id="\x1b]0;owned\x07\u202e[bold]x")
+    code, drawn = run_in_terminal("list", "--storage-dir", tmp_path, columns=120)
+    assert code == 0
+    for acting in ("\x1b]", "\x1b[2J", "\x07", "\u202e"):
+        assert acting not in drawn
+    assert "[bold]x" in drawn
+
+
 def test_list_reads_only_the_ends_of_a_long_log(tmp_path):
     """A log of hundreds of megabytes costs no more than a short one: only its ends are read."""
     path = write_run(tmp_path, *step(0, "first"))

@@ -6,6 +6,7 @@ import click
 
 from burr_otel.cli import options
 from burr_otel.cli.app import DIFFERENT
+from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.compare import compare, comparison_lines
@@ -16,8 +17,8 @@ __all__ = ["command"]
 
 
 @click.command("diff")
-@click.argument("app_a")
-@click.argument("app_b")
+@click.argument("app_a", shell_complete=app_ids)
+@click.argument("app_b", shell_complete=app_ids)
 @click.option(
     "--ignore",
     metavar="KEY",

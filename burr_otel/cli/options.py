@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from burr_otel.cli.complete import project_names
+
 __all__ = ["DEFAULT_STORAGE_DIR", "Since", "as_json", "project", "storage_dir"]
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
@@ -66,6 +68,7 @@ def storage_dir(function: F) -> F:
         "--storage-dir",
         metavar="DIR",
         default=DEFAULT_STORAGE_DIR,
+        is_eager=True,  # the completion of project and app id looks there
         show_default=True,
         help="Where runs are kept.",
     )(function)
@@ -74,7 +77,11 @@ def storage_dir(function: F) -> F:
 def project(function: F) -> F:
     """``--project``."""
     return click.option(
-        "-p", "--project", metavar="NAME", help="Look in this project only.  [default: all]"
+        "-p",
+        "--project",
+        metavar="NAME",
+        shell_complete=project_names,
+        help="Look in this project only.  [default: all]",
     )(function)
 
 

@@ -9,6 +9,7 @@ import click
 from rich.text import Text
 
 from burr_otel.cli import options
+from burr_otel.cli.complete import app_ids
 from burr_otel.cli.follow import follow as follow_run
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.store import Store
@@ -36,7 +37,7 @@ _MOST_WATCHED: Final = 50
 
 
 @click.command("show")
-@click.argument("app_id")
+@click.argument("app_id", shell_complete=app_ids)
 @click.option(
     "--step",
     type=int,

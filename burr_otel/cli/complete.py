@@ -1,0 +1,67 @@
+"""What the shell offers while a command is typed, and ``burr-otel completion``."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from burr_otel.errors import BurrOtelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["app_ids", "command", "project_names"]
+
+_MOST_OFFERED: Final = 100
+_SHELLS: Final = ("bash", "zsh", "fish")
+
+
+def app_ids(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
+    """Ids of runs that begin with what is typed, with their project as help."""
+    from burr_otel.view.find import projects, runs  # noqa: PLC0415 - Burr takes long to import
+
+    def found() -> Iterator[CompletionItem]:
+        for name, folder in projects(ctx.params["storage_dir"], ctx.params.get("project")):
+            for entry in runs(folder):
+                # A line break in a name would be a line of its own to the shell.
+                if entry.name.startswith(typed) and entry.name.isprintable():
+                    yield CompletionItem(entry.name, help=name)
+
+    return _first(found())
+
+
+def project_names(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
+    """Names of projects that begin with what is typed."""
+    from burr_otel.view.find import projects  # noqa: PLC0415 - Burr takes long to import
+
+    names = (name for name, _ in projects(ctx.params["storage_dir"]))
+    return _first(CompletionItem(name) for name in names if name.startswith(typed))
+
+
+def _first(items: Iterator[CompletionItem]) -> list[CompletionItem]:
+    try:
+        return list(itertools.islice(items, _MOST_OFFERED))
+    except (BurrOtelError, OSError):
+        return []  # nobody wants an error message in the middle of typing
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(_SHELLS))
+def command(shell: str) -> None:
+    r"""Print what makes a shell complete commands, options and app ids.
+
+    \b
+    Examples:
+      eval "$(burr-otel completion bash)"       # in ~/.bashrc
+      eval "$(burr-otel completion zsh)"        # in ~/.zshrc
+      burr-otel completion fish > ~/.config/fish/completions/burr-otel.fish
+    """
+    from burr_otel.cli.app import cli  # noqa: PLC0415 - it imports this module
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.ClickException(f"this version of click cannot complete for {shell}.")
+    click.echo(kind(cli, {}, "burr-otel", "_BURR_OTEL_COMPLETE").source())
