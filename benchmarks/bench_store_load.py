@@ -132,9 +132,10 @@ def growth(results: dict) -> str:
             long = results.get(("ours", which, size, STEPS[-1]))
             if short and long:
                 ratio = long["seconds"] / short["seconds"]
+                memory = f"{long['bytes'] / 1e6:.2f} against {short['bytes'] / 1e6:.2f} MB"
                 lines.append(
                     f"- {which}, {size}, {STEPS[-1]:,} against {STEPS[0]} steps: "
-                    f"time x{ratio:.2f}, memory {long['bytes'] / 1e6:.2f} against {short['bytes'] / 1e6:.2f} MB"
+                    f"time x{ratio:.2f}, memory {memory}"
                 )
     return "\n".join(lines)
 
