@@ -188,6 +188,7 @@ def test_demo_says_when_the_endpoint_refuses(tmp_path, http_server):
     [
         ({"OTEL_SDK_DISABLED": "true"}, "OTEL_SDK_DISABLED is true"),
         ({"OTEL_TRACES_EXPORTER": "none"}, "OTEL_TRACES_EXPORTER is 'none'"),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, "the sampler 'always_off' left this trace out"),
     ],
 )
 def test_demo_respects_what_is_switched_off(tmp_path, grpc_endpoint, variables, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -87,7 +88,10 @@ def _sending(
         if target.unreachable:
             found.append(Text(_HOW_TO_GET_ONE))
         return found
-    if witness.refused or not witness.sent:
+    if not witness.refused and not witness.sent:
+        sampler = os.environ.get("OTEL_TRACES_SAMPLER", "")
+        return [Text(f"Nothing was sent: the sampler {sampler!r} left this trace out.")]
+    if witness.refused:
         reason = clean(said[-1]) if said else "it gave no reason"
         text = f"{target.endpoint} answers but did not take the trace: {reason}"
         return [Text(text, style="yellow")]

@@ -1,0 +1,69 @@
+"""Whether anything answers where spans would be sent."""
+
+import socket
+
+import pytest
+
+from burr_otel.cli import endpoint as module
+from burr_otel.cli.endpoint import answers, host_and_port
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("http://localhost:4317", ("localhost", 4317)),
+        ("https://api.honeycomb.io:443", ("api.honeycomb.io", 443)),
+        ("https://api.example.org/v1/traces", ("api.example.org", 443)),
+        ("http://collector/v1/traces", ("collector", 80)),
+        ("localhost:4317", ("localhost", 4317)),
+        ("collector", ("collector", 4317)),
+        ("http://[::1]:4318", ("::1", 4318)),
+        ("unix:///run/otel.sock", None),
+        ("http://host:99999999", None),
+        ("", None),
+    ],
+)
+def test_places(endpoint, place):
+    """URLs, and what gRPC takes besides, are read; the rest is left to the exporter."""
+    assert host_and_port(endpoint) == place
+
+
+def test_a_listener_answers_and_a_closed_port_does_not(monkeypatch):
+    """Also behind a proxy for others: this machine is always asked directly."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert answers(f"http://127.0.0.1:{port}")
+    assert not answers(f"http://127.0.0.1:{port}")
+
+
+def test_only_sending_tells_what_is_behind_a_proxy(monkeypatch):
+    """A host that only the proxy can reach must not be taken for silent."""
+
+    def unreachable(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(module.socket, "create_connection", unreachable)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
+    assert answers("https://api.example.org:443")
+    monkeypatch.setenv("no_proxy", "api.example.org")
+    assert not answers("https://api.example.org:443")
+
+
+def test_the_question_is_bounded(monkeypatch):
+    """A host that swallows packets costs half a second, not minutes."""
+    asked = []
+    monkeypatch.setattr(
+        module.socket, "create_connection", lambda place, timeout: asked.append(timeout) or _Open()
+    )
+    assert answers("http://10.255.255.1:4317")
+    assert asked == [0.5]
+
+
+class _Open:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
