@@ -17,7 +17,7 @@ CHROMIUM = next(
     ),
     None,
 )
-_LONGEST_S = 60.0
+_LONGEST_S = 180.0
 
 
 class Page:

@@ -17,7 +17,7 @@ import burr
 RECORDED = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_data"
 """Runs of plain Burr that ship with it."""
 
-LONGEST_S = 60.0
+LONGEST_S = 180.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
