@@ -76,29 +76,32 @@ class Jaeger:
             TimeoutError: It has fewer after `timeout_s` seconds; the message names those it has.
         """
         wanted = trace_id if isinstance(trace_id, str) else f"{trace_id:032x}"
-        last: list[Trace] = []
+        last: list[ReadableSpan] = []
 
-        def probe() -> Trace | None:
-            found = self.find(wanted)
-            last[:] = [found] if found else []
-            return found if found and len(found.spans) >= spans else None
+        def probe() -> list[ReadableSpan] | None:
+            last[:] = self._arrived(wanted)
+            return last if len(last) >= spans else None
 
         try:
-            return wait_for(f"trace {wanted} with {spans} spans", probe, timeout_s)
+            found = wait_for(f"trace {wanted} with {spans} spans", probe, timeout_s)
         except TimeoutError as error:
-            names = [span.name for span in last[0].spans] if last else []
+            names = [span.name for span in last]
             raise TimeoutError(f"{error}; Jaeger has {len(names)}: {names}") from None
+        return self._judged(wanted, found)
 
-    def find(self, trace_id: str) -> Trace | None:
-        """The trace as far as it has arrived, or None."""
+    def _arrived(self, trace_id: str) -> list[ReadableSpan]:
         try:
             otlp = self._get(f"/api/v3/traces/{trace_id}", raw_traces="true")
-            shown = self._get(f"/api/v3/traces/{trace_id}")
         except urllib.error.HTTPError as error:
             if error.code == 404:
-                return None
+                return []
             raise
-        return Trace(_spans(otlp["result"]["resourceSpans"]), _warnings(shown))
+        return _spans(otlp["result"]["resourceSpans"])
+
+    def _judged(self, trace_id: str, spans: list[ReadableSpan]) -> Trace:
+        # Only once all is there: Jaeger writes its warnings into the spans that it has in memory,
+        # and what it found amiss in half a trace stays amiss.
+        return Trace(spans, _warnings(self._get(f"/api/v3/traces/{trace_id}")))
 
     def find_traces(self, service: str, *, limit: int = 1000) -> dict[str, list[ReadableSpan]]:
         """Spans of every trace of the service in the last day, by trace id."""
