@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -216,3 +217,45 @@ def test_a_broken_exporter_or_processor_never_reaches_the_run(where, tmp_path, c
     assert state["answer"] == 30
     assert tracker.load(None, "a1")["state"]["answer"] == 30
     assert "broke" in caplog.text
+
+
+class _Stuck(TracerProvider):
+    """Its flush hangs until it is told to go on."""
+
+    def __init__(self):
+        super().__init__(shutdown_on_exit=False)
+        self.go_on, self.flushes = threading.Event(), 0
+
+    def force_flush(self, timeout_millis=30_000):
+        self.flushes += 1
+        return self.go_on.wait(60)
+
+
+def test_an_endpoint_that_hangs_is_waited_for_once(monkeypatch, tmp_path):
+    """`close` gives up, and does not pile up attempts; afterwards it flushes again."""
+    monkeypatch.setattr(provider, "_LONGEST_S", 0.01)
+    stuck = _Stuck()
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=stuck)
+    for _ in range(5):
+        tracker.close()
+    assert stuck.flushes == 1
+    stuck.go_on.set()
+    provider._flushing[stuck].join()
+    tracker.close()
+    assert stuck.flushes == 2
+
+
+def test_closing_at_exit_is_harmless(tmp_path):
+    """Python 3.12 starts no thread at interpreter exit; a `close` there ends the spans all the same."""
+    code = """
+    import atexit
+    import apps
+    from burr_otel import OtelTracker
+    tracker = OtelTracker("proj", ".burr")
+    app = apps.counter(tracker)
+    app.step()
+    atexit.register(tracker.close)
+    """
+    out, err, _ = python(code, tmp_path, OTEL_TRACES_EXPORTER="console")
+    assert err == ""
+    assert '"name": "invoke_workflow proj"' in out

@@ -409,5 +409,7 @@ def flush(
         if force_flush is None or (earlier is not None and earlier.is_alive()):
             continue
         work = _flushing[provider] = threading.Thread(target=force_flush, daemon=True)
-        work.start()
-        _finished(work, provider)
+        # At exit, Python 3.12 starts no thread any more, and providers shut down by themselves.
+        with contextlib.suppress(RuntimeError):
+            work.start()
+            _finished(work, provider)
