@@ -6,6 +6,7 @@ that cannot be read becomes a text that says so; nothing raises but `KeyboardInt
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,8 @@ _LEAST_PAIR: Final = 2 * SMALLEST_ROOM + 2
 _LEAST_MORE: Final = 48  # bytes that a further item or pair is worth being written in
 _SHORTEST_PAIR: Final = 5  # "":1,
 _SHORTEST_ITEM: Final = 2  # 1,
+_MOST_ROUNDS: Final = 4  # in which what small values leave is shared out again
+_USUAL_ITEM: Final = 8  # bytes of one of many items, to guess what is large
 _LEAST_SHARE: Final = 64
 _HIDDEN: Final = orjson.dumps(MARKER)
 _SHORTEST: Final = b'"..."'
@@ -170,8 +173,9 @@ class _Walk:
             data = self._plain.write(value, room, depth)
             if data is not None:
                 return data
-        # A copy of what can fit, because another thread may be changing the dict.
-        pairs = list(itertools.islice(dict.items(value), room // _SHORTEST_PAIR + 1))
+        pairs: list[tuple[Any, Any]] = []
+        with contextlib.suppress(RuntimeError):  # another thread changes the dict: keep what came
+            pairs.extend(itertools.islice(dict.items(value), room // _SHORTEST_PAIR + 1))
         return self._container(value, pairs, size, room, depth, path, named=True, exact=exact)
 
     def _sequence(self, value: Any, room: int, depth: int, path: str) -> bytes:
@@ -302,9 +306,12 @@ class _Walk:
             return None
         spelled = self._spells_secret(pairs)
         written = [b""] * len(pairs)
-        waiting = list(range(len(pairs)))
-        while waiting:
-            share, still = left // len(waiting), []
+        # What is large at first sight waits, so that no time is lost on writing it twice.
+        share = left // len(pairs)
+        large = [number for number, (_, item) in enumerate(pairs) if _is_large(item, share)]
+        waiting = [number for number in range(len(pairs)) if number not in large]
+        for _ in range(_MOST_ROUNDS):
+            still = []
             for number in waiting:
                 self.cut = False
                 item = pairs[number][1]
@@ -313,9 +320,10 @@ class _Walk:
                     still.append(number)
                 else:
                     left -= len(written[number])
-            if len(still) == len(waiting):
+            if not large and len(still) == len(waiting):
                 break
-            waiting = still
+            waiting, large = still + large, []
+            share = left // len(waiting) if waiting else 0
         self.cut = writer.cut or bool(waiting)
         return (
             b"{"
@@ -363,6 +371,13 @@ class _Walk:
 
 def _below(path: str, step: str) -> str:
     return (path + step)[:_LONGEST_PATH] if path else ""
+
+
+def _is_large(value: Any, share: int) -> bool:
+    kind = type(value)
+    if kind is str:
+        return len(value) > share
+    return kind in (dict, list, tuple) and len(value) > share // _USUAL_ITEM
 
 
 def _number(value: float) -> bytes:

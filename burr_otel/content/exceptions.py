@@ -11,10 +11,13 @@ import builtins
 import collections
 import linecache
 import sys
+import types
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.content.forms import type_name
 from burr_otel.content.guard import Failure, call_safely
+from burr_otel.content.objects import is_heavy
+from burr_otel.content.plain import is_small
 from burr_otel.content.truncate import clip, scrub
 
 if TYPE_CHECKING:
@@ -36,9 +39,9 @@ _MOST_STEPS: Final = 50_000  # frames walked over to reach the last ones
 _MOST_NOTES: Final = 8
 _LONGEST_LINE: Final = 300
 _LINES_BEFORE: Final = 6  # source lines searched for a secret's name before the one shown
+_LONGEST_ARGUMENT: Final = 4096  # characters of an exception's argument that str() may write
 _LEAST_BLOCK: Final = 200  # bytes in which an older exception still says something
 
-_STANDARD_STR: Final = (BaseException.__str__, KeyError.__str__)
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 _OLDER: Final = "... older exceptions are left out ..."
@@ -70,8 +73,10 @@ class ExceptionWriter:
         """The exception's own text without secrets, and whether it was cut."""
         limit_bytes = self._limit_bytes if limit_bytes is None else limit_bytes
         arguments = _slot(exc, "args")
-        if type(exc).__str__ in _STANDARD_STR and not all(map(_is_brief, arguments)):
-            # str() would write out all of a list of any size.
+        if _group_type(exc) is not None:
+            arguments = arguments[:1]  # the members are written below the title
+        if _is_built_in_str(type(exc)) and not all(map(_is_brief, arguments)):
+            # str() would write out a list of any size.
             value = arguments[0] if len(arguments) == 1 else arguments
             data, cut = self._encoder.json(value, limit_bytes, "exception.message")
             return data.decode(), cut
@@ -237,8 +242,18 @@ class ExceptionWriter:
         return clip(shown, _LONGEST_LINE)[0]
 
 
+def _is_built_in_str(kind: type) -> bool:
+    """Whether ``str()`` of an exception does no more than to write out its arguments."""
+    return not isinstance(kind.__str__, types.FunctionType)
+
+
 def _is_brief(argument: Any) -> bool:
-    return type(argument) in (str, int, float, bool, type(None)) or isinstance(argument, type)
+    kind = type(argument)
+    if kind is str:
+        return True
+    if kind in (dict, list, tuple, int, float, bool, type(None)):
+        return is_small(argument, _LONGEST_ARGUMENT, levels=4)
+    return not is_heavy(argument)
 
 
 def _size(lines: list[str]) -> int:
@@ -257,11 +272,18 @@ def _notes(exc: BaseException) -> list[Any]:
 
 
 def _members_of(exc: BaseException) -> tuple[BaseException, ...]:
-    """The exceptions of a group of Python 3.11, or of its backport when that has made one."""
+    if _group_type(exc) is None:
+        return ()
+    members = call_safely(getattr, exc, "exceptions")
+    if not isinstance(members, tuple):
+        return ()
+    return tuple(one for one in members if issubclass(type(one), BaseException))
+
+
+def _group_type(exc: BaseException) -> type | None:
+    """The group class of Python 3.11, or of its backport when that has made the exception."""
     for home in (builtins, sys.modules.get("exceptiongroup")):
         group = getattr(home, "BaseExceptionGroup", None)
         if isinstance(group, type) and issubclass(type(exc), group):
-            members = call_safely(getattr, exc, "exceptions")
-            if isinstance(members, tuple):
-                return tuple(one for one in members if issubclass(type(one), BaseException))
-    return ()
+            return group
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import contextvars
 import datetime as dt
 import decimal
@@ -28,9 +29,9 @@ from burr_otel.content.guard import Failure, call_safely
 from burr_otel.content.libraries import foreign_form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["describe"]
+__all__ = ["describe", "is_heavy"]
 
 _HEAD_ITEMS: Final = 8
 _HEAD_BYTES: Final = 4096
@@ -38,7 +39,8 @@ _SORTED_SET: Final = 256  # items of a set that is put in order
 _SORTED_CHARACTERS: Final = 64
 _HEAVY: Final = 4096  # items or characters that a repr had better not be asked to write
 _MOST_BITS: Final = 1000  # of an int written as a number: every JSON reader holds it as a double
-_BUILT_IN: Final = (dict, list, tuple, set, frozenset, collections.deque)
+_HOLDERS: Final = (dict, list, tuple, set, frozenset, collections.deque)
+_SIZED: Final = (*_HOLDERS, str, bytes, bytearray, array.array)
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
@@ -71,7 +73,7 @@ def describe(value: Any) -> Form:
 def _printed(value: Any, kind: type) -> Form:
     """An object with its own repr as that, another by its public attributes or its class."""
     own = _instance_dict(value)
-    if "__repr__" in _own_names(kind) and not _is_heavy(own):
+    if "__repr__" in _own_names(kind) and not is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
         return Text(head + printed[_ADDRESS_WINDOW:])
@@ -85,28 +87,23 @@ def _own_names(kind: type) -> set[str]:
     return set(itertools.chain.from_iterable(base.__dict__ for base in bases if base is not object))
 
 
-def _is_heavy(own: dict[Any, Any]) -> bool:
-    """Whether an object holds more than its repr should be asked to write."""
+def is_heavy(value: Any) -> bool:
+    """Whether a value holds more than its repr should be asked to write."""
     budget, seen = _HEAVY, set()
-    waiting: list[Any] = [own]
-    while waiting:
+    waiting: list[Any] = [value]
+    while waiting and budget > 0:
         value = waiting.pop()
         kind = type(value)
-        if kind in (str, bytes, bytearray):
-            budget -= len(value)
-        elif kind in _BUILT_IN and id(value) not in seen:
-            seen.add(id(value))
-            budget -= len(value)
-            if budget > 0:
-                waiting += itertools.chain(value, value.values()) if kind is dict else value
-        elif kind is array.array:
-            budget -= len(value)
+        base: Any = next((base for base in _SIZED if issubclass(kind, base)), None)
+        if base is not None:  # as often as it stands there, because a repr repeats it
+            budget -= base.__len__(value)
+            if base in _HOLDERS and budget > 0:
+                waiting += base.__iter__(value)
+                waiting += dict.values(value) if base is dict else ()
         elif type.__dict__["__flags__"].__get__(kind) & _HEAP_TYPE and id(value) not in seen:
             seen.add(id(value))
             waiting.append(_instance_dict(value))
-        if budget <= 0:
-            return True
-    return False
+    return budget <= 0
 
 
 def _instance_dict(value: Any) -> dict[Any, Any]:
@@ -202,8 +199,16 @@ def _bytes(value: bytes | bytearray) -> Form:
 def _set(value: set[Any] | frozenset[Any]) -> Form:
     base: Any = set if isinstance(value, set) else frozenset
     size = base.__len__(value)
-    items = list(itertools.islice(base.__iter__(value), _HEAVY))
+    items = _first(base.__iter__(value))
     return Items(sorted(items, key=_order) if size <= _SORTED_SET else items, size)
+
+
+def _first(items: Iterable[Any]) -> list[Any]:
+    """The first items, or those that came before another thread changed their container."""
+    found: list[Any] = []
+    with contextlib.suppress(RuntimeError):
+        found.extend(itertools.islice(items, _HEAVY))
+    return found
 
 
 def _order(item: Any) -> tuple[str, float, str]:
@@ -214,8 +219,7 @@ def _order(item: Any) -> tuple[str, float, str]:
 
 
 def _deque(value: collections.deque[Any]) -> Form:
-    items = list(itertools.islice(collections.deque.__iter__(value), _HEAVY))
-    return Items(items, collections.deque.__len__(value))
+    return Items(_first(collections.deque.__iter__(value)), collections.deque.__len__(value))
 
 
 def _array(value: array.array[Any]) -> Form:
@@ -224,7 +228,7 @@ def _array(value: array.array[Any]) -> Form:
 
 
 def _view(value: Any) -> Form:
-    return Items(list(itertools.islice(value, _HEAVY)), len(value))
+    return Items(_first(value), len(value))
 
 
 def _namespace(value: types.SimpleNamespace) -> Form:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["may_hold", "values"]
 
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
-_BETWEEN: Final = r"""[\s"'`\\\])>!+|*?]{0,8}"""
-_NAMES_REVERSED = re.compile(rf"[:=]{_BETWEEN}({_NAME})")
+_BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\\\])>!+|*?]{0,8}"""
+_NAMES_REVERSED = re.compile(rf"[:=\uff1a\uff1d]{_BETWEEN}({_NAME})")
 _NAME_REVERSED = re.compile(rf"({_BETWEEN})({_NAME})")
-_WIDEST_NAME = 8 + 64 + 2 * 25
+_WIDEST_NAME: Final = 16 + 64 + 2 * 25
 
-_SEPARATOR = re.compile(r"[:=]")
-_AFTER_SEPARATOR = re.compile(r"[:=][=>~]?\s{0,64}")
+_SEPARATOR = re.compile(r"[:=\uff1a\uff1d]")
+_AFTER_SEPARATOR = re.compile(r"[:=\uff1a\uff1d][=>~]?\s{0,64}")
 _ANNOTATED = re.compile(r"\s{0,8}=(?!=)\s{0,8}")
 _QUOTE = re.compile(r"""(?:[rRbBuUfF]{1,2}(?=["']))?(\\{0,16})(\"\"\"|'''|["'`])""")
 _JOINED_STRING = re.compile(r"""\s{0,8}(?:\+\s{0,8})?(?=[rRbBuUfF]{0,2}["'])""")
@@ -31,23 +31,46 @@ _CLOSING = {
 _SCHEME = re.compile(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]{1,4}", re.IGNORECASE)
 _BARE = re.compile(r"""(?:[^\s,&;"'`]|,(?=\S)|["'`](?=[\w!@#$%^*]))+""")
 _LINE = re.compile(r"[^\r\n]+")
-_BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n(?:[ \t][^\n]*(?:\n|\Z))+")
+_BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n")
+_BLOCK_END = re.compile(r"\n(?![ \t\n])|\Z")
 _NOTHING = frozenset(
     ("None", "null", "nil", "undefined", "True", "true", "False", "false", "...", "")
 )
 _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
-# Forms whose name does not stand before ":" or "=": a command line, a list of pairs, an XML
-# element, the report of a field that is not valid.
-_FLAG = re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")
-_LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
-_ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>([^<>]+)")
-
-_INVALID_FIELD = re.compile(
-    r"^([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value=([^\n]{0,1024}?)(?=, input_type=|\n|\Z)",
-    re.MULTILINE,
+# Forms whose name does not stand before a plain separator: what must occur, and name and value.
+_OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
+    ("-", "--", re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")),
+    ("<", "</", re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>([^<>]+)")),
+    (
+        "%",
+        "%3",
+        re.compile(
+            r"(?:%[0-9A-Fa-f]{2})?([\w.\-]{1,64})(?:%22)?%3[ADad](?:%20|%22){0,2}"
+            r"(?=((?:[^\s&;\"'%]|%(?!2[26])){1,512}))"
+        ),
+    ),
+    ("&", "&quot;", re.compile(r"([\w.\-]{1,64})&quot;\s{0,4}[:=]\s{0,4}&quot;([^&]+)")),
+    (
+        "=",
+        "name=",
+        re.compile(
+            r"""\bname=["']?([\w.\-]{1,64})["']?"""
+            r"""(?:[^<>\n]{0,256}?\bvalue=["']?|(?:\r?\n){2})([^"'\r\n]+)"""
+        ),
+    ),
+    (
+        "=",
+        "input_value=",  # pydantic's ValidationError
+        re.compile(
+            r"^([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value="
+            r"([^\n]{0,1024}?)(?=, input_type=|\n|\Z)",
+            re.MULTILINE,
+        ),
+    ),
 )
+_LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
 
 
 def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str], bool]) -> bool:
@@ -58,7 +81,7 @@ def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str]
         hides: Tells whether a name (one to three words) is that of a secret.
         suspicious: Tells of many names, one a line, whether any could be.
     """
-    if ":" in text or "=" in text:
+    if ":" in text or "=" in text or not text.isascii():
         names = set(_NAMES_REVERSED.findall(text[::-1]))
         lines = "\n".join(names)[::-1]
         if suspicious(lines) and any(map(hides, lines.split("\n"))):
@@ -114,18 +137,13 @@ def _quote_of(between: str) -> str:
 
 def _other_forms(text: str) -> Iterator[tuple[str, int, int]]:
     """Names with the extent of their value; an empty one where it has to be looked for."""
-    if "--" in text:
-        for match in _FLAG.finditer(text):
-            yield match[1], *match.span(2)
-    if "," in text and ("'" in text or '"' in text):
+    for sign, needle, form in _OTHER_FORMS:
+        if sign in text and needle in text:
+            for match in form.finditer(text):
+                yield match[1], *match.span(2)
+    if "," in text and ("'" in text or '"' in text):  # a list of pairs
         for match in _LISTED.finditer(text):
             yield match[1], match.end(), match.end()
-    if "</" in text:
-        for match in _ELEMENT.finditer(text):
-            yield match[1], *match.span(2)
-    if "input_value=" in text:  # pydantic's ValidationError
-        for match in _INVALID_FIELD.finditer(text):
-            yield match[1], *match.span(2)
 
 
 def _value(text: str, start: int, quote: str, *, whole_line: bool) -> tuple[int, int, str]:
@@ -135,10 +153,12 @@ def _value(text: str, start: int, quote: str, *, whole_line: bool) -> tuple[int,
         return opening.end(), _end_of_strings(text, opening), ""
     if text[start : start + 1] in _BRACKETS:
         return start, _end_of_brackets(text, start), quote
-    lines = _BLOCK.match(text, start) or (_LINE.match(text, start) if whole_line else None)
-    if lines is not None:
-        return start, lines.end(), ""
-    return _bare_value(text, start, quote)
+    block = _BLOCK.match(text, start)
+    if block is not None:  # YAML: the lines that are indented
+        end = _BLOCK_END.search(text, block.end() - 1)
+        return start, len(text) if end is None else end.start(), ""
+    line = _LINE.match(text, start) if whole_line else None
+    return _bare_value(text, start, quote) if line is None else (start, line.end(), "")
 
 
 def _bare_value(text: str, start: int, quote: str) -> tuple[int, int, str]:

@@ -26,7 +26,8 @@ __all__ = [
 
 SECRET_KEY: Final = re.compile(
     r"""
-    pass_?w(?:or)?d | pass_?phrase | pass_?code | (?:^|_|sql|user|db)pwd(?:_|$)
+    pass_?w(?:or)?d | pass_?phrase | pass_?code | ^pass$ | (?:^|_)pw$
+  | (?:^|_|sql|user|db)pwd(?:_|$) | mnemonic | (?:seed|recovery)_?phrase
   | (?:db|database|user|smtp|imap|mail|mysql|pg|redis|mongo|ftp|admin|root|login|basic)_?pass(?:_|$)
   | secret
   | api_?keys?(?:_|$|[0-9]) | api_?key | app_?key
@@ -39,6 +40,7 @@ SECRET_KEY: Final = re.compile(
   | (?:access|api|auth|bearer|bot|client|csrf|device|github|gitlab|hf|id|login|oauth|push|refresh
       |secret|security|session|slack|user|xsrf)_?tokens?(?:_(?:value|string|data|hash|[0-9]+))?$
   | (?:^|_)jwts?(?:_|$) | csrf | xsrf | sess(?:ion)?_?(?:secret|cookie) | sess_?id$ | connect_sid
+  | (?:^|_)sessionid$
   | (?:^|_)(?:ssn|cvv|cvc|otp|totp|pin)(?:_?code)?$
   | social_?security | credit_?card | card_?number | x_amz_(?:signature|credential)
   | (?:^|_)sig$ | webhook_?url
@@ -48,8 +50,8 @@ SECRET_KEY: Final = re.compile(
 """What makes a snake_case key the name of a secret."""
 
 SECRET_STEM: Final = re.compile(
-    "pass|pwd|secret|key|auth|credential|cookie|bearer|token|jwt|csrf|xsrf|sess|sid|ssn|cvv|cvc"
-    "|otp|pin|social|card|amz|sig|webhook"
+    "pass|pwd|pw$|pw\n|secret|key|auth|credential|cookie|bearer|token|jwt|csrf|xsrf|sess|sid|ssn|cvv|cvc"
+    "|otp|pin|social|card|amz|sig|webhook|mnemonic|phrase|connection"
 )
 """Part of every lower-case key that `SECRET_KEY` or `PHRASE_KEY` finds, words joined or not."""
 
@@ -75,7 +77,7 @@ PHRASE_KEY: Final = re.compile(
 )
 """The same for the last words before a colon in prose ("the API key is: ..."): fewer of them."""
 
-LINE_KEY: Final = re.compile(r"authorization|cookie|(?:^|_)auth(?:_|$)")
+LINE_KEY: Final = re.compile(r"authorization|cookie|(?:^|_)auth(?:_|$)|phrase|mnemonic")
 """Keys whose bare value is the rest of the line (``Cookie: a=b; c=d``)."""
 
 
@@ -118,8 +120,8 @@ SHAPES: Final[tuple[Shape, ...]] = (
     ),
     Shape(
         "bearer token",
-        ("earer ", "EARER "),
-        re.compile(r"\b(?:[Bb]earer|BEARER) {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
+        ("earer ",),
+        re.compile(r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
     ),
     Shape(
         "basic credentials",
@@ -133,6 +135,11 @@ SHAPES: Final[tuple[Shape, ...]] = (
             rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
             r"[^\s@\"'<>]{1,512})@"
         ),
+    ),
+    Shape(
+        "user and password of curl",
+        (" -u ", "--user "),
+        re.compile(r"(?<!\S)(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),
     ),
     Shape(
         "webhook address",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from burr_otel.content.keys import Keys
     from burr_otel.content.redact import Redaction
 
-__all__ = ["LARGEST_CONTAINER", "PlainWriter"]
+__all__ = ["LARGEST_CONTAINER", "PlainWriter", "is_small"]
 
 LARGEST_CONTAINER: Final = 256
 """Items of a container that is tried as a whole; larger ones are written in portions."""
@@ -32,7 +32,7 @@ _CACHED: Final = 4096
 _LONGEST_KEY: Final = 64
 _FIRST_PORTION: Final = 16
 _LEAST_PORTION: Final = 4
-_MOST_PORTION: Final = 4096
+_MOST_PORTION: Final = 1024
 _FEW: Final = 24  # values of a level that are looked at one by one
 _ATOMS: Final = frozenset((int, bool, type(None)))
 _CONTAINERS: Final = frozenset((dict, list, tuple))
@@ -141,6 +141,11 @@ class PlainWriter:
             self._harmless = set()
         self._harmless |= keys
         return True
+
+
+def is_small(value: Any, room: int, levels: int) -> bool:
+    """Whether a value is of JSON types all through, and short."""
+    return isinstance(call_safely(_leaves, value, room, levels, LARGEST_CONTAINER), _Leaves)
 
 
 def _leaves(value: Any, room: int, levels: int, most: int) -> _Leaves:

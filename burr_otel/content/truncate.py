@@ -77,7 +77,8 @@ def _more(count: int) -> str:
 
 def _whole_characters(body: bytes, keep: int) -> tuple[str, bytes]:
     """The longest head of a JSON string's inside that has at most `keep` bytes and is valid."""
-    for end in range(min(keep, len(body)), max(keep - _LONGEST_ESCAPE_BYTES, 0), -1):
+    longest = min(keep, len(body))
+    for end in range(longest, max(longest - _LONGEST_ESCAPE_BYTES, 0), -1):
         head = body[:end]
         try:
             return orjson.loads(b'"%b"' % head), head

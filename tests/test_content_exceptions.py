@@ -1,0 +1,479 @@
+"""Exceptions read like Python's own traceback, whole chain, without secrets, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import sys
+import traceback
+from typing import Any
+
+import pytest
+from hostile import ZOO, TextSubclass
+
+from burr_otel.content import ContentPolicy
+from burr_otel.content.redact import MARKER
+
+CANARY = "hunter2CANARYx"
+POLICY = ContentPolicy()
+SMALL = ContentPolicy(max_attribute_bytes=1500)
+
+
+def raised(action: Any, *arguments: Any) -> BaseException:
+    """The exception that an action raises, with its traceback."""
+    try:
+        action(*arguments)
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def fail(message: Any = "bad") -> None:
+    raise ValueError(message)
+
+
+# --- like Python's own ----------------------------------------------------------------------------
+
+
+def _python(error: BaseException) -> str:
+    """Python's own traceback, without the marks below source lines."""
+    text = "".join(traceback.format_exception(error))
+    return "\n".join(
+        line for line in text.splitlines() if set(line.strip()) - set("~^ ") or not line
+    )
+
+
+def with_cause() -> None:
+    try:
+        fail("first")
+    except ValueError as error:
+        raise KeyError("second") from error
+
+
+def with_context() -> None:
+    try:
+        fail("first")
+    except ValueError:
+        fail("second")
+
+
+def with_hidden_context() -> None:
+    try:
+        fail("first")
+    except ValueError:
+        raise RuntimeError("second") from None
+
+
+def with_long_chain() -> None:
+    try:
+        with_cause()
+    except KeyError:
+        with_context()
+
+
+def with_notes() -> None:
+    error = ValueError("bad")
+    error.__notes__ = ["a note", "another\nof two lines"]  # as add_note() of Python 3.11 does
+    raise error
+
+
+def with_an_empty_message() -> None:
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        fail,
+        with_cause,
+        with_context,
+        with_hidden_context,
+        with_long_chain,
+        pytest.param(
+            with_notes,
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with 3.11"),
+        ),
+        with_an_empty_message,
+    ],
+)
+def test_the_traceback_reads_like_pythons(action):
+    """Frames, source lines, causes, contexts and notes, oldest first."""
+    error = raised(action)
+    content = POLICY.exception(error)
+    assert content.stacktrace == _python(error)
+    assert not content.truncated
+
+
+def test_type_and_message():
+    """The type has its module, but for built-in ones; the message is what str() says."""
+    assert POLICY.exception(KeyError("k"))[:2] == ("KeyError", "'k'")
+    assert POLICY.exception(asyncio.CancelledError())[:2] == (
+        "asyncio.exceptions.CancelledError",
+        "",
+    )
+    assert POLICY.exception(OSError(2, "No such file", "x"))[:2] == (
+        "FileNotFoundError",
+        "[Errno 2] No such file: 'x'",
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), asyncio.CancelledError()]
+)
+def test_exceptions_that_are_no_errors_are_described_too(error):
+    """Every `BaseException` has a type, message and traceback."""
+    content = POLICY.exception(raised(lambda: (_ for _ in ()).throw(error)))
+    assert content.type == f"{type(error).__module__}.{type(error).__name__}".removeprefix(
+        "builtins."
+    )
+    assert content.stacktrace.startswith("Traceback (most recent call last):\n")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
+def test_groups_show_their_members():
+    """Each exception of a group is there with its own traceback, indented, nested groups too."""
+    group = raised(
+        lambda: (_ for _ in ()).throw(
+            ExceptionGroup(
+                "several", [raised(with_cause), ExceptionGroup("inner", [raised(fail, "deep")])]
+            )  # noqa: F821
+        )
+    )
+    lines = POLICY.exception(group).stacktrace.splitlines()
+    assert lines[0] == "Exception Group Traceback (most recent call last):"
+    assert "ExceptionGroup: several (2 sub-exceptions)" in lines
+    assert "  +---------------- 1 ----------------" in lines
+    assert "    | ValueError: first" in lines
+    assert "    | KeyError: 'second'" in lines
+    assert "    | ExceptionGroup: inner (1 sub-exception)" in lines
+    assert "    |     | ValueError: deep" in lines
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def _recurse(depth: int) -> None:
+    if depth:
+        _recurse(depth - 1)
+    fail(f"at the bottom, password={CANARY}")
+
+
+def test_of_many_frames_the_first_and_last_are_kept():
+    """A deep recursion shows where it began and where it failed, and says that frames are missing."""
+    content = POLICY.exception(raised(_recurse, 500))
+    lines = content.stacktrace.splitlines()
+    assert content.truncated
+    assert "in raised" in lines[1]
+    assert lines[-2].strip() == "raise ValueError(message)"
+    assert lines[-1] == f"ValueError: at the bottom, password={MARKER}"
+    assert any(line.startswith("  ... ") and line.endswith(" frames ...") for line in lines)
+
+
+@pytest.mark.parametrize("limit", [64, 100, 300, 1000, 4000])
+def test_the_newest_exception_survives_the_longest(limit):
+    """Within any budget, message and traceback fit, and older exceptions give way first."""
+
+    def chain(length: int) -> None:
+        if length == 0:
+            fail("the oldest")
+        try:
+            chain(length - 1)
+        except ValueError as error:
+            raise ValueError(f"error {length} " + "x" * 200) from error
+
+    policy = ContentPolicy(max_attribute_bytes=limit)
+    content = policy.exception(raised(chain, 30))
+    assert content.truncated
+    assert len(content.message.encode()) <= limit
+    assert len(content.stacktrace.encode()) <= limit
+    assert "the oldest" not in content.stacktrace
+    if limit >= 300:
+        assert "error 30" in content.stacktrace
+
+
+def test_huge_messages_are_cut():
+    """A message of ten million characters costs and takes no more than the budget."""
+    content = SMALL.exception(raised(fail, "x" * 10_000_000))
+    assert content.truncated
+    assert len(content.message) <= 1500
+    assert content.message.endswith("more characters]")
+    assert "ValueError: xxx" in content.stacktrace
+    assert "in fail" in content.stacktrace
+
+
+def test_an_exception_around_a_huge_value_does_not_print_all_of_it():
+    """``raise ValueError(items)`` costs what is kept of the items."""
+    for error in (
+        ValueError([0] * 10_000_000),
+        KeyError((0,) * 10_000_000),
+        ValueError("a", ["b"] * 1_000_000),
+    ):
+        content = SMALL.exception(error)
+        assert content.message.startswith("[")
+        assert "more items" in content.message
+        assert content.truncated
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
+def test_groups_of_any_size_are_bounded():
+    """A thousand members, or members within members within members, stop at a count."""
+    wide = ExceptionGroup("wide", [ValueError(str(number)) for number in range(1000)])  # noqa: F821
+    content = POLICY.exception(wide)
+    assert "  +-- 985 more exceptions" in content.stacktrace
+    deep: Exception = ValueError("leaf")
+    for _ in range(200):
+        deep = ExceptionGroup("deep", [deep, deep])  # noqa: F821
+    content = POLICY.exception(deep)
+    assert content.truncated
+    assert len(content.stacktrace) < 16_384
+
+
+def test_chains_that_run_in_circles_end():
+    """An exception that is its own cause, directly or not, is shown once."""
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert POLICY.exception(one).stacktrace.count("ValueError: one") == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
+def test_a_group_among_its_own_members_ends():
+    """So is a group that is the context of its member."""
+    member = ValueError("member")
+    group = ExceptionGroup("group", [member])  # noqa: F821
+    member.__context__ = group
+    assert POLICY.exception(group).stacktrace.count("ExceptionGroup: group") == 1
+
+
+# --- hostile exceptions -----------------------------------------------------------------------------
+
+
+class StrRaises(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError(CANARY)
+
+
+class StrExits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+class StrIsOdd(Exception):
+    def __str__(self) -> Any:
+        return None
+
+
+class StrIsSubclass(Exception):
+    def __str__(self) -> str:
+        return TextSubclass("odd but text")
+
+
+class EverythingRaises(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __str__(self) -> str:
+        raise RuntimeError("str")
+
+    __repr__ = __str__
+
+
+class LiesAboutItsChain(Exception):
+    __cause__ = __context__ = __traceback__ = "not what you expect"  # type: ignore[assignment]
+    __suppress_context__ = None  # type: ignore[assignment]
+    __notes__ = 5
+
+
+class OddNotes(Exception):
+    def __init__(self) -> None:
+        self.__notes__ = [object(), None, "fine\ud800", TextSubclass("a subclass")]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [StrRaises, StrExits, StrIsOdd, StrIsSubclass, EverythingRaises, LiesAboutItsChain, OddNotes],
+)
+def test_hostile_exceptions_are_described(kind):
+    """Whatever their own code does, type and frames are there, and nothing is raised."""
+    content = POLICY.exception(raised(lambda: (_ for _ in ()).throw(kind())))
+    assert content.type == f"test_content_exceptions.{kind.__name__}"
+    assert kind.__name__ in content.stacktrace.splitlines()[-1] or kind is OddNotes
+    assert "in raised" in content.stacktrace
+    assert CANARY not in "".join(content[:3])
+    "".join(content[:3]).encode()
+
+
+def test_an_unreadable_message_says_so():
+    """In place of the message stands what its ``__str__`` raised."""
+    assert POLICY.exception(StrRaises()).message == "<message unreadable: RuntimeError>"
+
+
+def test_notes_of_odd_kinds_are_left_out():
+    """Only texts are notes, and they are written as UTF-8."""
+    text = POLICY.exception(OddNotes()).stacktrace
+    assert text.splitlines() == ["test_content_exceptions.OddNotes", "fine\ufffd", "a subclass"]
+
+
+def test_a_keyboard_interrupt_while_a_message_is_made_is_not_swallowed():
+    """Ctrl-C in a slow ``__str__`` still stops the program."""
+
+    class Slow(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        POLICY.exception(Slow())
+
+
+def test_surrogates_and_nuls_do_not_reach_the_exporter():
+    """They lose a whole batch there or in a database behind it."""
+    content = POLICY.exception(raised(fail, "a\ud800b\0c"))
+    assert content.message == "a\ufffdb\ufffdc"
+    assert "ValueError: a\ufffdb\ufffdc" in content.stacktrace
+
+
+def test_exceptions_without_a_traceback():
+    """One that was never raised has only its title."""
+    assert POLICY.exception(ValueError("x")).stacktrace == "ValueError: x"
+
+
+def test_code_without_source_has_frames_without_lines():
+    """Frames of `exec` and of deleted files are named."""
+    error = raised(lambda: exec(compile("def f():\n    1 / 0\nf()", "<made up>", "exec"), {}))
+    assert (
+        '  File "<made up>", line 2, in f\nZeroDivisionError' in POLICY.exception(error).stacktrace
+    )
+
+
+@pytest.mark.parametrize(("name", "make"), ZOO, ids=[name for name, _ in ZOO])
+def test_any_value_can_be_an_exceptions_argument(name, make):
+    """The zoo in exceptions: bounded, UTF-8, and nothing is raised."""
+    value = make()
+    for error in (
+        raised(fail, value),
+        KeyError(value, value),
+        SystemExit(value),
+        OSError(1, value),
+    ):
+        content = SMALL.exception(error)
+        assert len(content.message.encode()) <= 1500
+        assert len(content.stacktrace.encode()) <= 1500
+
+
+# --- secrets ----------------------------------------------------------------------------------------
+
+
+def source(tmp_path, *lines: str) -> BaseException:
+    """The exception of a program whose last line fails."""
+    path = tmp_path / "program.py"
+    path.write_text("\n".join(lines) + "\n")
+    linecache.clearcache()
+    return raised(lambda: exec(compile(path.read_text(), str(path), "exec"), {}))
+
+
+def test_messages_causes_contexts_and_notes_are_searched():
+    """A secret is hidden in each text of the chain."""
+
+    def several() -> None:
+        try:
+            try:
+                fail(f"password={CANARY}")
+            except ValueError as error:
+                raise KeyError(f'{{"api_key": "{CANARY}"}}') from error
+        except KeyError:
+            error = RuntimeError(f"Authorization: Bearer {CANARY}")
+            error.__notes__ = [f"token: {CANARY}"]
+            raise error  # noqa: B904  the context is meant
+
+    content = POLICY.exception(raised(several))
+    assert CANARY not in "".join(content[:3])
+    for title in (
+        "ValueError: password=",
+        "KeyError: '{",
+        "RuntimeError: Authorization: ",
+        "\ntoken: ",
+    ):
+        assert title in content.stacktrace
+    assert content.message == f"Authorization: {MARKER}"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"password = '{CANARY}'; 1 / 0"],
+        [f"token = '{CANARY}' + 1"],
+        [f"connect = lambda **k: 1 / 0; connect(api_key='{CANARY}')"],
+        [f"secret = ('{CANARY}'", "    + 1)"],
+        ["connect = int", "connect(", "    password=", f"    '{CANARY}' + 1,", ")"],
+        ["def f(x, password:", f"    str = '{CANARY}', y=1 / 0): pass"],
+        [f"d = {{'password': '{CANARY}', 'x': 1 / 0}}"],
+        [f"password, user = '{CANARY}', 1 / 0"] if False else [f"password = f('{CANARY}', 1)"],
+        [f"x = 'sk-{CANARY}abcdefgh' + 1"],
+        [f"url = 'https://u:{CANARY}@host' + 1"],
+    ],
+)
+def test_secrets_in_source_lines_are_hidden(tmp_path, lines):
+    """A literal that is assigned to a secret's name does not show, on one line or several."""
+    content = POLICY.exception(source(tmp_path, *lines))
+    assert "program.py" in content.stacktrace
+    assert CANARY not in content.stacktrace
+
+
+def test_other_source_lines_stay(tmp_path):
+    """Lines without secrets are shown, also below one with a secret."""
+    content = POLICY.exception(source(tmp_path, f"password = '{CANARY}'", "max_tokens = 5; 1 / 0"))
+    assert "    max_tokens = 5; 1 / 0" in content.stacktrace
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    """Source lines come from the file as it is now, like in Python's own traceback."""
+    assert "1 / 0" in POLICY.exception(source(tmp_path, "1 / 0")).stacktrace
+    path = tmp_path / "program.py"
+    path.write_text("x = 1; y = x / 0  # changed\n")
+    error = raised(lambda: exec(compile(path.read_text(), str(path), "exec"), {}))
+    assert "# changed" in POLICY.exception(error).stacktrace
+
+
+def test_types_tells_types_and_frames_only():
+    """``types`` has no message, no note and no source line, but shows where it failed."""
+    error = raised(with_cause)
+    error.__notes__ = [CANARY]
+    content = ContentPolicy(exceptions="types").exception(error)
+    assert content.message == ""
+    assert content.type == "KeyError"
+    lines = content.stacktrace.splitlines()
+    assert [line.partition(", line")[0] for line in lines] == [
+        "Traceback (most recent call last):",
+        f'  File "{__file__}"',
+        f'  File "{__file__}"',
+        "ValueError",
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "",
+        "Traceback (most recent call last):",
+        f'  File "{__file__}"',
+        f'  File "{__file__}"',
+        "KeyError",
+    ]
+
+
+def test_off_tells_the_type_only():
+    """``off`` leaves the class, which is in ``error.type`` anyway."""
+    content = ContentPolicy(exceptions="off").exception(raised(with_cause))
+    assert content == ("KeyError", "", "", False)
+
+
+def test_the_redactor_is_asked_about_messages_and_the_traceback():
+    """The user's function sees both, and its failure hides both."""
+
+    def mask(path, value):
+        return value.replace("Alice", "<name>") if path.startswith("exception.") else value
+
+    content = ContentPolicy(redactor=mask).exception(raised(fail, "Alice was here"))
+    assert content.message == "<name> was here"
+    assert "Alice" not in content.stacktrace
+
+    def broken(path, value):
+        raise OSError(value)
+
+    content = ContentPolicy(redactor=broken).exception(raised(fail, "Alice was here"))
+    assert (content.message, content.stacktrace) == (MARKER, MARKER)
