@@ -136,6 +136,7 @@ class OtelTracker(
         self._clock = clock
         self._spawner: dict[str, Any] = {}
         self._home = registry.process
+        self._owner = Owner()
         self._open()
 
     def _open(self) -> None:
@@ -161,7 +162,6 @@ class OtelTracker(
             redactor=config.redactor,
             max_attribute_bytes=config.max_attribute_bytes,
         )
-        self._owner = Owner()
         streams.install(_streaming_step)
 
     def _shared(self) -> Shared:
@@ -187,19 +187,16 @@ class OtelTracker(
         Burr calls this inside the spawning step, before it starts the thread, task or process of
         the sub-application, so the copy also remembers that step.
         """
-        twin = type(self)(
-            self.project_id,
-            self._storage_root,
-            self.serde_kwargs,
-            tracer_provider=self._tracer_provider,
-            meter_provider=self._meter_provider,
-            config=self.config,
-            clock=self._clock,
+        twin = type(self).__new__(type(self))  # a subclass may have a constructor of its own
+        twin.__setstate__(
+            {
+                **self.__getstate__(),
+                "_tracer_provider": self._tracer_provider,
+                "_meter_provider": self._meter_provider,
+                "_owner": Owner(self._owner),
+                "_spawner": parents.spawner_record(),
+            }
         )
-        twin.raw_storage_dir = self.raw_storage_dir
-        twin._home = self._home  # noqa: SLF001  # our own class
-        twin._owner = Owner(self._owner)  # noqa: SLF001  # our own class
-        twin._spawner = parents.spawner_record()  # noqa: SLF001  # our own class
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -209,8 +206,9 @@ class OtelTracker(
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the same store in this process; spans go to this process's provider."""
-        self.__dict__.update(state)
         self._tracer_provider = self._meter_provider = None
+        self._owner = Owner()
+        self.__dict__.update(state)
         self._open()
 
     @classmethod

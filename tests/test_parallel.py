@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import re
 import textwrap
 import threading
@@ -13,10 +14,12 @@ import pytest
 from burr.core import ApplicationContext
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from parallel_apps import Doubles, Nested, parallel, recurse
+from parallel_apps import AsyncDoubles, Doubles, Nested, parallel, recurse
 from trees import in_name_order
 
 from burr_otel import OtelTracker
+from burr_otel.run import registry
+from burr_otel.spans import roots as root_spans
 from burr_otel.testing import capture_spans, manual_roots, span_tree
 
 ONE_FOR_EACH = """
@@ -106,6 +109,7 @@ def check(spans, state, tree, ns):
     assert state["ns"] == ns
     assert in_name_order(spans.tree()) == tree
     assert len({span.context.trace_id for span in spans.spans}) == 1
+    assert trace.get_current_span() is trace.INVALID_SPAN
 
 
 def test_closing_a_copy_leaves_the_original_open(tracker, spans):
@@ -285,3 +289,122 @@ def test_an_unsampled_parent_has_unsampled_children(clock, tmp_path):
         assert state["ns"] == [[2, 2], [4, 4]]
         assert spans.spans == []
         assert len(tracker.list_app_ids(None)) == 7
+
+
+def test_a_child_may_have_a_project_of_its_own(tracker, spans, clock, tmp_path):
+    """A parallel action may name another tracker: another project, and still one trace."""
+
+    class Elsewhere(Doubles):
+        def tracker(self):
+            return OtelTracker("other", tmp_path, tracer_provider=spans.provider, clock=clock)
+
+    parallel(tracker, Elsewhere(), ns=[1]).run(halt_after=["map"])
+    root_spans.keeper.finish_all()
+    assert (
+        spans.tree()
+        == """
+invoke_workflow proj
+  map
+    invoke_workflow other
+      double
+"""
+    )
+
+
+def test_a_resumed_child_that_has_done_its_work(tracker, spans):
+    """With an initializer Burr hands children their earlier state: a root without a step, linked."""
+
+    def build():
+        return (
+            apps.builder(tracker, "a1", map=Doubles())
+            .with_transitions(("map", "map"))
+            .initialize_from(
+                tracker,
+                resume_at_next_action=True,
+                default_state={"ns": [3]},
+                default_entrypoint="map",
+            )
+            .build()
+        )
+
+    build().step()
+    tracker.close()
+    spans.clear()
+    _, _, state = build().step()
+    tracker.close()
+    assert state["ns"] == [6]
+    assert (
+        re.sub("→elsewhere", "", spans.tree())
+        == """
+invoke_workflow proj resume resume
+  map
+    invoke_workflow proj resume resume
+"""
+    )
+
+
+async def test_children_that_outlive_their_step(tracker, spans):
+    """One task fails and `gather` gives up; the other one ends later, still under its step."""
+    go_on, done = asyncio.Event(), asyncio.Event()
+
+    @apps.action(reads=["n"], writes=["n"])
+    async def slow_or_broken(state):
+        if state["n"] == 1:
+            raise ValueError("one")
+        await go_on.wait()
+        done.set()
+        return state.update(n=0)
+
+    class Mixed(AsyncDoubles):
+        def action(self, state, inputs):
+            return slow_or_broken
+
+    with pytest.raises(ValueError, match="one"):
+        await parallel(tracker, Mixed()).arun(halt_after=["map"])
+    assert len([span for span in spans.spans if span.name == "slow_or_broken"]) == 1
+    go_on.set()
+    await done.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    tracker.close()
+    assert (
+        in_name_order(spans.tree())
+        == """
+invoke_workflow proj [error] (one)
+  map [error] (one)
+    invoke_workflow proj
+      slow_or_broken
+    invoke_workflow proj [error] (one)
+      slow_or_broken [error] (one)
+"""
+    )
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_a_subclass_with_a_constructor_of_its_own_can_be_copied(spans, tmp_path):
+    """Burr copies whatever tracker it is given."""
+
+    class Tenant(OtelTracker):
+        def __init__(self, tenant):
+            super().__init__("proj", tmp_path, tracer_provider=spans.provider)
+            self.tenant = tenant
+
+    tracker = Tenant("ann")
+    parallel(tracker, Doubles()).run(halt_after=["map"])
+    tracker.close()
+    assert in_name_order(spans.tree()) == ONE_FOR_EACH
+    assert tracker.copy().tenant == "ann"
+
+
+def test_abandoned_streams_leave_nothing_in_their_context(tracker):
+    """Burr never says that an abandoned stream no longer executes; it is forgotten all the same."""
+    for n in range(50):
+        app = apps.single(tracker, apps.stream, f"a{n}")
+        _, container = app.stream_result(halt_after=["step"])
+        next(iter(container))
+        del app, container
+        gc.collect()
+        root_spans.keeper.sweep()
+    app = apps.single(tracker, apps.stream, "last")
+    app.stream_result(halt_after=["step"])
+    assert len(registry._executing.get()) < 5

@@ -139,7 +139,9 @@ class Registry(Generic[R]):
 
     def executing(self, run: R) -> None:
         """Note that `run` executes in the running context."""
-        self._executing.set({**(self._executing.get() or {}), run.app_id: weakref.ref(run)})
+        # An abandoned stream never says that it no longer executes; its run is freed some day.
+        known = {k: ref for k, ref in (self._executing.get() or {}).items() if ref() is not None}
+        self._executing.set({**known, run.app_id: weakref.ref(run)})
 
     def not_executing(self, run: R) -> None:
         """Note that it no longer does."""
