@@ -10,16 +10,17 @@ from opentelemetry import trace
 from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.run import Run, registry
-from burr_otel.spans import exceptions, parents, roots, shield
+from burr_otel.spans import exceptions, parents, recorded, roots, shield
 from burr_otel.spans.open_span import start_span
 from burr_otel.spans.roots import Root
-from burr_otel.spans.shared import identity, root_attributes, root_name
+from burr_otel.spans.shared import graph_document, identity, root_attributes, root_name
 from burr_otel.store import markers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.util.types import AttributeValue
 
     from burr_otel.spans.shared import Shared
     from burr_otel.store import RunHistory, Session, Store
@@ -43,6 +44,24 @@ class Built(NamedTuple):
     spawner: Any
 
 
+class _Started(NamedTuple):
+    """An application span that has begun.
+
+    Attributes:
+        record: What the log keeps of it.
+        known: Its attributes so far.
+        links: How many links it has.
+    """
+
+    span: Span
+    record: dict[str, Any]
+    known: dict[str, AttributeValue]
+    links: int
+
+
+_NOT_STARTED = _Started(trace.INVALID_SPAN, {}, {}, 0)
+
+
 def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str, Any]) -> Run:
     """Start the application span and open the run's files.
 
@@ -62,18 +81,18 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
     folder = store.run_path(built.app_id) if keeps else None
     now = shared.clock()
     history = store.history(built.app_id) if keeps else None
-    span: Span = trace.INVALID_SPAN
-    record: dict[str, Any] = {"kind": "root", "time_unix_nano": now}
+    started = _NOT_STARTED
     if keeps:
         try:
             recover.recover_run(shared, store, built.app_id, now)
         except Exception as error:
             shield.report("completing a crashed session", error)
     try:
-        span, origin = _start_root(shared, store if keeps else None, built, history, copied_in, now)
-        record |= origin
+        started = _start_root(shared, store if keeps else None, built, history, copied_in, now)
     except Exception as error:
         shield.report("starting an application span", error)
+    record = {"kind": "root", "time_unix_nano": now, **started.record}
+    span = started.span
     try:
         session = _open_session(store, built, record, now) if keeps else None
     except SnapshotError as error:
@@ -93,6 +112,8 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         max_open=shared.config.root_max_open,
         clock=shared.clock,
     )
+    root.known.update(started.known)
+    root.links = started.links
     run = Run(
         shared,
         built.app_id,
@@ -137,10 +158,9 @@ def _start_root(
     history: RunHistory | None,
     copied_in: Mapping[str, Any],
     now: int,
-) -> tuple[Span, dict[str, Any]]:
-    """The application span, and what the log keeps of where it stands."""
+) -> _Started:
     if parents.suppressed():
-        return trace.INVALID_SPAN, {}
+        return _NOT_STARTED
     earlier = parents.context_of(history.last_root if history else None)
     last_step = parents.context_of(history.last_step if history else None)
     # Burr passes a fork pointer without an app id when an application is merely resumed.
@@ -156,21 +176,33 @@ def _start_root(
         (earlier, semconv.LINK_RESUME),
         (last_step, semconv.LINK_RESUME),
     )
+    attributes = root_attributes(shared.project, built.app_id, built.partition_key)
     span = start_span(
         shared.tracer,
         root_name(shared.project),
         parent=parent,
         links=links,
-        attributes=root_attributes(shared.project, built.app_id, built.partition_key),
+        attributes=attributes,
         start_ns=now,
     )
+    record = parents.origin_record(span.get_span_context(), parent, links)
     if span.is_recording():
-        content = shared.policy.attribute(semconv.GRAPH, _graph(built.graph))
-        if content is not None:
-            span.set_attribute(semconv.GRAPH, content.value)
-            if content.truncated:
-                span.set_attribute(semconv.TRUNCATED, [semconv.GRAPH])
-    return span, parents.origin_record(span.get_span_context(), parent, links)
+        graph = _graph(built.graph)
+        graph_says = _describe_graph(span, shared, graph)
+        record |= recorded.root_members(span, graph_says, graph)
+        attributes |= graph_says
+    return _Started(span, record, attributes, len(links))
+
+
+def _describe_graph(span: Span, shared: Shared, graph: dict[str, Any]) -> dict[str, AttributeValue]:
+    content = shared.policy.attribute(semconv.GRAPH, graph)
+    if content is None:
+        return {}
+    said: dict[str, AttributeValue] = {semconv.GRAPH: content.value}
+    if content.truncated:
+        said[semconv.TRUNCATED] = (semconv.GRAPH,)
+    span.set_attributes(said)
+    return said
 
 
 def _spawning_step(
@@ -197,11 +229,8 @@ def _recorded_step(store: Store | None, pointer: Any) -> SpanContext | None:
 
 
 def _graph(graph: Any) -> dict[str, Any]:
-    return {
-        "entrypoint": graph.entrypoint.name,
-        "actions": [action.name for action in graph.actions],
-        "transitions": [
-            {"from": each.from_.name, "to": each.to.name, "condition": each.condition.name}
-            for each in graph.transitions
-        ],
-    }
+    return graph_document(
+        graph.entrypoint.name,
+        [action.name for action in graph.actions],
+        [(each.from_.name, each.to.name, each.condition.name) for each in graph.transitions],
+    )

@@ -7,17 +7,19 @@ once the span has ended properly.
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry import trace
 
 from burr_otel.errors import SnapshotError
-from burr_otel.spans import exceptions, parents, roots
+from burr_otel.spans import exceptions, roots
 from burr_otel.spans.actions import ActionFacts, action_facts
 from burr_otel.spans.inner import InnerSpan, target
+from burr_otel.spans.recorded import Described
 from burr_otel.spans.registry import Registry
 from burr_otel.spans.shared import identity
 from burr_otel.spans.steps import Step, StepStart
@@ -40,6 +42,20 @@ logger = logging.getLogger("burr_otel")
 SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
 PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP
 _INJECTED = ("__tracer", "__context")
+
+
+class _Kept(NamedTuple):
+    """What is kept of the state after a step.
+
+    Attributes:
+        state: The state as it stands in the record.
+        written: The part of it that the action writes, see `recorded.Bases`.
+        failure: Why there is none.
+    """
+
+    state: EncodedState | None
+    written: bytes | None
+    failure: SnapshotError | None
 
 
 class Run:
@@ -85,6 +101,7 @@ class Run:
         self._pending: tuple[Step, int] | None = None
         self._last: tuple[int, SpanContext] | None = None
         self._facts: dict[int, ActionFacts] = {}
+        self._described = Described()
         self._actions = {id(action) for action in application_graph.actions}
         self._state = weakref.ref(state)
         collected = weakref.finalize(application_graph, _collected, weakref.ref(self))
@@ -119,6 +136,7 @@ class Run:
         self.root.span = trace.NonRecordingSpan(self.root.span.get_span_context())
         self._steps.clear()
         self._pending = None
+        self._described = Described()
         if self.session is not None:
             self.session = self.session.fork(uuid.uuid4().hex)
 
@@ -153,8 +171,7 @@ class Run:
         roots.keeper.unwatch(self.root)
         if self.session is not None and self._folder is not None:
             markers.remove(self._folder, self.session.session_id)
-            record = parents.record_of(self.root.span.get_span_context())
-            self.session.end(time_ns=end_ns, otel={**record, "outcome": outcome})
+            self.session.end(time_ns=end_ns, otel=self.root.end_record(end_ns, outcome))
 
     # --- steps -------------------------------------------------------------------------------
 
@@ -202,7 +219,9 @@ class Run:
                 action=facts.name,
                 inputs=seen,
                 time_ns=now,
-                otel=step.record,
+                otel=functools.partial(
+                    step.begin_record, tell_facts=self._described.lacks(facts.name)
+                ),
             )
         except SnapshotError as error:
             if self.shared.config.on_snapshot_error == "raise":
@@ -211,6 +230,9 @@ class Run:
                 self._end_span(step, error, now, result=None, state=None)
                 raise
             self._warn(step, error)
+        else:
+            step.begin_was_recorded()
+            self._described.note(facts.name)
 
     def end_step(
         self,
@@ -283,27 +305,18 @@ class Run:
         """End the span, then keep the snapshot."""
         if not step.open_span.claim_end():
             return
-        encoded: EncodedState | None = None
-        failure: SnapshotError | None = None
+        kept = _Kept(None, None, None)
         if state is not None and self.session is not None:
-            try:
-                encoded = encode_state(
-                    state,
-                    serde_kwargs=self.shared.serde_kwargs,
-                    run=self.session.run,
-                    sequence_id=step.sequence_id,
-                )
-            except SnapshotError as problem:
-                failure = problem
-                step.mark_snapshot_error(problem)
+            kept = self._encode(step, state, self.session)
+        failure = kept.failure
         outcome = self._end_span(step, error, end_ns, result=result, state=state)
         if error is None:
             self._prior = step.action.name
             if state is not None:
                 self._state = weakref.ref(state)
-        if encoded is not None:
+        if self.session is not None:
             try:
-                self._keep(step, result, error, encoded, end_ns, outcome)
+                self._keep(step, result, error, kept, end_ns, outcome)
             except SnapshotError as problem:
                 failure = problem
         if failure is None:
@@ -313,12 +326,27 @@ class Run:
         # Also when raising it would mask the user's own error.
         logger.warning("%s", exceptions.snapshot_text(self.shared.policy, failure))
 
+    def _encode(self, step: Step, state: Any, session: Session) -> _Kept:
+        try:
+            encoded = encode_state(
+                state,
+                serde_kwargs=self.shared.serde_kwargs,
+                run=session.run,
+                sequence_id=step.sequence_id,
+            )
+        except SnapshotError as problem:
+            step.mark_snapshot_error(problem)
+            return _Kept(None, None, problem)
+        if step.compares_state(len(encoded.json)):
+            return _Kept(encoded, encoded.part(step.action.writes), None)
+        return _Kept(encoded, None, None)
+
     def _keep(
         self,
         step: Step,
         result: Mapping[str, Any] | None,
         error: BaseException | None,
-        encoded: EncodedState,
+        kept: _Kept,
         end_ns: int,
         outcome: str,
     ) -> None:
@@ -327,18 +355,26 @@ class Run:
             return
         if step.streaming:
             session.end_stream(sequence_id=step.sequence_id, items=step.items, time_ns=end_ns)
+        exception = None if error is None else exceptions.formatted(error)
+        if kept.state is None:
+            session.settle_step(
+                sequence_id=step.sequence_id,
+                action=step.action.name,
+                exception=exception,
+                time_ns=end_ns,
+                otel=step.end_record(end_ns, outcome, {}),
+            )
+            return
         size_bytes = session.end_step(
             sequence_id=step.sequence_id,
             action=step.action.name,
             result=result,
-            exception=None if error is None else exceptions.formatted(error),
-            state=encoded,
+            exception=exception,
+            state=kept.state,
             time_ns=end_ns,
-            otel={
-                **parents.record_of(step.open_span.context),
-                "time_unix_nano": end_ns,
-                "outcome": outcome,
-            },
+            otel=lambda returned: step.end_record(
+                end_ns, outcome, step.bases(result, returned, error, kept.written)
+            ),
         )
         self.shared.metrics.snapshot(size_bytes)
 
@@ -428,11 +464,7 @@ class Run:
                 sequence_id=sequence_id,
                 span_id=burr_span.uid,
                 time_ns=now,
-                otel={
-                    **parents.record_of(inner.open_span.context),
-                    "time_unix_nano": now,
-                    "outcome": outcome,
-                },
+                otel=inner.end_record(now, outcome),
             )
 
     def log_attributes(
@@ -445,15 +477,15 @@ class Run:
         """The action logs attributes on its step or on an inner span."""
         step = self._steps.get(sequence_id)
         policy = self.shared.policy
-        if step is not None:
-            open_span = target(step, burr_span)
+        open_span = None if step is None else target(step, burr_span)
+        if open_span is not None:
             for key, value in attributes.items():
                 open_span.put(policy.name(key), policy.attribute(key, value))
         if self.session is None:
             return
         now = self.shared.clock()
         for key, value in attributes.items():
-            self.session.attribute(
+            written = self.session.attribute(
                 key=key,
                 value=value,
                 tags=tags,
@@ -461,6 +493,8 @@ class Run:
                 span_id=None if burr_span is None else burr_span.uid,
                 time_ns=now,
             )
+            if open_span is not None:
+                open_span.note_logged(key, value, written)
 
 
 def _collected(reference: weakref.ref[Run]) -> None:

@@ -53,8 +53,8 @@ def action_facts(action: Any) -> ActionFacts:
     kind = _kind(action)
     attributes: dict[str, AttributeValue] = {
         semconv.ACTION_NAME: action.name,
-        semconv.ACTION_READS: list(action.reads),
-        semconv.ACTION_WRITES: list(action.writes),
+        semconv.ACTION_READS: tuple(action.reads),
+        semconv.ACTION_WRITES: tuple(action.writes),
         semconv.OPENINFERENCE_SPAN_KIND: kind.openinference,
         semconv.GRAPH_NODE_ID: action.name,
     }
@@ -63,7 +63,7 @@ def action_facts(action: Any) -> ActionFacts:
     if kind.name_attribute is not None:
         attributes[kind.name_attribute] = action.name
     if action.tags:
-        attributes[semconv.ACTION_TAGS] = list(action.tags)
+        attributes[semconv.ACTION_TAGS] = tuple(action.tags)
     attributes.update(_code_attributes(action))
     return ActionFacts(action.name, tuple(action.writes), attributes)
 

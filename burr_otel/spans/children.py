@@ -54,7 +54,7 @@ class Records(Protocol):
         sequence_id: int,
         span_id: str | None,
         time_ns: int,
-    ) -> None:
+    ) -> object:
         """Write an attribute record."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.spans import exceptions, parents
+from burr_otel.spans import exceptions, parents, recorded, shield
 from burr_otel.spans.open_span import OpenSpan, outcome_of, start_span
 from burr_otel.spans.scope import innermost_scope
 
@@ -55,10 +55,12 @@ class InnerSpan:
             *((siblings.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
         )
         span: trace.Span = trace.INVALID_SPAN
+        self._name = str(burr_span.name)
         if parent.is_valid:
+            self._name = step.shared.policy.name(burr_span.name)
             span = start_span(
                 step.shared.tracer,
-                step.shared.policy.name(burr_span.name),
+                self._name,
                 parent=parent,
                 links=links,
                 attributes=step.identity,
@@ -71,12 +73,27 @@ class InnerSpan:
             outer_error=outer_error,
             parent=enclosing.scope,
         )
+        self.open_span.links = len(links)
         self.record = {
             **parents.origin_record(self.open_span.context, parent, links),
             "time_unix_nano": now_ns,
+            **self._begin_members(),
         }
         step.inner[id(burr_span)] = self
         self.open_span.scope.attach()
+
+    def _begin_members(self) -> dict[str, Any]:
+        if recorded.readable(self.open_span.span) is None:
+            return {}
+        try:
+            return recorded.begin_members(str(self.burr_span.name), self._name, {}, {})
+        except Exception as error:
+            shield.report("recording what a span says", error)
+            return {}
+
+    def end_record(self, end_ns: int, outcome: str) -> dict[str, Any]:
+        """See `OpenSpan.end_record`."""
+        return self.open_span.end_record(self.record, self._name, end_ns, outcome, {})
 
     def end(self, now_ns: int, in_flight: BaseException | None) -> str:
         """End the span.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
 from burr_otel import semconv
+from burr_otel.spans import parents, recorded
+from burr_otel.spans.recorded import soonest_end
 from burr_otel.spans.scope import SpanScope
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
+    from burr_otel.spans.recorded import Bases
     from burr_otel.spans.scope import BurrStep
 
 __all__ = ["OpenSpan", "outcome_of", "start_span"]
@@ -67,6 +70,8 @@ class OpenSpan:
         scope: Its place in the current context.
         start_ns: Unix time of its start.
         outer_error: The exception that was being handled when it started, which is not its own.
+        known: Attributes as a reader of the log knows them before the record of the span's end.
+        links: How many links it began with.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class OpenSpan:
         self.scope = SpanScope(span, parent, step)
         self.start_ns = start_ns
         self.outer_error = outer_error
+        self.known: dict[str, Any] = dict(identity)
+        self.links = 0
         self._identity = identity
         self._truncated: list[str] = []
         self._lock = threading.RLock()
@@ -116,6 +123,11 @@ class OpenSpan:
         if content.truncated and name not in self._truncated:
             self._truncated.append(name)
 
+    def note_logged(self, key: Any, value: Any, written: bytes | None) -> None:
+        """Note that the log has a logged attribute; see `recorded.logged_value`."""
+        if self.recording:
+            self.known[str(key)] = recorded.logged_value(value, written)
+
     def end(self, end_ns: int, attributes: Mapping[str, AttributeValue]) -> None:
         """Set the last attributes and end the span.
 
@@ -124,5 +136,23 @@ class OpenSpan:
         if self.recording:
             cut = {semconv.TRUNCATED: self._truncated} if self._truncated else {}
             self.span.set_attributes({**attributes, **cut, **self._identity})
-            # Jaeger warns of a duration that is not positive.
-            self.span.end(max(end_ns, self.start_ns + 1))
+            self.span.end(soonest_end(self.start_ns, end_ns))
+
+    def end_record(
+        self, begun: Mapping[str, Any], name: str, end_ns: int, outcome: str, bases: Bases
+    ) -> dict[str, Any]:
+        """What the log's end record keeps of the span; see `recorded.end_record`.
+
+        `begun` is what the begin record keeps of it.
+        """
+        return recorded.end_record(
+            self.span,
+            ids=parents.ids_of(begun),
+            name=name,
+            end_ns=end_ns,
+            start_ns=self.start_ns,
+            outcome=outcome,
+            links=self.links,
+            known=self.known,
+            bases=bases,
+        )

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
-from opentelemetry.trace import Link, SpanContext, TraceFlags
+from opentelemetry.trace import Link, SpanContext, TraceFlags, TraceState
 
 from burr_otel import semconv
+from burr_otel.semconv import LINK_TYPE
+from burr_otel.spans.portable import from_portable, portable
 from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ambient",
     "context_of",
+    "ids_of",
     "link",
+    "link_records",
     "links",
     "origin_record",
     "record_of",
@@ -32,27 +36,45 @@ __all__ = [
 ]
 
 
+_IDS = ("trace_id", "span_id", "flags", "trace_state")
+
+
 def record_of(context: SpanContext) -> dict[str, Any]:
     """What the log keeps of a span context; empty for an invalid one."""
     if not context.is_valid:
         return {}
-    return {
+    record: dict[str, Any] = {
         "trace_id": trace.format_trace_id(context.trace_id),
         "span_id": trace.format_span_id(context.span_id),
         "flags": int(context.trace_flags),
     }
+    if context.trace_state:
+        record["trace_state"] = context.trace_state.to_header()
+    return record
 
 
-def context_of(record: Mapping[str, Any] | None) -> SpanContext | None:
-    """The span context that `record_of` kept, or `None` when the record has none that is valid."""
+def ids_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of `record_of` in a longer record."""
+    return {key: record[key] for key in _IDS if key in record}
+
+
+def context_of(record: Mapping[str, Any] | None, *, is_remote: bool = True) -> SpanContext | None:
+    """The span context that `record_of` kept, or `None` when the record has none that is valid.
+
+    Args:
+        record: The record.
+        is_remote: Whether it is now that of another process.
+    """
     if not record:
         return None
     try:
+        state = record.get("trace_state")
         context = SpanContext(
             trace_id=int(record["trace_id"], 16),
             span_id=int(record["span_id"], 16),
-            is_remote=True,
+            is_remote=is_remote,
             trace_flags=TraceFlags(int(record.get("flags", 1))),
+            trace_state=TraceState.from_header([state]) if state else None,
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -150,20 +172,48 @@ def origin_record(
     record = record_of(context)
     if record and parent is not None and parent.is_valid:
         record["parent_span_id"] = trace.format_span_id(parent.span_id)
-    kept = [
-        {**record_of(each.context), "type": (each.attributes or {}).get(semconv.LINK_TYPE)}
-        for each in all_links
-    ]
+        if parent.is_remote:
+            record["parent_is_remote"] = True
+    kept = link_records(all_links)
     return {**record, "links": kept} if kept else record
+
+
+def link_records(all_links: Iterable[Link]) -> list[dict[str, Any]]:
+    """What the log keeps of links."""
+    records = []
+    for each in all_links:
+        record = record_of(each.context)
+        if each.context.is_remote:
+            record["is_remote"] = True
+        attributes = dict(each.attributes or {})
+        kind = attributes.pop(LINK_TYPE, None)
+        if attributes or not isinstance(kind, str):
+            record["attributes"] = portable(dict(each.attributes or {}))
+        else:
+            record["type"] = kind
+        records.append(record)
+    return records
 
 
 def recorded_parent(record: Mapping[str, Any]) -> SpanContext | None:
     """The parent that `origin_record` kept."""
-    return context_of({**record, "span_id": record.get("parent_span_id")})
+    parent = {**record, "span_id": record.get("parent_span_id")}
+    return context_of(parent, is_remote=record.get("parent_is_remote") is True)
 
 
 def recorded_links(record: Mapping[str, Any]) -> list[Link]:
-    """The links that `origin_record` kept."""
-    kept = record.get("links")
-    found = [(context_of(each), str(each.get("type"))) for each in kept or ()]
-    return links(*found)
+    """The links that `origin_record` kept.
+
+    Raises:
+        ValueError: They are damaged.
+    """
+    found = []
+    for each in record.get("links") or ():
+        context = context_of(each, is_remote=each.get("is_remote") is True)
+        if context is None:
+            continue
+        if "attributes" in each:
+            found.append(Link(context, from_portable(each["attributes"])))
+        else:
+            found.append(link(context, str(each.get("type"))))
+    return found

@@ -13,12 +13,12 @@ import itertools
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
-from burr_otel.spans import shield
+from burr_otel.spans import parents, recorded, shield
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,8 @@ class Root:
         ended: Whether it has been ended.
         last_activity_ns: Unix time of the last execute call, step or stream item.
         outcome: Outcome of the last finished step, the one that the application ended with.
+        known: Attributes as a reader of the log knows them before the record of the span's end.
+        links: How many links it began with.
         on_end: Called once with the end time and the outcome.
     """
 
@@ -58,6 +60,8 @@ class Root:
         self.last_activity_ns = started_ns
         self.outcome = semconv.OK
         self.clock = clock
+        self.known: dict[str, AttributeValue] = dict(identity)
+        self.links = 0
         self._identity = identity
         self._started_ns = started_ns
         self._linger_ns = None if linger is None else int(linger * _NS)
@@ -132,6 +136,20 @@ class Root:
             except Exception as error:
                 shield.report("ending an application span", error)
         self.on_end(end_ns, self.outcome)
+
+    def end_record(self, end_ns: int, outcome: str) -> dict[str, Any]:
+        """What the log's end record keeps of the span; see `recorded.end_record`."""
+        return recorded.end_record(
+            self.span,
+            ids=parents.record_of(self.span.get_span_context()),
+            name=getattr(self.span, "name", ""),
+            start_ns=self._started_ns,
+            end_ns=end_ns,
+            outcome=outcome,
+            links=self.links,
+            known={**self.known, semconv.OUTCOME: outcome},
+            bases={},
+        )
 
     def forget(self) -> None:
         """In a forked child: the span is the parent's to end, and so may its lock be."""

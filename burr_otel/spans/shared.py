@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from burr_otel import semconv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.trace import Tracer
     from opentelemetry.util.types import AttributeValue
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.registry import Owner
 
-__all__ = ["Shared", "identity", "root_attributes", "root_name"]
+__all__ = ["Shared", "graph_document", "identity", "root_attributes", "root_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,4 +74,24 @@ def root_attributes(
         semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
         semconv.GRAPH_NODE_ID: project,
         **identity(project, app_id, partition_key),
+    }
+
+
+def graph_document(
+    entrypoint: str, actions: Iterable[str], transitions: Iterable[tuple[str, str, str]]
+) -> dict[str, Any]:
+    """What the application span says of its graph.
+
+    Args:
+        entrypoint: Name of the first action.
+        actions: Names of all.
+        transitions: From, to and condition of each.
+    """
+    return {
+        "entrypoint": entrypoint,
+        "actions": list(actions),
+        "transitions": [
+            {"from": from_, "to": to, "condition": condition}
+            for from_, to, condition in transitions
+        ],
     }

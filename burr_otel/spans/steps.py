@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.spans import exceptions, parents, roots, shield
+from burr_otel.spans import exceptions, parents, recorded, roots, shield
 from burr_otel.spans.open_span import OpenSpan, outcome_of, start_span
 from burr_otel.spans.scope import SpanScope
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from burr_otel.errors import SnapshotError
     from burr_otel.spans.actions import ActionFacts
     from burr_otel.spans.inner import InnerSpan
+    from burr_otel.spans.recorded import Bases
     from burr_otel.spans.shared import Shared
 
 __all__ = ["Step", "StepStart"]
+
+_LONGEST_COMPARED_BYTES = 1024 * 1024  # of larger states, the few kilobytes of a span are kept
 
 
 class StepStart(NamedTuple):
@@ -78,6 +81,9 @@ class Step:
         self.inner: dict[int, InnerSpan] = {}
         self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
         self._settle = settle
+        self._name = action.name
+        self._links = 0
+        self._begun = False
         self._first_item_ns: int | None = None
         self._raised: tuple[Exception, int] | None = None
         self.identity = {semconv.SEQUENCE_ID: sequence_id, **start.identity}
@@ -93,6 +99,8 @@ class Step:
             outer_error=start.outer_error,
             step=(str(start.identity[semconv.APP_ID]), sequence_id),
         )
+        self.open_span.links = self._links
+        self._started: dict[str, AttributeValue] = {}
         try:
             self._describe_start(start, inputs)
         except Exception as error:
@@ -103,9 +111,10 @@ class Step:
             return trace.INVALID_SPAN
         current = parents.ambient()
         parent, links = parents.step_parent(self.shared.config.step_parent, start.root, current)
+        self._name, self._links = self.shared.policy.name(self.action.name), len(links)
         span = start_span(
             self.shared.tracer,
-            self.shared.policy.name(self.action.name),
+            self._name,
             parent=parent,
             links=links,
             attributes={**self.action.attributes, **self.identity},
@@ -122,13 +131,80 @@ class Step:
     def _describe_start(self, start: StepStart, inputs: Mapping[str, Any]) -> None:
         if not self.open_span.recording:
             return
+        started = self._started
         if start.method is not None:
-            self.open_span.span.set_attribute(semconv.EXECUTE_METHOD, start.method)
+            started[semconv.EXECUTE_METHOD] = start.method
         if start.prior is not None:
-            self.open_span.span.set_attribute(semconv.GRAPH_NODE_PARENT_ID, start.prior)
+            started[semconv.GRAPH_NODE_PARENT_ID] = start.prior
+        self.open_span.span.set_attributes(started)
         content = self.shared.policy.document("inputs", inputs)
         self.open_span.put(semconv.INPUTS, content)
         self._put_openinference(semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, content)
+        if content is not None:
+            started[semconv.INPUTS] = content.value
+            if self.shared.config.openinference_content:
+                started[semconv.INPUT_VALUE] = content.value
+                started[semconv.INPUT_MIME_TYPE] = semconv.MIME_JSON
+
+    def begin_record(self, inputs: bytes | None, *, tell_facts: bool) -> dict[str, Any]:
+        """What the log's begin record keeps of the span; never raises.
+
+        Args:
+            inputs: As the record holds them, see `Bases`.
+            tell_facts: Whether the session's log does not describe the action yet.
+        """
+        if recorded.readable(self.open_span.span) is None:
+            return self.record
+        try:
+            members = recorded.begin_members(
+                self.action.name, self._name, self._started, {semconv.INPUTS: inputs}
+            )
+            if tell_facts:
+                facts = self.action.attributes
+                members["action"] = recorded.facts_member(self.action.name, facts)
+        except Exception as error:
+            shield.report("recording what a span says", error)
+            return self.record
+        self.record |= members
+        return self.record
+
+    def begin_was_recorded(self) -> None:
+        """The log holds the begin record."""
+        self._begun = True
+        known = self.open_span.known
+        self.open_span.known = {**self.action.attributes, **self._started, **known}
+
+    def compares_state(self, size_bytes: int) -> bool:
+        """Whether the span's written state is to be compared with a state of that size."""
+        worth_it = bool(self.action.writes) and size_bytes <= _LONGEST_COMPARED_BYTES
+        return worth_it and recorded.readable(self.open_span.span) is not None
+
+    def bases(
+        self,
+        result: Any,
+        returned: bytes | None,
+        error: BaseException | None,
+        written: bytes | None,
+    ) -> Bases:
+        """What the end record holds of the span's content.
+
+        Args:
+            result: The step's result.
+            returned: The same as written.
+            error: What the step ended with.
+            written: What the record holds of the keys that the action writes, see `Bases`.
+        """
+        found: dict[str, bytes | None] = {}
+        if result is not None:
+            found[semconv.RESULT] = returned
+        if error is None and self._begun and self.action.writes:
+            found[semconv.STATE_WRITTEN] = written
+        return found
+
+    def end_record(self, end_ns: int, outcome: str, bases: Bases) -> dict[str, Any]:
+        """See `OpenSpan.end_record`."""
+        self.open_span.known[semconv.OUTCOME] = outcome
+        return self.open_span.end_record(self.record, self._name, end_ns, outcome, bases)
 
     # --- stream ------------------------------------------------------------------------------
 

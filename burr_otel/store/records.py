@@ -24,6 +24,7 @@ __all__ = [
     "END_ENTRY",
     "ROOT",
     "ROOT_END",
+    "STEP_END",
     "attribute",
     "begin_entry",
     "begin_span",
@@ -38,6 +39,7 @@ __all__ = [
     "root",
     "root_end",
     "salvage",
+    "step_settled",
     "stream_mark",
 ]
 
@@ -46,6 +48,7 @@ END_ENTRY = "end_entry"
 ATTRIBUTE = "attribute"
 ROOT = "otel_root"
 ROOT_END = "otel_root_end"
+STEP_END = "otel_step_end"
 
 # Ends a line of ours whose integers all fit in 64 bits; orjson would read larger ones as floats.
 _INT64_TAIL = b'"int64":true}}'
@@ -105,6 +108,27 @@ def end_entry(
             result,
             b"null" if exception is None else encode_text(exception),
             state.json,
+            otel,
+        )
+    )
+
+
+def step_settled(
+    sequence_id: int, action: str, exception: str | None, time_ns: int, otel: bytes
+) -> bytes:
+    """A step is over without a state: an abandoned stream, or a state that cannot be written.
+
+    Not an `end_entry`, which a resume would take for the step's completion, and without a
+    `sequence_id` of its own: the Burr UI would count it as a step.
+    """
+    return (
+        b'{"type":"otel_step_end","action_sequence_id":%d,"end_time":"%b","action":%b,'
+        b'"exception":%b,"otel":%b}\n'
+        % (
+            sequence_id,
+            local_time(time_ns).encode(),
+            encode_text(action),
+            b"null" if exception is None else encode_text(exception),
             otel,
         )
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
+
+Otel = Mapping[str, Any] | Callable[["bytes | None"], Mapping[str, Any]]
+"""The `otel` object of a record, or what makes it of the record's inputs or result as written:
+`None` where reading that JSON and writing it again need not give the same bytes."""
 
 _HIDDEN_INPUTS = frozenset({"__tracer", "__context"})  # Burr's own, not data
 _generation = 0  # counts forks: a session belongs to the process that opened it
@@ -117,7 +121,7 @@ class Session:
         action: str,
         inputs: Mapping[str, Any],
         time_ns: int,
-        otel: Mapping[str, Any],
+        otel: Otel,
     ) -> None:
         """Record that a step begins.
 
@@ -126,7 +130,7 @@ class Session:
             action: Its name.
             inputs: Burr's own ``__tracer`` and ``__context`` are left out.
             time_ns: Nanoseconds since the epoch.
-            otel: Ids of its span.
+            otel: Ids of its span, and what else is kept of it.
 
         Raises:
             SnapshotError: The record could not be written, or a fork of the process that opened
@@ -146,10 +150,10 @@ class Session:
             self._write_root(time_ns)
         if not _HIDDEN_INPUTS.isdisjoint(inputs):
             inputs = {key: item for key, item in inputs.items() if key not in _HIDDEN_INPUTS}
-        body, _ = encode_mapping(
+        body, int64 = encode_mapping(
             inputs, serde_kwargs=self._serde_kwargs, run=self.run, what="input"
         )
-        tag = records.otel_object(self.tag, otel)
+        tag = records.otel_object(self.tag, _made(otel, body if int64 else None))
         line = records.begin_entry(sequence_id, action, body, time_ns, tag)
         start, end = self._write_step(line, (BEGIN, sequence_id), sequence_id)
         self._overlap.step_began(start, end, self._log.path)
@@ -163,7 +167,7 @@ class Session:
         exception: str | None,
         state: EncodedState,
         time_ns: int,
-        otel: Mapping[str, Any],
+        otel: Otel,
     ) -> int:
         """Record that a step has ended, with the state after it.
 
@@ -174,7 +178,7 @@ class Session:
             exception: The traceback when it failed: a resume then runs it again.
             state: See `encode_state`.
             time_ns: Nanoseconds since the epoch.
-            otel: Ids of its span, outcome and status.
+            otel: Ids of its span, outcome, and what else is kept of it.
 
         Returns:
             Length of the record in bytes.
@@ -189,11 +193,24 @@ class Session:
                 named, serde_kwargs=self._serde_kwargs, run=self.run, what="result"
             )
         more = records.end_members(state.exact, int64=int64 and state.int64)
-        tag = records.otel_object(self.tag, otel, more=more)
+        tag = records.otel_object(self.tag, _made(otel, body if int64 else None), more=more)
         line = records.end_entry(sequence_id, action, body, exception, state, time_ns, tag)
         start, end = self._write_step(line, (END, sequence_id), sequence_id)
         self._overlap.wrote(start, end)
         return len(line)
+
+    def settle_step(
+        self,
+        *,
+        sequence_id: int,
+        action: str,
+        exception: str | None,
+        time_ns: int,
+        otel: Mapping[str, Any],
+    ) -> None:
+        """Record that a step is over and left no state: a resume runs it again."""
+        tag = records.otel_object(self.tag, otel)
+        self._write(lambda: records.step_settled(sequence_id, action, exception, time_ns, tag))
 
     def begin_span(
         self,
@@ -235,17 +252,24 @@ class Session:
         sequence_id: int,
         span_id: str | None,
         time_ns: int,
-    ) -> None:
-        """Record an attribute that the user logged."""
+    ) -> bytes | None:
+        """Record an attribute that the user logged.
+
+        Returns:
+            The value as written; `None` as in `Otel`.
+        """
+        body, int64 = b"", False
 
         def line() -> bytes:
-            body, _ = encode_value(
+            nonlocal body, int64
+            body, int64 = encode_value(
                 value, serde_kwargs=self._serde_kwargs, run=self.run, what=f"attribute {key!r}"
             )
             tag = records.otel_object(self.tag, {})
             return records.attribute(key, body, tags, sequence_id, span_id, time_ns, tag)
 
         self._write(line)
+        return body if int64 else None
 
     def begin_stream(self, *, sequence_id: int, time_ns: int) -> None:
         """Record that a stream begins."""
@@ -294,7 +318,7 @@ class Session:
     def _mark(
         self, kind: str, time_field: str, sequence_id: int, time_ns: int, items: int | None = None
     ) -> None:
-        tag = records.otel_object(self.tag, {})
+        tag = records.otel_object(self.tag, {"time_unix_nano": time_ns})
         self._write(
             lambda: records.stream_mark(kind, time_field, sequence_id, time_ns, tag, items=items)
         )
@@ -324,6 +348,10 @@ class Session:
                 )
         else:
             self._overlap.wrote(start, end)
+
+
+def _made(otel: Otel, written: bytes | None) -> Mapping[str, Any]:
+    return otel(written) if callable(otel) else otel
 
 
 def _after_fork_in_child() -> None:

@@ -21,7 +21,7 @@ from burr_otel.errors import SnapshotError
 from burr_otel.store.walk import MAX_DEPTH, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["EncodedState", "encode_mapping", "encode_state", "encode_text", "encode_value"]
 
@@ -77,6 +77,22 @@ class EncodedState:
         if self._fragments is not None:
             return self._fragments.get(key)
         return orjson.dumps(self._items[key]) if key in self._items else None
+
+    def part(self, keys: Iterable[str]) -> bytes | None:
+        """The JSON of these top-level keys, as who reads the record can make it again.
+
+        To be asked before user code runs again, which may change the values in place.
+
+        Returns:
+            None when reading the record and writing it need not give the same bytes.
+        """
+        if not self.int64:
+            return None
+        wanted = dict.fromkeys(keys)
+        if self._fragments is None:
+            return orjson.dumps({key: self._items[key] for key in wanted if key in self._items})
+        found = self._fragments
+        return _join({key: found[key] for key in wanted if key in found})
 
 
 def encode_state(
