@@ -1,7 +1,7 @@
 """Writing a run and loading it again."""
 
+import os
 import pickle
-from unittest import mock
 
 import pytest
 from burr.common.types import ParentPointer
@@ -23,7 +23,6 @@ from burr_otel.errors import (
     UnknownSequenceError,
 )
 from burr_otel.store import Store
-from burr_otel.store import loading as loading_module
 
 
 @pytest.fixture
@@ -296,25 +295,70 @@ def test_a_fresh_store_makes_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_load_reads_a_bounded_part_of_a_long_log(store):
-    """However long the log is: the tail for the latest state, a few index entries for any other."""
+@pytest.fixture
+def bytes_read(monkeypatch):
+    """Sizes of all positioned reads."""
+    sizes = []
+    original = os.pread
+
+    def pread(fd, length, offset):
+        data = original(fd, length, offset)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", pread)
+    return sizes
+
+
+def test_load_reads_a_bounded_part_of_a_long_log(store, bytes_read):
+    """The tail for the latest state; for any other what the writer has not indexed yet, and it."""
     session = begin(store)
     for number in range(400):
         run_step(session, number, {"n": number, "pad": "x" * 20_000})
-    read = []
-    original = loading_module.os.pread
+    log_bytes = (store.run_path("a") / "log.jsonl").stat().st_size
+    assert log_bytes > 8_000_000
+    for sequence_id in (None, 0, 200, 399):
+        bytes_read.clear()
+        loaded = store.load(None, "a", sequence_id)
+        assert loaded["sequence_id"] == (399 if sequence_id is None else sequence_id)
+        assert sum(bytes_read) < (100_000 if sequence_id is None else 600_000)
+    bytes_read.clear()
+    assert store.history("a").last_root is not None
+    assert store.find_step("a", 3)["type"] == "end_entry"
+    assert sum(bytes_read) < 1_200_000
+    session.close()
+    bytes_read.clear()
+    store.load(None, "a", 200)
+    assert sum(bytes_read) < 50_000, "a closed session has indexed everything"
 
-    def counting(fd, length, offset):
-        data = original(fd, length, offset)
-        read.append(len(data))
-        return data
 
-    with mock.patch("os.pread", counting):
-        for sequence_id in (None, 0, 200, 399):
-            read.clear()
-            loaded = store.load(None, "a", sequence_id)
-            assert loaded["sequence_id"] == (399 if sequence_id is None else sequence_id)
-            assert sum(read) < 1_100_000, f"of 8 MB for {sequence_id}"
-        read.clear()
-        assert store.history("a").last_root is not None
-        assert sum(read) < 3_000_000
+def test_a_run_that_is_only_looked_at_stays_quick_to_load(store, bytes_read):
+    """Many sessions without a step after the last one: a server that shows conversations."""
+    steps(store, 3)
+    for _ in range(600):
+        begin(store).close()
+    bytes_read.clear()
+    assert store.load(None, "a")["sequence_id"] == 2
+    assert store.history("a").last_sequence_id == 2
+    assert sum(bytes_read) < 100_000
+    bytes_read.clear()
+    begin(store, state={"n": 2, "__SEQUENCE_ID": 2, "__PRIOR_STEP": "step"})
+    assert sum(bytes_read) < 100_000
+
+
+def test_a_step_with_very_many_records_does_not_hide_the_one_before(store, bytes_read):
+    """The latest finished step is megabytes away from the tail of the log."""
+    session = begin(store)
+    run_step(session, 0)
+    session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={})
+    for number in range(300):
+        session.attribute(
+            key="k", value="x" * 10_000, tags={}, sequence_id=1, span_id=None, time_ns=number
+        )
+    session.begin_step(sequence_id=2, action="step", inputs={}, time_ns=1, otel={})
+    bytes_read.clear()
+    assert store.load(None, "a")["sequence_id"] == 0
+    first = sum(bytes_read)
+    bytes_read.clear()
+    assert store.load(None, "a")["sequence_id"] == 0
+    assert sum(bytes_read) <= first < 1_000_000

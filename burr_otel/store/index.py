@@ -27,9 +27,9 @@ __all__ = ["BEGIN", "END", "INHERITED", "ROOT", "Entry", "Index", "fingerprint",
 BEGIN, END, ROOT, INHERITED = 1, 2, 3, 4  # INHERITED: an otel_root that carries a state
 
 _MAGIC = b"burrotl1"
-# magic, covered, sound, count, number of the newest root's entry, log mtime (ns), crc of the
-# log's bytes before covered, crc of the header up to here
-_HEADER = struct.Struct("<8sQQQqqII")
+# magic, covered, sound, count, numbers of the newest root's and newest state's entries, log mtime
+# (ns), crc of the log's bytes before covered, crc of the header up to here
+_HEADER = struct.Struct("<8sQQQqqqII")
 _HEADER_BYTES = 64
 # sequence id, offset, length, number of the entry where this ascending stretch began,
 # fingerprint of the record, kind
@@ -60,6 +60,7 @@ class _Header(NamedTuple):
     sound: int = 0
     size: int = 0
     root: int = -1
+    state: int = -1
     mtime_ns: int = 0
 
 
@@ -158,11 +159,13 @@ class Index:
         last = self._entry(header.size - 1) if header.size else None
         stretch = last[1] if last else 0
         previous = last[0].sequence_id if last else -1
-        root, packed = header.root, []
+        root, state, packed = header.root, header.state, []
         for number, entry in enumerate(entries, header.size):
             sequence_id = entry.sequence_id
             if entry.kind in (ROOT, INHERITED):
                 root = number
+            if entry.kind in (END, INHERITED):
+                state = number
             if entry.kind == ROOT:
                 sequence_id = previous  # a stretch goes on across it
             elif sequence_id < previous:
@@ -184,6 +187,7 @@ class Index:
                 sound,
                 header.size + len(packed),
                 root,
+                state,
                 os.fstat(self._log_fd).st_mtime_ns,
             )
         )
@@ -196,8 +200,9 @@ class Index:
         """
         high = self._header.size - 1
         if sequence_id is None and set(kinds) <= {ROOT, INHERITED}:
-            # Any number of steps may have come since the newest one.
-            high = self._header.root
+            high = self._header.root  # any number of steps may have come since
+        elif sequence_id is None and set(kinds) <= {END, INHERITED}:
+            high = self._header.state  # likewise of roots, when nobody takes a step
         while high >= 0:
             entry, low = self._entry(high)
             at = high if sequence_id is None else self._bisect(sequence_id, low, high)
@@ -237,8 +242,9 @@ class Index:
         raw = os.pread(self._fd, _HEADER.size, 0)
         if len(raw) < _HEADER.size:
             return _Header()
-        magic, covered, sound_to, count, root, mtime_ns, tail, checksum = _HEADER.unpack(raw)
-        header = _Header(covered, sound_to, count, root, mtime_ns)
+        magic, *numbers, tail, checksum = _HEADER.unpack(raw)
+        header = _Header(*numbers)
+        covered, count, mtime_ns = header.covered, header.size, header.mtime_ns
         log = os.fstat(self._log_fd)
         sound = (
             magic == _MAGIC

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from burr_otel.store import names, records
-from burr_otel.store.loading import LogReader, otel_of
+from burr_otel.store.loading import LogReader
 from burr_otel.store.log import open_log
 from burr_otel.store.owner import owner_is_alive, this_owner
+from burr_otel.store.query import otel_of
 from burr_otel.store.repair import lines_backward
 
 if TYPE_CHECKING:

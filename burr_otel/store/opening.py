@@ -7,15 +7,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from burr_otel.errors import InvalidIdentifierError, SnapshotError
 from burr_otel.store import folder, names, records
 from burr_otel.store.index import INHERITED, ROOT
-from burr_otel.store.loading import PRIOR_STEP, SEQUENCE_ID, LogReader, holds_state, otel_of
+from burr_otel.store.loading import LogReader
 from burr_otel.store.log import Durability, LogFile, open_log
 from burr_otel.store.owner import Claim, this_owner
+from burr_otel.store.query import otel_of
 from burr_otel.store.session import Session
+from burr_otel.store.snapshot import PRIOR_STEP, SEQUENCE_ID
 from burr_otel.store.values import EncodedState, encode_state
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ def open_session(
             durability=opening.durability,
             serde_kwargs=opening.serde_kwargs,
             claim=claim,
-            begin=orjson.dumps(fields),
         )
         _write_root(session, log, opening.durability, fields, inherited, otel, time_ns)
     except BaseException as error:
@@ -204,7 +203,7 @@ def _inherited(
         "position": entrypoint if prior is None else prior,
         "status": "failed" if prior is None else "completed",
     }
-    earlier = reader.newest((records.ROOT,), accept=holds_state)
+    earlier = reader.newest((records.ROOT,), with_state=True)
     if (
         earlier is not None
         and earlier["state"] == records.parse(encoded.json)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Damage", "Line", "lines_backward", "lines_forward", "mend", "mend_tail", "parts"]
 
-_BLOCK_BYTES = 64 * 1024
+_BLOCK_BYTES = 16 * 1024  # backward; a load needs little more than the last record
+_FORWARD_BYTES = 256 * 1024
 _MAX_BLOCK_BYTES = 4 * 1024 * 1024
 _BATCH_ENTRIES = 4096
 
@@ -80,7 +81,7 @@ def parts(fd: int, start: int, end: int) -> Iterator[Part]:
 
 def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:
     """Lines of a file from one offset to another, in memory of one line and one block."""
-    rest, at, block = b"", start, _BLOCK_BYTES
+    rest, at, block = b"", start, _FORWARD_BYTES
     while at < end:
         chunk = os.pread(fd, min(block, end - at), at)
         if not chunk:
@@ -89,7 +90,7 @@ def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:
         at += len(chunk)
         lines = rest.split(b"\n")
         rest = lines.pop()
-        block = min(block * 2, _MAX_BLOCK_BYTES) if not lines else _BLOCK_BYTES
+        block = min(block * 2, _MAX_BLOCK_BYTES) if not lines else _FORWARD_BYTES
         for line in lines:
             yield Line(offset, line + b"\n", complete=True)
             offset += len(line) + 1

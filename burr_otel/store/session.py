@@ -12,8 +12,10 @@ import orjson
 from burr_otel.errors import SnapshotError
 from burr_otel.store import records
 from burr_otel.store.index import BEGIN, END, ROOT
+from burr_otel.store.loading import LogReader
 from burr_otel.store.overlap import Overlap
 from burr_otel.store.owner import Claim, this_owner
+from burr_otel.store.query import otel_of
 from burr_otel.store.values import EncodedState, encode_mapping, encode_value
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ class Session:
 
     __slots__ = (
         "__weakref__",
-        "_begin",
         "_claim",
         "_durability",
         "_ended",
@@ -74,13 +75,11 @@ class Session:
         durability: Durability,
         serde_kwargs: Mapping[str, Any],
         claim: Claim | None,
-        begin: bytes,
     ) -> None:
         self.app_id, self.run, self.session_id = app_id, run, session_id
         self._folder, self._log, self._durability = folder, log, durability
         self._serde_kwargs = serde_kwargs
         self._claim, self._exclusive = claim, claim is not None
-        self._begin = begin  # how the otel_root record begins, for a forked child
         self.tag = b'"session":%b' % orjson.dumps(session_id)
         self._overlap = Overlap(run, session_id)
         self._generation = _generation
@@ -104,7 +103,6 @@ class Session:
             durability=self._durability,
             serde_kwargs=self._serde_kwargs,
             claim=None,
-            begin=self._begin,
         )
         child._exclusive = self._exclusive
         child._forked_from = self.session_id
@@ -309,11 +307,24 @@ class Session:
     def _write_root(self, time_ns: int) -> None:
         """The first step in a forked child: only now is it known that the child writes at all."""
         forked_from, self._forked_from = self._forked_from, None
-        fields = {**orjson.loads(self._begin), "owner": this_owner(), "forked_from": forked_from}
+        fields = {
+            **self._parents_root(forked_from),
+            "owner": this_owner(),
+            "forked_from": forked_from,
+        }
         tag = records.otel_object(self.tag, {"kind": "fork", "time_unix_nano": time_ns})
         line = records.root(fields, None, time_ns, tag)
         self._log.repair()
         self.place(*self._log.append(line, (ROOT, -1), durability=self._durability))
+
+    def _parents_root(self, session_id: str | None) -> dict[str, Any]:
+        """What the parent's otel_root record says of the application."""
+        with LogReader(self._folder) as log:
+            record = log.newest(
+                (records.ROOT,), accept=lambda r: (otel_of(r) or {}).get("session") == session_id
+            )
+        kept = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
+        return {key: value for key, value in (record or {}).items() if key in kept}
 
     def _mark(
         self, kind: str, time_field: str, sequence_id: int, time_ns: int, items: int | None = None

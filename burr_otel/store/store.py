@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel.errors import UnknownRunError, UnknownSequenceError
 from burr_otel.store import names, records
-from burr_otel.store.loading import (
-    LogReader,
-    holds_state,
-    otel_of,
-    persisted_state,
-    plain_state,
-)
+from burr_otel.store.loading import LogReader
 from burr_otel.store.log import Durability, flush_log, open_log
 from burr_otel.store.opening import Opening, open_session, partition_of
+from burr_otel.store.query import otel_of
+from burr_otel.store.snapshot import persisted_state, plain_state
 from burr_otel.store.stored_run import StoredRun
 
 if TYPE_CHECKING:
@@ -163,7 +159,7 @@ class Store:
         if own is not None and own != (partition_key,):
             return None
         with LogReader(run) as log:
-            record = log.newest(_STATE_KINDS, sequence_id=sequence_id, accept=holds_state)
+            record = log.newest(_STATE_KINDS, sequence_id=sequence_id, with_state=True)
             if record is None:
                 if sequence_id is None or not log.size:
                     return None
@@ -191,7 +187,7 @@ class Store:
         run = self._known(app_id)
         wanted = None if sequence_id == -1 else sequence_id
         with LogReader(run) as log:
-            record = log.newest(_STATE_KINDS, sequence_id=wanted, accept=holds_state)
+            record = log.newest(_STATE_KINDS, sequence_id=wanted, with_state=True)
         if record is None:
             raise UnknownSequenceError(f"{self.project}/{app_id}", sequence_id)
         return plain_state(record)
