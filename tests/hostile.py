@@ -2,7 +2,7 @@
 
 `ZOO` is a list of ``(name, make)``; ``make()`` builds the value anew. Optional libraries are imported
 by the factories, which call `pytest.importorskip`. Values that know when they were consumed or
-asked too often say so through `Consumed`.
+asked too often say so through `ConsumedError`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import collections
 import contextvars
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import pytest
 
 
-class Consumed(AssertionError):
+class ConsumedError(AssertionError):
     """A value was iterated that must be left alone, or far more often than can be kept."""
 
 
@@ -113,7 +113,7 @@ class DictSubclass(dict):
         raise RuntimeError("iter of dict")
 
     def __len__(self) -> int:
-        return -1
+        return -1  # noqa: PLE0303  wrong on purpose
 
 
 class IntSubclass(int):
@@ -135,7 +135,7 @@ class FloatSubclass(float):
 
 
 class EndlessMapping(Mapping):
-    """Yields keys for ever; raises `Consumed` when far more are taken than fit anywhere."""
+    """Yields keys for ever; raises `ConsumedError` when far more are taken than fit anywhere."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -147,7 +147,7 @@ class EndlessMapping(Mapping):
         for number in itertools.count():
             self.asked += 1
             if self.asked > 100_000:
-                raise Consumed(self.asked)
+                raise ConsumedError(self.asked)
             yield f"key {number}"
 
     def __len__(self) -> int:
@@ -175,7 +175,7 @@ class WrongMapping(Mapping):
         return 5  # type: ignore[return-value]
 
     def __len__(self) -> Any:
-        return "many"
+        return "many"  # noqa: PLE0303  wrong on purpose
 
 
 class EndlessSequence(Sequence):
@@ -188,7 +188,7 @@ class EndlessSequence(Sequence):
 
 class EndlessIterable:
     def __iter__(self) -> Any:
-        raise Consumed("an iterable of unknown cost")
+        raise ConsumedError("an iterable of unknown cost")
 
 
 class RaisesEverywhere:
@@ -273,7 +273,7 @@ class HeavyRepr:
         self.rows = [0] * 1_000_000
 
     def __repr__(self) -> str:
-        raise Consumed("repr of a million items")
+        raise ConsumedError("repr of a million items")
 
 
 def _repr_that(action: Callable[[], Any]) -> Callable[[], Any]:
@@ -291,6 +291,11 @@ def _repr_that(action: Callable[[], Any]) -> Callable[[], Any]:
 
 def _raise(error: BaseException) -> Any:
     raise error
+
+
+def _endless() -> str:
+    """Runs out of stack."""
+    return _endless()
 
 
 def _cycle_list() -> Any:
@@ -330,18 +335,18 @@ def _bomb() -> Any:
 
 
 def _generator() -> Any:
-    raise Consumed("a generator")
+    raise ConsumedError("a generator")
     yield
 
 
 async def _async_generator() -> Any:
-    raise Consumed("an async generator")
+    raise ConsumedError("an async generator")
     yield
 
 
 def _coroutine() -> Any:
     async def never() -> None:
-        raise Consumed("a coroutine")
+        raise ConsumedError("a coroutine")
 
     coroutine = never()
     coroutine.close()
@@ -350,7 +355,7 @@ def _coroutine() -> Any:
 
 def _counted(limit: int = 0) -> Any:
     def step(item: Any) -> Any:
-        raise Consumed("an iterator")
+        raise ConsumedError("an iterator")
 
     return map(step, range(10 + limit))
 
@@ -467,7 +472,7 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("bytes", lambda: b"abc"),
     ("binary", lambda: bytes(range(256)) * 100),
     ("long bytes", lambda: b"\xff" * 10_000_000),
-    ("long text bytes", lambda: ("é" * 5_000_000).encode()),
+    ("long text bytes", lambda: "é".encode() * 5_000_000),
     ("bytearray", lambda: bytearray(b"\xf0\x9f")),
     ("memoryview", lambda: memoryview(b"abc" * 1000)[::2]),
     ("released memoryview", lambda: (view := memoryview(b"abc"), view.release())[0]),
@@ -492,7 +497,7 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("odd keys", lambda: {None: 1, True: 2, 1.5: 3, (1, "a"): 4, b"k": 5, Colour.RED: 6, "1.5": 7}),
     ("nan keys", lambda: {float("nan"): 1, float("nan"): 2, "NaN": 3}),
     ("keys that read the same", lambda: {1: "a", "1": "b", "1 (2)": "c"}),
-    ("surrogate keys", lambda: {"\ud800": 1, "\ud801": 2, "\ufffd": 3}),
+    ("surrogate keys", lambda: {chr(0xD800): 1, chr(0xD801): 2, "\ufffd": 3}),
     ("huge int key", lambda: {10**10_000: 1}),
     ("set of texts", lambda: {"b", "a", "c"}),
     ("mixed set", lambda: {1, "a", None, (1, 2), 2.5, frozenset((1,))}),
@@ -540,7 +545,7 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("repr exits", _repr_that(lambda: _raise(SystemExit(3)))),
     ("repr is cancelled", _repr_that(lambda: _raise(asyncio.CancelledError()))),
     ("repr closes", _repr_that(lambda: _raise(GeneratorExit()))),
-    ("repr recurses", _repr_that(lambda: _deep_repr())),
+    ("repr recurses", _repr_that(_endless)),
     # --- objects that people have
     ("enum", lambda: Colour.RED),
     ("text enum", lambda: Role.USER),
@@ -552,15 +557,15 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("picture", PictureLike),
     ("slots", _Slotted),
     ("namespace", lambda: types.SimpleNamespace(a=1)),
-    ("datetime", lambda: datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)),
-    ("date", lambda: datetime.date(2024, 1, 2)),
-    ("time", lambda: datetime.time(1, 2)),
-    ("timedelta", lambda: datetime.timedelta(days=1, seconds=1)),
+    ("datetime", lambda: dt.datetime(2024, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc)),
+    ("date", lambda: dt.date(2024, 1, 2)),
+    ("time", lambda: dt.time(1, 2)),
+    ("timedelta", lambda: dt.timedelta(days=1, seconds=1)),
     ("uuid", lambda: uuid.UUID(int=1)),
     ("path", lambda: pathlib.PurePosixPath("/tmp/\udcff")),
     ("pattern", lambda: re.compile("a+")),
     ("match", lambda: re.match("a+", "aaa")),
-    ("lambda", lambda: lambda: None),
+    ("lambda", lambda: lambda: 1),
     ("function", lambda: _raise),
     ("builtin", lambda: len),
     ("method", lambda: "abc".upper),
@@ -593,7 +598,7 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("numpy bool", lambda: _module("numpy").bool_(True)),
     ("numpy text", lambda: _module("numpy").str_("abc")),
     ("numpy time", lambda: _module("numpy").datetime64("2024-01-01T00:00:00.123456789")),
-    ("numpy NaT", lambda: _module("numpy").datetime64("NaT")),
+    ("numpy NaT", lambda: _module("numpy").datetime64("NaT", "s")),
     ("numpy void", lambda: _module("numpy").zeros(1, dtype=[("a", "i4")])[0]),
     ("frame of data", lambda: _module("pandas").DataFrame({"a": [1, 2], "b": ["x", None]})),
     ("wide frame", lambda: _module("pandas").DataFrame([range(2_000)] * 3)),
@@ -605,8 +610,3 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("NA", lambda: _module("pandas").NA),
 ]  # fmt: skip
 """Name and factory of every value."""
-
-
-def _deep_repr() -> str:
-    """Runs out of stack."""
-    return _deep_repr()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import gc
 import json
@@ -67,7 +67,7 @@ def test_numbers_without_a_json_form_become_texts():
 
 def test_keys_that_are_no_text_read_well_and_stay_apart():
     """Keys of other types read as their JSON; two that read the same are numbered."""
-    value = {None: 1, True: 2, 1.5: 3, (1, "a"): 4, 7: 5, "7": 6, datetime.date(2024, 1, 2): 7}
+    value = {None: 1, True: 2, 1.5: 3, (1, "a"): 4, 7: 5, "7": 6, dt.date(2024, 1, 2): 7}
     assert encode(value) == {
         "null": 1,
         "true": 2,
@@ -81,8 +81,8 @@ def test_keys_that_are_no_text_read_well_and_stay_apart():
 
 def test_the_keys_of_a_large_dict_stay_apart_too():
     """Keys written in portions and keys written one by one do not collide."""
-    value: dict[Any, Any] = {str(number): "text" for number in range(40)}
-    value |= {number: "int" for number in range(40)}
+    value: dict[Any, Any] = dict.fromkeys(map(str, range(40)), "text")
+    value |= dict.fromkeys(range(40), "int")
     assert len(encode(value)) == 80
 
 
@@ -100,7 +100,7 @@ class Level(enum.IntEnum):
 @dataclasses.dataclass
 class Job:
     name: str
-    when: datetime.date
+    when: dt.date
     counter: dataclasses.InitVar[int] = 0
     secret_note: str = dataclasses.field(default="not for repr", repr=False)
 
@@ -112,7 +112,7 @@ def test_objects_of_the_standard_library_read_like_a_person_would_write_them():
         {
             "enum": Shade.DARK,
             "int enum": Level.LOW,
-            "job": Job("a", datetime.date(2024, 1, 2)),
+            "job": Job("a", dt.date(2024, 1, 2)),
             "point": point(1, 2),
             "set": {"b", "a", "c"},
             "deque": collections.deque([1, 2]),
@@ -174,7 +174,7 @@ def test_a_repr_loses_the_address_in_it():
 
 
 def test_arrays_and_tables_show_shape_and_head():
-    """numpy and pandas values tell their shape and first values, whatever their size."""
+    """Values of numpy and pandas tell their shape and first values, whatever their size."""
     numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
     shown = encode(
         {
@@ -384,7 +384,7 @@ def test_almost_no_stack_left_is_no_reason_to_fail():
     for left in range(limit - 60, limit):
         try:
             results.append(dive(left))
-        except RecursionError:  # of dive itself
+        except RecursionError:  # noqa: PERF203  of dive itself
             break
     assert results
     for data in results:

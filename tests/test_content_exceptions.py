@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import linecache
 import sys
 import traceback
@@ -16,6 +17,7 @@ from burr_otel.content.redact import MARKER
 
 CANARY = "hunter2CANARYx"
 POLICY = ContentPolicy()
+Group = getattr(builtins, "ExceptionGroup", None)
 SMALL = ContentPolicy(max_attribute_bytes=1500)
 
 
@@ -134,9 +136,7 @@ def test_groups_show_their_members():
     """Each exception of a group is there with its own traceback, indented, nested groups too."""
     group = raised(
         lambda: (_ for _ in ()).throw(
-            ExceptionGroup(
-                "several", [raised(with_cause), ExceptionGroup("inner", [raised(fail, "deep")])]
-            )  # noqa: F821
+            Group("several", [raised(with_cause), Group("inner", [raised(fail, "deep")])])
         )
     )
     lines = POLICY.exception(group).stacktrace.splitlines()
@@ -217,12 +217,12 @@ def test_an_exception_around_a_huge_value_does_not_print_all_of_it():
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
 def test_groups_of_any_size_are_bounded():
     """A thousand members, or members within members within members, stop at a count."""
-    wide = ExceptionGroup("wide", [ValueError(str(number)) for number in range(1000)])  # noqa: F821
+    wide = Group("wide", [ValueError(str(number)) for number in range(1000)])
     content = POLICY.exception(wide)
     assert "  +-- 985 more exceptions" in content.stacktrace
     deep: Exception = ValueError("leaf")
     for _ in range(200):
-        deep = ExceptionGroup("deep", [deep, deep])  # noqa: F821
+        deep = Group("deep", [deep, deep])
     content = POLICY.exception(deep)
     assert content.truncated
     assert len(content.stacktrace) < 16_384
@@ -239,7 +239,7 @@ def test_chains_that_run_in_circles_end():
 def test_a_group_among_its_own_members_ends():
     """So is a group that is the context of its member."""
     member = ValueError("member")
-    group = ExceptionGroup("group", [member])  # noqa: F821
+    group = Group("group", [member])
     member.__context__ = group
     assert POLICY.exception(group).stacktrace.count("ExceptionGroup: group") == 1
 
@@ -247,27 +247,27 @@ def test_a_group_among_its_own_members_ends():
 # --- hostile exceptions -----------------------------------------------------------------------------
 
 
-class StrRaises(Exception):
+class StrRaisesError(Exception):
     def __str__(self) -> str:
         raise RuntimeError(CANARY)
 
 
-class StrExits(Exception):
+class StrExitsError(Exception):
     def __str__(self) -> str:
         raise SystemExit(1)
 
 
-class StrIsOdd(Exception):
+class StrIsOddError(Exception):
     def __str__(self) -> Any:
-        return None
+        return None  # noqa: PLE0307  wrong on purpose
 
 
-class StrIsSubclass(Exception):
+class StrIsSubclassError(Exception):
     def __str__(self) -> str:
         return TextSubclass("odd but text")
 
 
-class EverythingRaises(Exception):
+class EverythingRaisesError(Exception):
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(name)
 
@@ -277,26 +277,34 @@ class EverythingRaises(Exception):
     __repr__ = __str__
 
 
-class LiesAboutItsChain(Exception):
+class LiesAboutItsChainError(Exception):
     __cause__ = __context__ = __traceback__ = "not what you expect"  # type: ignore[assignment]
     __suppress_context__ = None  # type: ignore[assignment]
     __notes__ = 5
 
 
-class OddNotes(Exception):
+class OddNotesError(Exception):
     def __init__(self) -> None:
         self.__notes__ = [object(), None, "fine\ud800", TextSubclass("a subclass")]
 
 
 @pytest.mark.parametrize(
     "kind",
-    [StrRaises, StrExits, StrIsOdd, StrIsSubclass, EverythingRaises, LiesAboutItsChain, OddNotes],
+    [
+        StrRaisesError,
+        StrExitsError,
+        StrIsOddError,
+        StrIsSubclassError,
+        EverythingRaisesError,
+        LiesAboutItsChainError,
+        OddNotesError,
+    ],
 )
 def test_hostile_exceptions_are_described(kind):
     """Whatever their own code does, type and frames are there, and nothing is raised."""
     content = POLICY.exception(raised(lambda: (_ for _ in ()).throw(kind())))
     assert content.type == f"test_content_exceptions.{kind.__name__}"
-    assert kind.__name__ in content.stacktrace.splitlines()[-1] or kind is OddNotes
+    assert kind.__name__ in content.stacktrace.splitlines()[-1] or kind is OddNotesError
     assert "in raised" in content.stacktrace
     assert CANARY not in "".join(content[:3])
     "".join(content[:3]).encode()
@@ -304,24 +312,28 @@ def test_hostile_exceptions_are_described(kind):
 
 def test_an_unreadable_message_says_so():
     """In place of the message stands what its ``__str__`` raised."""
-    assert POLICY.exception(StrRaises()).message == "<message unreadable: RuntimeError>"
+    assert POLICY.exception(StrRaisesError()).message == "<message unreadable: RuntimeError>"
 
 
 def test_notes_of_odd_kinds_are_left_out():
     """Only texts are notes, and they are written as UTF-8."""
-    text = POLICY.exception(OddNotes()).stacktrace
-    assert text.splitlines() == ["test_content_exceptions.OddNotes", "fine\ufffd", "a subclass"]
+    text = POLICY.exception(OddNotesError()).stacktrace
+    assert text.splitlines() == [
+        "test_content_exceptions.OddNotesError",
+        "fine\ufffd",
+        "a subclass",
+    ]
 
 
 def test_a_keyboard_interrupt_while_a_message_is_made_is_not_swallowed():
     """Ctrl-C in a slow ``__str__`` still stops the program."""
 
-    class Slow(Exception):
+    class SlowError(Exception):
         def __str__(self) -> str:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        POLICY.exception(Slow())
+        POLICY.exception(SlowError())
 
 
 def test_surrogates_and_nuls_do_not_reach_the_exporter():

@@ -186,7 +186,7 @@ class _Walk:
         if type(names) is tuple and len(names) == size == len(items):
             pairs = list(zip(names, items, strict=True))
             return self._container(value, pairs, size, room, depth, path, named=True)
-        if size == 2 and self._is_secret(items[0]):  # noqa: PLR2004  a name and its value
+        if size == 2 and self._redaction.is_secret_name(items[0]):  # noqa: PLR2004  a name and its value
             items = (items[0], MARKER)
         exact = type(value) is base
         return self._container(value, items, size, room, depth, path, named=False, exact=exact)
@@ -349,13 +349,11 @@ class _Walk:
             return 2, 0
         return self._plain.portions(parts, room - _RESERVE, depth, pieces, keys)
 
-    def _is_secret(self, name: Any) -> bool:
-        return type(name) is str and self._redaction.hides(name)
-
     def _spells_secret(self, pairs: list[tuple[Any, Any]]) -> bool:
         """Whether the pairs are ``{"name": "password", "value": ...}``."""
         return any(
-            type(key) is str and key in NAME_KEYS and self._is_secret(item) for key, item in pairs
+            type(key) is str and key in NAME_KEYS and self._redaction.is_secret_name(item)
+            for key, item in pairs
         )
 
     def _name(self, key: Any) -> str:

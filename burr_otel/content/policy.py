@@ -14,7 +14,7 @@ from burr_otel.content.encode import Encoder
 from burr_otel.content.guard import Failure, call_safely
 from burr_otel.content.kinds import type_text
 from burr_otel.content.redact import MARKER, Redaction
-from burr_otel.content.truncate import clip
+from burr_otel.content.truncate import clip, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -169,7 +169,7 @@ class ContentPolicy:
         if type(value) is not bool and value is not None and self._redaction.hides(name):
             return Attribute(MARKER, truncated=False)
         if self.attributes == "types":
-            return Attribute(self.name(type_text(value)), truncated=False)
+            return Attribute(scrub(type_text(value)), truncated=False)
         path = f"attributes.{name[:_LONGEST_NAME]}"
         if type(value) is str:
             return Attribute(*self._redaction.shown(value, self.max_attribute_bytes, path))
@@ -204,7 +204,7 @@ class ContentPolicy:
 
     def _native_texts(self, texts: Sequence[str], path: str) -> Attribute | None:
         limit = self.max_attribute_bytes
-        pair = len(texts) == 2 and self._redaction.hides(texts[0])  # noqa: PLR2004  a name and its value
+        pair = len(texts) == 2 and self._redaction.is_secret_name(texts[0])  # noqa: PLR2004  a name and its value
         if pair or sum(map(len, texts)) > limit:
             return None
         shown = [self._redaction.shown(text, limit, path)[0] for text in texts]
@@ -220,7 +220,8 @@ class ContentPolicy:
         else:
             shown = {}
             for key, item in items:
-                name = self.name(key)
+                name = key if type(key) is str else str(self._written(key, "", ask=False).value)
+                name, _ = self._redaction.shown(name, _LONGEST_NAME, ask=False)
                 secret = self._redaction.hides(name)
                 shown[name] = MARKER if secret else type_text(item)
         data, cut = self._encoder.json(shown, self.max_attribute_bytes, ask=False)

@@ -36,6 +36,7 @@ OVERLAP: Final = 1024
 
 _LONGEST_KEY: Final = 128
 _CACHED: Final = 4096
+_NAME = re.compile(r"[\w.\-]{1,64}")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
@@ -96,6 +97,10 @@ class Redaction:
             self._judged[key] = known
         return known
 
+    def is_secret_name(self, value: Any) -> bool:
+        """Whether a value, not a key, is the name of a secret, as in ``["token", "x"]``."""
+        return type(value) is str and _NAME.fullmatch(value) is not None and self.hides(value)
+
     def hides_any(self, keys: Collection[str]) -> bool:
         """Whether one of several keys is the name of a secret."""
         return self._suspicious("\n".join(keys)) and any(map(self.hides, keys))
@@ -145,18 +150,21 @@ class Redaction:
             return scrub(str.__str__(shown))
         return str(shown) if shown is None or type(shown) in (bool, int, float) else MARKER
 
-    def shown(self, text: str, limit_bytes: int, path: str = "") -> tuple[str, bool]:
+    def shown(
+        self, text: str, limit_bytes: int, path: str = "", *, ask: bool = True
+    ) -> tuple[str, bool]:
         """A text as a span may carry it: without secrets, lone surrogates and NULs, and cut.
 
         Args:
             text: Any text.
             limit_bytes: Most bytes of UTF-8 of the result; at least three.
             path: Where the text stands, for the redactor.
+            ask: Whether the redactor is asked.
 
         Returns:
             The text, and whether anything is missing from it.
         """
-        visible, unseen = self.visible(text, limit_bytes, path)
+        visible, unseen = self.visible(text, limit_bytes, path, ask=ask)
         return clip(visible.replace("\0", "\ufffd"), limit_bytes, unseen=unseen)
 
     def text(self, text: str, stop: int | None = None) -> str:
