@@ -1,36 +1,31 @@
-"""A run's folder and the small files in it: graph, metadata, children."""
+"""A run's folder and the small files in it: metadata, children, and the graph."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import secrets
 import shutil
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from burr.core import Action
 
-from burr_otel.store import names, repair
+from burr_otel.store import graphs, names, repair
 from burr_otel.store.records import local_time
 from burr_otel.store.values import encode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from burr_otel.store.log import Durability
 
 __all__ = [
     "add_child",
     "complete_run",
-    "digest",
-    "graph_json",
     "make_folders",
     "make_run",
     "metadata_json",
@@ -38,9 +33,6 @@ __all__ = [
     "read_children",
     "read_json",
 ]
-
-_NO_SOURCE = "No source available"
-_sources: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def pointer(value: Any) -> dict[str, Any] | None:
@@ -74,42 +66,6 @@ def metadata_json(
             "spawning_parent_pointer": spawning_parent,
         }
     )
-
-
-def graph_json(graph: Any) -> bytes:
-    """What ``graph.json`` holds of an `ApplicationGraph`."""
-    actions = [
-        b'{"type":"action","name":%b,"reads":%b,"writes":%b,"code":%b,"inputs":%b,'
-        b'"optional_inputs":%b}'
-        % (
-            encode_text(action.name),
-            _texts(action.reads),
-            _texts(action.writes),
-            encode_text(_source(action)),
-            _texts(sorted(action.optional_and_required_inputs[0])),
-            _texts(sorted(action.optional_and_required_inputs[1])),
-        )
-        for action in graph.actions
-    ]
-    transitions = [
-        b'{"type":"transition","from_":%b,"to":%b,"condition":%b}'
-        % (
-            encode_text(item.from_.name),
-            encode_text(item.to.name),
-            encode_text(item.condition.name),
-        )
-        for item in graph.transitions
-    ]
-    return b'{"type":"application","entrypoint":%b,"actions":[%b],"transitions":[%b]}' % (
-        encode_text(graph.entrypoint.name),
-        b",".join(actions),
-        b",".join(transitions),
-    )
-
-
-def digest(graph: bytes) -> str:
-    """A short name of one graph, to tell changed ones apart."""
-    return hashlib.sha256(graph).hexdigest()[:16]
 
 
 def make_folders(path: Path, *, sync: bool) -> None:
@@ -206,8 +162,11 @@ def complete_run(folder: str, graph: bytes, metadata: bytes, *, sync: bool) -> b
     # Perhaps another process makes the log at this moment, so it is never replaced.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     os.close(os.open(f"{folder}/{names.LOG}", flags, 0o600))
-    with contextlib.suppress(FileNotFoundError):
-        _mend_children(folder)
+    with (
+        contextlib.suppress(FileNotFoundError),
+        _locked_children(folder, create=False) as (fd, path),
+    ):
+        repair.mend_tail(fd, path)
     if read_json(f"{folder}/{names.METADATA}") is None:
         _replace_file(Path(folder, names.METADATA), metadata, sync=sync)
     return _replace_graph(Path(folder, names.GRAPH), graph, sync=sync)
@@ -229,10 +188,9 @@ def _replace_graph(path: Path, graph: bytes, *, sync: bool) -> bool:
     if earlier == graph:
         return False
     if earlier:
-        with contextlib.suppress(ValueError):
-            if _comparable(json.loads(earlier)) == _comparable(json.loads(graph)):
-                return False  # the same one, as Burr's client spells it
-        _replace_file(path.with_name(f"graph-{digest(earlier)}.json"), earlier, sync=sync)
+        if graphs.same(earlier, graph):
+            return False
+        _replace_file(path.with_name(f"graph-{graphs.digest(earlier)}.json"), earlier, sync=sync)
     _replace_file(path, graph, sync=sync)
     return bool(earlier)
 
@@ -262,26 +220,24 @@ def add_child(
             "sequence_id": sequence_id,
         }
     )
-    path = f"{folder}/{names.CHILDREN}"
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with _locked_children(folder, create=True) as (fd, path):
         repair.mend_tail(fd, path)
         os.write(fd, line + b"\n")
         if sync:
             os.fdatasync(fd)
-    finally:
-        os.close(fd)
 
 
-def _mend_children(folder: str) -> None:
+@contextlib.contextmanager
+def _locked_children(folder: str, *, create: bool) -> Iterator[tuple[int, str]]:
     path = f"{folder}/{names.CHILDREN}"
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path, flags | os.O_CREAT if create else flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        repair.mend_tail(fd, path)
+        yield fd, path
     finally:
+        # Closing would not do: a process that was forked meanwhile has the lock too.
+        fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 
@@ -311,45 +267,6 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 def _clean(value: Any) -> str:
     return str(orjson.loads(encode_text(str(value))))
-
-
-def _texts(items: Any) -> bytes:
-    return b"[%b]" % b",".join([encode_text(str(item)) for item in items])
-
-
-def _comparable(graph: Any) -> Any:
-    """A graph in which the order of inputs, which Burr takes from a set, does not matter."""
-    if not isinstance(graph, dict):
-        return graph
-    actions = []
-    for action in graph.get("actions", ()):
-        inputs = {name: sorted(action.get(name, ())) for name in ("inputs", "optional_inputs")}
-        actions.append({**action, **inputs})
-    return {**graph, "actions": actions}
-
-
-def _source(action: Any) -> str:
-    """An action's source; reading it takes milliseconds, and servers build a graph per request."""
-    key = _source_key(action)
-    try:
-        source = None if key is None else _sources.get(key)
-        if source is None:
-            source = str(action.get_source())
-            if key is not None:
-                _sources[key] = source
-    except Exception:  # functions made by exec or typed into a prompt have none
-        return _NO_SOURCE
-    return source
-
-
-def _source_key(action: Any) -> Any:
-    """What determines an action's source; None when only asking tells."""
-    function = getattr(action, "_originating_fn", None)
-    if function is not None:
-        wrapped = hasattr(function, "__wrapped__")
-        return function if wrapped else getattr(function, "__code__", None)
-    kind = type(action)
-    return kind if kind.get_source is Action.get_source else None
 
 
 def _sync_folder(path: Path) -> None:

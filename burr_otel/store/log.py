@@ -14,11 +14,11 @@ import logging
 import os
 import threading
 import weakref
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
 from burr_otel.store import names
 from burr_otel.store.index import Entry, Index, fingerprint
+from burr_otel.store.pool import Pool
 from burr_otel.store.repair import Damage, mend
 
 if TYPE_CHECKING:
@@ -30,19 +30,18 @@ logger = logging.getLogger(__name__)
 
 Durability = Literal["none", "flush", "fsync"]
 
-_MAX_OPEN = 64  # file descriptors, whatever the number of live applications
 _INDEX_BATCH_ENTRIES = 32
 _INDEX_BATCH_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024  # durability "none"
 
-_pool_lock = threading.RLock()
-_open_logs: OrderedDict[int, LogFile] = OrderedDict()
+_pool = Pool()
+_paths_lock = threading.RLock()
 _by_path: weakref.WeakValueDictionary[str, LogFile] = weakref.WeakValueDictionary()
 
 
 def open_log(folder: str) -> LogFile:
     """The process's one handle of the log in a run's folder."""
-    with _pool_lock:
+    with _paths_lock:
         log = _by_path.get(folder)
         if log is None:
             log = _by_path[folder] = LogFile(folder)
@@ -89,7 +88,7 @@ class LogFile:
         # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
         self._lock = threading.RLock()
         self._busy = False
-        self._deferred: list[tuple[bytes, tuple[int, int] | None]] = []
+        self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] = []
         self._pending: list[Entry] = []
         self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
         self._buffer: list[tuple[bytes, tuple[int, int] | None]] = []
@@ -114,7 +113,7 @@ class LogFile:
         """
         with self._lock:
             if self._busy:
-                self._deferred.append((line, entry))
+                self._deferred.append((line, entry, durability))
                 return -1, -1
             if durability == "none":
                 self._buffer.append((line, entry))
@@ -169,8 +168,6 @@ class LogFile:
                     with contextlib.suppress(OSError), self.locked() as fd:
                         self._write_index(fd, everything=True)
             finally:
-                with _pool_lock:
-                    _open_logs.pop(id(self), None)
                 self._release()
 
     @contextlib.contextmanager
@@ -220,7 +217,7 @@ class LogFile:
         """
         with self._lock:
             if not self._busy and self._fd >= 0 and not self._in_place():
-                self._release_in_pool()  # the folder was made anew: a new session writes there
+                self._release()  # the folder was made anew: a new session writes there
         with self.locked() as fd:
             damage = self._repair(fd) if os.fstat(fd).st_size else []
             self._end = self._index_from = os.fstat(fd).st_size
@@ -301,9 +298,9 @@ class LogFile:
 
     def _flush_deferred(self) -> None:
         while self._deferred:
-            line, entry = self._deferred.pop(0)
+            line, entry, durability = self._deferred.pop(0)
             try:
-                self.append(line, entry, durability="flush")
+                self.append(line, entry, durability=durability)
             except OSError as error:
                 logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 
@@ -316,7 +313,7 @@ class LogFile:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            self._make_room(0)
+            _pool.make_room(0)
             fd = os.open(self.path, flags)
         self._fd = fd
         info = os.fstat(fd)
@@ -324,21 +321,15 @@ class LogFile:
         if identity != self._identity:  # another file than the one we knew
             self._identity, self._end, self._index_from = identity, -1, -1
             self._pending.clear()
-        with _pool_lock:
-            _open_logs[id(self)] = self
-        self._make_room()
+        _pool.add(self)
         return fd
 
     def _check_place(self) -> None:
         """See that what we write to is still what the path names."""
         if not self._in_place():
-            self._release_in_pool()
+            self._release()
             raise self._gone()
-        # The pool's order is only worth keeping when it is about to be used.
-        if len(_open_logs) > _MAX_OPEN // 2:
-            with _pool_lock:
-                if id(self) in _open_logs:
-                    _open_logs.move_to_end(id(self))
+        _pool.touch(self)
 
     def _gone(self) -> FileNotFoundError:
         return FileNotFoundError(
@@ -353,24 +344,17 @@ class LogFile:
             return False
         return (info.st_dev, info.st_ino) == self._identity
 
-    def _make_room(self, limit: int = _MAX_OPEN) -> None:
-        with _pool_lock:
-            victims = list(_open_logs.values())[: max(0, len(_open_logs) - limit)]
-        for victim in victims:
-            # A log in use is left alone: waiting for it here could wait for ourselves.
-            if victim is not self and victim._lock.acquire(blocking=False):  # noqa: SLF001
-                try:
-                    if not victim._busy:  # noqa: SLF001 - another instance of this class
-                        victim._release_in_pool()  # noqa: SLF001
-                finally:
-                    victim._lock.release()  # noqa: SLF001
-
-    def _release_in_pool(self) -> None:
-        with _pool_lock:
-            _open_logs.pop(id(self), None)
-        self._release()
+    def try_close(self) -> None:
+        """Release the file descriptor unless an append is going on."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._busy:
+                    self._release()
+            finally:
+                self._lock.release()
 
     def _release(self) -> None:
+        _pool.discard(self)
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -385,9 +369,9 @@ class LogFile:
 
 
 def _after_fork_in_child() -> None:
-    global _pool_lock
-    _pool_lock = threading.RLock()
-    _open_logs.clear()
+    global _paths_lock
+    _paths_lock = threading.RLock()
+    _pool.after_fork()
     for log in list(_by_path.values()):
         log._after_fork()  # noqa: SLF001 - the hook of this module's own class
 

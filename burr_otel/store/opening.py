@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burr_otel.errors import InvalidIdentifierError, SnapshotError
-from burr_otel.store import folder, names, records
+from burr_otel.store import folder, graphs, names, records
 from burr_otel.store.index import INHERITED, ROOT
 from burr_otel.store.loading import LogReader
 from burr_otel.store.log import Durability, LogFile, open_log
@@ -51,14 +51,14 @@ def open_session(
 ) -> Session:
     """Open a session; see `Store.open_session`."""
     _check_partition_key(opening.partition_key)
-    graph = folder.graph_json(application_graph)
+    graph = graphs.graph_json(application_graph)
     parent, spawning_parent = map(folder.pointer, pointers)
     fields: dict[str, Any] = {
         "app_id": opening.app_id,
         "partition_key": opening.partition_key,
         "parent_pointer": parent,
         "spawning_parent_pointer": spawning_parent,
-        "graph": folder.digest(graph),
+        "graph": graphs.digest(graph),
         "owner": this_owner(),
     }
     claim = None

@@ -98,7 +98,7 @@ class Claim:
             portalocker.lock(self._fd, portalocker.LOCK_EX | portalocker.LOCK_NB)
         except portalocker.LockException:
             holder = self._holder()
-            self.release()
+            self.forget()
             raise RunLockedError(run, **holder) from None
         os.ftruncate(self._fd, 0)
         text = json.dumps({"holder": session, **this_owner()})
@@ -106,9 +106,15 @@ class Claim:
 
     def release(self) -> None:
         """Give the run free; idempotent."""
+        if self._fd >= 0:
+            portalocker.unlock(self._fd)
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: close the descriptor without touching the lock that it shares."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)  # the lock goes with its last descriptor
+            os.close(fd)
 
     def __del__(self) -> None:
         self.release()
@@ -128,7 +134,7 @@ class Claim:
 def _after_fork_in_child() -> None:
     # A child that keeps the descriptor would keep the claim alive after its holder's death.
     for claim in list(_claims):
-        claim.release()
+        claim.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
