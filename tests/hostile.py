@@ -29,6 +29,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 
@@ -534,6 +535,7 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("raises for its class", RaisingClass),
     ("class attributes raise", OfMeta),
     ("answers all", AnswersAll),
+    ("mock", lambda: mock.MagicMock(name="m")),
     ("no dict", BadDict),
     ("huge repr", HugeRepr),
     ("heavy repr", HeavyRepr),

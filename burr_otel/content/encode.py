@@ -20,6 +20,7 @@ from burr_otel.content.objects import describe
 from burr_otel.content.patterns import NAME_KEYS, VALUE_KEYS
 from burr_otel.content.plain import LARGEST_CONTAINER, PlainWriter
 from burr_otel.content.redact import MARKER
+from burr_otel.content.shares import write_in_shares
 from burr_otel.content.truncate import ELLIPSIS, SMALLEST_ROOM, json_text, scrub
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _LEAST_PAIR: Final = 2 * SMALLEST_ROOM + 2
 _LEAST_MORE: Final = 48  # bytes that a further item or pair is worth being written in
 _SHORTEST_PAIR: Final = 5  # "":1,
 _SHORTEST_ITEM: Final = 2  # 1,
-_MOST_ROUNDS: Final = 4  # in which what small values leave is shared out again
 _USUAL_ITEM: Final = 8  # bytes of one of many items, to guess what is large
 _LEAST_SHARE: Final = 64
 _HIDDEN: Final = orjson.dumps(MARKER)
@@ -292,11 +292,8 @@ class _Walk:
     def _shared(self, pairs: list[tuple[Any, Any]], room: int, path: str) -> bytes | None:
         """An object whose large values give way before its small ones.
 
-        Each value first gets an equal share of the room. What the small ones leave is shared by
-        those that had to be cut.
-
         Returns:
-            The JSON text, or ``None`` when there is no room for a share that says anything.
+            The JSON text, or ``None`` when there is no room for shares that say anything.
         """
         writer = Keys(self._redaction)
         names = [self._name(key) for key, _ in pairs]
@@ -305,31 +302,18 @@ class _Walk:
         if left < _LEAST_SHARE * len(pairs):
             return None
         spelled = self._spells_secret(pairs)
-        written = [b""] * len(pairs)
-        # What is large at first sight waits, so that no time is lost on writing it twice.
         share = left // len(pairs)
-        large = [number for number, (_, item) in enumerate(pairs) if _is_large(item, share)]
-        waiting = [number for number in range(len(pairs)) if number not in large]
-        for _ in range(_MOST_ROUNDS):
-            still = []
-            for number in waiting:
-                self.cut = False
-                item = pairs[number][1]
-                written[number] = self._named(names[number], item, share, 0, path, spelled=spelled)
-                if self.cut:
-                    still.append(number)
-                else:
-                    left -= len(written[number])
-            if not large and len(still) == len(waiting):
-                break
-            waiting, large = still + large, []
-            share = left // len(waiting) if waiting else 0
-        self.cut = writer.cut or bool(waiting)
-        return (
-            b"{"
-            + b",".join(key + b":" + piece for key, piece in zip(keys, written, strict=True))
-            + b"}"
-        )
+        large = {number for number, (_, item) in enumerate(pairs) if _is_large(item, share)}
+
+        def write(number: int, room: int) -> tuple[bytes, bool]:
+            self.cut = False
+            name, item = names[number], pairs[number][1]
+            return self._named(name, item, room, 0, path, spelled=spelled), self.cut
+
+        values, cut = write_in_shares(len(pairs), left, write, large)
+        self.cut = writer.cut or cut
+        members = (key + b":" + value for key, value in zip(keys, values, strict=True))
+        return b"{" + b",".join(members) + b"}"
 
     def _named(
         self, name: str, item: Any, room: int, depth: int, path: str, *, spelled: bool

@@ -57,7 +57,7 @@ _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
         "name=",
         re.compile(
             r"""\bname=["']?([\w.\-]{1,64})["']?"""
-            r"""(?:[^<>\n]{0,256}?\bvalue=["']?|(?:\r?\n){2})([^"'\r\n]+)"""
+            r"""(?:[^<>\n]{0,96}?\bvalue=["']?|(?:\r?\n){2})([^"'\r\n]+)"""
         ),
     ),
     (

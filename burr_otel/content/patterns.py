@@ -138,7 +138,7 @@ SHAPES: Final[tuple[Shape, ...]] = (
     ),
     Shape(
         "user and password of curl",
-        (" -u ", "--user "),
+        ("-u",),
         re.compile(r"(?<!\S)(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),
     ),
     Shape(
@@ -191,6 +191,7 @@ _TOKEN_BYTES: Final = bytes(
     for byte in range(256)
 )
 _RUN: Final = b"x" * _TOKEN_RUN
+_MOST_RUNS: Final = 16  # that are searched one by one; of more, the text is searched as a whole
 
 
 def may_have_shape(text: str) -> bool:
@@ -199,6 +200,15 @@ def may_have_shape(text: str) -> bool:
         for needle in needles:
             if needle in text and pattern.search(text):
                 return True
-    if _RUN in text.encode("utf-8", "replace").translate(_TOKEN_BYTES):
-        return any(shape.pattern.search(text) for shape in _BY_RUN)
-    return False
+    data = text.encode("utf-8", "replace")
+    classes = data.translate(_TOKEN_BYTES)
+    start = classes.find(_RUN)
+    for _ in range(_MOST_RUNS):
+        if start < 0:
+            return False
+        end = classes.find(b" ", start)
+        run = data[start : end if end >= 0 else len(data)].decode()
+        if any(shape.pattern.search(run) for shape in _BY_RUN):
+            return True
+        start = classes.find(_RUN, start + len(run))
+    return any(shape.pattern.search(text) for shape in _BY_RUN)
