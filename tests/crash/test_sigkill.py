@@ -51,6 +51,6 @@ def test_two_hundred_killed_writers_lose_at_most_the_step_in_flight(tmp_path):
         assert all(step.step_end_log is not None for step in shown)
     assert early < KILLS / 2, "most were killed in the middle of a run"
     assert len(set(reported.values())) > STEPS / 2, "at different steps"
-    print(
+    print(  # noqa: T201  # what -s shows of the run
         f"seed {seed}: {late} snapshots were kept and not yet reported, {len(torn)} lines were torn"
-    )  # noqa: T201
+    )
