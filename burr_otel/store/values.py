@@ -33,6 +33,7 @@ _OPTIONS = (
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None), list, dict})
+_CONTAINERS = (list, dict)
 _SERDE_KEY = serde.KEY.encode()
 _STANDARD = (
     (str, serde.serialize_primitive),
@@ -210,25 +211,29 @@ def _fast(items: dict[Any, Any]) -> bytes | None:
         text = orjson.dumps(items, None, _OPTIONS)
     except orjson.JSONEncodeError:
         return None
-    if _SERDE_KEY in text or not _is_plain(items, look_for_nan=b"null" in text):
-        return None
-    return text
+    return text if _SERDE_KEY not in text and _is_plain(items, text) else None
 
 
-def _is_plain(items: dict[str, Any], *, look_for_nan: bool) -> bool:
+def _is_plain(items: dict[str, Any], text: bytes) -> bool:
     """Whether only exact JSON types are reachable, to a depth that every reader takes.
 
     `orjson` also writes tuples, enums and UUIDs, and NaN as null; Burr does not. The garbage
     collector's own view of the containers finds them at C speed. There is no cycle, since
     `orjson` has been through.
     """
-    level, depth = list(items.values()), 0
+    level, depth, may_be_nan = list(items.values()), 0, None
     while level:
         depth += 1
-        if depth > MAX_DEPTH or not _PLAIN_TYPES.issuperset(map(type, level)):
+        kinds = set(map(type, level))
+        if depth > MAX_DEPTH or not kinds <= _PLAIN_TYPES:
             return False
-        if look_for_nan and any(type(x) is float and not isfinite(x) for x in level):
-            return False
+        if float in kinds:
+            if may_be_nan is None:
+                may_be_nan = b"null" in text
+            if may_be_nan and not all(isfinite(x) for x in level if type(x) is float):
+                return False
+        if kinds.isdisjoint(_CONTAINERS):
+            return True
         level = gc.get_referents(*level)
     return True
 
