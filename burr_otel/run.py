@@ -98,7 +98,6 @@ class Run:
         self._method: str | None = None
         self._prior: str | None = state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, Step] = {}
-        self._pending: tuple[Step, int] | None = None
         self._last: tuple[int, SpanContext] | None = None
         self._facts: dict[int, ActionFacts] = {}
         self._described = Described()
@@ -126,6 +125,12 @@ class Run:
             return self._last[1]
         return None
 
+    def delegated(self, sequence_id: int, result: Any, state: Any) -> None:
+        """The action of the step in progress has run, and Burr tells its hooks nothing of it."""
+        step = self._steps.get(sequence_id)
+        if step is not None and not step.streaming:
+            step.final = (result, state)
+
     def stream_step(self, sequence_id: int) -> Step | None:
         """The step in progress when it is a stream."""
         step = self._steps.get(sequence_id)
@@ -135,7 +140,6 @@ class Run:
         """In a forked child: the open spans are the parent's, and so is the session."""
         self.root.span = trace.NonRecordingSpan(self.root.span.get_span_context())
         self._steps.clear()
-        self._pending = None
         self._described = Described()
         if self.session is not None:
             self.session = self.session.fork(uuid.uuid4().hex)
@@ -151,7 +155,6 @@ class Run:
 
     def executed(self, state: Any) -> None:
         """An execute call has ended with `state`."""
-        self._settle_pending(state)
         self._state = weakref.ref(state)
         self.root.touch(self.shared.clock())
         registry.not_executing(self)
@@ -161,7 +164,6 @@ class Run:
         registry.remove(self)
         for step in list(self._steps.values()):
             self.settle_stream(step)
-        self._settle_pending(None)
         self.root.finish()
         if self.session is not None:
             self.session.close()
@@ -178,7 +180,6 @@ class Run:
     def begin_step(
         self,
         action: Any,
-        state: Any,
         inputs: Mapping[str, Any],
         sequence_id: int,
         outer_error: BaseException | None,
@@ -190,7 +191,6 @@ class Run:
         """
         for earlier in list(self._steps.values()):
             self.settle_stream(earlier)
-        self._settle_pending(state)
         now = self.shared.clock()
         facts = self._facts.get(id(action))
         if facts is None:
@@ -259,18 +259,15 @@ class Run:
             return
         now = self.shared.clock()
         step.open_span.scope.detach()
-        if step.final is not None:
+        if step.streaming and step.final is not None:
             exception = None  # the stream was complete; what its consumer handles is not its own
+        elif step.final is not None:
+            result, state = step.final  # Burr has the state before the step, and no result
         elif exception is None and result is None:
-            exception = step.open_span.own_error(in_flight)
             # Ctrl-C and cancellation: Burr passes on an `Exception` only.
+            exception = step.open_span.own_error(in_flight)
             if exception is None and step.streaming:
                 exception = GeneratorExit()
-            if exception is None:
-                # A synchronous action under an asynchronous method: `state` is the one *before*
-                # the step, and the true one comes with the next hook.
-                self._pending = (step, now)
-                return
         self._finish_step(step, state, result, exception, now)
 
     def settle_stream(self, step: Step) -> None:
@@ -285,14 +282,6 @@ class Run:
         result, state = step.final
         internal = {PRIOR_STEP_KEY: step.action.name, SEQUENCE_KEY: step.sequence_id}
         self._finish_step(step, state.update(**internal), result, None, now)
-
-    def _settle_pending(self, state: Any) -> None:
-        if self._pending is None:
-            return
-        (step, end_ns), self._pending = self._pending, None
-        if state is not None and state.get(SEQUENCE_KEY) != step.sequence_id:
-            state = state.update(**{SEQUENCE_KEY: step.sequence_id})  # Burr has counted on
-        self._finish_step(step, state, None, None, end_ns)
 
     def _finish_step(
         self,

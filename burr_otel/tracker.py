@@ -25,7 +25,7 @@ from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
 from burr_otel.run import registry
-from burr_otel.spans import children, parents, provider, roots, shield, streams
+from burr_otel.spans import children, delegated, parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.registry import Owner
 from burr_otel.spans.shared import Shared
@@ -163,6 +163,7 @@ class OtelTracker(
             max_attribute_bytes=config.max_attribute_bytes,
         )
         streams.install(_streaming_step)
+        delegated.install(_delegated)
 
     def _shared(self) -> Shared:
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
@@ -377,7 +378,7 @@ class OtelTracker(
         """Start the step's span and make it current."""
         run = registry.resolve(self._owner, app_id, action=action, state=state)
         if run is not None:
-            run.begin_step(action, state, inputs, sequence_id, sys.exc_info()[1])
+            run.begin_step(action, inputs, sequence_id, sys.exc_info()[1])
 
     @_hook
     def post_run_step(
@@ -453,6 +454,13 @@ class OtelTracker(
     @_hook
     def post_end_stream(self, **future_kwargs: Any) -> None:
         """Nothing: `post_run_step` comes first and has ended the stream."""
+
+
+def _delegated(app_id: str, sequence_id: int, action: Any, result: Any, state: Any) -> None:
+    """A synchronous action has run under an asynchronous method."""
+    for run in registry.runs(app_id):
+        if run.has_action(action):
+            run.delegated(sequence_id, result, state)
 
 
 def _streaming_step(app_id: str, sequence_id: int) -> Any:

@@ -66,6 +66,7 @@ field ActionSpan.sequence_id
 state key __PRIOR_STEP
 state key __SEQUENCE_ID
 argument Application.adapter_set
+inner Application._step(inputs, _run_hooks)
 """
 
 ADVICE = {
@@ -81,6 +82,8 @@ ADVICE = {
     "field": "what reads it: burr_otel/application.py (pointers), burr_otel/spans/inner.py and "
     "burr_otel/run.py (spans)",
     "state key": "SEQUENCE_KEY and PRIOR_STEP_KEY in burr_otel/run.py, and burr_otel/store",
+    "inner": "burr_otel/spans/delegated.py, which learns from it what a synchronous action gave under "
+    "an asynchronous method",
     "argument": "BurrInstrumentor in burr_otel/instrumentor.py, which adds a tracker there",
 }
 
@@ -127,6 +130,8 @@ def found():
     yield f"state key {application.SEQUENCE_ID}"
     if "adapter_set" in inspect.signature(application.Application.__init__).parameters:
         yield "argument Application.adapter_set"
+    if hasattr(application.Application, "_step"):
+        yield f"inner Application._step{arguments(application.Application._step)}"
 
 
 def complaint(now, expected):
@@ -193,3 +198,6 @@ def test_every_driver_is_wrapped(tracker):
         driver = getattr(burr.core.application, name)
         assert driver.burr_otel_wrapped
         assert not hasattr(driver.__wrapped__, "__wrapped__")
+    inner = burr.core.application.Application._step
+    assert inner.burr_otel_wrapped
+    assert not hasattr(inner.__wrapped__, "__wrapped__")

@@ -57,6 +57,41 @@ def test_arun_keeps_the_state_after_each_step(tracker, step):
     assert (last["position"], last["sequence_id"], last["state"]["answer"]) == ("finish", 3, 30)
 
 
+def test_arun_shows_the_results_of_synchronous_actions(tracker, spans):
+    """Burr tells its hooks no result of a sync action under `arun`; the span has it all the same."""
+    asyncio.run(apps.counter(tracker).arun(halt_after=["finish"]))
+    assert json.loads(spans.named("finish").attributes["burr.result"]) == {"answer": 30}
+
+
+def test_an_unread_stream_costs_a_later_run_nothing(tracker, spans):
+    """Burr 0.43 calls no execute hooks for an application while a stream of it was never read.
+
+    Its later steps, also synchronous actions under `arun`, are traced and kept to the last one.
+    """
+    app = (
+        apps.builder(tracker, "a1", stream=apps.stream, count=apps.count)
+        .with_transitions(
+            ("stream", "count", apps.default), ("count", "count", apps.expr("count < 3"))
+        )
+        .with_state(count=0)
+        .with_entrypoint("stream")
+        .build()
+    )
+    app.stream_result(halt_after=["stream"])
+    asyncio.run(app.arun(halt_after=["count"]))
+    tracker.close()
+    assert (
+        spans.tree()
+        == """
+invoke_workflow proj
+  stream [abandoned] *end
+  stream
+  count
+"""
+    )
+    assert tracker.load(None, "a1")["state"]["count"] == 1
+
+
 def test_a_step_says_what_it_did(tracker, spans):
     """Inputs, result, written state, identity, method and place of definition are on the span."""
 

@@ -59,7 +59,8 @@ class Step:
         action: What is known of the action.
         streaming: Whether it is a stream.
         items: Items that the stream has yielded.
-        final: Result and state that the stream has yielded last, once it has.
+        final: Result and state, once known other than from Burr's hooks: what a stream has
+            yielded last, what a synchronous action under an asynchronous method gave.
         inner: Its inner spans by identity of Burr's span object.
     """
 
