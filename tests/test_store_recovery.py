@@ -21,7 +21,7 @@ from store_support import (
     values_of,
 )
 
-from burr_otel.errors import UnknownSequenceError
+from burr_otel.errors import UnknownRunError, UnknownSequenceError
 from burr_otel.store import Store
 
 
@@ -384,3 +384,41 @@ def test_a_long_log_without_an_index_gets_one_from_the_first_read(store):
     run_step(session, 300)
     session.close()
     assert values_of(store.load(None, "a", 300)) == {"n": 300}
+
+
+def test_a_reader_indexes_what_a_live_writer_lost_track_of(store):
+    """Another tracker appended in between, so that the writer cannot tell what lies before."""
+    session = begin(store)
+    run_step(session, 0)
+    log = store.run_path("a") / "log.jsonl"
+    with log.open("ab") as file:
+        file.write(b'{"type":"note"}\n')
+    for number in range(1, 101):
+        run_step(session, number, {"n": number, "pad": "x" * 20_000})
+    index = log.with_name("log.index")
+    assert not index.exists()
+    assert store.load(None, "a", 40)["state"]["n"] == 40
+    assert index.stat().st_size > 40 * 100
+    for number in range(101, 201):
+        run_step(session, number, {"n": number, "pad": "x" * 20_000})
+    for number in (1, 100, 101, 200):
+        assert store.load(None, "a", number)["state"]["n"] == number
+    session.close()
+    begin(store).close()
+    assert store.load(None, "a", 150)["state"]["n"] == 150
+
+
+def test_a_torn_run_can_be_mended_without_opening_it(store):
+    """Until then the Burr UI cannot list the project; `mend` says what it did."""
+    log = steps(store, 3)
+    with log.open("ab") as file:
+        file.write(b"\0\0torn")
+    with pytest.raises(json.JSONDecodeError):
+        read_by_burr(store)
+    [told] = store.mend("a")
+    assert "6 damaged bytes" in told
+    assert "log.jsonl.torn-1" in told
+    assert read_by_burr(store)[1]["sequence_id"] == 2
+    assert store.mend("a") == []
+    with pytest.raises(UnknownRunError):
+        store.mend("b")
