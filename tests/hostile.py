@@ -600,7 +600,7 @@ ZOO: list[tuple[str, Callable[[], Any]]] = [
     ("numpy bool", lambda: _module("numpy").bool_(True)),
     ("numpy text", lambda: _module("numpy").str_("abc")),
     ("numpy time", lambda: _module("numpy").datetime64("2024-01-01T00:00:00.123456789")),
-    ("numpy NaT", lambda: _module("numpy").datetime64("NaT", "s")),
+    ("numpy NaT", lambda: _module("numpy").array(["NaT"], "datetime64[s]")[0]),
     ("numpy void", lambda: _module("numpy").zeros(1, dtype=[("a", "i4")])[0]),
     ("frame of data", lambda: _module("pandas").DataFrame({"a": [1, 2], "b": ["x", None]})),
     ("wide frame", lambda: _module("pandas").DataFrame([range(2_000)] * 3)),
