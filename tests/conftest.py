@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from burr.core import application
 
 from burr_otel import OtelTracker
 from burr_otel.run import registry
@@ -47,7 +48,12 @@ def tracker(spans, clock, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_leaks():
-    """No test leaves an application or an open span to the next one."""
+    """No test leaves an application or an open span to the next one.
+
+    Nor what Burr remembers of an abandoned stream: it then calls no execute hooks for any later
+    application of the same id in the same context.
+    """
+    application._run_call_var.set({})
     yield
     roots.keeper.finish_all()
     for run in list(registry.runs()):
