@@ -458,8 +458,9 @@ class OtelTracker(
 
 def _delegated(app_id: str, sequence_id: int, action: Any, result: Any, state: Any) -> None:
     """A synchronous action has run under an asynchronous method."""
-    for run in registry.runs(app_id):
-        if run.has_action(action):
+    for owner in {run.owner for run in registry.runs(app_id)}:
+        run = registry.resolve(owner, app_id, action=action)
+        if run is not None:
             run.delegated(sequence_id, result, state)
 
 
