@@ -93,7 +93,8 @@ class OtelTracker(
         storage_dir: Where runs are kept, in the layout of Burr's ``LocalTrackingClient``.
         serde_kwargs: Passed to Burr's serialisers and deserialisers.
         tracer_provider: Makes the spans. Default: the global provider when one has been set by the
-            time an application is built, else one from the ``OTEL_*`` variables.
+            time an application is built, else one from the ``OTEL_*`` variables. Pickling leaves
+            it behind: in another process that process's own is used.
         meter_provider: Makes the instruments. Default: the global one.
         config: Settings as one object. Default: from ``BURR_OTEL_*`` variables.
         clock: Gives Unix time in nanoseconds; tests inject one.
