@@ -270,7 +270,6 @@ class HeavyRepr:
     """Its repr would write out all that it holds."""
 
     def __init__(self) -> None:
-        self.items = range(10), [0] * 1_000_000
         self.rows = [0] * 1_000_000
 
     def __repr__(self) -> str:

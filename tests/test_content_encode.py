@@ -15,7 +15,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hostile import ZOO, EndlessMapping, PlainMessage
+from hostile import ZOO, EndlessMapping, HeavyRepr, PlainMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -173,6 +173,13 @@ def test_a_repr_loses_the_address_in_it():
     assert encode({"t": object()})["t"] == "<object>"
 
 
+def test_an_object_that_holds_much_is_not_asked_for_its_repr():
+    """A repr that would write out a million items is not called; the attributes are written."""
+    shown = encode({"v": HeavyRepr()}, 300)["v"]
+    assert shown["type"] == "hostile.HeavyRepr"
+    assert shown["rows"][:3] == [0, 0, 0]
+
+
 def test_arrays_and_tables_show_shape_and_head():
     """Values of numpy and pandas tell their shape and first values, whatever their size."""
     numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
@@ -236,6 +243,13 @@ def test_deep_nesting_is_cut_with_a_note():
         value = [value]
     assert "<list of 1>" in json.dumps(encode({"v": value}))
     assert cut({"v": value})
+
+
+def test_a_container_without_room_is_named_with_its_size():
+    """Where not even its first items have room, a list or dict says what it is."""
+    assert encode({"a": {"b": list(range(1000)), "c": 1}}, 120) == {"a": "<dict of 2>"}
+    shown = encode({"a": {"b": list(range(1000)), "c": 1}}, 200)
+    assert shown == {"a": {"b": "<list of 1000>", "c": 1}}
 
 
 def test_cycles_are_named():

@@ -213,17 +213,14 @@ class ContentPolicy:
         return Attribute(shown, truncated=False)
 
     def _types(self, value: Any, _kind: str) -> Attribute:
-        """Names and types; values of a secret's key are not even told in size."""
-        items = call_safely(lambda: list(itertools.islice(value.items(), _MOST_TYPES)))
-        if isinstance(items, Failure):
-            shown: Any = type_text(value)
-        else:
-            shown = {}
-            for key, item in items:
-                name = key if type(key) is str else str(self._written(key, "", ask=False).value)
-                name, _ = self._redaction.shown(name, _LONGEST_NAME, ask=False)
-                secret = self._redaction.hides(name)
-                shown[name] = MARKER if secret else type_text(item)
+        """Names and types; the encoder hides the type and size of what a secret's key names."""
+
+        def told() -> dict[str, str]:
+            pairs = itertools.islice(value.items(), _MOST_TYPES)
+            return {key: type_text(item) for key, item in pairs}
+
+        types = call_safely(told)
+        shown = type_text(value) if isinstance(types, Failure) else types
         data, cut = self._encoder.json(shown, self.max_attribute_bytes, ask=False)
         return Attribute(data.decode(), cut)
 
