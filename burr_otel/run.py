@@ -227,7 +227,7 @@ class Run:
             if self.shared.config.on_snapshot_error == "raise":
                 del self._steps[sequence_id]
                 step.open_span.scope.detach()
-                self._end_span(step, error, now, result=None, state=None)
+                step.close(self._end_span(step, error, now, result=None, state=None), now)
                 raise
             self._warn(step, error)
         else:
@@ -291,7 +291,7 @@ class Run:
         error: BaseException | None,
         end_ns: int,
     ) -> None:
-        """End the span, then keep the snapshot."""
+        """Describe the span, keep the snapshot, and end the span whatever came of that."""
         if not step.open_span.claim_end():
             return
         kept = _Kept(None, None, None)
@@ -303,11 +303,13 @@ class Run:
             self._prior = step.action.name
             if state is not None:
                 self._state = weakref.ref(state)
-        if self.session is not None:
-            try:
-                self._keep(step, result, error, kept, end_ns, outcome)
-            except SnapshotError as problem:
-                failure = problem
+        try:
+            self._keep(step, result, error, kept, end_ns, outcome)
+        except SnapshotError as problem:
+            failure = problem
+            step.mark_snapshot_error(problem)
+        finally:
+            step.close(outcome, end_ns)
         if failure is None:
             return
         if error is None and self.shared.config.on_snapshot_error == "raise":

@@ -8,7 +8,8 @@ import pytest
 from burr.core import ApplicationBuilder
 from opentelemetry import trace
 
-from burr_otel import OtelTracker
+from burr_otel import OtelTracker, SnapshotError
+from burr_otel.store import Session
 
 COUNTER = """
 invoke_workflow proj
@@ -430,3 +431,32 @@ def test_state_without_a_tracker_is_not_touched(tmp_path):
     _, container = app.stream_result(halt_after=["stream"])
     assert [item["text"] for item in container] == ["w0", "w1", "w2"]
     assert container.get()[1]["text"] == "w0 w1 w2"
+
+
+@pytest.mark.parametrize("policy", ["raise", "warn"])
+def test_a_snapshot_that_cannot_be_written_is_marked_on_a_proper_span(
+    spans, clock, tmp_path, monkeypatch, caplog, policy
+):
+    """The disk fails after the step: span and root are whole, the user is told by error or warning."""
+    tracker = OtelTracker(
+        "proj", tmp_path, tracer_provider=spans.provider, clock=clock, on_snapshot_error=policy
+    )
+    app = apps.counter(tracker)
+    app.step()
+
+    def full(self, **arguments):
+        raise SnapshotError(self.run, OSError(28, "No space left on device"), sequence_id=1)
+
+    monkeypatch.setattr(Session, "end_step", full)
+    if policy == "raise":
+        with pytest.raises(SnapshotError, match="state of step 1 could not be kept"):
+            app.step()
+    else:
+        app.step()
+        assert "No space left on device" in caplog.text
+    monkeypatch.undo()
+    tracker.close()
+    failed = [s for s in spans.spans if s.attributes.get("burr.sequence_id") == 1]
+    assert ["No space left" in s.attributes["burr.snapshot.error"] for s in failed] == [True]
+    assert [s.attributes["burr.outcome"] for s in failed] == ["ok"]
+    assert tracker.load(None, "a1")["sequence_id"] == 0

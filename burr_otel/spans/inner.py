@@ -112,7 +112,8 @@ class InnerSpan:
             if outcome == semconv.ERROR and error is not None:
                 content = self._step.shared.policy.exception(error)
                 exceptions.record_exception(self.open_span.span, content, now_ns, failed=True)
-            self.open_span.end(now_ns, {})
+            self.open_span.put_last({})
+            self.open_span.end(now_ns)
         return outcome
 
 

@@ -128,14 +128,18 @@ class OpenSpan:
         if self.recording:
             self.known[str(key)] = recorded.logged_value(value, written)
 
-    def end(self, end_ns: int, attributes: Mapping[str, AttributeValue]) -> None:
-        """Set the last attributes and end the span.
+    def put_last(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Set the last attributes.
 
         Identity goes after all others: a span at its attribute limit drops the oldest.
         """
         if self.recording:
             cut = {semconv.TRUNCATED: self._truncated} if self._truncated else {}
             self.span.set_attributes({**attributes, **cut, **self._identity})
+
+    def end(self, end_ns: int) -> None:
+        """End the span."""
+        if self.recording:
             self.span.end(soonest_end(self.start_ns, end_ns))
 
     def end_record(

@@ -255,7 +255,7 @@ class Step:
         result: Mapping[str, Any] | None,
         state: Any,
     ) -> tuple[str, str | None]:
-        """Describe how the step ended and end its span; never raises.
+        """Say on the span how the step ended; never raises.
 
         Args:
             error: What it ended with, if not well.
@@ -274,12 +274,24 @@ class Step:
         except Exception as problem:
             shield.report("describing a step", problem)
         try:
-            self.open_span.end(end_ns, {semconv.OUTCOME: outcome})
+            self.open_span.put_last({semconv.OUTCOME: outcome})
+        except Exception as problem:
+            shield.report("describing a step", problem)
+        return outcome, message
+
+    def close(self, outcome: str, end_ns: int) -> None:
+        """End the span; never raises.
+
+        Args:
+            outcome: What `end` gave.
+            end_ns: Unix time of the step's end, whatever it took to keep its state since.
+        """
+        try:
+            self.open_span.end(end_ns)
             seconds = max(0, end_ns - self.open_span.start_ns) / 1e9
             self.shared.metrics.step_ended(self.action.name, outcome, seconds)
         except Exception as problem:
             shield.report("ending a step span", problem)
-        return outcome, message
 
     def _describe_end(self, error: BaseException | None, outcome: str, end_ns: int) -> str | None:
         span, message = self.open_span.span, None
