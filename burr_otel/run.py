@@ -41,7 +41,6 @@ logger = logging.getLogger("burr_otel")
 
 SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
 PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP
-_INJECTED = ("__tracer", "__context")
 
 
 class _Kept(NamedTuple):
@@ -195,7 +194,8 @@ class Run:
         facts = self._facts.get(id(action))
         if facts is None:
             facts = self._facts[id(action)] = action_facts(action)
-        seen = {key: value for key, value in inputs.items() if key not in _INJECTED}
+        # `astep` and streams pass on everything that the caller gave, also what others take.
+        seen = {key: value for key, value in inputs.items() if key in facts.inputs}
         start = StepStart(
             self.root.span.get_span_context(),
             self._identity,

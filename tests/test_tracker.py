@@ -460,3 +460,22 @@ def test_a_snapshot_that_cannot_be_written_is_marked_on_a_proper_span(
     assert ["No space left" in s.attributes["burr.snapshot.error"] for s in failed] == [True]
     assert [s.attributes["burr.outcome"] for s in failed] == ["ok"]
     assert tracker.load(None, "a1")["sequence_id"] == 0
+
+
+@pytest.mark.parametrize("how", ["step", "astep", "stream_result"])
+def test_a_step_says_only_what_it_was_given(tracker, spans, how):
+    """`astep` and streams pass all inputs of the call to their hooks; a step shows its own."""
+
+    @apps.action(reads=["count"], writes=["count"])
+    def take(state, mine, other=1):
+        return state.update(count=mine)
+
+    app = apps.single(tracker, take)
+    inputs = {"mine": 2, "not_mine": 3}
+    if how == "step":
+        app.step(inputs=inputs)
+    elif how == "astep":
+        asyncio.run(app.astep(inputs=inputs))
+    else:
+        app.stream_result(halt_after=["step"], inputs=inputs)[1].get()
+    assert json.loads(spans.named("step").attributes["burr.inputs"]) == {"mine": 2}

@@ -16,6 +16,9 @@ __all__ = ["KINDS", "ActionFacts", "action_facts"]
 logger = logging.getLogger("burr_otel")
 
 
+_INJECTED = {"__tracer", "__context"}
+
+
 class Kind(NamedTuple):
     """What an action of a kind is called in the conventions.
 
@@ -41,10 +44,15 @@ KINDS = {
 
 
 class ActionFacts(NamedTuple):
-    """An action, as its spans describe it."""
+    """An action, as its spans describe it.
+
+    Attributes:
+        inputs: Names of the inputs that it takes.
+    """
 
     name: str
     writes: tuple[str, ...]
+    inputs: frozenset[str]
     attributes: dict[str, AttributeValue]
 
 
@@ -65,7 +73,10 @@ def action_facts(action: Any) -> ActionFacts:
     if action.tags:
         attributes[semconv.ACTION_TAGS] = tuple(action.tags)
     attributes.update(_code_attributes(action))
-    return ActionFacts(action.name, tuple(action.writes), attributes)
+    required, optional = action.optional_and_required_inputs
+    return ActionFacts(
+        action.name, tuple(action.writes), frozenset(required | optional) - _INJECTED, attributes
+    )
 
 
 def _kind(action: Any) -> Kind:
