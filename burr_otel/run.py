@@ -268,6 +268,15 @@ class Run:
             exception = step.open_span.own_error(in_flight)
             if exception is None and step.streaming:
                 exception = GeneratorExit()
+            elif exception is None:
+                # The state before the step is not the step's, and `delegated` saw no other.
+                state = None
+                logger.warning(
+                    "%s: Burr does not tell what %r gave, so its state is not kept; "
+                    "burr-otel is not made for this version of Burr.",
+                    self.app_id,
+                    step.action.name,
+                )
         self._finish_step(step, state, result, exception, now)
 
     def settle_stream(self, step: Step) -> None:

@@ -9,6 +9,7 @@ from burr.core import ApplicationBuilder
 from opentelemetry import trace
 
 from burr_otel import OtelTracker, SnapshotError
+from burr_otel.run import Run
 from burr_otel.store import Session
 
 COUNTER = """
@@ -479,3 +480,19 @@ def test_a_step_says_only_what_it_was_given(tracker, spans, how):
     else:
         app.stream_result(halt_after=["step"], inputs=inputs)[1].get()
     assert json.loads(spans.named("step").attributes["burr.inputs"]) == {"mine": 2}
+
+
+def test_a_burr_that_tells_no_state_has_none_kept(tracker, spans, monkeypatch, caplog):
+    """Were Burr's inner step another one, the state before the step would not be taken for its own."""
+    monkeypatch.setattr(Run, "delegated", lambda *_: None)
+    asyncio.run(apps.single(tracker, apps.count).astep())
+    tracker.close()
+    assert (
+        spans.tree()
+        == """
+invoke_workflow proj
+  step
+"""
+    )
+    assert tracker.load(None, "a1") is None
+    assert "not made for this version of Burr" in caplog.text

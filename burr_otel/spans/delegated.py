@@ -26,8 +26,8 @@ def install(note: Note) -> None:
     Args:
         note: Called in place of the hooks that Burr leaves to its caller.
     """
-    inner = Application._step  # noqa: SLF001  # there is no hook: see above
-    if getattr(inner, "burr_otel_wrapped", False):
+    inner = getattr(Application, "_step", None)  # there is no hook: see above
+    if inner is None or getattr(inner, "burr_otel_wrapped", False):
         return
 
     @functools.wraps(inner)
