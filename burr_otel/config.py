@@ -13,6 +13,7 @@ import difflib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 
@@ -275,13 +276,20 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     elif "minimum" in meta:
         good, expected = _is_number(field, value), _number_text(field)
     elif meta.get("items"):
-        good = not isinstance(value, str) and all(isinstance(item, str) for item in value)
-        value, expected = tuple(value) if good else value, "a sequence of strings"
+        good = not isinstance(value, str) and all(map(_is_pattern, value))
+        value, expected = tuple(value) if good else value, "a sequence of regular expressions"
     else:
         good, expected = callable(value), "a function or None"
     if good:
         return value
     raise ConfigError(f"{name}={value!r} is not allowed; use {expected}.")
+
+
+def _is_pattern(item: object) -> bool:
+    try:
+        return isinstance(item, str) and bool(re.compile(item))
+    except re.error:
+        return False
 
 
 def _is_number(field: dataclasses.Field[Any], value: Any) -> bool:

@@ -48,6 +48,7 @@ def test_variables_are_parsed_by_the_kind_of_their_setting(name, text, value):
         ("MAX_ATTRIBUTE_BYTES", "1", "a whole number of at least 64"),
         ("ROOT_LINGER", "-1", 'a number of at least 0.0 or "none"'),
         ("ROOT_LINGER", "nan", 'a number of at least 0.0 or "none"'),
+        ("REDACT_KEYS", "ssn,(iban", "regular expressions"),
         ("DURABILITY", "disk", "'none', 'flush', 'fsync'"),
     ],
 )
@@ -75,6 +76,7 @@ def test_a_bad_variable_warns_once_and_leaves_the_default(name, text, says, capl
         {"root_linger": float("inf")},
         {"redact_keys": "ssn"},
         {"redact_values": (1,)},
+        {"redact_values": ("[a-",)},
         {"redactor": "hide"},
     ],
 )
