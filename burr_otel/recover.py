@@ -2,27 +2,35 @@
 
 A session's marker says that it is open and who owns it; its log says which ids and start times were
 reserved. Whoever takes the marker away, the next builder of the run or ``burr-otel recover``, sends
-the spans. Taking comes first, so a process that dies in between loses spans and sends none twice.
+the spans. Taking comes first, so a process that dies in between loses spans and sends none twice;
+``burr-otel replay`` still finds them in the log, and makes them the same.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from burr_otel import semconv
+from opentelemetry.sdk.resources import Resource
+
+from burr_otel.replay.build import SpanBuilder
+from burr_otel.replay.graphs import Graphs
+from burr_otel.replay.parts import Origin
 from burr_otel.spans import parents
 from burr_otel.spans.reserved import emit
-from burr_otel.spans.shared import identity, root_attributes, root_name
 from burr_otel.store import markers
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from burr_otel.spans.shared import Shared
     from burr_otel.store import Store
     from burr_otel.store.markers import OpenSession
 
-__all__ = ["Recovered", "recover_run"]
+__all__ = ["Recovered", "Send", "recover_run"]
 
-_DIED = "the process ended before this did"
+Send = Callable[[Sequence["ReadableSpan"]], bool]
+"""Sends spans; whether they were taken."""
 
 
 class Recovered(NamedTuple):
@@ -31,15 +39,19 @@ class Recovered(NamedTuple):
     Attributes:
         session_id: The session.
         trace_id: Its trace as 32 hexadecimal digits, if it was ever traced.
-        spans: Names of the spans that were sent.
+        spans: Names of the spans that it left open.
+        sent: Whether they were taken; if not, the session is as it was.
     """
 
     session_id: str
     trace_id: str | None
     spans: tuple[str, ...]
+    sent: bool
 
 
-def recover_run(shared: Shared, store: Store, app_id: str, now_ns: int) -> list[Recovered]:
+def recover_run(
+    shared: Shared, store: Store, app_id: str, now_ns: int, send: Send | None = None
+) -> list[Recovered]:
     """Send what crashed sessions of a run left open.
 
     Args:
@@ -47,66 +59,60 @@ def recover_run(shared: Shared, store: Store, app_id: str, now_ns: int) -> list[
         store: Where the run is.
         app_id: The run.
         now_ns: Unix time.
+        send: Sends the spans in place of the tracer.
 
     Returns:
-        One item for each session that this call completed; sessions whose owner lives and those
+        One item for each session that this call took on; sessions whose owner lives and those
         that another process completes are not among them.
+
+    Raises:
+        OSError: The run's files cannot be written.
     """
     folder = store.run_path(app_id)
     done = []
     for session in markers.left_open(
         folder, now_ns=now_ns, recover_after_s=shared.config.recover_after
     ):
-        if markers.claim(folder, session.session_id):
-            names = _send(shared, app_id, session)
+        spans = _left_open(shared, store, app_id, session)
+        if not markers.claim(folder, session.session_id):
+            continue
+        sent = send(spans) if send is not None else _emit(shared, spans)
+        if sent:
             markers.end_crashed(folder, session)
-            done.append(Recovered(session.session_id, session.root.get("trace_id"), tuple(names)))
+        else:
+            markers.put_back(folder, session)
+        names = tuple(span.name for span in spans)
+        done.append(Recovered(session.session_id, session.root.get("trace_id"), names, sent))
     return done
 
 
-def _send(shared: Shared, app_id: str, session: OpenSession) -> list[str]:
-    sent = []
-    partition_key = session.partition_key
-    common: dict[str, Any] = {semconv.OUTCOME: semconv.CRASHED}
-    own = identity(shared.project, app_id, partition_key)
+def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
+    for span in spans:
+        emit(shared.tracer, span)
+    return True
+
+
+def _left_open(
+    shared: Shared, store: Store, app_id: str, session: OpenSession
+) -> list[ReadableSpan]:
+    """The open spans of a session; none when the session was not traced."""
     root = parents.context_of(session.root)
-    step = session.step
-    if step is not None:
-        context = parents.context_of(step["otel"])
-        name = shared.policy.name(step["action"])
-        attributes = {
-            semconv.ACTION_NAME: step["action"],
-            semconv.GRAPH_NODE_ID: step["action"],
-            semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-            **common,
-            semconv.SEQUENCE_ID: step["sequence_id"],
-            **own,
-        }
-        inputs = shared.policy.document("inputs", step.get("inputs") or {})
-        if inputs is not None:
-            attributes[semconv.INPUTS] = inputs.value
-        if context is not None and emit(
-            shared.tracer,
-            name,
-            context,
-            parent=parents.recorded_parent(step["otel"]),
-            links=parents.recorded_links(step["otel"]),
-            attributes=attributes,
-            start_ns=markers.time_of(step),
-            end_ns=session.last_ns,
-            error=_DIED,
-        ):
-            sent.append(name)
-    if root is not None and emit(
-        shared.tracer,
-        root_name(shared.project),
-        root,
-        parent=parents.recorded_parent(session.root),
-        links=parents.recorded_links(session.root),
-        attributes={**root_attributes(shared.project, app_id, partition_key), **common},
-        start_ns=int(session.root.get("time_unix_nano", session.last_ns)),
-        end_ns=session.last_ns,
-        error=_DIED,
-    ):
-        sent.append(root_name(shared.project))
-    return sent
+    if root is None or not root.trace_flags.sampled:
+        return []
+    origin = Origin(
+        project=store.project,
+        app_id=app_id,
+        partition_key=session.partition_key,
+        fork=None,
+        spawner=None,
+        graph=Graphs(store.run_path(app_id), None),
+        resource=getattr(shared.tracer, "resource", None) or Resource.get_empty(),
+    )
+    openinference = shared.config.openinference_content
+    builder = SpanBuilder(origin, shared.policy, openinference=openinference)
+    builder.add(session.root_record)
+    if session.facts is not None:
+        builder.learn(session.session_id, *session.facts)
+    for record in session.records:
+        builder.add(record)
+    return builder.finish(lambda _record, _last_ns: False)

@@ -139,7 +139,7 @@ class Run:
         """In a forked child: the open spans are the parent's, and so is the session."""
         self.root.span = trace.NonRecordingSpan(self.root.span.get_span_context())
         self._steps.clear()
-        self._described = Described()
+        self._described = Described(source=True)
         if self.session is not None:
             self.session = self.session.fork(uuid.uuid4().hex)
 
@@ -219,9 +219,7 @@ class Run:
                 action=facts.name,
                 inputs=seen,
                 time_ns=now,
-                otel=functools.partial(
-                    step.begin_record, tell_facts=self._described.lacks(facts.name)
-                ),
+                otel=functools.partial(step.begin_record, described=self._described),
             )
         except SnapshotError as error:
             if self.shared.config.on_snapshot_error == "raise":

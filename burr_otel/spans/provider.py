@@ -43,7 +43,14 @@ from burr_otel.spans import roots
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
-__all__ = ["Protocol", "configure", "endpoint_from_environ", "meter_provider", "tracer_provider"]
+__all__ = [
+    "Protocol",
+    "configure",
+    "endpoint_from_environ",
+    "meter_provider",
+    "service_resource",
+    "tracer_provider",
+]
 
 logger = logging.getLogger("burr_otel")
 
@@ -161,17 +168,28 @@ def _own_provider(project: str) -> trace.TracerProvider:
         return provider
 
 
-def _make_provider(
-    service_name: str, exporters: Iterable[SpanExporter], *, force_name: bool
-) -> TracerProvider:
+def service_resource(service_name: str, *, force_name: bool = False) -> Resource:
+    """What spans say of the service that they come from.
+
+    Args:
+        service_name: Its ``service.name``.
+        force_name: Whether that wins over the environment's.
+    """
     attributes = {"host.name": socket.gethostname()}  # Jaeger warns of a service without a host
     named = os.environ.get(OTEL_SERVICE_NAME) or "service.name=" in os.environ.get(
         OTEL_RESOURCE_ATTRIBUTES, ""
     )
     if force_name or not named:
         attributes["service.name"] = service_name
+    return Resource.create(attributes)
+
+
+def _make_provider(
+    service_name: str, exporters: Iterable[SpanExporter], *, force_name: bool
+) -> TracerProvider:
     # The SDK's own shutdown at exit waits out every retry of an endpoint that does not answer.
-    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
+    resource = service_resource(service_name, force_name=force_name)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     quiet = _quiet[provider] = []
     for exporter in exporters:
         provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -47,6 +47,7 @@ __all__ = [
     "readable",
     "root_members",
     "soonest_end",
+    "source_members",
 ]
 
 Bases = Mapping[str, "bytes | None"]
@@ -192,16 +193,26 @@ def root_members(
     if begun is None:
         return {}
     try:
-        scope = begun.instrumentation_scope
         return {
             **_members(dict(graph_says), {}, {semconv.GRAPH: orjson.dumps(graph)}),
-            "resource": {key: portable(value) for key, value in begun.resource.attributes.items()},
-            "scope_version": None if scope is None else scope.version,
-            "schema_url": None if scope is None else scope.schema_url,
+            **source_members(begun),
         }
     except Exception as error:
         shield.report("recording what a span says", error)
         return {}
+
+
+def source_members(span: ReadableSpan) -> dict[str, Any]:
+    """What the record of a session's first span keeps of where its spans come from."""
+    scope, resource = span.instrumentation_scope, span.resource
+    members = {
+        "resource": {key: portable(value) for key, value in resource.attributes.items()},
+        "scope_version": None if scope is None else scope.version,
+        "schema_url": None if scope is None else scope.schema_url,
+    }
+    if resource.schema_url:
+        members["resource_schema_url"] = resource.schema_url
+    return members
 
 
 def facts_member(action: str, attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
@@ -273,11 +284,19 @@ class Described:
     """Which actions the log of a session describes.
 
     Each is described again after so many steps, so that a reader never looks far back for it.
+
+    Args:
+        source: Whether the log does not tell either where the session's spans come from: a forked
+            process has no application span of its own that would.
+
+    Attributes:
+        lacks_source: The same, by now.
     """
 
     _STEPS: Final = 256
 
-    def __init__(self) -> None:
+    def __init__(self, *, source: bool = False) -> None:
+        self.lacks_source = source
         self._actions: set[str] = set()
         self._steps = 0
 
@@ -287,6 +306,7 @@ class Described:
 
     def note(self, action: str) -> None:
         """Note that a begin record has been written; where it was lacking, with the description."""
+        self.lacks_source = False
         self._steps += 1
         if self._steps % self._STEPS == 0:
             self._actions.clear()

@@ -6,16 +6,12 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import Tracer
+from opentelemetry.sdk.trace import ReadableSpan, Tracer
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Status, StatusCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from opentelemetry.trace import Link, SpanContext
-    from opentelemetry.util.types import AttributeValue
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["emit"]
 
@@ -36,51 +32,37 @@ class _Reserved(IdGenerator):
         return bool(self._context.trace_flags & _RANDOM_FLAG)
 
 
-def emit(
-    tracer: trace.Tracer,
-    name: str,
-    context: SpanContext,
-    *,
-    parent: SpanContext | None,
-    links: Iterable[Link],
-    attributes: Mapping[str, AttributeValue],
-    start_ns: int,
-    end_ns: int,
-    error: str | None,
-) -> bool:
-    """Start and end a span of given ids and times.
+def emit(tracer: trace.Tracer, span: ReadableSpan) -> bool:
+    """Start and end a span as `span` is, with its ids, times and resource.
 
     A tracer takes its ids from its provider's generator, so a copy of the tracer gets a generator
     of its own, and the decision that the first process made: sampled.
 
     Args:
         tracer: Of the provider that the span goes to.
-        name: Of the span.
-        context: Its ids.
-        parent: Its parent's ids.
-        links: Its links.
-        attributes: Its attributes.
-        start_ns: Unix time of its start.
-        end_ns: Unix time of its end.
-        error: Description of its ERROR status, if it has one.
+        span: What to send.
 
     Returns:
-        Whether it was sent: not when it was never sampled, or the provider makes no spans.
+        Whether it was sent: not when the provider makes no spans.
     """
-    if not isinstance(tracer, Tracer) or not context.trace_flags.sampled:
+    context = span.get_span_context()
+    if not isinstance(tracer, Tracer) or context is None:
         return False
     twin: Any = copy.copy(tracer)
     twin.id_generator = _Reserved(context)
     twin.sampler = ALWAYS_ON
-    over = trace.INVALID_SPAN if parent is None else trace.NonRecordingSpan(parent)
-    span = twin.start_span(
-        name,
+    twin.resource = span.resource
+    over = trace.INVALID_SPAN if span.parent is None else trace.NonRecordingSpan(span.parent)
+    made = twin.start_span(
+        span.name,
         context=trace.set_span_in_context(over),
-        links=list(links),
-        attributes=attributes,
-        start_time=start_ns,
+        kind=span.kind,
+        links=span.links,
+        attributes=span.attributes,
+        start_time=span.start_time,
     )
-    if error is not None:
-        span.set_status(Status(StatusCode.ERROR, error))
-    span.end(max(end_ns, start_ns + 1))
+    for event in span.events:
+        made.add_event(event.name, event.attributes, event.timestamp)
+    made.set_status(span.status)
+    made.end(span.end_time)
     return True

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from burr_otel.errors import SnapshotError
     from burr_otel.spans.actions import ActionFacts
     from burr_otel.spans.inner import InnerSpan
-    from burr_otel.spans.recorded import Bases
+    from burr_otel.spans.recorded import Bases, Described
     from burr_otel.spans.shared import Shared
 
 __all__ = ["Step", "StepStart"]
@@ -147,20 +147,23 @@ class Step:
                 started[semconv.INPUT_VALUE] = content.value
                 started[semconv.INPUT_MIME_TYPE] = semconv.MIME_JSON
 
-    def begin_record(self, inputs: bytes | None, *, tell_facts: bool) -> dict[str, Any]:
+    def begin_record(self, inputs: bytes | None, *, described: Described) -> dict[str, Any]:
         """What the log's begin record keeps of the span; never raises.
 
         Args:
             inputs: As the record holds them, see `Bases`.
-            tell_facts: Whether the session's log does not describe the action yet.
+            described: What the session's log tells already.
         """
-        if recorded.readable(self.open_span.span) is None:
+        span = recorded.readable(self.open_span.span)
+        if span is None:
             return self.record
         try:
             members = recorded.begin_members(
                 self.action.name, self._name, self._started, {semconv.INPUTS: inputs}
             )
-            if tell_facts:
+            if described.lacks_source:
+                members |= recorded.source_members(span)
+            if described.lacks(self.action.name):
                 facts = self.action.attributes
                 members["action"] = recorded.facts_member(self.action.name, facts)
         except Exception as error:

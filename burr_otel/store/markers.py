@@ -20,13 +20,23 @@ from burr_otel.store.query import otel_of
 from burr_otel.store.repair import lines_backward
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["OpenSession", "claim", "end_crashed", "left_open", "place", "remove", "time_of"]
+__all__ = [
+    "OpenSession",
+    "claim",
+    "end_crashed",
+    "left_open",
+    "place",
+    "put_back",
+    "remove",
+    "time_of",
+]
 
 PREFIX = "open-"
 _MAX_SCAN_BYTES = 1024 * 1024
+_IDS = ("trace_id", "span_id", "flags", "trace_state")
 
 
 class OpenSession(NamedTuple):
@@ -34,17 +44,31 @@ class OpenSession(NamedTuple):
 
     Attributes:
         session_id: Its id.
-        partition_key: Of the run.
-        root: The `otel` object of its root.
-        step: The begin record of the step that it was in, if any.
+        marker: Its marker, as it was found.
+        root_record: Its first record; what the marker tells of it when that is lost.
+        facts: Name and description of the action that it was in, if any record describes it.
+        records: Its records since the begin of the step that it was in; empty: in none.
         last_ns: Unix time of its last record, as far as the log's tail tells.
     """
 
     session_id: str
-    partition_key: str | None
-    root: dict[str, Any]
-    step: dict[str, Any] | None
+    marker: dict[str, Any]
+    root_record: dict[str, Any]
+    facts: tuple[str, Any] | None
+    records: tuple[dict[str, Any], ...]
     last_ns: int
+
+    @property
+    def root(self) -> dict[str, Any]:
+        """The `otel` object of its root."""
+        found: dict[str, Any] = self.marker["otel"]
+        return found
+
+    @property
+    def partition_key(self) -> str | None:
+        """Of the run."""
+        found: str | None = self.marker["partition_key"]
+        return found
 
 
 def place(
@@ -61,11 +85,24 @@ def place(
     Raises:
         OSError: The marker cannot be written.
     """
+    marker = {"owner": this_owner(), "otel": dict(root), "partition_key": partition_key}
+    _write(run_folder, session_id, marker)
+
+
+def put_back(run_folder: Path, session: OpenSession) -> None:
+    """Undo a `claim`: its spans could not be sent.
+
+    Raises:
+        OSError: The marker cannot be written.
+    """
+    _write(run_folder, session.session_id, session.marker)
+
+
+def _write(run_folder: Path, session_id: str, marker: Mapping[str, Any]) -> None:
     path = run_folder / f"{PREFIX}{session_id}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600)
     try:
-        marker = {"owner": this_owner(), "otel": dict(root), "partition_key": partition_key}
         os.write(fd, orjson.dumps(marker))
     finally:
         os.close(fd)
@@ -115,12 +152,9 @@ def end_crashed(run_folder: Path, session: OpenSession) -> None:
         OSError: The record cannot be written.
     """
     tag = b'"session":%b' % orjson.dumps(session.session_id)
-    otel = {
-        key: value for key, value in session.root.items() if key in ("trace_id", "span_id", "flags")
-    }
-    line = records.root_end(
-        session.last_ns, records.otel_object(tag, {**otel, "outcome": "crashed"})
-    )
+    ids = {key: session.root[key] for key in _IDS if key in session.root}
+    otel = {**ids, "time_unix_nano": session.last_ns, "outcome": "crashed"}
+    line = records.root_end(session.last_ns, records.otel_object(tag, otel))
     open_log(str(run_folder)).append(line, durability="flush")
 
 
@@ -130,18 +164,59 @@ def _session(run_folder: Path, session_id: str, marker: dict[str, Any]) -> OpenS
     def is_own(record: Mapping[str, Any]) -> bool:
         return (otel_of(record) or {}).get("session") == session_id
 
-    last_ns = int(root.get("time_unix_nano", 0))
+    facts = None
     with LogReader(str(run_folder)) as log:
+        root_record = log.newest((records.ROOT,), accept=is_own)
         step = log.newest((records.BEGIN_ENTRY, records.END_ENTRY), accept=is_own)
-    for record in _tail(run_folder):
-        if is_own(record) and time_of(record):
-            last_ns = max(last_ns, time_of(record))
-            break
-    if step is not None:
-        last_ns = max(last_ns, time_of(step))
-        if step["type"] != records.BEGIN_ENTRY:
+        if step is not None and step["type"] == records.BEGIN_ENTRY:
+            facts = _facts(log, step, is_own)
+        else:
             step = None
-    return OpenSession(session_id, marker["partition_key"], root, step, last_ns)
+    last_ns, found = _since(run_folder, step, is_own)
+    if root_record is None:
+        root_record = {"type": records.ROOT, "otel": {**root, "session": session_id}}
+    times = (int(root.get("time_unix_nano", 0)), time_of(step or {}), last_ns)
+    return OpenSession(session_id, marker, root_record, facts, found, max(times))
+
+
+def _facts(
+    log: LogReader, step: Mapping[str, Any], is_own: Callable[[Mapping[str, Any]], bool]
+) -> tuple[str, Any] | None:
+    """What an earlier record of the session says of the step's action; see `spans.recorded`."""
+    action = step["action"]
+
+    def describes(record: Mapping[str, Any]) -> bool:
+        return is_own(record) and record["action"] == action and "action" in record["otel"]
+
+    if describes(step):
+        return None
+    record = log.newest((records.BEGIN_ENTRY,), accept=describes)
+    return None if record is None else (action, record["otel"]["action"])
+
+
+def _since(
+    run_folder: Path,
+    step: dict[str, Any] | None,
+    is_own: Callable[[Mapping[str, Any]], bool],
+) -> tuple[int, tuple[dict[str, Any], ...]]:
+    """Time of a session's last record, and its records since the begin of a step.
+
+    Empty when that step has ended without a state, or is none.
+    """
+    last_ns, found = 0, []
+    for record in _tail(run_folder):
+        if not is_own(record):
+            continue
+        last_ns = last_ns or time_of(record)
+        if step is None and last_ns:
+            break
+        if record == step:
+            break
+        ends = record["type"] == records.STEP_END
+        if ends and step is not None and record["action_sequence_id"] == step["sequence_id"]:
+            return last_ns, ()
+        found.append(record)
+    return last_ns, () if step is None else (step, *reversed(found))
 
 
 def _tail(run_folder: Path) -> Iterator[dict[str, Any]]:

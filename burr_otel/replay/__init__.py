@@ -1,0 +1,1 @@
+"""Stored runs as the spans that they were, or would have been, sent as."""
