@@ -24,6 +24,7 @@ from burr_otel.application import Built, start_run
 from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
+from burr_otel.recover import Recovered, recover_run
 from burr_otel.run import registry
 from burr_otel.spans import children, delegated, parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import step_metrics
@@ -315,6 +316,26 @@ class OtelTracker(
             if run.owner.is_within(self._owner) and not run.root.busy:
                 run.root.finish()
         self._flush()
+
+    def recover(self, app_id: str) -> list[Recovered]:
+        """Complete what crashed sessions of a run left behind, as its next builder would.
+
+        Sends the root and step spans that a killed process left open, once, whoever asks first; and
+        mends a log that was torn. Sessions whose process lives are left alone.
+
+        Args:
+            app_id: The run.
+
+        Returns:
+            One item for each session that this call completed.
+
+        Raises:
+            InvalidIdentifierError: The app id cannot be the name of a folder.
+            UnknownRunError: There is no such run; the error names the nearest ones.
+            OSError: The log cannot be mended.
+        """
+        self._store.mend(app_id)
+        return recover_run(self._shared(), self._store, app_id, self._clock())
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ ALLOWED = {
     "recover": {"replay", "spans", "store"},
     "run": {"errors", "spans", "store"},
     "application": {"errors", "recover", "run", "semconv", "spans", "store"},
-    "tracker": {"application", "config", "content", "errors", "run", "spans", "store"},
+    "tracker": {"application", "config", "content", "errors", "recover", "run", "spans", "store"},
     "instrumentor": {"config", "tracker"},
     "testing": {"semconv", "spans"},
     "view": {"config", "errors", "semconv", "store"},
