@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 import burr_otel
 from burr_otel import ConfigError, OtelTracker
-from burr_otel.spans import provider
+from burr_otel.spans import exporters, provider
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +174,7 @@ class Failing(SpanExporter):
 
 def test_an_outage_is_one_warning_and_the_next_one_another(caplog):
     """The exporter's own lines are kept back, and the warning quotes the reason."""
-    exporter = provider.QuietExporter(Failing(), "http://collector:4317")
+    exporter = exporters.QuietExporter(Failing(), "http://collector:4317")
     with caplog.at_level(logging.INFO):
         for _ in range(4):
             exporter.export([])

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from burr_otel.cli.endpoint import answers
-from burr_otel.spans.provider import Protocol, endpoint_from_environ
+from burr_otel.spans.exporters import Protocol, endpoint_from_environ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,38 +15,35 @@ import socket
 import threading
 import time
 import weakref
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
-from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import (
-    OTEL_EXPORTER_OTLP_COMPRESSION,
-    OTEL_EXPORTER_OTLP_ENDPOINT,
-    OTEL_EXPORTER_OTLP_PROTOCOL,
-    OTEL_EXPORTER_OTLP_TRACES_COMPRESSION,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
     OTEL_RESOURCE_ATTRIBUTES,
-    OTEL_SDK_DISABLED,
     OTEL_SERVICE_NAME,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
 from burr_otel.spans import roots
+from burr_otel.spans.exporters import (
+    PROTOCOLS,
+    Protocol,
+    QuietExporter,
+    exporters_from_environ,
+    otlp_exporter,
+    protocol_from_environ,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+    from collections.abc import Iterable, MutableMapping
 
 __all__ = [
-    "Protocol",
     "configure",
-    "endpoint_from_environ",
     "meter_provider",
     "service_resource",
     "tracer_provider",
@@ -54,8 +51,6 @@ __all__ = [
 
 logger = logging.getLogger("burr_otel")
 
-Protocol = Literal["grpc", "http/protobuf"]
-_DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0
 _STRUGGLING_S = 1.0
@@ -116,7 +111,7 @@ def configure(
         ConfigError: An unknown protocol, an endpoint that is not an http(s) URL, or a global
             provider that is already set (OpenTelemetry allows one a process).
     """
-    if protocol not in (None, *_DEFAULT_ENDPOINT):
+    if protocol not in (None, *PROTOCOLS):
         raise ConfigError(
             f"protocol={protocol!r} is not allowed; choose one of 'grpc', 'http/protobuf'."
         )
@@ -129,25 +124,11 @@ def configure(
             "a global tracer provider is already set and OpenTelemetry allows one a process; "
             "call burr_otel.configure() first, or pass that provider to OtelTracker."
         )
-    exporter = _otlp_exporter(protocol or _protocol_from_environ(), endpoint, headers)
+    exporter = otlp_exporter(protocol or protocol_from_environ(), endpoint, headers)
     provider = _make_provider(service_name, [exporter], force_name=True)
     trace.set_tracer_provider(provider)
     roots.register_exit()
     return provider
-
-
-def endpoint_from_environ() -> tuple[str, Protocol]:
-    """Where a provider of our own sends to, and how."""
-    protocol = _protocol_from_environ()
-    return _endpoint_of(protocol), protocol
-
-
-def _endpoint_of(protocol: Protocol) -> str:
-    return (
-        os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
-        or os.environ.get(OTEL_EXPORTER_OTLP_ENDPOINT)
-        or _DEFAULT_ENDPOINT[protocol]
-    )
 
 
 def _own_provider(project: str) -> trace.TracerProvider:
@@ -155,7 +136,7 @@ def _own_provider(project: str) -> trace.TracerProvider:
         provider = _own.get(project)
         if provider is None:
             try:
-                provider = _make_provider(project, _exporters_from_environ(), force_name=False)
+                provider = _make_provider(project, exporters_from_environ(), force_name=False)
             except Exception as error:
                 # The SDK and the exporters raise for some bad values of their variables.
                 logger.warning(
@@ -246,164 +227,6 @@ def _finished(work: threading.Thread, provider: object) -> bool:
         if waited > _LONGEST_S or (struggling and waited > _STRUGGLING_S):
             return False
     return True
-
-
-def _exporters_from_environ() -> Iterator[SpanExporter]:
-    """Exporters named by ``OTEL_TRACES_EXPORTER``, ``otlp`` when it is not set."""
-    if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
-        return
-    names = [n.strip() for n in os.environ.get(OTEL_TRACES_EXPORTER, "otlp").split(",")]
-    for name in names:
-        if name in ("none", ""):
-            continue
-        if name == "otlp":
-            yield _otlp_exporter(_protocol_from_environ())
-            continue
-        found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
-        if found:
-            yield found[0].load()()
-            continue
-        known = sorted(e.name for e in entry_points(group="opentelemetry_traces_exporter"))
-        logger.warning(
-            "%s=%r names no installed exporter; allowed here: none, %s. "
-            "Nothing is exported for that name; the snapshots are kept all the same.",
-            OTEL_TRACES_EXPORTER,
-            name,
-            ", ".join(known),
-        )
-
-
-def _protocol_from_environ() -> Protocol:
-    for variable in (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL):
-        value = os.environ.get(variable, "").strip()
-        if value == "grpc":
-            return "grpc"
-        if value == "http/protobuf":
-            return "http/protobuf"
-        if value:
-            logger.warning(
-                "%s=%r is not supported; allowed are grpc and http/protobuf. grpc is used instead.",
-                variable,
-                value,
-            )
-            break
-    return "grpc"
-
-
-def _otlp_exporter(
-    protocol: Protocol, endpoint: str | None = None, headers: dict[str, str] | None = None
-) -> SpanExporter:
-    # Both exporters take seconds to import grpc or requests, so only the one in use is.
-    compress = not any(
-        os.environ.get(name)
-        for name in (OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION)
-    )
-    options: dict[str, Any] = {"headers": headers} if headers else {}
-    exporter: SpanExporter
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as HttpExporter,
-        )
-
-        if compress:
-            options["compression"] = Compression.Gzip
-        if endpoint is not None:
-            _, _, rest = endpoint.partition("://")
-            path = "" if "/" in rest.rstrip("/") else "/v1/traces"
-            options["endpoint"] = endpoint.rstrip("/") + path
-        exporter = HttpExporter(**options)
-    else:
-        import grpc  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as GrpcExporter,
-        )
-
-        if compress:
-            options["compression"] = grpc.Compression.Gzip
-        exporter = GrpcExporter(endpoint=endpoint, **options)
-    return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
-
-
-class QuietExporter(SpanExporter):
-    """Turns the log lines of a failing OTLP exporter into one warning an outage.
-
-    Args:
-        exporter: What really sends.
-        endpoint: Where to, for the warning.
-    """
-
-    def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
-        self._exporter = exporter
-        self._endpoint = endpoint
-        self._failing = False
-        self._said: list[str] = []
-
-    @property
-    def struggling(self) -> bool:
-        """Whether the endpoint did not take the batch that is being, or was last, sent."""
-        return self._failing or bool(self._said)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch; a failure is reported once until a batch goes through again."""
-        with _hushed() as said:
-            self._said = said
-            result = self._exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self._failing = False
-        elif not self._failing:
-            self._failing = True
-            logger.warning(
-                "cannot send spans to %s (%s). The run is unaffected and its snapshots are kept; "
-                "`burr-otel replay` sends it later.",
-                self._endpoint,
-                said[0][:200] if said else "the exporter gave no reason",
-            )
-        return result
-
-    def shutdown(self) -> None:
-        """Shut the exporter down, quietly when nobody answers."""
-        with _hushed():
-            self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush the exporter."""
-        return self._exporter.force_flush(timeout_millis)
-
-
-class _Hush(logging.Filter):
-    """Keeps what the exporter logs on a thread that is inside `_hushed`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        kept: list[str] | None = getattr(self.kept, "lines", None)
-        if kept is None or record.levelno < logging.WARNING:
-            return True
-        kept.append(" ".join(record.getMessage().split()))
-        return False
-
-
-_hush = _Hush()
-for _name in (
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.http._common",
-    "opentelemetry.exporter.otlp.common.http",
-):
-    logging.getLogger(_name).addFilter(_hush)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[list[str]]:
-    lines: list[str] = []
-    _hush.kept.lines = lines
-    try:
-        yield lines
-    finally:
-        _hush.kept.lines = None
 
 
 def flush(

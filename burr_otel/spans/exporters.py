@@ -1,0 +1,217 @@
+"""OTLP exporters from the ``OTEL_*`` variables, and one that is quiet about an outage."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal
+
+from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_COMPRESSION,
+    OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_PROTOCOL,
+    OTEL_EXPORTER_OTLP_TRACES_COMPRESSION,
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
+    OTEL_SDK_DISABLED,
+)
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "QuietExporter",
+    "endpoint_from_environ",
+    "exporters_from_environ",
+    "otlp_exporter",
+    "protocol_from_environ",
+]
+
+logger = logging.getLogger("burr_otel")
+
+Protocol = Literal["grpc", "http/protobuf"]
+_DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
+PROTOCOLS = tuple(_DEFAULT_ENDPOINT)
+
+
+def endpoint_from_environ() -> tuple[str, Protocol]:
+    """Where a provider of our own sends to, and how."""
+    protocol = protocol_from_environ()
+    return _endpoint_of(protocol), protocol
+
+
+def _endpoint_of(protocol: Protocol) -> str:
+    return (
+        os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
+        or os.environ.get(OTEL_EXPORTER_OTLP_ENDPOINT)
+        or _DEFAULT_ENDPOINT[protocol]
+    )
+
+
+def exporters_from_environ() -> Iterator[SpanExporter]:
+    """Exporters named by ``OTEL_TRACES_EXPORTER``, ``otlp`` when it is not set."""
+    if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+        return
+    names = [n.strip() for n in os.environ.get(OTEL_TRACES_EXPORTER, "otlp").split(",")]
+    for name in names:
+        if name in ("none", ""):
+            continue
+        if name == "otlp":
+            yield otlp_exporter(protocol_from_environ())
+            continue
+        found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
+        if found:
+            yield found[0].load()()
+            continue
+        known = sorted(e.name for e in entry_points(group="opentelemetry_traces_exporter"))
+        logger.warning(
+            "%s=%r names no installed exporter; allowed here: none, %s. "
+            "Nothing is exported for that name; the snapshots are kept all the same.",
+            OTEL_TRACES_EXPORTER,
+            name,
+            ", ".join(known),
+        )
+
+
+def protocol_from_environ() -> Protocol:
+    """The OTLP protocol that the variables name, ``grpc`` when none does."""
+    for variable in (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL):
+        value = os.environ.get(variable, "").strip()
+        if value == "grpc":
+            return "grpc"
+        if value == "http/protobuf":
+            return "http/protobuf"
+        if value:
+            logger.warning(
+                "%s=%r is not supported; allowed are grpc and http/protobuf. grpc is used instead.",
+                variable,
+                value,
+            )
+            break
+    return "grpc"
+
+
+def otlp_exporter(
+    protocol: Protocol, endpoint: str | None = None, headers: dict[str, str] | None = None
+) -> SpanExporter:
+    """An OTLP exporter; what is not given comes from the variables."""
+    # Both exporters take seconds to import grpc or requests, so only the one in use is.
+    compress = not any(
+        os.environ.get(name)
+        for name in (OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION)
+    )
+    options: dict[str, Any] = {"headers": headers} if headers else {}
+    exporter: SpanExporter
+    if protocol == "http/protobuf":
+        from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter as HttpExporter,
+        )
+
+        if compress:
+            options["compression"] = Compression.Gzip
+        if endpoint is not None:
+            _, _, rest = endpoint.partition("://")
+            path = "" if "/" in rest.rstrip("/") else "/v1/traces"
+            options["endpoint"] = endpoint.rstrip("/") + path
+        exporter = HttpExporter(**options)
+    else:
+        import grpc  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter as GrpcExporter,
+        )
+
+        if compress:
+            options["compression"] = grpc.Compression.Gzip
+        exporter = GrpcExporter(endpoint=endpoint, **options)
+    return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
+
+
+class QuietExporter(SpanExporter):
+    """Turns the log lines of a failing OTLP exporter into one warning an outage.
+
+    Args:
+        exporter: What really sends.
+        endpoint: Where to, for the warning.
+    """
+
+    def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
+        self._exporter = exporter
+        self._endpoint = endpoint
+        self._failing = False
+        self._said: list[str] = []
+
+    @property
+    def struggling(self) -> bool:
+        """Whether the endpoint did not take the batch that is being, or was last, sent."""
+        return self._failing or bool(self._said)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch; a failure is reported once until a batch goes through again."""
+        with _hushed() as said:
+            self._said = said
+            result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._failing = False
+        elif not self._failing:
+            self._failing = True
+            logger.warning(
+                "cannot send spans to %s (%s). The run is unaffected and its snapshots are kept; "
+                "`burr-otel replay` sends it later.",
+                self._endpoint,
+                said[0][:200] if said else "the exporter gave no reason",
+            )
+        return result
+
+    def shutdown(self) -> None:
+        """Shut the exporter down, quietly when nobody answers."""
+        with _hushed():
+            self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _Hush(logging.Filter):
+    """Keeps what the exporter logs on a thread that is inside `_hushed`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kept: list[str] | None = getattr(self.kept, "lines", None)
+        if kept is None or record.levelno < logging.WARNING:
+            return True
+        kept.append(" ".join(record.getMessage().split()))
+        return False
+
+
+_hush = _Hush()
+for _name in (
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._common",
+    "opentelemetry.exporter.otlp.common.http",
+):
+    logging.getLogger(_name).addFilter(_hush)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[list[str]]:
+    lines: list[str] = []
+    _hush.kept.lines = lines
+    try:
+        yield lines
+    finally:
+        _hush.kept.lines = None
