@@ -30,7 +30,11 @@ def test_every_command_explains_itself_with_an_example(name):
     result = run(name, "--help")
     assert result.returncode == 0
     assert "Example" in result.stdout
-    assert f"burr-otel {name}" in result.stdout.partition("Example")[2]
+    examples = result.stdout.partition("Example")[2].partition("Options:")[0].splitlines()[1:]
+    first = next(line for line in examples if line)
+    assert first.startswith("    ")
+    assert f"burr-otel {name}" in first, "a line each"
+    assert "\\b" not in result.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -76,7 +76,7 @@ _EPILOG: Final = "\b\nExit codes:\n" + "\n".join(
 )
 @click.version_option(__version__, prog_name="burr-otel", help="Show the version and exit.")
 def cli() -> None:
-    r"""Look at the recorded runs of Burr applications.
+    """Look at the recorded runs of Burr applications.
 
     Runs are read from the files that OtelTracker (or Burr's LocalTrackingClient) wrote, below
     ~/.burr unless --storage-dir says otherwise. No server is needed.

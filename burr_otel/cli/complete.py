@@ -51,7 +51,7 @@ def _first(items: Iterator[CompletionItem]) -> list[CompletionItem]:
 @click.command("completion")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def command(shell: str) -> None:
-    r"""Print what makes a shell complete commands, options and app ids.
+    """Print what makes a shell complete commands, options and app ids.
 
     \b
     Examples:

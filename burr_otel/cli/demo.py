@@ -34,7 +34,7 @@ _HOW_TO_GET_ONE: Final = (
 @options.storage_dir
 @options.as_json
 def command(storage_dir: str, as_json: bool) -> None:
-    r"""Run a small Burr application and draw its trace.
+    """Run a small Burr application and draw its trace.
 
     A support desk answers two questions: with a branch, a loop, streamed answers, and a step that
     fails and is run again. Nothing leaves this machine, except that the trace is also sent to the

@@ -36,7 +36,7 @@ def command(
     storage_dir: str,
     as_json: bool,
 ) -> int:
-    r"""Show where two runs part.
+    """Show where two runs part.
 
     Names the first step in which two runs (or a run and its fork) differ, and what differs there:
     the action, its outcome, inputs, result or the state after it. Exits with 4 when they differ.

@@ -47,7 +47,7 @@ def command(
     storage_dir: str,
     as_json: bool,
 ) -> None:
-    r"""List recorded runs, the one written to last first.
+    """List recorded runs, the one written to last first.
 
     \b
     Examples:

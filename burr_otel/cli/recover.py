@@ -27,7 +27,7 @@ __all__ = ["command"]
 @options.storage_dir
 @options.as_json
 def command(app_id: tuple[str, ...], project: str | None, storage_dir: str, as_json: bool) -> None:
-    r"""Complete the traces of runs whose process was killed.
+    """Complete the traces of runs whose process was killed.
 
     Sends the spans that it left open to the endpoint of the OTEL_* variables, once, with outcome
     "crashed", and mends torn logs. The next process that builds the run does the same. Sessions

@@ -64,7 +64,7 @@ def command(
     storage_dir: str,
     as_json: bool,
 ) -> None:
-    r"""Draw a recorded run as a waterfall.
+    """Draw a recorded run as a waterfall.
 
     APP_ID may be the beginning of an id, when no other run's id begins so.
 
