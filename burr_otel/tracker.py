@@ -22,14 +22,13 @@ from typing_extensions import Self, Unpack
 
 from burr_otel.application import Built, start_run
 from burr_otel.config import OtelConfig, OtelSettings
-from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
 from burr_otel.recover import Recovered, recover_run
 from burr_otel.run import registry
 from burr_otel.spans import children, delegated, parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.registry import Owner
-from burr_otel.spans.shared import Shared
+from burr_otel.spans.shared import Shared, content_policy
 from burr_otel.store import AsyncStoreLoader, Store
 
 if TYPE_CHECKING:
@@ -152,18 +151,7 @@ class OtelTracker(
             clock=self._clock,
         )
         self.storage_dir = str(self._store.path)
-        self._policy = ContentPolicy(
-            inputs=config.capture_inputs or config.capture,
-            results=config.capture_results or config.capture,
-            state=config.capture_state or config.capture,
-            attributes=config.capture_attributes or config.capture,
-            exceptions=config.capture_exceptions or config.capture,
-            redact=config.redact,
-            redact_keys=config.redact_keys,
-            redact_values=config.redact_values,
-            redactor=config.redactor,
-            max_attribute_bytes=config.max_attribute_bytes,
-        )
+        self._policy = content_policy(config)
         streams.install(_streaming_step)
         delegated.install(_delegated)
 

@@ -16,7 +16,7 @@ ALLOWED = {
     "content": {"errors", "semconv"},
     "store": {"errors"},
     "spans": {"_version", "config", "content", "errors", "semconv"},
-    "replay": {"_version", "content", "errors", "semconv", "spans", "store", "view"},
+    "replay": {"_version", "config", "content", "errors", "semconv", "spans", "store", "view"},
     "recover": {"replay", "spans", "store"},
     "run": {"errors", "spans", "store"},
     "application": {"errors", "recover", "run", "semconv", "spans", "store"},

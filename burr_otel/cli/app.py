@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "list": "burr_otel.cli.list_runs",
     "show": "burr_otel.cli.show",
     "diff": "burr_otel.cli.diff",
+    "replay": "burr_otel.cli.replay",
     "recover": "burr_otel.cli.recover",
     "completion": "burr_otel.cli.complete",
 }

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import urllib.parse
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
@@ -13,16 +14,24 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from burr_otel.cli.endpoint import answers
+from burr_otel.cli.endpoint import answers, host_and_port
 from burr_otel.spans.exporters import Protocol, endpoint_from_environ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Target", "Witness", "collected_warnings", "find_target", "make_provider"]
+__all__ = [
+    "Target",
+    "Witness",
+    "collected_warnings",
+    "find_target",
+    "make_provider",
+    "open_exporter",
+]
 
 _TRACES_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _HTTP_DEFAULT: Final = "http://localhost:4318"
+_OTLP_HTTP_PORT: Final = 4318
 _EXPORT_TIMEOUT_S: Final = 5.0
 
 
@@ -34,16 +43,26 @@ class Target(NamedTuple):
         protocol: How to talk to it.
         problem: Why nothing can be sent there; empty when it answers.
         unreachable: Whether the problem is that nobody answers.
+        named: Whether the endpoint was named on the command line.
     """
 
     endpoint: str
     protocol: Protocol
     problem: str = ""
     unreachable: bool = False
+    named: bool = False
 
 
-def find_target() -> Target:
-    """Ask the endpoint of the ``OTEL_*`` variables, or of the local default, whether it answers."""
+def find_target(to: str | None = None) -> Target:
+    """Ask an endpoint whether it answers.
+
+    Args:
+        to: Which one; by HTTP when its path or port is that of OTLP over HTTP, else as
+            ``OTEL_EXPORTER_OTLP_PROTOCOL`` says. `None`: that of the ``OTEL_*`` variables, or the
+            local default.
+    """
+    if to is not None:
+        return _named_target(to)
     endpoint, protocol = endpoint_from_environ()
     if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return Target(endpoint, protocol, f"{OTEL_SDK_DISABLED} is true, so no trace was made.")
@@ -63,6 +82,21 @@ def find_target() -> Target:
         f"No OTLP endpoint answers at {endpoint}, so the trace was not sent.",
         unreachable=True,
     )
+
+
+def _named_target(to: str) -> Target:
+    endpoint = to if "://" in to else f"http://{to}"
+    parts = urllib.parse.urlsplit(endpoint)
+    place = host_and_port(endpoint)
+    _, protocol = endpoint_from_environ()
+    if parts.path.strip("/") or (place and place[1] == _OTLP_HTTP_PORT):
+        protocol = "http/protobuf"
+    problem = ""
+    if place is None:
+        problem = f"{to!r} is no endpoint; use a URL such as http://localhost:4317."
+    elif not answers(endpoint):
+        problem = f"No OTLP endpoint answers at {endpoint}."
+    return Target(endpoint, protocol, problem, unreachable=bool(problem), named=True)
 
 
 class Witness(SpanExporter):
@@ -109,24 +143,33 @@ def make_provider(service_name: str, target: Target) -> tuple[TracerProvider, Wi
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     if target.problem:
         return provider, None
-    witness = Witness(_exporter(target))
+    witness = Witness(open_exporter(target, _EXPORT_TIMEOUT_S))
     provider.add_span_processor(BatchSpanProcessor(witness))
     return provider, witness
 
 
-def _exporter(target: Target) -> SpanExporter:
+def open_exporter(target: Target, timeout_s: float) -> SpanExporter:
+    """An exporter to a target.
+
+    Args:
+        target: Where to.
+        timeout_s: How long one batch may take, with what the exporter itself tries again.
+    """
+    endpoint = target.endpoint if target.named else None  # else it reads the variables itself
     # Each takes a good part of a second to import, so only the one in use is.
     if target.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter as GrpcExporter,
         )
 
-        return GrpcExporter(timeout=_EXPORT_TIMEOUT_S)
+        return GrpcExporter(endpoint=endpoint, timeout=timeout_s)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter as HttpExporter,
     )
 
-    return HttpExporter(timeout=_EXPORT_TIMEOUT_S)
+    if endpoint is not None and not urllib.parse.urlsplit(endpoint).path.strip("/"):
+        endpoint = endpoint.rstrip("/") + "/v1/traces"
+    return HttpExporter(endpoint=endpoint, timeout=timeout_s)
 
 
 class _Collector(logging.Handler):

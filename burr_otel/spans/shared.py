@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
+from burr_otel.content import ContentPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -14,12 +15,11 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.config import OtelConfig
-    from burr_otel.content import ContentPolicy
     from burr_otel.spans.children import ChildRecorder
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.registry import Owner
 
-__all__ = ["Shared", "graph_document", "identity", "root_attributes", "root_name"]
+__all__ = ["Shared", "content_policy", "graph_document", "identity", "root_attributes", "root_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,26 @@ class Shared:
     metrics: StepMetrics
     clock: Callable[[], int]
     recorder: ChildRecorder | None = None
+
+
+def content_policy(config: OtelConfig) -> ContentPolicy:
+    """The content policy of settings.
+
+    Raises:
+        ConfigError: A pattern is not a regular expression.
+    """
+    return ContentPolicy(
+        inputs=config.capture_inputs or config.capture,
+        results=config.capture_results or config.capture,
+        state=config.capture_state or config.capture,
+        attributes=config.capture_attributes or config.capture,
+        exceptions=config.capture_exceptions or config.capture,
+        redact=config.redact,
+        redact_keys=config.redact_keys,
+        redact_values=config.redact_values,
+        redactor=config.redactor,
+        max_attribute_bytes=config.max_attribute_bytes,
+    )
 
 
 def identity(project: str, app_id: str, partition_key: str | None) -> dict[str, AttributeValue]:

@@ -1,0 +1,244 @@
+"""``burr-otel replay``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.progress import (
+    BarColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
+)
+from rich.text import Text
+
+from burr_otel.cli import options
+from burr_otel.cli.app import FAILED, INTERRUPTED
+from burr_otel.cli.complete import app_ids
+from burr_otel.cli.terminal import complain, lines, output, print_json
+from burr_otel.view.text import clean, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from burr_otel.cli.sending import Target
+    from burr_otel.replay.choose import Found
+    from burr_otel.replay.job import Job, Report
+
+__all__ = ["command"]
+
+_BATCH_TIMEOUT_S: Final = 10.0
+_MOST_SHOWN: Final = 50  # runs of which something is to be told
+
+
+@click.command("replay")
+@click.argument("app_id", nargs=-1, shell_complete=app_ids)
+@options.project
+@click.option(
+    "--since",
+    type=options.Since(),
+    metavar="TIME",
+    help="Only runs written to since: an age such as 30m, 2h or 3d, or a date or time.",
+)
+@click.option(
+    "--to",
+    metavar="ENDPOINT",
+    help="Where to send to.  [default: that of the OTEL_* variables, else localhost]",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option(
+    "--again", is_flag=True, help="Send also what an interrupted replay has sent already."
+)
+@options.storage_dir
+@options.as_json
+def command(
+    app_id: tuple[str, ...],
+    project: str | None,
+    since: int | None,
+    to: str | None,
+    dry_run: bool,
+    again: bool,
+    storage_dir: str,
+    as_json: bool,
+) -> int:
+    r"""Send stored runs as traces.
+
+    With the ids, times, links, attributes and outcomes that they had, or would have had, live; so
+    what has been sent already is not doubled. Runs that Burr's own client wrote are sent too, under
+    ids that are the same every time. Without an APP_ID, all runs are sent; with one, also the runs
+    that it spawned. After Ctrl-C, the same command goes on where it was.
+
+    \b
+    Examples:
+      burr-otel replay --since 2h
+      burr-otel replay demo-1f3a9c02 --to http://localhost:4317
+      burr-otel replay --project burr-otel-demo --dry-run
+    """
+    # These take a second to import, which --help and shell completion need not pay.
+    from burr_otel.cli.sending import find_target  # noqa: PLC0415
+    from burr_otel.replay.choose import choose  # noqa: PLC0415
+
+    target = find_target(to)
+    if target.problem and not dry_run:
+        complain(target.problem)
+        return FAILED
+    found = choose(storage_dir, app_id, project, since)
+    remembered = None
+    if not app_id and not dry_run:
+        remembered = f"{target.endpoint} {project} {since is not None}"
+    sending = None if dry_run else target
+    job, interrupted = _run(found, storage_dir, sending, remembered, again=again)
+    if as_json:
+        print_json(_as_json(job, target, dry_run=dry_run, interrupted=interrupted))
+    else:
+        lines(output(), _summary(job, target, dry_run=dry_run, interrupted=interrupted))
+    if interrupted:
+        return INTERRUPTED
+    wrong = any(report.status in ("refused", "unreadable") for report in job.reports)
+    return FAILED if wrong or job.stopped else 0
+
+
+# --- sending ------------------------------------------------------------------------------------
+
+
+def _run(
+    found: list[Found],
+    storage_dir: str,
+    target: Target | None,
+    remembered: str | None,
+    *,
+    again: bool,
+) -> tuple[Job, bool]:
+    """Send, or rehearse without a target.
+
+    Args:
+        found: What.
+        storage_dir: Where it is.
+        target: Where to.
+        remembered: Under which name to remember how far it came.
+        again: Whether to forget how far an earlier one came.
+
+    Returns:
+        The job, and whether it was interrupted.
+    """
+    from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
+    from burr_otel.replay.choose import opened  # noqa: PLC0415 - as in `command`
+    from burr_otel.replay.job import Job  # noqa: PLC0415
+    from burr_otel.replay.progress import Progress, state_folder  # noqa: PLC0415
+    from burr_otel.replay.send import Sender, Taken  # noqa: PLC0415
+
+    with (
+        collected_warnings("opentelemetry") as said,
+        _bar(found) as told,
+        contextlib.ExitStack() as stack,
+    ):
+        progress, make_sender = None, None
+        if remembered is not None:
+            progress = stack.enter_context(Progress(state_folder(), remembered, storage_dir))
+            if again:
+                progress.restart()
+        if target is not None:
+            exporter = open_exporter(target, _BATCH_TIMEOUT_S)
+            stack.callback(exporter.shutdown)
+
+            def make_sender(taken: Callable[[Taken], None]) -> Sender:
+                return Sender(exporter, said, taken, time.sleep)
+
+        job = Job(make_sender, progress, told)
+        try:
+            job.run(opened(found, storage_dir))
+        except KeyboardInterrupt:
+            return job, True
+    return job, False
+
+
+@contextlib.contextmanager
+def _bar(found: list[Found]) -> Iterator[Callable[[Report, int], None]]:
+    """A bar on a terminal, by the lengths of the logs; what to call for each run."""
+    console = output(stderr=True)
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    began, spans, done = time.monotonic(), 0, 0
+    with bar:
+        total = sum(run.size_bytes for run in found)
+        task = bar.add_task("sending", total=total, told="")
+
+        def told(report: Report, size_bytes: int) -> None:
+            nonlocal spans, done
+            spans, done = spans + report.spans, done + 1
+            rate = spans / max(time.monotonic() - began, 1e-3)
+            said = f"{done:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s"
+            bar.update(task, advance=size_bytes, told=said)
+
+        yield told
+
+
+# --- what became of them ------------------------------------------------------------------------
+
+
+def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> Iterator[Text]:
+    counts = Counter(report.status for report in job.reports)
+    spans = sum(report.spans for report in job.reports)
+    refused = sum(report.refused for report in job.reports)
+    told = [report for report in job.reports if report.reasons]
+    for report in told[:_MOST_SHOWN]:
+        yield Text(clean(f"{report.project}/{report.app_id}: {'; '.join(report.reasons)}"))
+    if len(told) > _MOST_SHOWN:
+        yield Text(f"... and so on for {plural(len(told) - _MOST_SHOWN, 'run')} more (--json)")
+    if not job.reports:
+        yield Text("No runs to send.")
+        return
+    verb = "Would send" if dry_run else "Sent"
+    sent = f"{verb} {plural(counts['sent'], 'run')} ({plural(spans, 'span')}) to {target.endpoint}"
+    rest = [
+        f"{counts[status]:,} {status}"
+        for status in ("refused", "unsent", "skipped", "unreadable")
+        if counts[status]
+    ]
+    yield Text("; ".join([sent, *rest]) + ".", style="yellow" if rest else "green")
+    if refused:
+        yield Text(f"{plural(refused, 'span')} refused.", style="red")
+    if job.stopped:
+        yield Text(
+            clean(f"Stopped, because the endpoint takes nothing: {job.stopped}"), style="red"
+        )
+    if interrupted or job.stopped:
+        yield Text("The same command goes on from here.")
+
+
+def _as_json(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> dict[str, Any]:
+    return {
+        "to": target.endpoint,
+        "dry_run": dry_run,
+        "interrupted": interrupted,
+        "stopped": job.stopped,
+        "spans": sum(report.spans for report in job.reports),
+        "refused": sum(report.refused for report in job.reports),
+        "runs": [
+            {
+                "project": report.project,
+                "app_id": report.app_id,
+                "status": report.status,
+                "spans": report.spans,
+                "refused": report.refused,
+                "trace_ids": report.trace_ids,
+                "reasons": report.reasons,
+            }
+            for report in job.reports
+        ],
+    }

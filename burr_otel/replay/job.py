@@ -1,0 +1,199 @@
+"""Sending many stored runs: which of their spans were taken, and what became of the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from opentelemetry.trace import format_trace_id
+
+from burr_otel.errors import BurrOtelError
+from burr_otel.replay.send import Sender, SendingStoppedError, Taken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from burr_otel.replay.progress import Progress
+    from burr_otel.replay.read import RunSpans
+
+__all__ = ["Chosen", "Job", "Report", "Status"]
+
+Status = Literal["sent", "skipped", "refused", "unsent", "unreadable"]
+_MOST_REASONS: Final = 5  # of one run
+
+
+class Chosen(NamedTuple):
+    """A run that is to be sent.
+
+    Attributes:
+        project: Of the run.
+        app_id: Of the run.
+        size_bytes: Length of its log.
+        open: Reads it.
+    """
+
+    project: str
+    app_id: str
+    size_bytes: int
+    open: Callable[[], RunSpans]
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of a run.
+
+    Attributes:
+        project: Of the run.
+        app_id: Of the run.
+        status: ``sent``: all its spans were taken (in a rehearsal: would be sent); ``skipped``: it
+            has none to send; ``refused``: some were not taken; ``unsent``: the sending stopped
+            before its end; ``unreadable``.
+        spans: How many were taken.
+        refused: How many were not.
+        trace_ids: Of its spans.
+        reasons: Why, of whatever did not go as one would think.
+    """
+
+    project: str
+    app_id: str
+    status: Status = "unsent"
+    spans: int = 0
+    refused: int = 0
+    trace_ids: list[str] = dataclasses.field(default_factory=list)
+    reasons: list[str] = dataclasses.field(default_factory=list)
+    _read: int = 0
+    _size_bytes: int = 0
+
+    def explain(self, reason: str) -> None:
+        """Add a reason, unless there are many."""
+        if reason not in self.reasons and len(self.reasons) < _MOST_REASONS:
+            self.reasons.append(reason)
+
+    def _note_trace(self, span: ReadableSpan) -> None:
+        context = span.get_span_context()
+        trace_id = "" if context is None else format_trace_id(context.trace_id)
+        if trace_id not in self.trace_ids:
+            self.trace_ids.append(trace_id)
+
+
+class Job:
+    """Sends runs one after another, several of them in a batch.
+
+    Args:
+        make_sender: Makes the sender, given what it is to tell of each batch; `None` rehearses.
+        progress: Remembers which runs are done, should this not come to its end.
+        told: Told of each run that is done with, and how long its log is.
+
+    Attributes:
+        reports: One for each run that was looked at.
+        stopped: Why the sending stopped, if it did.
+    """
+
+    def __init__(
+        self,
+        make_sender: Callable[[Callable[[Taken], None]], Sender] | None,
+        progress: Progress | None = None,
+        told: Callable[[Report, int], None] = lambda report, size_bytes: None,  # noqa: ARG005
+    ) -> None:
+        self.reports: list[Report] = []
+        self.stopped: str | None = None
+        self._sender = None if make_sender is None else make_sender(self._note)
+        self._progress, self._told = progress, told
+        self._under_way: dict[int, Report] = {}  # by identity of a span that has not been taken
+        self._waiting: list[tuple[Report, int]] = []  # read to the end, but not all taken
+
+    def run(self, runs: Iterable[Chosen]) -> None:
+        """Send runs until the last one, or until the endpoint takes nothing.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted; the reports tell how far it came.
+        """
+        try:
+            for chosen in runs:
+                self._send(chosen)
+            if self._sender is not None:
+                self._sender.flush()
+        except SendingStoppedError as error:
+            self.stopped = error.reason
+        else:
+            if self._progress is not None and self._sender is not None:
+                self._progress.finish()
+        finally:
+            self._settle()
+
+    def _send(self, chosen: Chosen) -> None:
+        report = Report(chosen.project, chosen.app_id)
+        self.reports.append(report)
+        if self._progress is not None and self._progress.has(*chosen[:3]):
+            report.status = "skipped"
+            report.explain("an interrupted replay has sent it already")
+            self._told(report, chosen.size_bytes)
+            return
+        try:
+            spans = chosen.open()
+            for span in spans:
+                self._hand_over(report, span)
+        except SendingStoppedError:
+            raise
+        except (BurrOtelError, OSError) as error:
+            report.status = "unreadable"
+            report.explain(str(error))
+            self._told(report, chosen.size_bytes)
+            return
+        _explain(report, spans)
+        if not report.trace_ids:
+            report.status = "skipped"
+            if not report.reasons:
+                report.explain("its log is empty")
+            self._told(report, chosen.size_bytes)
+            return
+        self._waiting.append((report, chosen.size_bytes))
+        if self._sender is None:
+            report.status = "sent"
+        self._settle()
+
+    def _hand_over(self, report: Report, span: ReadableSpan) -> None:
+        report._note_trace(span)  # noqa: SLF001  # our own class
+        if self._sender is None:
+            report.spans += 1
+            return
+        self._under_way[id(span)] = report
+        self._sender.add(span)
+
+    def _note(self, taken: Taken) -> None:
+        for span in taken.spans:
+            self._under_way.pop(id(span)).spans += 1
+        for span, reason in taken.refused:
+            report = self._under_way.pop(id(span))
+            report.refused += 1
+            report.explain(f"span {span.name!r} was refused: {reason}")
+
+    def _settle(self) -> None:
+        """Close the reports of the runs whose spans have all been answered for."""
+        waiting, self._waiting = self._waiting, []
+        under_way = {id(report) for report in self._under_way.values()}
+        for report, size_bytes in waiting:
+            if id(report) in under_way:
+                self._waiting.append((report, size_bytes))
+                continue
+            report.status = "refused" if report.refused else "sent"
+            self._told(report, size_bytes)
+            if report.status == "sent" and self._progress is not None:
+                self._progress.note(report.project, report.app_id, size_bytes)
+
+
+def _explain(report: Report, spans: RunSpans) -> None:
+    """Say what of a run is not sent, and why."""
+    counts = spans.builder.counts
+    if counts.running:
+        names = ", ".join(dict.fromkeys(counts.running))
+        report.explain(f"still running, so not sent: {names}")
+    if counts.others:
+        report.explain(f"{counts.others:,} spans of others, which whoever made them sends")
+    if counts.damaged:
+        report.explain(f"{counts.damaged:,} records could not be understood")
+    if spans.run.skipped:
+        lost = sum(length for _, length, _ in spans.run.skipped)
+        report.explain(f"{lost:,} damaged bytes of its log were passed over")
