@@ -68,7 +68,7 @@ def command(
     storage_dir: str,
     as_json: bool,
 ) -> int:
-    r"""Send stored runs as traces.
+    """Send stored runs as traces.
 
     With the ids, times, links, attributes and outcomes that they had, or would have had, live; so
     what has been sent already is not doubled. Runs that Burr's own client wrote are sent too, under
