@@ -113,8 +113,7 @@ class SpanBuilder:
                 self.counts.running += [step.name for step in session.open_steps()]
                 self.counts.running += [] if session.borrowed else [session.root.name]
             elif session.record is None:
-                found += self._steps.leave(session, semconv.CRASHED)
-                found.append(self._root_of_burrs_client(session))
+                found += self._end_burrs_client(session)
             else:
                 found += self._crash(session, session.last_ns)
         return found
@@ -152,11 +151,13 @@ class SpanBuilder:
         self.counts.rebuilt += 1
         return [made_root(session, otel.get("outcome", session.outcome), end_ns, session.error)]
 
-    def _root_of_burrs_client(self, session: Session) -> ReadableSpan:
-        if any(True for _ in session.open_steps()):
+    def _end_burrs_client(self, session: Session) -> list[ReadableSpan]:
+        """Burr's own client does not record when an application ends, nor that it goes on."""
+        if session.steps:  # a step that was begun again is no reason
             session.outcome, session.error = semconv.CRASHED, DIED
+        found = self._steps.leave(session, semconv.CRASHED)
         self.counts.rebuilt += 1
-        return made_root(session, session.outcome, session.last_ns, session.error)
+        return [*found, made_root(session, session.outcome, session.last_ns, session.error)]
 
     def _crash(self, session: Session, end_ns: int) -> list[ReadableSpan]:
         """All that a session's process left open when it died."""

@@ -141,6 +141,7 @@ class Session:
         facts: What steps of each action say, as recorded.
         steps: Open steps by Burr's number.
         older: Open steps whose number was begun again.
+        without_begin: Ids of steps of which only the end was there.
         occurrences: How many steps of each number have begun.
         last_step: The span of the step that ended last.
         prior: Name of the action that completed last.
@@ -164,6 +165,7 @@ class Session:
     facts: dict[str, dict[str, AttributeValue]] = dataclasses.field(default_factory=dict)
     steps: dict[int, OpenStep] = dataclasses.field(default_factory=dict)
     older: list[OpenStep] = dataclasses.field(default_factory=list)
+    without_begin: set[int] = dataclasses.field(default_factory=set)
     occurrences: dict[int, int] = dataclasses.field(default_factory=dict)
     last_step: SpanContext | None = None
     prior: str | None = None

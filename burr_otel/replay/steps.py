@@ -54,6 +54,9 @@ class StepReader:
         if sequence_id in session.steps:
             session.older.append(session.steps.pop(sequence_id))
         step = self._new_step(session, record, sequence_id, action)
+        if step.context.span_id in session.without_begin:
+            self._counts.stray += 1  # its end came first, in a log that was tampered with
+            return ended
         session.steps[sequence_id] = step
         if "resource" in otel:  # of a forked process
             session.resource, session.scope = source_of(otel, session.resource)
@@ -106,7 +109,9 @@ class StepReader:
     ) -> OpenStep:
         """A step of which only the end was recorded: nobody knows how long it took."""
         step = self._new_step(session, record, sequence_id, record["action"])
-        step.begun, step.start_ns = False, end_ns - _SHORT_NS
+        step.begun = False
+        step.start_ns = max(end_ns - _SHORT_NS, min(end_ns, session.root.start_ns))
+        session.without_begin.add(step.context.span_id)
         step.attributes = dict(step.identity)
         if not step.exact:
             reads, step.writes = session.reads_writes.get(step.action, ((), ()))
@@ -277,6 +282,8 @@ class StepReader:
         """
         found: list[ReadableSpan] = []
         steps = list(session.open_steps())
+        session.older.clear()
+        session.steps.clear()
         for step in steps:
             last = end_ns is not None and step is steps[-1]
             step_end_ns = end_ns if last and end_ns is not None else step.last_ns
