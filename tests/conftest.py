@@ -15,6 +15,21 @@ from burr_otel.testing import FakeClock, capture_spans, manual_roots
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Lone surrogates in captured output are escaped.
+
+    Burr logs hostile texts as they are, and pytest-xdist cannot send them to its parent.
+    """
+    report = yield
+    report.sections = [(title, escaped(text)) for title, text in report.sections]
+    return report
+
+
+def escaped(text):
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch, tmp_path):
     """No test sees this machine's settings or writes to its home."""
