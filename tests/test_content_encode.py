@@ -208,6 +208,19 @@ def test_arrays_and_tables_show_shape_and_head():
     }
 
 
+def test_records_are_shown_below_the_names_of_their_fields():
+    """A structured array and a row of a data frame hide what their fields name as secret."""
+    numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    inner = numpy.dtype([("password", "U9"), ("n", "i4")])
+    records = numpy.array([("u", ("hunter2", 1))], dtype=[("user", "U9"), ("db", inner)])
+    row = pandas.DataFrame({"user": ["u"], "password": ["hunter2"]}).iloc[0]
+    shown = encode({"array": records, "scalar": records[0], "row": row})
+    record = {"user": "u", "db": {"password": "[redacted]", "n": 1}}
+    assert shown["array"]["head"] == [record]
+    assert shown["scalar"] == record
+    assert next(reversed(shown["row"].values())) == {"user": "u", "password": "[redacted]"}
+
+
 # --- cutting --------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import builtins
 import linecache
 import sys
 import traceback
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -212,6 +213,20 @@ def test_an_exception_around_a_huge_value_does_not_print_all_of_it():
         assert content.message.startswith("[")
         assert "more items" in content.message
         assert content.truncated
+
+
+@pytest.mark.parametrize("error", [KeyError("x" * 10_000_000), ValueError("a", "x" * 10_000_000)])
+def test_an_exception_that_would_quote_a_huge_text_does_not_copy_it(error):
+    """The message shows the head of the text, and its making takes memory for no more."""
+    tracemalloc.start()
+    try:
+        content = SMALL.exception(error)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "xxx... [99" in content.message
+    assert content.truncated
+    assert peak < 1_000_000
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")

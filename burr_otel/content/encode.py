@@ -188,6 +188,7 @@ class _Walk:
             return self._container(value, pairs, size, room, depth, path, named=True)
         if size == 2 and self._redaction.is_secret_name(items[0]):  # noqa: PLR2004  a name and its value
             items = (items[0], MARKER)
+        items = self._redaction.without_option_values(items)
         exact = type(value) is base
         return self._container(value, items, size, room, depth, path, named=False, exact=exact)
 
@@ -323,7 +324,7 @@ class _Walk:
             return self._fitting(_CONSTANTS[item], room)
         if self._redaction.hides(name) or (spelled and name in VALUE_KEYS):
             return self._fitting(_HIDDEN, room)
-        return self.value(item, room, depth + 1, _below(path, f".{name}"))
+        return self.value(item, room, depth + 1, _below(path, "." + name[:_LONGEST_PATH]))
 
     def _portions(
         self, parts: Any, room: int, depth: int, pieces: list[bytes], keys: Keys | None
@@ -352,7 +353,7 @@ class _Walk:
 
 
 def _below(path: str, step: str) -> str:
-    return (path + step)[:_LONGEST_PATH] if path else ""
+    return (path + step[:_LONGEST_PATH])[:_LONGEST_PATH] if path else ""
 
 
 def _is_large(value: Any, share: int) -> bool:

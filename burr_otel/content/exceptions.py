@@ -75,7 +75,9 @@ class ExceptionWriter:
         arguments = _slot(exc, "args")
         if _group_type(exc) is not None:
             arguments = arguments[:1]  # the members are written below the title
-        if _is_built_in_str(type(exc)) and not all(map(_is_brief, arguments)):
+        plain = type(exc).__str__ is BaseException.__str__ and len(arguments) == 1
+        longest = sys.maxsize if plain else _LONGEST_ARGUMENT  # str() gives it without a copy
+        if _is_built_in_str(type(exc)) and not all(_is_brief(one, longest) for one in arguments):
             # str() would write out a list of any size.
             value = arguments[0] if len(arguments) == 1 else arguments
             data, cut = self._encoder.json(value, limit_bytes, "exception.message")
@@ -247,10 +249,10 @@ def _is_built_in_str(kind: type) -> bool:
     return not isinstance(kind.__str__, types.FunctionType)
 
 
-def _is_brief(argument: Any) -> bool:
+def _is_brief(argument: Any, longest_text: int) -> bool:
     kind = type(argument)
     if kind is str:
-        return True
+        return len(argument) <= longest_text
     if kind in (dict, list, tuple, int, float, bool, type(None)):
         return is_small(argument, _LONGEST_ARGUMENT, levels=4)
     return not is_heavy(argument)

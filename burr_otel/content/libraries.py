@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.content.forms import Form, Plain, Text, titled
+from burr_otel.content.forms import Form, Pairs, Plain, Text, titled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,9 @@ def foreign_form(value: Any) -> Form | None:
 
 def _numpy(value: Any) -> Form | None:
     numpy = sys.modules["numpy"]
+    names = value.dtype.names if isinstance(value, numpy.generic | numpy.ndarray) else None
+    if isinstance(value, numpy.void) and names is not None:
+        return Pairs(list(_record(value.dtype, value.tolist()).items()), len(names))
     if isinstance(value, numpy.generic):
         plain = str(value) if value.dtype.kind in "mM" else value.item()
         if type(plain) in (bool, int, float, str, bytes):
@@ -43,9 +46,19 @@ def _numpy(value: Any) -> Form | None:
     if not isinstance(value, numpy.ndarray):
         return None
     head = numpy.ndarray.flat.__get__(value)[:_HEAD_ITEMS].tolist()
+    if names is not None:  # below the names of the fields, as a data frame
+        head = [_record(value.dtype, record) for record in head]
     return titled(
         "ndarray", [("dtype", str(value.dtype)), ("shape", list(value.shape)), ("head", head)]
     )
+
+
+def _record(dtype: Any, values: tuple[Any, ...]) -> dict[str, Any]:
+    """A record of a structured array by the names of its fields."""
+    return {
+        name: value if dtype[name].names is None else _record(dtype[name], value)
+        for name, value in zip(dtype.names, values, strict=True)
+    }
 
 
 def _pandas(value: Any) -> Form | None:
@@ -57,8 +70,11 @@ def _pandas(value: Any) -> Form | None:
     if isinstance(value, pandas.Series):
         # Below its own name, so that a column of passwords is hidden like a key of that name.
         name = value.name if isinstance(value.name, str) else "head"
-        head = value.iloc[:_HEAD_ITEMS].tolist()
-        return titled("Series", [("dtype", str(value.dtype)), ("size", len(value)), (name, head)])
+        some = value.iloc[:_HEAD_ITEMS]
+        labels, cells = some.index.tolist(), some.tolist()
+        # A row of a data frame has the names of the columns for its index.
+        shown = _row(labels, cells) if any(isinstance(one, str) for one in labels) else cells
+        return titled("Series", [("dtype", str(value.dtype)), ("size", len(value)), (name, shown)])
     return None
 
 

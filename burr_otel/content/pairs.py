@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["may_hold", "values"]
 
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
-_BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\\\])>!+|*?]{0,8}"""
-_NAMES_REVERSED = re.compile(rf"[:=\uff1a\uff1d]{_BETWEEN}({_NAME})")
+_BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""
+_NAMES_REVERSED = re.compile(rf"[:=\uff1a\uff1d]{_BETWEEN}({_NAME}\\?)")
 _NAME_REVERSED = re.compile(rf"({_BETWEEN})({_NAME})")
 _WIDEST_NAME: Final = 16 + 64 + 2 * 25
+_ESCAPE = re.compile(r"^\\[nrt]", re.MULTILINE)  # in the repr of a text with several lines
+_NEXT_NAME = re.compile(r"(?:\\[nrt]){1,4}[\w.\-]{1,64}[\"']?[:=]")
 
 _SEPARATOR = re.compile(r"[:=\uff1a\uff1d]")
 _AFTER_SEPARATOR = re.compile(r"[:=\uff1a\uff1d][=>~]?\s{0,64}")
@@ -32,6 +34,9 @@ _SCHEME = re.compile(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]{1,4}"
 _BARE = re.compile(r"""(?:[^\s,&;"'`]|,(?=\S)|["'`](?=[\w!@#$%^*]))+""")
 _LINE = re.compile(r"[^\r\n]+")
 _BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n")
+_SEQUENCE = re.compile(r"-[ \t]")
+_SEQUENCE_END = re.compile(r"\n(?![ \t]{0,64}-[ \t])|\Z")
+_CURLY = re.compile(r"[\u201c\u201e\u00ab]([^\u201c\u201d\u00bb]*)")
 _BLOCK_END = re.compile(r"\n(?![ \t\n])|\Z")
 _NOTHING = frozenset(
     ("None", "null", "nil", "undefined", "True", "true", "False", "false", "...", "")
@@ -42,14 +47,10 @@ _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 # Forms whose name does not stand before a plain separator: what must occur, and name and value.
 _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
     ("-", "--", re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")),
-    ("<", "</", re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>([^<>]+)")),
     (
-        "%",
-        "%3",
-        re.compile(
-            r"(?:%[0-9A-Fa-f]{2})?([\w.\-]{1,64})(?:%22)?%3[ADad](?:%20|%22){0,2}"
-            r"(?=((?:[^\s&;\"'%]|%(?!2[26])){1,512}))"
-        ),
+        "<",
+        "</",
+        re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>(?:<!\[CDATA\[)?([^<>]+)"),
     ),
     ("&", "&quot;", re.compile(r"([\w.\-]{1,64})&quot;\s{0,4}[:=]\s{0,4}&quot;([^&]+)")),
     (
@@ -57,8 +58,14 @@ _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
         "name=",
         re.compile(
             r"""\bname=["']?([\w.\-]{1,64})["']?"""
-            r"""(?:[^<>\n]{0,96}?\bvalue=["']?|(?:\r?\n){2})([^"'\r\n]+)"""
+            r"""(?:[^<>\n]{0,96}?\bvalue=["']?|(?:\r?\n[^\r\n]{1,128}){0,4}?(?:\r?\n){2})"""
+            r"""([^"'\r\n]+)"""
         ),
+    ),
+    (
+        "=",
+        "key=",
+        re.compile(r"""\bkey=["']?([\w.\-]{1,64})["']?[^<>\n]{0,96}?\bvalue=["']?([^"'\r\n]+)"""),
     ),
     (
         "=",
@@ -70,6 +77,13 @@ _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
         ),
     ),
 )
+# In a URL inside of a URL, encoded once or several times.
+_ENCODED_NAME = re.compile(
+    r"(?:%(?:25){0,4}[0-9A-Fa-f]{2}|(?<![\w.\-]))([\w.\-]{1,64})(?:%(?:25){0,4}22)?"
+    r"%(?:25){0,4}3[ADad](?:%(?:25){0,4}2[02]){0,2}"
+)
+_ENCODED_VALUE = re.compile(r"(?:[^\s&;\"'%]|%(?!(?:25){0,4}2[26]))+")
+_OPTION = re.compile(r"(?:\A|\0)--([A-Za-z][\w\-]{2,63})(?=\0|\Z)")  # its value is the next text
 _LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
 
 
@@ -84,9 +98,13 @@ def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str]
     if ":" in text or "=" in text or not text.isascii():
         names = set(_NAMES_REVERSED.findall(text[::-1]))
         lines = "\n".join(names)[::-1]
+        if "\\" in lines:
+            lines += "\n" + _ESCAPE.sub("", lines)
         if suspicious(lines) and any(map(hides, lines.split("\n"))):
             return True
-    return any(hides(name) for name, _, _ in _other_forms(text))
+    if "--" in text and any(map(hides, _OPTION.findall(text))):
+        return True
+    return next(_other_forms(text, hides), None) is not None
 
 
 def values(
@@ -102,12 +120,7 @@ def values(
     Yields:
         Start and end of each value, and the quote to put around what stands for it.
     """
-    reached = 0
-    for name, start, end in _other_forms(text):
-        if start >= reached and hides(name):
-            found = (start, end, "") if end > start else _value(text, start, "", whole_line=False)
-            yield found
-            reached = found[1]
+    yield from _other_forms(text, hides)
     position = 0
     while separator := _SEPARATOR.search(text, position):
         at = separator.start()
@@ -117,7 +130,8 @@ def values(
         if named is None:
             continue
         name = named[2][::-1]
-        if not hides(name):
+        escaped = before[named.end() : named.end() + 1] == "\\" and name[0] in "nrt"
+        if not (hides(name) or (escaped and hides(name[1:]))):
             continue
         after = _AFTER_SEPARATOR.match(text, at)
         start = at + 1 if after is None else after.end()
@@ -135,18 +149,42 @@ def _quote_of(between: str) -> str:
     return quote if quote.strip("\\") in ('"', "'") else ""
 
 
-def _other_forms(text: str) -> Iterator[tuple[str, int, int]]:
-    """Names with the extent of their value; an empty one where it has to be looked for."""
+def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int, int, str]]:
+    """The values that follow a secret's name in another way, as `values` yields them."""
     for sign, needle, form in _OTHER_FORMS:
         if sign in text and needle in text:
             for match in form.finditer(text):
-                yield match[1], *match.span(2)
+                if hides(match[1]):
+                    yield *match.span(2), ""
+    if "%" in text:
+        yield from _looked_for(text, _ENCODED_NAME, hides, _encoded_value)
     if "," in text and ("'" in text or '"' in text):  # a list of pairs
-        for match in _LISTED.finditer(text):
-            yield match[1], match.end(), match.end()
+        yield from _looked_for(text, _LISTED, hides, _value)
 
 
-def _value(text: str, start: int, quote: str, *, whole_line: bool) -> tuple[int, int, str]:
+def _looked_for(
+    text: str,
+    names: re.Pattern[str],
+    hides: Callable[[str], bool],
+    value_at: Callable[[str, int], tuple[int, int, str]],
+) -> Iterator[tuple[int, int, str]]:
+    """The values behind the secrets' names; those behind the many others are not looked for."""
+    reached = 0
+    for match in names.finditer(text):
+        if match.end() >= reached and hides(match[1]):
+            found = value_at(text, match.end())
+            yield found
+            reached = found[1]
+
+
+def _encoded_value(text: str, start: int) -> tuple[int, int, str]:
+    value = _ENCODED_VALUE.match(text, start)
+    return start, start if value is None else value.end(), ""
+
+
+def _value(
+    text: str, start: int, quote: str = "", *, whole_line: bool = False
+) -> tuple[int, int, str]:
     """Extent of the value that begins at `start`; an empty one when there is nothing to hide."""
     opening = _QUOTE.match(text, start)
     if opening is not None:
@@ -157,6 +195,12 @@ def _value(text: str, start: int, quote: str, *, whole_line: bool) -> tuple[int,
     if block is not None:  # YAML: the lines that are indented
         end = _BLOCK_END.search(text, block.end() - 1)
         return start, len(text) if end is None else end.start(), ""
+    if _SEQUENCE.match(text, start):  # YAML: the lines of the list
+        end = _SEQUENCE_END.search(text, start)
+        return start, len(text) if end is None else end.start(), ""
+    curly = _CURLY.match(text, start)
+    if curly is not None:
+        return *curly.span(1), ""
     line = _LINE.match(text, start) if whole_line else None
     return _bare_value(text, start, quote) if line is None else (start, line.end(), "")
 
@@ -166,12 +210,13 @@ def _bare_value(text: str, start: int, quote: str) -> tuple[int, int, str]:
     bare = _BARE.match(text, start if scheme is None else scheme.end())
     if bare is None:
         return start, start, ""
-    end = bare.end()
+    following = _NEXT_NAME.search(text, start, bare.end())
+    end = bare.end() if following is None else following.start()
     if quote:  # a JSON number or word: leave the comma or bracket that follows it
         end = start + len(re.split(r"[,}\]]", text[start:end], maxsplit=1)[0])
     annotated = _ANNOTATED.match(text, end)
     if annotated is not None:  # "password: str = 'x'"
-        return start, _value(text, annotated.end(), "", whole_line=True)[1], ""
+        return start, _value(text, annotated.end(), whole_line=True)[1], ""
     if text[start:end].rstrip(",)]};") in _NOTHING:
         return start, start, ""
     return start, end, quote

@@ -26,7 +26,8 @@ __all__ = [
 
 SECRET_KEY: Final = re.compile(
     r"""
-    pass_?w(?:or)?d | pass_?phrase | pass_?code | ^pass$ | (?:^|_)pw$
+    pass_?w(?:or)?[dt] | pass_?phrase | pass_?code | ^pass$ | (?:^|_)pw$ | (?:^|_)pword$
+  | kennwort | mot_?de_?passe | contrase(?:n|_)?a$ | (?:^|_)senha$ | security_answer
   | (?:^|_|sql|user|db)pwd(?:_|$) | mnemonic | (?:seed|recovery)_?phrase
   | (?:db|database|user|smtp|imap|mail|mysql|pg|redis|mongo|ftp|admin|root|login|basic)_?pass(?:_|$)
   | secret
@@ -34,16 +35,18 @@ SECRET_KEY: Final = re.compile(
   | (?:access|account|admin|auth|client|consumer|deploy|encryption|host|jwt|license|master|private
       |project|secret|server|service|session|shared|signing|ssh|storage|subscription|webhook
       |openai|anthropic|azure|google|aws|hmac|rsa)_?keys?(?:_|$)
-  | authorization | (?:^|_)auth(?:_(?:header|headers|data|info|key|code|string))?$
+  | authori[sz]ation | aspxauth | (?:^|_)auth(?:_(?:header|headers|data|info|key|code|string))?$
   | credential | cookie | bearer
   | (?:^|_)token(?:_(?:value|string|data|hash|secret|file|[0-9]+))?$
   | (?:access|api|auth|bearer|bot|client|csrf|device|github|gitlab|hf|id|login|oauth|push|refresh
-      |secret|security|session|slack|user|xsrf)_?tokens?(?:_(?:value|string|data|hash|[0-9]+))?$
+      |secret|security|session|slack|user|xsrf)_?tokens?(?:_(?:value|string|data|hash|v?[0-9]+))?$
   | (?:^|_)jwts?(?:_|$) | csrf | xsrf | sess(?:ion)?_?(?:secret|cookie) | sess_?id$ | connect_sid
-  | (?:^|_)sessionid$
+  | (?:^|_)j?sessionid$ | asp_net_session_?id
   | (?:^|_)(?:ssn|cvv|cvc|otp|totp|pin)(?:_?code)?$
-  | social_?security | credit_?card | card_?number | x_amz_(?:signature|credential)
-  | (?:^|_)sig$ | webhook_?url
+  | social_?security | credit_?card | card_?number | (?:^|_)cc_?num(?:ber)?$ | mfa_?code
+  | x_amz_(?:signature|credential)
+  | (?:^|_)sig$ | webhook_?url | client_?assertion$ | priv_?key | honeycomb_team$
+  | conn(?:ection)?_?str(?:ing)?(?:_|$)
     """,
     re.VERBOSE,
 )
@@ -51,7 +54,8 @@ SECRET_KEY: Final = re.compile(
 
 SECRET_STEM: Final = re.compile(
     "pass|pwd|pw$|pw\n|secret|key|auth|credential|cookie|bearer|token|jwt|csrf|xsrf|sess|sid|ssn|cvv|cvc"
-    "|otp|pin|social|card|amz|sig|webhook|mnemonic|phrase|connection"
+    "|otp|pin|social|card|amz|sig|webhook|mnemonic|phrase|conn|kennwort|contrase|senha|answer|pword"
+    "|cc.?num|mfa|assertion|honeycomb|priv.?key"
 )
 """Part of every lower-case key that `SECRET_KEY` or `PHRASE_KEY` finds, words joined or not."""
 
@@ -69,7 +73,7 @@ HARMLESS_KEY: Final = re.compile(
 
 PHRASE_KEY: Final = re.compile(
     r"""
-    pass_?w(?:or)?d | pass_?phrase | pass_?code | api_?key | client_secret | connection_string
+    pass_?w(?:or)?[dt] | pass_?phrase | pass_?code | api_?key | client_secret | connection_string
   | (?:private|access|secret|signing|encryption|account|session|service|shared)_key
   | (?:access|auth|bearer|refresh|session|api|secret|security|bot)_token
     """,
@@ -81,8 +85,8 @@ LINE_KEY: Final = re.compile(r"authorization|cookie|(?:^|_)auth(?:_|$)|phrase|mn
 """Keys whose bare value is the rest of the line (``Cookie: a=b; c=d``)."""
 
 
-NAME_KEYS: Final = frozenset(("name", "key", "header", "Name", "Key"))
-VALUE_KEYS: Final = frozenset(("value", "Value"))
+NAME_KEYS: Final = frozenset(("name", "key", "header", "field", "Name", "Key"))
+VALUE_KEYS: Final = frozenset(("value", "values", "Value"))
 """``{"name": "password", "value": "x"}``: a dict that spells out a name and its value."""
 
 
@@ -133,13 +137,18 @@ SHAPES: Final[tuple[Shape, ...]] = (
         ("@",),
         re.compile(
             rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
-            r"[^\s@\"'<>]{1,512})@"
+            r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@"
         ),
     ),
     Shape(
         "user and password of curl",
         ("-u",),
         re.compile(r"(?<!\S)(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),
+    ),
+    Shape(
+        "password in SQL",
+        ("IDENTIFIED", "identified"),
+        re.compile(r"\bidentified (?:with [\w'\"]{1,40} )?by ([\"'][^\"']{1,512})", re.IGNORECASE),
     ),
     Shape(
         "webhook address",

@@ -207,6 +207,7 @@ class ContentPolicy:
         pair = len(texts) == 2 and self._redaction.is_secret_name(texts[0])  # noqa: PLR2004  a name and its value
         if pair or sum(map(len, texts)) > limit:
             return None
+        texts = self._redaction.without_option_values(texts)
         shown = [self._redaction.shown(text, limit, path)[0] for text in texts]
         if sum(len(text.encode()) for text in shown) > limit:
             return None

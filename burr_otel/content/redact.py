@@ -99,7 +99,25 @@ class Redaction:
 
     def is_secret_name(self, value: Any) -> bool:
         """Whether a value, not a key, is the name of a secret, as in ``["token", "x"]``."""
+        if type(value) is bytes and len(value) <= _LONGEST_KEY:  # a header of an ASGI server
+            value = value.decode("latin-1")
         return type(value) is str and _NAME.fullmatch(value) is not None and self.hides(value)
+
+    def without_option_values(self, items: Sequence[Any]) -> Sequence[Any]:
+        """The arguments of a program without what follows ``"--password"``."""
+        options = [
+            number
+            for number, item in enumerate(items[:-1])
+            if type(item) is str and item[:2] == "--" and self.is_secret_name(item[2:])
+        ]
+        if not options:
+            return items
+        shown = list(items)
+        for number in options:
+            following = shown[number + 1]
+            if type(following) is not str or following[:1] != "-":
+                shown[number + 1] = MARKER
+        return shown
 
     def hides_any(self, keys: Collection[str]) -> bool:
         """Whether one of several keys is the name of a secret."""
