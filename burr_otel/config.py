@@ -3,7 +3,8 @@
 A setting comes from an argument, else from its variable (``BURR_OTEL_`` and the field's name in
 capitals), else from the default below. A bad argument raises `ConfigError`; a bad variable is
 reported once in a warning that says what is used instead, because a typing error in a deployment
-must not stop the service that it configures.
+must not stop the service that it configures. Where it should have hidden something, nothing is
+captured, because it must not show that either. An empty variable counts as none.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ ENV_PREFIX = "BURR_OTEL_"
 
 Capture = Literal["full", "types", "off"]
 Redactor = Callable[[str, Any], Any]
-_OFF_WORDS = ("none", "off", "")
+_LONGEST_BYTES = 16 * 1024
+_SHORTEST_BYTES = 64
+_OFF_WORDS = ("none", "off")
 _TRUE_WORDS = ("1", "true", "yes", "on")
 _FALSE_WORDS = ("0", "false", "no", "off")
 
@@ -107,7 +110,9 @@ class OtelConfig:
         env=False,
     )
     max_attribute_bytes: int = _setting(
-        16 * 1024, "Longest attribute value, in bytes of UTF-8; longer ones are cut.", minimum=64
+        _LONGEST_BYTES,
+        "Longest attribute value, in bytes of UTF-8; longer ones are cut.",
+        minimum=_SHORTEST_BYTES,
     )
     openinference_content: bool = _setting(
         False, "Whether steps also carry `input.value` and `output.value` (Phoenix, Langfuse)."
@@ -206,22 +211,40 @@ class OtelConfig:
 
     @classmethod
     def _from_environ(cls, environ: Mapping[str, str]) -> dict[str, Any]:
-        found = _hidden_by_others(environ)
+        found = _said_by_others(environ)
         for field in dataclasses.fields(cls):
             variable = ENV_PREFIX + field.name.upper()
-            text = environ.get(variable)
-            if text is None or not field.metadata.get("env", True):
+            text = environ.get(variable, "")
+            if not text.strip() or not field.metadata.get("env", True):
                 continue
             try:
                 found[field.name] = _checked(field, _parsed(field, text), variable)
             except ConfigError as error:
-                _warn_once(f"{error} The default, {field.default!r}, is used instead.")
+                hidden = _hidden_instead(field.name)
+                found.update(dict.fromkeys(hidden, "off"))
+                instead = f"The default, {field.default!r}, is used instead."
+                if hidden:  # who meant to hide something would not want the default
+                    instead = f"Nothing is captured instead ({', '.join(hidden)}: 'off')."
+                _warn_once(f"{error} {instead}")
         return found
 
 
-def _hidden_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
+def _hidden_instead(name: str) -> tuple[str, ...]:
+    """The kinds of content that are kept back when the variable of a setting cannot be used."""
+    if name in ("redact_keys", "redact_values"):
+        return tuple(f.name for f in dataclasses.fields(OtelConfig) if f.name.startswith("capture"))
+    return (name,) if name.startswith("capture") else ()
+
+
+def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
     """What variables of other conventions say of content; our own variables win over them."""
     found: dict[str, Any] = {}
+    # The SDK cuts longer values itself, in the middle of JSON and with a log line each.
+    limit = environ.get("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT") or environ.get(
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", ""
+    )
+    if limit.strip().isdecimal() and int(limit) < _LONGEST_BYTES:
+        found["max_attribute_bytes"] = max(int(limit), _SHORTEST_BYTES)
     # https://github.com/open-telemetry/opentelemetry-python-contrib, util/opentelemetry-util-genai
     genai = environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
     if genai.strip().upper() in ("NO_CONTENT", "FALSE"):

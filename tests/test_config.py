@@ -42,13 +42,11 @@ def test_variables_are_parsed_by_the_kind_of_their_setting(name, text, value):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("CAPTURE", "all", "'full', 'types', 'off'"),
         ("REDACT", "perhaps", "true or false"),
         ("MAX_ATTRIBUTE_BYTES", "16k", "a whole number of at least 64"),
         ("MAX_ATTRIBUTE_BYTES", "1", "a whole number of at least 64"),
         ("ROOT_LINGER", "-1", 'a number of at least 0.0 or "none"'),
         ("ROOT_LINGER", "nan", 'a number of at least 0.0 or "none"'),
-        ("REDACT_KEYS", "ssn,(iban", "regular expressions"),
         ("DURABILITY", "disk", "'none', 'flush', 'fsync'"),
     ],
 )
@@ -64,6 +62,68 @@ def test_a_bad_variable_warns_once_and_leaves_the_default(name, text, says, capl
     assert f"BURR_OTEL_{name}=" in message
     assert says in message
     assert "default" in message
+
+
+CONTENT = ("inputs", "results", "state", "attributes", "exceptions")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says", "hidden"),
+    [
+        ("CAPTURE", "all", "'full', 'types', 'off'", ("",)),
+        ("CAPTURE_STATE", "no", "'full', 'types', 'off'", ("_state",)),
+        ("REDACT_KEYS", "ssn,(iban", "regular expressions", ("", *(f"_{c}" for c in CONTENT))),
+        ("REDACT_VALUES", r"\d{3,4}", "regular expressions", ("", *(f"_{c}" for c in CONTENT))),
+    ],
+)
+def test_a_bad_variable_that_should_hide_something_shows_nothing(name, text, says, hidden, caplog):
+    """A typing error is no reason to send what somebody meant to keep back; the warning says so.
+
+    The comma of ``{3,4}`` ends a pattern in a variable.
+    """
+    environ = {
+        "BURR_OTEL_CAPTURE_INPUTS": "full",
+        f"BURR_OTEL_{name}": text.replace("{3,4}", "(3,4)"),
+    }
+    with caplog.at_level(logging.WARNING):
+        found = OtelConfig.resolve(None, {}, environ)
+    assert {key for key, value in vars(found).items() if value == "off" and "capture" in key} == {
+        f"capture{one}" for one in hidden
+    }
+    (record,) = caplog.records
+    assert f"BURR_OTEL_{name}=" in record.getMessage()
+    assert says in record.getMessage()
+    assert "Nothing is captured instead" in record.getMessage()
+
+
+def test_an_empty_variable_counts_as_none(caplog):
+    """As OpenTelemetry has it for its own: compose files set what is not given to nothing."""
+    names = [field.name.upper() for field in dataclasses.fields(OtelConfig)]
+    environ = {f"BURR_OTEL_{name}": "" for name in names}
+    assert OtelConfig.resolve(None, {}, environ) == OtelConfig.resolve(None, {}, {})
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "4095"}, 4095),
+        (
+            {
+                "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "1000",
+                "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "5",
+            },
+            1000,
+        ),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "10"}, 64),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "1000000"}, 16 * 1024),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "x"}, 16 * 1024),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "100", "BURR_OTEL_MAX_ATTRIBUTE_BYTES": "200"}, 200),
+    ],
+)
+def test_the_sdks_length_limit_is_ours_when_it_is_lower(environ, expected):
+    """The SDK would cut JSON in the middle; we cut it so that it stays JSON."""
+    assert OtelConfig.resolve(None, {}, environ).max_attribute_bytes == expected
 
 
 @pytest.mark.parametrize(

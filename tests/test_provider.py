@@ -78,6 +78,7 @@ def test_the_global_provider_is_never_replaced():
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "allowed are grpc and http/protobuf"),
         ("OTEL_TRACES_EXPORTER", "zipkins", "names no installed exporter"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "no spans are made"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "no spans are made"),
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", "no spans are made"),
     ],
 )
@@ -88,8 +89,31 @@ def test_bad_otel_values_warn_and_name_value_and_remedy(monkeypatch, caplog, var
     with caplog.at_level(logging.WARNING):
         provider.tracer_provider(None, "shop")
     (record,) = [r for r in caplog.records if r.name == "burr_otel"]
+    assert variable in record.getMessage()
     assert value in record.getMessage()
     assert says in record.getMessage()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_an_empty_variable_counts_as_unset(monkeypatch, protocol, caplog):
+    """As the specification has it; the exporters themselves would send to an empty address."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        monkeypatch.setenv(name, "")
+    (made,) = exporters.exporters_from_environ()
+    sent_to = {"grpc": "localhost:4317", "http/protobuf": "http://localhost:4318/v1/traces"}
+    assert made._exporter._endpoint == sent_to[protocol]
+    made.shutdown()
+    assert not caplog.records
+
+
+def test_a_global_provider_that_cannot_be_loaded_costs_the_spans_only(monkeypatch, tmp_path):
+    """`OTEL_PYTHON_TRACER_PROVIDER` names one that is not installed: everything is stored."""
+    monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "nonsense")
+    tracker = OtelTracker("proj", tmp_path)
+    apps.counter(tracker).run(halt_after=["finish"])
+    tracker.close()
+    assert tracker.load(None, "a1")["state"]["answer"] == 30
 
 
 def test_sdk_disabled_makes_no_spans_and_keeps_snapshots(monkeypatch, tmp_path):

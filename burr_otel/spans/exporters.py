@@ -49,6 +49,15 @@ def endpoint_from_environ() -> tuple[str, Protocol]:
     return _endpoint_of(protocol), protocol
 
 
+def _empty_endpoint() -> bool:
+    """Whether the endpoint's variables are set and empty, which means unset; exporters differ."""
+    values = [
+        os.environ.get(name)
+        for name in (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT)
+    ]
+    return "" in values and not any(values)
+
+
 def _endpoint_of(protocol: Protocol) -> str:
     return (
         os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
@@ -61,7 +70,7 @@ def exporters_from_environ() -> Iterator[SpanExporter]:
     """Exporters named by ``OTEL_TRACES_EXPORTER``, ``otlp`` when it is not set."""
     if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return
-    names = [n.strip() for n in os.environ.get(OTEL_TRACES_EXPORTER, "otlp").split(",")]
+    names = [n.strip() for n in (os.environ.get(OTEL_TRACES_EXPORTER) or "otlp").split(",")]
     for name in names:
         if name in ("none", ""):
             continue
@@ -104,6 +113,8 @@ def otlp_exporter(
     protocol: Protocol, endpoint: str | None = None, headers: dict[str, str] | None = None
 ) -> SpanExporter:
     """An OTLP exporter; what is not given comes from the variables."""
+    if endpoint is None and _empty_endpoint():
+        endpoint = _DEFAULT_ENDPOINT[protocol]
     # Both exporters take seconds to import grpc or requests, so only the one in use is.
     compress = not any(
         os.environ.get(name)

@@ -70,11 +70,18 @@ def tracer_provider(given: trace.TracerProvider | None, project: str) -> trace.T
     """
     provider = given
     if provider is None:
-        provider = trace.get_tracer_provider()
+        provider = _global_provider()
         if isinstance(provider, trace.ProxyTracerProvider):  # nobody has set one
             provider = _own_provider(project)
     roots.register_exit()
     return provider
+
+
+def _global_provider() -> trace.TracerProvider:
+    try:
+        return trace.get_tracer_provider()
+    except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names none; OpenTelemetry has logged it
+        return trace.NoOpTracerProvider()
 
 
 def meter_provider(given: metrics.MeterProvider | None) -> metrics.MeterProvider:
@@ -119,7 +126,7 @@ def configure(
         raise ConfigError(
             f"endpoint={endpoint!r} is not allowed; use a URL such as http://localhost:4317."
         )
-    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    if not isinstance(_global_provider(), trace.ProxyTracerProvider):
         raise ConfigError(
             "a global tracer provider is already set and OpenTelemetry allows one a process; "
             "call burr_otel.configure() first, or pass that provider to OtelTracker."
@@ -140,13 +147,24 @@ def _own_provider(project: str) -> trace.TracerProvider:
             except Exception as error:
                 # The SDK and the exporters raise for some bad values of their variables.
                 logger.warning(
-                    "no spans are made, because an OTEL_* variable cannot be used: %s. "
+                    "no spans are made, because %s cannot be used: %s. "
                     "Correct it; the snapshots are kept all the same.",
-                    error,
+                    _culprits(str(error)),
+                    str(error).rstrip("."),
                 )
                 provider = trace.NoOpTracerProvider()
             _own[project] = provider
         return provider
+
+
+def _culprits(reason: str) -> str:
+    """The variables whose value an error quotes; of none, an error of the SDK tells the rest."""
+    names = [
+        name
+        for name, value in os.environ.items()
+        if name.startswith("OTEL_") and value and value in reason
+    ]
+    return ", ".join(names) or "an OTEL_* variable"
 
 
 def service_resource(service_name: str, *, force_name: bool = False) -> Resource:
@@ -241,7 +259,7 @@ def flush(
         meters: The tracker's argument.
         project: Whose provider of our own to flush when there is neither argument nor global one.
     """
-    target = given or trace.get_tracer_provider()
+    target = given or _global_provider()
     if isinstance(target, trace.ProxyTracerProvider):
         target = _own.get(project, target)
     for provider in (target, meter_provider(meters)):
