@@ -1,0 +1,305 @@
+"""One measurement, in a process of its own; prints what it found as JSON.
+
+python benchmarks/measure.py MEASUREMENT CONTENDER FOLDER JSON-ARGUMENTS
+"""
+
+# ruff: noqa: PLC0415, ARG001 - each process imports only what it measures; one signature for all
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Stopwatch:
+    """Wall time and CPU time, of the process with all its threads, of many laps.
+
+    The time of a lap is the lower quartile over all: what the work takes when nobody else on the
+    machine is in its way.
+    """
+
+    def __init__(self) -> None:
+        self._laps: list[tuple[float, float]] = []
+
+    def lap(self, work: Callable[[], Any], steps: int) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        self._laps.append((wall / steps * 1e6, cpu / steps * 1e6))
+
+    def result(self) -> dict[str, float]:
+        wall, cpu = (statistics.quantiles(column)[0] for column in zip(*self._laps, strict=True))
+        return {"wall_us": wall, "cpu_us": cpu}
+
+
+def bytes_below(folder: str) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+def values_of(shape: str, size_bytes: int) -> dict[str, Any]:
+    import workloads
+
+    return (workloads.text_state if shape == "text" else workloads.list_state)(size_bytes)
+
+
+def steps(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """Time of a step, many of them in each `run` call."""
+    import workloads
+
+    app = workloads.loop(contender, values_of(arguments["shape"], arguments["bytes"]))
+    watch = Stopwatch()
+    app.run(halt_after=["done"])
+    for _ in range(arguments["steps"] // workloads.CHUNK):
+        watch.lap(lambda: app.run(halt_after=["done"]), workloads.CHUNK)
+    return {**watch.result(), "bytes": bytes_below(folder)}
+
+
+def calls(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """Time of a step that is an execute call of its own."""
+    import workloads
+
+    values = values_of(arguments["shape"], arguments["bytes"])
+    app = workloads.single(contender, values, "run", workloads.advance)
+
+    def some() -> None:
+        for _ in range(workloads.CHUNK):
+            app.step()
+
+    watch = Stopwatch()
+    some()
+    for _ in range(arguments["steps"] // workloads.CHUNK):
+        watch.lap(some, workloads.CHUNK)
+    return {**watch.result(), "bytes": bytes_below(folder)}
+
+
+def chat(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """Time and disk of a whole conversation that grows by 1 KB a turn."""
+    import workloads
+
+    turns = arguments["turns"]
+    app = workloads.single(contender, {"history": []}, "run", workloads.turn)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for number in range(turns):
+        prompt = (f"{number} tell me more about this, please. " * 20)[:440]
+        app.run(halt_after=["advance"], inputs={"prompt": prompt})
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {
+        "wall_us": wall / turns * 1e6,
+        "cpu_us": cpu / turns * 1e6,
+        "bytes": bytes_below(folder),
+    }
+
+
+def stall(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """How long one step keeps the event loop from its other work."""
+    import asyncio
+
+    import workloads
+
+    values = values_of(arguments["shape"], arguments["bytes"])
+    app = workloads.single(contender, values, "run", workloads.aadvance)
+
+    async def longest_gap() -> tuple[float, float]:
+        gaps = [0.0]
+        running = True
+
+        async def tick() -> None:
+            before = time.perf_counter()
+            while running:
+                await asyncio.sleep(0)
+                now = time.perf_counter()
+                gaps[0] = max(gaps[0], now - before)
+                before = now
+
+        ticker = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        cpu = time.process_time()
+        await app.astep()
+        cpu = time.process_time() - cpu
+        running = False
+        await ticker
+        return gaps[0] * 1e6, cpu * 1e6
+
+    async def many() -> list[tuple[float, float]]:
+        await app.astep()
+        return [await longest_gap() for _ in range(arguments["steps"])]
+
+    walls, cpus = zip(*asyncio.run(many()), strict=True)
+    return {"wall_us": statistics.median(walls), "cpu_us": statistics.median(cpus)}
+
+
+def importing(name: str) -> dict[str, float]:
+    """Time of an import."""
+    import importlib
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    importlib.import_module(name)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"wall_us": wall * 1e6, "cpu_us": cpu * 1e6}
+
+
+def memory(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """Bytes that a live application holds, as Python counts them: in use, and idle."""
+    import workloads
+
+    values = values_of("list", 1000)
+
+    def build(number: int) -> Any:
+        app = workloads.single(contender, values, f"run-{number}", workloads.advance)
+        app.step()
+        app.step()
+        return app
+
+    warm = [build(-number - 1) for number in range(20)]  # what is made once
+    tracemalloc.start()
+
+    def held() -> int:
+        contender.flush()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    before = held()
+    apps = [build(number) for number in range(arguments["apps"])]
+    open_bytes = (held() - before) / len(apps)
+    time.sleep(arguments["idle_s"])
+    idle_bytes = (held() - before) / len(apps)
+    assert warm
+    return {"open_bytes": open_bytes, "idle_bytes": idle_bytes}
+
+
+def growth(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Time, disk and memory of a step, early and late in one run."""
+    import workloads
+
+    app = workloads.loop(contender, values_of("list", 1000))
+    found = {}
+    taken = 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    for length in arguments["lengths"]:
+        watch = Stopwatch()
+        before = bytes_below(folder)
+        first = taken
+        while taken < length:
+            left = min(workloads.CHUNK, length - taken)
+            if left == workloads.CHUNK:
+                watch.lap(lambda: app.run(halt_after=["done"]), left)
+            else:
+
+                def few(left: int = left) -> None:
+                    for _ in range(left):
+                        app.step()
+
+                watch.lap(few, left)
+                watch.lap(few, left)
+                taken += left
+            taken += left
+        contender.flush()
+        gc.collect()
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
+        found[length] = {
+            **watch.result(),
+            "bytes_per_step": (bytes_below(folder) - before) / (taken - first),
+            "resident_bytes": resident,
+        }
+    return found
+
+
+def live(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """Time and disk of a step when so many applications are alive and take turns."""
+    import workloads
+
+    apps = [
+        workloads.single(contender, values_of("list", 1000), f"run-{number}", workloads.advance)
+        for number in range(arguments["apps"])
+    ]
+    for app in apps:
+        app.step()
+    before = bytes_below(folder)
+    watch = Stopwatch()
+    rounds = max(3, arguments["steps"] // len(apps))
+    portion = min(len(apps), 100)
+
+    def some(first: int) -> None:
+        for app in apps[first : first + portion]:
+            app.step()
+
+    for _ in range(rounds):
+        for first in range(0, len(apps), portion):
+            watch.lap(lambda first=first: some(first), portion)
+    return {
+        **watch.result(),
+        "bytes_per_step": (bytes_below(folder) - before) / (rounds * len(apps)),
+    }
+
+
+def load(name: str, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """Time of loading a step of a long run, and the memory that takes at its peak."""
+    loader = _loader(name, folder)
+    steps = arguments["steps"]
+    sequence_id = None if arguments["which"] == "latest" else steps // 2
+    walls, cpus = [], []
+    stop = time.perf_counter() + 1.5
+    while len(walls) < 200 and (time.perf_counter() < stop or not walls):
+        wall, cpu = time.perf_counter(), time.process_time()
+        loaded = loader.load(None, "run", sequence_id)
+        cpus.append(time.process_time() - cpu)
+        walls.append(time.perf_counter() - wall)
+    assert loaded["state"]["n"] == (steps - 1 if sequence_id is None else sequence_id)
+    del loaded
+    tracemalloc.start()
+    loader.load(None, "run", sequence_id)
+    return {
+        "wall_us": statistics.median(walls) * 1e6,
+        "cpu_us": statistics.median(cpus) * 1e6,
+        "peak_bytes": tracemalloc.get_traced_memory()[1],
+    }
+
+
+def _loader(name: str, folder: str) -> Any:
+    if name == "ours":
+        from burr_otel.store import Store
+
+        return Store("bench", folder)
+    from burr.tracking import LocalTrackingClient
+
+    return LocalTrackingClient("bench", folder)
+
+
+def write(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+    """A run to load, as the contender's own hooks write it."""
+    import workloads
+
+    values = values_of("list", arguments["bytes"])
+    app = workloads.single(contender, {**values, "n": -1}, "run", workloads.advance)
+    for _ in range(arguments["steps"]):
+        app.step()
+    return {"bytes": bytes_below(folder)}
+
+
+def main() -> None:
+    what, name, folder, arguments = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+    if what == "import":
+        found = importing(name)
+    elif what == "load":
+        found = load(name, folder, arguments)
+    else:
+        from contenders import Contender
+
+        keeps_spans = what in ("steps", "calls", "chat", "stall")
+        contender = Contender(name, folder, keeps_spans=keeps_spans)
+        found = globals()[what](contender, folder, arguments)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
