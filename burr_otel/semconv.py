@@ -1,7 +1,7 @@
 """Every span, attribute, event, link and metric name that burr-otel writes.
 
 Sources:
-    * ``burr.*``: this package, described in README.md.
+    * ``burr.*``: this package, described in docs/spans.md.
     * ``gen_ai.*``: OpenTelemetry semantic conventions for generative AI. The constants in
       ``opentelemetry-semantic-conventions`` are deprecated there, so the strings stand here.
     * ``code.*``, ``error.*``, ``exception.*``, ``session.*``: OpenTelemetry semantic conventions.

@@ -73,7 +73,7 @@ ADVICE = {
     "hook": "the hook methods of burr_otel/tracker.py: implement a new synchronous hook when it "
     "tells something that spans or the store should show; never an asynchronous one (Burr runs "
     "those in tasks of their own, where nothing can be made current for the action)",
-    "method": "nothing but the values of burr.execute.method in README.md, if the hooks of a new "
+    "method": "nothing but the values of burr.execute.method in docs/spans.md, if the hooks of a new "
     "method come in an order that tests/test_spans_streams.py and tests/test_tracker.py know; run "
     "an application with it and look",
     "driver": "DRIVERS and _wrapped in burr_otel/spans/streams.py, which run a stream's generator "

@@ -167,7 +167,7 @@ def test_keyword_arguments_and_config_have_the_same_settings():
 
 
 def test_every_setting_is_documented():
-    """The settings table of the README is made from these texts."""
+    """The table of docs/settings.md is made from these texts."""
     assert all(field.metadata["doc"].endswith(".") for field in dataclasses.fields(OtelConfig))
 
 

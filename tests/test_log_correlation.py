@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.logging import LoggingInstrumentor
 
 @pytest.fixture
 def instrumented(spans):
-    """The logging instrumentation, as the README says to set it up."""
+    """The logging instrumentation, as docs/spans.md says to set it up."""
     instrumentor = LoggingInstrumentor()
     instrumentor.instrument(
         tracer_provider=spans.provider,

@@ -1,4 +1,4 @@
-"""The README is true: its settings table is today's, and its Python snippets compile."""
+"""README and docs are true: the settings table is today's, links lead somewhere."""
 
 import ast
 import importlib.util
@@ -9,26 +9,55 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+LINKS = [
+    (page, link)
+    for page, text in PAGES.items()
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+]
+SNIPPETS = [
+    (page, code)
+    for page, text in PAGES.items()
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
 
 
 def test_the_settings_table_is_up_to_date():
-    """Run `python scripts/update_readme.py` when this fails."""
-    path = ROOT / "scripts" / "update_readme.py"
-    spec = importlib.util.spec_from_file_location("update_readme", path)
+    """Run `python scripts/update_settings.py` when this fails."""
+    path = ROOT / "scripts" / "update_settings.py"
+    spec = importlib.util.spec_from_file_location("update_settings", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.updated(README) == README
+    assert module.updated(PAGES["docs/settings.md"]) == PAGES["docs/settings.md"]
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_python_snippets_compile(number):
-    """Every Python block of the README is valid Python."""
-    ast.parse(textwrap.dedent(SNIPPETS[number]))
+    """Every Python block is valid Python."""
+    ast.parse(textwrap.dedent(SNIPPETS[number][1]))
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", README))
-def test_links_to_files_lead_somewhere(path):
-    """Every relative link of the README names a file of the repo."""
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_lead_somewhere(page, link):
+    """Every relative link names a file of the repo, and a heading that is in it."""
+    path, _, heading = link.partition("#")
+    target = (ROOT / page).parent / path if path else ROOT / page
+    assert target.exists()
+    if heading:
+        assert heading in anchors(target.read_text("utf-8"))
+
+
+def anchors(text):
+    """What the headings of a page can be linked by."""
+    outside_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", outside_code, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {"README.md"}))
+def test_every_page_is_reached_from_the_readme(page):
+    """A page that the README does not name is not found."""
+    assert f"]({page})" in PAGES["README.md"]

@@ -1,4 +1,4 @@
-"""The instruments of section "Metrics" in the README; their attributes never hold an app id."""
+"""The instruments of section "Metrics" in docs/spans.md; their attributes never hold an app id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the settings table of README.md from `OtelConfig`; a test fails when it is stale."""
+"""Write the table of docs/settings.md from `OtelConfig`; a test fails when it is stale."""
 
 import dataclasses
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from burr_otel.config import ENV_PREFIX, OtelConfig
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
@@ -23,12 +23,12 @@ def settings_table() -> str:
 
 
 def updated(text: str) -> str:
-    """The README with the table of today."""
+    """The page with the table of today."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{settings_table()}\n{END}{tail}"
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
-    sys.stdout.write("README.md is up to date\n")
+    PAGE.write_text(updated(PAGE.read_text()))
+    sys.stdout.write("docs/settings.md is up to date\n")
