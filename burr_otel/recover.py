@@ -1,9 +1,9 @@
 """Crash completion: the spans that a killed process left open, sent once by another one.
 
 A session's marker says that it is open and who owns it; its log says which ids and start times were
-reserved. Whoever takes the marker away, the next builder of the run or ``burr-otel recover``, sends
-the spans. Taking comes first, so a process that dies in between loses spans and sends none twice;
-``burr-otel replay`` still finds them in the log, and makes them the same.
+reserved. Whoever holds the marker, the next builder of the run or ``burr-otel recover``, sends the
+spans, and takes it away once they have been taken. A process that dies in between leaves it to the
+next one, which sends the same spans under the same ids.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Recovered(NamedTuple):
         session_id: The session.
         trace_id: Its trace as 32 hexadecimal digits, if it was ever traced.
         spans: Names of the spans that it left open.
-        sent: Whether they were taken; if not, the session is as it was.
+        sent: Whether they were taken, by the provider or by `send`; if not, the session stays as
+            it was, for the next one that looks.
     """
 
     session_id: str
@@ -66,30 +67,28 @@ def recover_run(
         that another process completes are not among them.
 
     Raises:
-        OSError: The run's files cannot be written.
+        OSError: A marker cannot be locked, or the run's files cannot be written.
     """
     folder = store.run_path(app_id)
     done = []
     for session in markers.left_open(
         folder, now_ns=now_ns, recover_after_s=shared.config.recover_after
     ):
-        spans = _left_open(shared, store, app_id, session)
-        if not markers.claim(folder, session.session_id):
+        if session.completed:
+            markers.remove(folder, session.session_id)
             continue
+        spans = _left_open(shared, store, app_id, session)
         sent = send(spans) if send is not None else _emit(shared, spans)
         if sent:
             markers.end_crashed(folder, session)
-        else:
-            markers.put_back(folder, session)
+            markers.remove(folder, session.session_id)
         names = tuple(span.name for span in spans)
         done.append(Recovered(session.session_id, session.root.get("trace_id"), names, sent))
     return done
 
 
 def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
-    for span in spans:
-        emit(shared.tracer, span)
-    return True
+    return all(emit(shared.tracer, span) for span in spans)
 
 
 def _left_open(

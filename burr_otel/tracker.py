@@ -23,7 +23,7 @@ from typing_extensions import Self, Unpack
 from burr_otel.application import Built, start_run
 from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.errors import BurrOtelError
-from burr_otel.recover import Recovered, recover_run
+from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.run import registry
 from burr_otel.spans import children, delegated, parents, provider, roots, shield, streams
 from burr_otel.spans.metrics import step_metrics
@@ -305,7 +305,7 @@ class OtelTracker(
                 run.root.finish()
         self._flush()
 
-    def recover(self, app_id: str) -> list[Recovered]:
+    def recover(self, app_id: str, send: Send | None = None) -> list[Recovered]:
         """Complete what crashed sessions of a run left behind, as its next builder would.
 
         Sends the root and step spans that a killed process left open, once, whoever asks first; and
@@ -313,9 +313,11 @@ class OtelTracker(
 
         Args:
             app_id: The run.
+            send: Sends spans in place of the provider, and says whether they were taken.
 
         Returns:
-            One item for each session that this call completed.
+            One item for each session that this call took on; one whose spans were not taken stays
+            for the next call.
 
         Raises:
             InvalidIdentifierError: The app id cannot be the name of a folder.
@@ -323,7 +325,7 @@ class OtelTracker(
             OSError: The log cannot be mended.
         """
         self._store.mend(app_id)
-        return recover_run(self._shared(), self._store, app_id, self._clock())
+        return recover_run(self._shared(), self._store, app_id, self._clock(), send)
 
     def __enter__(self) -> Self:
         return self

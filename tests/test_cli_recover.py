@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +28,22 @@ apps.counter(tracker, sys.argv[2], step=step).run(halt_after=["finish"])
 ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 
-def kill_a_run(folder, app_id):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), app_id], env=ENVIRON, timeout=60, check=False
-    )
-    assert done.returncode == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    for app_id in ("a1", "a2"):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, folder, app_id], env=ENVIRON, timeout=60, check=False
+        )
+        assert done.returncode == -signal.SIGKILL
+    return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path):
+    """A store with two runs whose processes were killed in their first steps."""
+    shutil.copytree(killed_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 def command(folder, *arguments, **environ):
@@ -57,48 +70,65 @@ def recovered(process):
     return json.loads(out)
 
 
-def test_recover_completes_every_killed_run_once(tmp_path):
+def test_recover_completes_every_killed_run_once(killed):
     """Runs of killed processes are found without their ids; a second call finds nothing."""
-    for app_id in ("a1", "a2"):
-        kill_a_run(tmp_path, app_id)
-    found = recovered(command(tmp_path, "--json"))
-    assert sorted((each["app_id"], each["spans"]) for each in found) == [
-        ("a1", ["count", "invoke_workflow proj"]),
-        ("a2", ["count", "invoke_workflow proj"]),
+    found = recovered(command(killed, "--json"))
+    assert sorted((each["app_id"], each["spans"], each["sent"]) for each in found) == [
+        ("a1", ["count", "invoke_workflow proj"], True),
+        ("a2", ["count", "invoke_workflow proj"], True),
     ]
-    assert recovered(command(tmp_path, "--json")) == []
+    assert recovered(command(killed, "--json")) == []
 
 
-def test_two_recoverers_at_once_send_one_set(tmp_path):
-    """Whoever takes the marker sends; the other reports nothing."""
-    kill_a_run(tmp_path, "a1")
-    both = [command(tmp_path, "a1", "--json") for _ in range(2)]
+def test_two_recoverers_at_once_send_one_set(killed):
+    """Whoever holds the marker sends; the other reports nothing."""
+    both = [command(killed, "a1", "--json") for _ in range(2)]
     assert sorted(len(recovered(process)) for process in both) == [0, 1]
 
 
-def test_what_it_says_without_json(tmp_path):
+def test_what_it_says_without_json(killed):
     """A line a session with its spans and trace; then that there is nothing left."""
-    kill_a_run(tmp_path, "a1")
-    out, _ = command(tmp_path).communicate(timeout=60)
+    out, _ = command(killed, "a1").communicate(timeout=60)
     assert out.startswith("proj/a1: count, invoke_workflow proj (trace ")
-    out, _ = command(tmp_path).communicate(timeout=60)
+    out, _ = command(killed, "a1").communicate(timeout=60)
     assert out == "Nothing to recover.\n"
 
 
-def test_the_spans_arrive(tmp_path):
-    """They are sent to the endpoint of the environment, under their reserved ids."""
-    kill_a_run(tmp_path, "a1")
+def test_what_no_endpoint_took_is_sent_by_a_later_call(killed):
+    """Neither an endpoint that is away nor the death of a recoverer loses or doubles a span."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environ = {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+        }
+        process = command(killed, **environ)
+        silent.settimeout(60)
+        while True:  # until it sends: it first asks only whether somebody listens
+            connection, _ = silent.accept()
+            with connection:
+                if connection.recv(1):
+                    process.kill()
+                    process.communicate(timeout=60)
+                    break
+    away = command(killed, **environ)
+    out, err = away.communicate(timeout=60)
+    assert away.returncode == 1
+    assert out.count("  not sent\n") == 2
+    assert f"2 sessions could not be sent: No OTLP endpoint answers at {url}" in err
     with receiving() as receiver:
-        (session,) = recovered(command(tmp_path, "--json", **receiver.environ))
-    assert {f"{s.context.trace_id:032x}" for s in receiver.spans} == {session["trace_id"]}
-    assert sorted(s.name for s in receiver.spans) == ["count", "invoke_workflow proj"]
+        sessions = recovered(command(killed, "--json", **receiver.environ))
+    assert {f"{s.context.trace_id:032x}" for s in receiver.spans} == {
+        session["trace_id"] for session in sessions
+    }
+    assert sorted(s.name for s in receiver.spans) == ["count"] * 2 + ["invoke_workflow proj"] * 2
 
 
 @pytest.mark.parametrize("arguments", [["nobody"], ["--project", "nobody"]])
-def test_an_unknown_run_or_project_is_named(tmp_path, arguments):
+def test_an_unknown_run_or_project_is_named(killed, arguments):
     """Bad input: the message names it."""
-    kill_a_run(tmp_path, "a1")
-    process = command(tmp_path, *arguments)
+    process = command(killed, *arguments)
     _, err = process.communicate(timeout=60)
     assert process.returncode in (1, 3)
     assert "nobody" in err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import apps
 import pytest
+from opentelemetry.trace import NoOpTracerProvider
+from replay_support import by_id
 
 from burr_otel import OtelTracker
 from burr_otel.recover import recover_run
@@ -33,19 +36,26 @@ apps.counter(tracker, step=step, partition_key=None).run(halt_after=["finish"])
 """
 
 
-@pytest.fixture
-def killed(tmp_path):
-    """A store with a run whose process was killed inside its third step."""
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path):
+    """A store with a run whose process was killed inside its third step."""
+    shutil.copytree(killed_once, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -88,7 +98,7 @@ def test_recovery_happens_once(killed, spans):
 
 
 def test_recoverers_at_once_send_one_set(killed, spans, tracker):
-    """Of eight recoverers one takes the marker; the others send nothing."""
+    """Of eight recoverers one holds the marker; the others send nothing."""
     tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
     shared = tracker._shared()
     with ThreadPoolExecutor(8) as pool:
@@ -96,6 +106,88 @@ def test_recoverers_at_once_send_one_set(killed, spans, tracker):
         found = [len(job.result()) for job in jobs]
     assert sorted(found) == [0] * 7 + [1]
     assert len(spans.spans) == 2
+
+
+def recover(folder, provider, send=None):
+    tracker = OtelTracker("proj", folder, tracer_provider=provider)
+    return tracker.recover("a1", send)
+
+
+def test_what_nobody_took_stays_for_the_next_one(killed, spans):
+    """A marker goes only when the spans have been taken; then they are the same spans."""
+    refused = []
+    [session] = recover(killed, spans.provider, lambda found: refused.extend(found) or False)
+    assert (session.spans, session.sent) == (("count", "invoke_workflow proj"), False)
+    [session] = recover(killed, spans.provider)
+    assert session.sent
+    assert by_id(spans.spans) == by_id(refused)
+    assert recover(killed, spans.provider) == []
+
+
+def test_a_provider_that_makes_no_spans_takes_none(killed, spans):
+    """With OTEL_SDK_DISABLED, what a killed process left waits for a process without."""
+    [session] = recover(killed, NoOpTracerProvider())
+    assert not session.sent
+    [session] = recover(killed, spans.provider)
+    assert session.sent
+    assert len(spans.spans) == 2
+
+
+def test_one_that_dies_while_it_sends_leaves_it_to_the_next(killed, spans):
+    """Its claim dies with it, before and after the endpoint has the spans."""
+
+    def die(found):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recover(killed, spans.provider, die)
+    [session] = recover(killed, spans.provider)
+    assert session.sent
+    assert len(spans.spans) == 2
+
+
+def test_one_that_dies_after_all_was_noted_leaves_nothing_to_send(killed, spans, monkeypatch):
+    """The log says that the session is over, so only the marker is left to take away."""
+
+    def die(*_):
+        raise OSError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(markers, "remove", die)
+        with pytest.raises(OSError, match="gone"):
+            recover(killed, spans.provider)
+    assert len(spans.spans) == 2
+    assert recover(killed, spans.provider) == []
+    assert len(spans.spans) == 2
+    assert list((killed / "proj" / "a1").glob("open-*")) == []
+    assert [r["type"] for r in log(killed)].count("otel_root_end") == 1
+
+
+def test_while_one_sends_the_others_pass_on(killed, spans):
+    """A claim that is held is not waited for, not even by a builder of the run."""
+    seen = []
+
+    def meanwhile(found):
+        seen.append(recover(killed, spans.provider))
+        return True
+
+    [session] = recover(killed, spans.provider, meanwhile)
+    assert session.sent
+    assert seen == [[]]
+    assert spans.spans == []
+
+
+def test_a_marker_that_may_not_be_touched_is_an_error(killed, spans, monkeypatch):
+    """Not nothing to do (faked: tests may run as root)."""
+
+    def denied(path, flags, *more, opened=os.open):
+        if "/open-" in str(path) and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(PermissionError, match="open-"):
+        recover(killed, spans.provider)
 
 
 def test_a_live_session_is_left_alone(tracker, spans):

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from rich.text import Text
 
 from burr_otel import OtelTracker
 from burr_otel.cli import options
+from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
-from burr_otel.cli.terminal import output, print_json
+from burr_otel.cli.sending import collected_warnings, find_target, open_exporter
+from burr_otel.cli.terminal import complain, lines, output, print_json
+from burr_otel.replay.send import Sender, SendingStoppedError
 from burr_otel.store.markers import PREFIX
 from burr_otel.view.find import Found, find_run, projects, runs
-from burr_otel.view.text import clean
+from burr_otel.view.text import clean, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from burr_otel.cli.sending import Target
+    from burr_otel.replay.send import Refusal
 
 __all__ = ["command"]
+
+_TIMEOUT_S: Final = 10.0
 
 
 @click.command("recover")
@@ -26,13 +39,15 @@ __all__ = ["command"]
 @options.project
 @options.storage_dir
 @options.as_json
-def command(app_id: tuple[str, ...], project: str | None, storage_dir: str, as_json: bool) -> None:
+def command(
+    app_id: tuple[str, ...], project: str | None, storage_dir: str, as_json: bool
+) -> int | None:
     """Complete the traces of runs whose process was killed.
 
     Sends the spans that it left open to the endpoint of the OTEL_* variables, once, with outcome
     "crashed", and mends torn logs. The next process that builds the run does the same. Sessions
-    whose process lives are left alone. Without an APP_ID, all runs with an open session are looked
-    at.
+    whose process lives are left alone; one whose spans nobody took stays as it is. Without an
+    APP_ID, all runs with an open session are looked at.
 
     \b
     Examples:
@@ -40,6 +55,9 @@ def command(app_id: tuple[str, ...], project: str | None, storage_dir: str, as_j
       burr-otel recover --project burr-otel-demo
       burr-otel recover 4f1c9d7e --json
     """
+    target = find_target()
+    # What is not sent by OTLP is the provider's affair.
+    courier = _Courier(target) if target.unreachable or not target.problem else None
     done: list[dict[str, Any]] = []
     trackers: dict[str, OtelTracker] = {}
     for run in _meant(app_id, project, storage_dir):
@@ -48,21 +66,72 @@ def command(app_id: tuple[str, ...], project: str | None, storage_dir: str, as_j
             tracker = trackers[run.project] = OtelTracker(run.project, storage_dir)
         done.extend(
             {"project": run.project, "app_id": run.app_id, **each._asdict()}
-            for each in tracker.recover(run.app_id)
+            for each in tracker.recover(run.app_id, courier)
         )
     for tracker in trackers.values():
         tracker.close()
+    if courier is not None:
+        courier.close()
+    unsent = [each for each in done if not each["sent"]]
     if as_json:
         print_json(done)
-        return
-    console = output()
-    for each in done:
-        spans = ", ".join(each["spans"]) or "never traced, so nothing to send"
-        trace = f" (trace {each['trace_id']})" if each["trace_id"] else ""
-        line = f"{each['project']}/{each['app_id']}: {spans}{trace}"
-        console.print(clean(line), soft_wrap=True, markup=False, highlight=False)
-    if not done:
-        console.print("Nothing to recover.")
+    else:
+        lines(output(), map(_line, done) if done else [Text("Nothing to recover.")])
+    if unsent:
+        reason = courier.problem if courier is not None else target.problem
+        what = f"{plural(len(unsent), 'session')} could not be sent: {reason}"
+        complain(f"{what} Nothing of them is lost; call it again when that is mended.")
+        return FAILED
+    return None
+
+
+def _line(each: dict[str, Any]) -> Text:
+    spans = ", ".join(each["spans"]) or "never traced, so nothing to send"
+    trace = f" (trace {each['trace_id']})" if each["trace_id"] else ""
+    unsent = "" if each["sent"] else "  not sent"
+    return Text(clean(f"{each['project']}/{each['app_id']}: {spans}{trace}{unsent}"))
+
+
+class _Courier:
+    """Sends spans to an endpoint, and says whether it took them.
+
+    Attributes:
+        problem: Why it did not.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.problem = target.problem
+        self._target = target
+        self._stopped = bool(target.problem)
+        self._exporter: SpanExporter | None = None
+
+    def __call__(self, spans: Sequence[ReadableSpan]) -> bool:
+        """Send the spans of one session; once the endpoint takes nothing, it is not asked again."""
+        if not spans or self._stopped:
+            return not spans
+        if self._exporter is None:
+            self._exporter = open_exporter(self._target, _TIMEOUT_S)
+        refused: list[Refusal] = []
+        with collected_warnings("opentelemetry") as said:
+            sender = Sender(
+                self._exporter, said, lambda taken: refused.extend(taken.refused), time.sleep
+            )
+            try:
+                for span in spans:
+                    sender.add(span)
+                sender.flush()
+            except SendingStoppedError as error:
+                self._stopped = True
+                self.problem = f"{self._target.endpoint} takes nothing: {error.reason}"
+                return False
+        if refused:
+            self.problem = f"{self._target.endpoint} refused a span: {refused[0].reason}"
+        return not refused
+
+    def close(self) -> None:
+        """Let go of the endpoint."""
+        if self._exporter is not None:
+            self._exporter.shutdown()
 
 
 def _meant(app_ids: tuple[str, ...], project: str | None, storage_dir: str) -> Iterator[Found]:

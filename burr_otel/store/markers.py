@@ -1,12 +1,14 @@
 """Which sessions of a run are open: a small file for each, removed when the session ends.
 
-A killed process leaves its marker behind. Removing a marker is the atomic claim to whatever has to
-be done for its session, because of two processes that remove it only one succeeds.
+A killed process leaves its marker behind. Whoever completes the session holds a lock on the marker
+meanwhile and takes it away when all is done. A lock dies with its holder, so a session that was
+begun to be completed is found again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,11 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OpenSession",
-    "claim",
     "end_crashed",
     "left_open",
     "place",
-    "put_back",
     "remove",
     "time_of",
 ]
@@ -49,6 +49,7 @@ class OpenSession(NamedTuple):
         facts: Name and description of the action that it was in, if any record describes it.
         records: Its records since the begin of the step that it was in; empty: in none.
         last_ns: Unix time of its last record, as far as the log's tail tells.
+        completed: Whether it has been completed, by one that died before it took the marker away.
     """
 
     session_id: str
@@ -57,6 +58,7 @@ class OpenSession(NamedTuple):
     facts: tuple[str, Any] | None
     records: tuple[dict[str, Any], ...]
     last_ns: int
+    completed: bool
 
     @property
     def root(self) -> dict[str, Any]:
@@ -86,19 +88,6 @@ def place(
         OSError: The marker cannot be written.
     """
     marker = {"owner": this_owner(), "otel": dict(root), "partition_key": partition_key}
-    _write(run_folder, session_id, marker)
-
-
-def put_back(run_folder: Path, session: OpenSession) -> None:
-    """Undo a `claim`: its spans could not be sent.
-
-    Raises:
-        OSError: The marker cannot be written.
-    """
-    _write(run_folder, session.session_id, session.marker)
-
-
-def _write(run_folder: Path, session_id: str, marker: Mapping[str, Any]) -> None:
     path = run_folder / f"{PREFIX}{session_id}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600)
@@ -108,41 +97,91 @@ def _write(run_folder: Path, session_id: str, marker: Mapping[str, Any]) -> None
         os.close(fd)
 
 
-def remove(run_folder: Path, session_id: str) -> bool:
-    """Take a marker away; whether it was there."""
-    try:
+def remove(run_folder: Path, session_id: str) -> None:
+    """Take a marker away; it may be gone."""
+    with contextlib.suppress(FileNotFoundError):
         (run_folder / f"{PREFIX}{session_id}").unlink()
+
+
+@contextlib.contextmanager
+def _claim(path: Path) -> Iterator[bool]:
+    """Hold a session that is to be completed; gives whether it could be had."""
+    try:
+        # For writing: locks of network file systems ask for it.
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _lock(fd) and _is_there(fd, path)
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True
 
 
-claim = remove
+def _is_there(fd: int, path: Path) -> bool:
+    """Whether nobody took the marker away between our opening and our locking it."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def left_open(run_folder: Path, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
-    """Sessions whose owner is dead.
+    """Sessions whose owner is dead, each of them held until the next one is asked for.
+
+    Two that look at once are not given the same one.
 
     Args:
         run_folder: Of the run.
         now_ns: Unix time.
         recover_after_s: Seconds without a record after which the owner of a session is taken for
             dead when this host cannot tell.
+
+    Raises:
+        OSError: A marker of a dead owner cannot be opened or locked.
     """
     try:
         found = sorted(run_folder.glob(f"{PREFIX}*"))
     except OSError:
         return
     for path in found:
-        # A marker that was half written, or is not ours, tells nothing.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            marker = orjson.loads(path.read_bytes())
-            alive = owner_is_alive(marker["owner"])
-            if alive:
+        marker = _read(path)
+        if marker is None:
+            continue
+        with _claim(path) as ours:
+            session = _read_session(run_folder, path, marker) if ours else None
+            if session is None:
                 continue
-            session = _session(run_folder, path.name[len(PREFIX) :], marker)
-            if alive is False or now_ns - session.last_ns > recover_after_s * 1e9:
+            known_dead = owner_is_alive(marker["owner"]) is False
+            if known_dead or now_ns - session.last_ns > recover_after_s * 1e9:
                 yield session
+
+
+# A marker that was half written, or is not ours, tells nothing.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A marker whose owner is not known to live."""
+    with contextlib.suppress(*_UNREADABLE):
+        marker: dict[str, Any] = orjson.loads(path.read_bytes())
+        return None if owner_is_alive(marker["owner"]) else marker
+    return None
+
+
+def _read_session(run_folder: Path, path: Path, marker: dict[str, Any]) -> OpenSession | None:
+    with contextlib.suppress(*_UNREADABLE):
+        return _session(run_folder, path.name[len(PREFIX) :], marker)
+    return None
 
 
 def end_crashed(run_folder: Path, session: OpenSession) -> None:
@@ -172,11 +211,12 @@ def _session(run_folder: Path, session_id: str, marker: dict[str, Any]) -> OpenS
             facts = _facts(log, step, is_own)
         else:
             step = None
-    last_ns, found = _since(run_folder, step, is_own)
+    newest, found = _since(run_folder, step, is_own)
     if root_record is None:
         root_record = {"type": records.ROOT, "otel": {**root, "session": session_id}}
-    times = (int(root.get("time_unix_nano", 0)), time_of(step or {}), last_ns)
-    return OpenSession(session_id, marker, root_record, facts, found, max(times))
+    last_ns = max(int(root.get("time_unix_nano", 0)), time_of(step or {}), time_of(newest))
+    completed = newest.get("type") == records.ROOT_END
+    return OpenSession(session_id, marker, root_record, facts, found, last_ns, completed)
 
 
 def _facts(
@@ -198,25 +238,24 @@ def _since(
     run_folder: Path,
     step: dict[str, Any] | None,
     is_own: Callable[[Mapping[str, Any]], bool],
-) -> tuple[int, tuple[dict[str, Any], ...]]:
-    """Time of a session's last record, and its records since the begin of a step.
+) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+    """A session's newest record, and its records since the begin of a step.
 
     Empty when that step has ended without a state, or is none.
     """
-    last_ns, found = 0, []
+    newest: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
     for record in _tail(run_folder):
         if not is_own(record):
             continue
-        last_ns = last_ns or time_of(record)
-        if step is None and last_ns:
-            break
-        if record == step:
+        newest = newest or record
+        if step is None or record == step:
             break
         ends = record["type"] == records.STEP_END
-        if ends and step is not None and record["action_sequence_id"] == step["sequence_id"]:
-            return last_ns, ()
+        if ends and record["action_sequence_id"] == step["sequence_id"]:
+            return newest, ()
         found.append(record)
-    return last_ns, () if step is None else (step, *reversed(found))
+    return newest, () if step is None else (step, *reversed(found))
 
 
 def _tail(run_folder: Path) -> Iterator[dict[str, Any]]:
