@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from burr_otel.view.find import LOG, Found, projects, runs
-from burr_otel.view.summary import RunSummary, partition_key, summarise
+from burr_otel.view.summary import RunSummary, partition_key, status_at_end, summarise
 from burr_otel.view.text import duration, local_time, one_line
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def newest(
     """Runs in the order of their last record, newest first.
 
     The order comes from the logs' times of change alone; only as many logs are opened as it takes
-    to find `limit` runs that pass the filters.
+    to find `limit` runs that pass the filters, and of most others only the last line is read.
 
     Args:
         storage_dir: Where the projects are.
@@ -74,20 +75,29 @@ def newest(
             except OSError:
                 continue  # a run that was forked from and never written here, or no run at all
             if filters.since_ns is None or changed_ns >= filters.since_ns:
-                found.append((changed_ns, name, entry.name, folder))
+                found.append((changed_ns, name, entry.name, entry.path))
     found.sort(reverse=True)
     passed = 0
-    for _, name, app_id, folder in found:
-        run = Found(name, app_id, folder / app_id)
-        # The partition key stands in a small file of its own: no need to open the log for it.
-        if filters.partition_key not in (None, partition_key(run)):
+    for _, name, app_id, path in found:
+        if not _may_pass(path, filters):
             continue
-        summary = _summary(run, alive)
+        summary = _summary(Found(name, app_id, Path(path)), alive)
         if filters.status in (None, summary.status):
             yield summary
             passed += 1
             if passed == limit:
                 return
+
+
+def _may_pass(path: str, filters: Filters) -> bool:
+    """What little of a run tells: a small file its partition key, mostly its last line its status.
+
+    Not so for a run that was killed, or goes on.
+    """
+    wanted = filters.partition_key
+    if wanted is not None and partition_key(path) != wanted:
+        return False
+    return filters.status is None or status_at_end(path) in (None, filters.status)
 
 
 def _summary(run: Found, alive: Alive) -> RunSummary:

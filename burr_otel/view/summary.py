@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from burr_otel import semconv
 from burr_otel.store.loading import LogReader
 from burr_otel.store.records import ROOT, ROOT_END, parse
@@ -19,16 +21,19 @@ from burr_otel.view.times import Moment, WriterZone, moment
 if TYPE_CHECKING:
     from burr_otel.view.build import Alive
 
-__all__ = ["STATUSES", "RunSummary", "partition_key", "summarise"]
+__all__ = ["STATUSES", "RunSummary", "partition_key", "status_at_end", "summarise"]
 
 STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
 """What a run's status may be."""
 
 _HEAD_BYTES: Final = 64 * 1024
 _HEAD_LINES: Final = 20
+_METADATA_BYTES: Final = 64 * 1024
 _LONGEST_TAIL_BYTES: Final = 16 * 1024 * 1024  # a larger last state is not read for one line
 _LONGEST_SEARCH_BYTES: Final = 1024 * 1024
 _ROOT_LINES: Final = (b'{"type":"otel_root"', b'{"type":"otel_root_end"')
+_LAST_LINE_BYTES: Final = 16 * 1024
+_TELLING_ENDS: Final = (b'{"type":"otel_root_end"', b'{"type": "end_entry"', b'{"type":"end_entry"')
 _START: Final = re.compile(rb'"(?:start_time|end_time|time_logged)":\s*"([^"]{10,40})"')
 _STEP_TYPES: Final = ("begin_entry", "end_entry")
 _STATUS_OF: Final = {semconv.ERROR: "failed"}
@@ -63,10 +68,38 @@ class RunSummary:
     folder: str = ""
 
 
-def partition_key(run: Found) -> str | None:
-    """The partition key of a run."""
-    key = _read_object(run.folder / "metadata.json").get("partition_key")
+def partition_key(folder: str) -> str | None:
+    """The partition key of the run in a folder."""
+    key = _read_object(f"{folder}/metadata.json").get("partition_key")
     return key if isinstance(key, str) else None
+
+
+def status_at_end(folder: str) -> str | None:
+    """The status of a run, when the last line of its log alone tells it.
+
+    That is so of most runs that are over, and takes a tenth of the time of `summarise`.
+
+    Args:
+        folder: Of the run.
+    """
+    try:
+        fd = os.open(f"{folder}/{LOG}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            end = os.pread(fd, _LAST_LINE_BYTES, max(0, size - _LAST_LINE_BYTES))
+        finally:
+            os.close(fd)
+        line = end[end.rfind(b"\n", 0, -1) + 1 :]
+        if not line.startswith(_TELLING_ENDS) or not line.endswith(b"\n"):
+            return None
+        record = orjson.loads(line)
+        if record["type"] == ROOT_END:
+            status, settled = _status([record])
+        else:
+            status, settled = _status([record])[0], "otel" not in record
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return _STATUS_OF.get(status or "", status) if settled else None
 
 
 def summarise(run: Found, alive: Alive) -> RunSummary:
@@ -79,7 +112,8 @@ def summarise(run: Found, alive: Alive) -> RunSummary:
     Raises:
         OSError: The log cannot be read.
     """
-    blank = RunSummary(run.project, run.app_id, partition_key(run), folder=str(run.folder))
+    key = partition_key(str(run.folder))
+    blank = RunSummary(run.project, run.app_id, key, folder=str(run.folder))
     fd = os.open(run.folder / LOG, os.O_RDONLY | os.O_CLOEXEC)
     try:
         head = os.pread(fd, _HEAD_BYTES, 0)
@@ -229,9 +263,18 @@ def _record(line: bytes) -> Mapping[str, Any] | None:
     return found
 
 
-def _read_object(path: os.PathLike[str]) -> Mapping[str, Any]:
+def _read_object(path: str) -> Mapping[str, Any]:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - bytes, and nothing else of Path is needed
-            return _record(file.read()) or {}
+        # Plain calls: a file object for each of 100,000 runs would cost more than reading them.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _METADATA_BYTES)
+        finally:
+            os.close(fd)
     except OSError:
         return {}
+    try:
+        found = orjson.loads(text)
+    except ValueError:  # it may still be what the standard library takes for JSON
+        return _record(text) or {}
+    return found if isinstance(found, dict) else {}
