@@ -27,9 +27,7 @@ class Receiver:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
+                body = decoded(self)
                 if self.path == "/v1/traces":
                     receiver._take(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
                 self.send_response(200)
@@ -65,6 +63,12 @@ class Receiver:
     def tree(self):
         """See `span_tree`, between newlines."""
         return f"\n{span_tree(self.spans)}\n"
+
+
+def decoded(handler):
+    """The body of the request that a handler was given."""
+    body = handler.rfile.read(int(handler.headers["Content-Length"]))
+    return gzip.decompress(body) if handler.headers.get("Content-Encoding") == "gzip" else body
 
 
 @contextlib.contextmanager

@@ -172,16 +172,16 @@ class Job:
 
     def _settle(self) -> None:
         """Close the reports of the runs whose spans have all been answered for."""
-        waiting, self._waiting = self._waiting, []
         under_way = {id(report) for report in self._under_way.values()}
-        for report, size_bytes in waiting:
+        for waiting in list(self._waiting):  # Ctrl-C may come at any line
+            report, size_bytes = waiting
             if id(report) in under_way:
-                self._waiting.append((report, size_bytes))
                 continue
             report.status = "refused" if report.refused else "sent"
-            self._told(report, size_bytes)
             if report.status == "sent" and self._progress is not None:
                 self._progress.note(report.project, report.app_id, size_bytes)
+            self._waiting.remove(waiting)
+            self._told(report, size_bytes)
 
 
 def _explain(report: Report, spans: RunSpans) -> None:
