@@ -300,6 +300,25 @@ def test_two_replays_at_once_do_not_share_progress(tmp_path):
     assert [json.loads(line)[1] for line in path.read_text().splitlines()] == ["a2"]
 
 
+def test_how_far_it_is_is_told_also_within_a_long_run(folder):
+    """By what has been read of the logs, batch by batch; at the end it is all."""
+    told, endpoint = [], Endpoint()
+    found = list(chosen(folder))
+    sizes = sum(run.size_bytes for run in found)
+
+    def small(taken):
+        sender = Sender(endpoint, endpoint.said, taken, lambda seconds: None)
+        sender.add = lambda span, add=sender.add: (add(span), sender.flush())
+        return sender
+
+    Job(small, None, lambda *numbers: told.append(numbers)).run(found)
+    assert told[-1] == (len(found), sizes, len(endpoint.taken))
+    assert told == sorted(told)
+    within = [read for runs, read, _ in told if runs == 0]
+    assert len(within) > 2
+    assert 0 < within[0] < within[1] < found[0].size_bytes
+
+
 def test_an_unreadable_run_does_not_stop_the_others(folder):
     """It is named with the reason."""
 

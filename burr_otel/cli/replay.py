@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from burr_otel.cli.sending import Target
     from burr_otel.replay.choose import Found
-    from burr_otel.replay.job import Job, Report
+    from burr_otel.replay.job import Job
 
 __all__ = ["command"]
 
@@ -160,8 +160,8 @@ def _run(
 
 
 @contextlib.contextmanager
-def _bar(found: list[Found]) -> Iterator[Callable[[Report, int], None]]:
-    """A bar on a terminal, by the lengths of the logs; what to call for each run."""
+def _bar(found: list[Found]) -> Iterator[Callable[[int, int, int], None]]:
+    """A bar on a terminal; what to call with the runs, bytes of logs and spans done so far."""
     console = output(stderr=True)
     bar = Bar(
         TextColumn("{task.description}"),
@@ -173,17 +173,15 @@ def _bar(found: list[Found]) -> Iterator[Callable[[Report, int], None]]:
         transient=True,
         disable=not console.is_terminal,
     )
-    began, spans, done = time.monotonic(), 0, 0
+    began = time.monotonic()
     with bar:
         total = sum(run.size_bytes for run in found)
         task = bar.add_task("sending", total=total, told="")
 
-        def told(report: Report, size_bytes: int) -> None:
-            nonlocal spans, done
-            spans, done = spans + report.spans, done + 1
+        def told(runs: int, read_bytes: int, spans: int) -> None:
             rate = spans / max(time.monotonic() - began, 1e-3)
-            said = f"{done:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s"
-            bar.update(task, advance=size_bytes, told=said)
+            said = f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s"
+            bar.update(task, completed=read_bytes, told=said)
 
         yield told
 
@@ -210,7 +208,8 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
         for status in ("refused", "unsent", "skipped", "unreadable")
         if counts[status]
     ]
-    yield Text("; ".join([sent, *rest]) + ".", style="yellow" if rest else "green")
+    but = f"; {', '.join(rest)}" if rest else ""
+    yield Text(f"{sent}{but}.", style="yellow" if rest else "green")
     if refused:
         yield Text(f"{plural(refused, 'span')} refused.", style="red")
     if job.stopped:

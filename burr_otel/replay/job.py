@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from burr_otel.replay.progress import Progress
     from burr_otel.replay.read import RunSpans
+    from burr_otel.store import StoredRun
 
 __all__ = ["Chosen", "Job", "Report", "Status"]
 
@@ -84,7 +85,8 @@ class Job:
     Args:
         make_sender: Makes the sender, given what it is to tell of each batch; `None` rehearses.
         progress: Remembers which runs are done, should this not come to its end.
-        told: Told of each run that is done with, and how long its log is.
+        told: Told again and again how many runs are done with, how many bytes of logs have been
+            read, and how many spans were taken.
 
     Attributes:
         reports: One for each run that was looked at.
@@ -95,7 +97,7 @@ class Job:
         self,
         make_sender: Callable[[Callable[[Taken], None]], Sender] | None,
         progress: Progress | None = None,
-        told: Callable[[Report, int], None] = lambda report, size_bytes: None,  # noqa: ARG005
+        told: Callable[[int, int, int], None] = lambda runs, read_bytes, spans: None,  # noqa: ARG005
     ) -> None:
         self.reports: list[Report] = []
         self.stopped: str | None = None
@@ -103,6 +105,9 @@ class Job:
         self._progress, self._told = progress, told
         self._under_way: dict[int, Report] = {}  # by identity of a span that has not been taken
         self._waiting: list[tuple[Report, int]] = []  # read to the end, but not all taken
+        self._reading: StoredRun | None = None
+        self._behind_bytes = 0  # logs of the runs before it
+        self._spans = 0
 
     def run(self, runs: Iterable[Chosen]) -> None:
         """Send runs until the last one, or until the endpoint takes nothing.
@@ -113,6 +118,9 @@ class Job:
         try:
             for chosen in runs:
                 self._send(chosen)
+                self._reading = None
+                self._behind_bytes += chosen.size_bytes
+                self._tell()
             if self._sender is not None:
                 self._sender.flush()
         except SendingStoppedError as error:
@@ -122,6 +130,7 @@ class Job:
                 self._progress.finish()
         finally:
             self._settle()
+            self._tell()
 
     def _send(self, chosen: Chosen) -> None:
         report = Report(chosen.project, chosen.app_id)
@@ -129,10 +138,10 @@ class Job:
         if self._progress is not None and self._progress.has(*chosen[:3]):
             report.status = "skipped"
             report.explain("an interrupted replay has sent it already")
-            self._told(report, chosen.size_bytes)
             return
         try:
             spans = chosen.open()
+            self._reading = spans.run
             for span in spans:
                 self._hand_over(report, span)
         except SendingStoppedError:
@@ -140,14 +149,12 @@ class Job:
         except (BurrOtelError, OSError) as error:
             report.status = "unreadable"
             report.explain(str(error))
-            self._told(report, chosen.size_bytes)
             return
         _explain(report, spans)
         if not report.trace_ids:
             report.status = "skipped"
             if not report.reasons:
                 report.explain("its log is empty")
-            self._told(report, chosen.size_bytes)
             return
         self._waiting.append((report, chosen.size_bytes))
         if self._sender is None:
@@ -158,6 +165,7 @@ class Job:
         report._note_trace(span)  # noqa: SLF001  # our own class
         if self._sender is None:
             report.spans += 1
+            self._spans += 1
             return
         self._under_way[id(span)] = report
         self._sender.add(span)
@@ -165,10 +173,17 @@ class Job:
     def _note(self, taken: Taken) -> None:
         for span in taken.spans:
             self._under_way.pop(id(span)).spans += 1
+        self._spans += len(taken.spans)
         for span, reason in taken.refused:
             report = self._under_way.pop(id(span))
             report.refused += 1
             report.explain(f"span {span.name!r} was refused: {reason}")
+        self._tell()
+
+    def _tell(self) -> None:
+        runs = len(self.reports) - len(self._waiting) - (self._reading is not None)
+        read_bytes = self._behind_bytes + (self._reading.read_bytes if self._reading else 0)
+        self._told(runs, read_bytes, self._spans)
 
     def _settle(self) -> None:
         """Close the reports of the runs whose spans have all been answered for."""
@@ -181,7 +196,6 @@ class Job:
             if report.status == "sent" and self._progress is not None:
                 self._progress.note(report.project, report.app_id, size_bytes)
             self._waiting.remove(waiting)
-            self._told(report, size_bytes)
 
 
 def _explain(report: Report, spans: RunSpans) -> None:

@@ -30,6 +30,7 @@ class StoredRun:
         graph: Its current graph in Burr's layout; None when it is lost.
         children: Its forks and spawned applications, in Burr's layout.
         skipped: Offset, length and reason of each damaged part that `records` passed over.
+        read_bytes: How much of the log `records` has read.
     """
 
     def __init__(self, project: str, app_id: str, path: Path) -> None:
@@ -43,6 +44,7 @@ class StoredRun:
         self.graph = folder.read_json(f"{path}/{names.GRAPH}")
         self.children = folder.read_children(str(path))
         self.skipped: list[tuple[int, int, str]] = []
+        self.read_bytes = 0
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The sound records in file order; damaged parts go to `skipped`.
@@ -54,6 +56,7 @@ class StoredRun:
         fd = os.open(self.path / names.LOG, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             for part in parts(fd, 0, os.fstat(fd).st_size):
+                self.read_bytes = part.offset + len(part.data)
                 if part.record is None:
                     self.skipped.append((part.offset, len(part.data), part.reason))
                 else:
