@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 
 from burr_otel.errors import ConfigError
+from burr_otel.trace_url import read_template
 
 __all__ = ["ENV_PREFIX", "OtelConfig", "OtelSettings"]
 
@@ -60,6 +61,7 @@ class OtelSettings(TypedDict, total=False):
     on_snapshot_error: Literal["raise", "warn"]
     snapshots: Literal["full", "off"]
     record_child_spans: bool
+    trace_url: str
 
 
 def _setting(default: Any, doc: str, **metadata: Any) -> Any:
@@ -165,6 +167,12 @@ class OtelConfig:
         "Whether spans that others make inside a step are also written into the run's log, for "
         "the Burr UI and `burr-otel show`.",
     )
+    trace_url: str = _setting(
+        "jaeger",
+        "Where traces are looked at: `jaeger`, `phoenix`, `tempo` (in Grafana), `honeycomb=…`, or "
+        "a URL with `{trace_id}`; see `burr-otel open`.",
+        text=read_template,
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -179,6 +187,8 @@ class OtelConfig:
         settings: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         defaults: Mapping[str, Any] | None = None,
+        *,
+        strict: bool = False,
     ) -> OtelConfig:
         """Combine arguments, environment and defaults.
 
@@ -188,6 +198,7 @@ class OtelConfig:
             environ: Variables to read in place of `os.environ`.
             defaults: What holds where neither `settings` nor a variable says anything, if not
                 the defaults of the fields.
+            strict: Whether a bad variable is an error too, and not only a warning.
 
         Returns:
             The settings in force.
@@ -206,11 +217,11 @@ class OtelConfig:
                 )
         if base is not None:
             return dataclasses.replace(base, **settings)
-        found = cls._from_environ(os.environ if environ is None else environ)
+        found = cls._from_environ(os.environ if environ is None else environ, strict=strict)
         return cls(**{**(defaults or {}), **found, **settings})
 
     @classmethod
-    def _from_environ(cls, environ: Mapping[str, str]) -> dict[str, Any]:
+    def _from_environ(cls, environ: Mapping[str, str], *, strict: bool) -> dict[str, Any]:
         found = _said_by_others(environ)
         for field in dataclasses.fields(cls):
             variable = ENV_PREFIX + field.name.upper()
@@ -220,6 +231,8 @@ class OtelConfig:
             try:
                 found[field.name] = _checked(field, _parsed(field, text), variable)
             except ConfigError as error:
+                if strict:
+                    raise
                 hidden = _hidden_instead(field.name)
                 found.update(dict.fromkeys(hidden, "off"))
                 instead = f"The default, {field.default!r}, is used instead."
@@ -280,7 +293,7 @@ def _parsed(field: dataclasses.Field[Any], text: str) -> Any:
             return int(word) if isinstance(field.default, int) else float(word)
         except ValueError:
             return text
-    return word
+    return text.strip() if "text" in meta else word
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
@@ -292,6 +305,8 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     meta = field.metadata
     if value is None and meta.get("optional", field.default is None):
         return value
+    if "text" in meta:
+        return _checked_text(meta["text"], value, name)
     if "choices" in meta:
         good, expected = value in meta["choices"], f"one of {', '.join(map(repr, meta['choices']))}"
     elif isinstance(field.default, bool):
@@ -306,6 +321,16 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     if good:
         return value
     raise ConfigError(f"{name}={value!r} is not allowed; use {expected}.")
+
+
+def _checked_text(read: Callable[[str], object], value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name}={value!r} is not allowed; use a string.")
+    try:
+        read(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}={value!r} is not allowed: {error}") from None
+    return value
 
 
 def _is_pattern(item: object) -> bool:

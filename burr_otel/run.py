@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry import trace
 
 from burr_otel.errors import SnapshotError
-from burr_otel.spans import exceptions, roots
+from burr_otel.spans import exceptions, parents, roots
 from burr_otel.spans.actions import ActionFacts, action_facts
 from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.recorded import Described
@@ -114,6 +114,11 @@ class Run:
     def saw_state(self, state: Any) -> bool:
         """Whether `state` is the object that the application held when we last saw it."""
         return self._state() is state
+
+    def root_record(self) -> dict[str, Any]:
+        """Ids and start time of the application span."""
+        ids = parents.record_of(self.root.span.get_span_context())
+        return {**ids, "time_unix_nano": self.root.started_ns}
 
     def step_context(self, sequence_id: int) -> SpanContext | None:
         """Span context of a step in progress, or of the last one finished."""

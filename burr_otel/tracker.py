@@ -30,6 +30,7 @@ from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.registry import Owner
 from burr_otel.spans.shared import Shared, content_policy
 from burr_otel.store import AsyncStoreLoader, Store
+from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -280,6 +281,34 @@ class OtelTracker(
         It reads off the event loop.
         """
         return AsyncStoreLoader(self._store)
+
+    def trace_url(self, app_id: str) -> str | None:
+        """The address of a run's newest trace in the backend, for log lines and support tickets.
+
+        Args:
+            app_id: The run: one of this process, or a stored one.
+
+        Returns:
+            The address, by the setting `trace_url`; `None` when the run was not traced (it was not
+            sampled, or nothing made spans).
+
+        Raises:
+            InvalidIdentifierError: The app id cannot be the name of a folder.
+            UnknownRunError: There is no such run; the error names the nearest ones.
+        """
+        live = (run for run in registry.runs(app_id) if run.owner.is_within(self._owner))
+        run = next(live, None)
+        if run is not None:
+            root: Mapping[str, Any] | None = run.root_record()
+        else:
+            history = self._store.history(self._store.read(app_id).app_id)
+            root = None if history is None else history.last_root
+        context = parents.context_of(root)
+        if root is None or context is None or not context.trace_flags.sampled:
+            return None
+        began_ns = int(root.get("time_unix_nano") or self._clock())
+        place = TracePlace(root["trace_id"], self.project_id, app_id, began_ns, self._clock())
+        return trace_url(read_template(self.config.trace_url), place)
 
     # --- lifetime ----------------------------------------------------------------------------
 

@@ -49,5 +49,7 @@ def test_no_command_or_option_is_documented_that_is_not_there():
 
 def test_every_exit_code_is_documented():
     """In the order of their numbers."""
-    line = PAGE.partition("Exit codes:")[2].partition("\n\n")[0]
-    assert [int(code) for code in re.findall(r"\b\d+\b", line)] == list(EXIT_CODES)
+    table = PAGE.partition("| exit code |")[2].partition("\n\n")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(
+        EXIT_CODES
+    )

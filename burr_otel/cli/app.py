@@ -45,6 +45,7 @@ _COMMANDS: Final = {
     "diff": "burr_otel.cli.diff",
     "replay": "burr_otel.cli.replay",
     "recover": "burr_otel.cli.recover",
+    "open": "burr_otel.cli.open_trace",
     "completion": "burr_otel.cli.complete",
 }
 

@@ -37,6 +37,7 @@ class Root:
 
     Attributes:
         span: The span, recording or not.
+        started_ns: Unix time of its start.
         ended: Whether it has been ended.
         last_activity_ns: Unix time of the last execute call, step or stream item.
         outcome: Outcome of the last finished step, the one that the application ended with.
@@ -63,7 +64,7 @@ class Root:
         self.known: dict[str, AttributeValue] = dict(identity)
         self.links = 0
         self._identity = identity
-        self._started_ns = started_ns
+        self.started_ns = started_ns
         self._linger_ns = None if linger is None else int(linger * _NS)
         self._max_open_ns = None if max_open is None else int(max_open * _NS)
         self.on_end: Callable[[int, str], None] = lambda end_ns, outcome: None  # noqa: ARG005
@@ -109,7 +110,7 @@ class Root:
                 since = now_ns if self._active else self.last_activity_ns
                 due = since + self._linger_ns
             if self._max_open_ns is not None:
-                latest = self._started_ns + self._max_open_ns
+                latest = self.started_ns + self._max_open_ns
                 due = latest if due is None else min(due, latest)
             return due
 
@@ -120,7 +121,7 @@ class Root:
                 return
             self.ended = True
             # Jaeger warns of a duration that is not positive.
-            end_ns = max(self.last_activity_ns, self._started_ns + 1)
+            end_ns = max(self.last_activity_ns, self.started_ns + 1)
             try:
                 self.span.set_attributes(
                     {
@@ -143,7 +144,7 @@ class Root:
             self.span,
             ids=parents.record_of(self.span.get_span_context()),
             name=getattr(self.span, "name", ""),
-            start_ns=self._started_ns,
+            start_ns=self.started_ns,
             end_ns=end_ns,
             outcome=outcome,
             links=self.links,

@@ -1,0 +1,138 @@
+"""The address of a trace in a backend: presets, and templates of one's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from burr_otel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PRESETS", "TracePlace", "read_template", "trace_url"]
+
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+# A backend searches within these times, and the root is not the whole trace.
+_MARGIN_NS: Final = 3600 * 10**9
+
+# https://grafana.com/docs/grafana/latest/explore/: what Grafana keeps of Explore in its address.
+_GRAFANA_PANES: Final = {
+    "burr": {
+        "datasource": "tempo",
+        "queries": [
+            {
+                "refId": "A",
+                "datasource": {"type": "tempo", "uid": "tempo"},
+                "queryType": "traceql",
+                "query": "TRACE",
+            }
+        ],
+        "range": {"from": "START", "to": "END"},
+    }
+}
+
+
+def _grafana() -> str:
+    panes = urllib.parse.quote(json.dumps(_GRAFANA_PANES, separators=(",", ":")), safe="")
+    for word, name in (("TRACE", "trace_id"), ("START", "start_ms"), ("END", "end_ms")):
+        panes = panes.replace(f"%22{word}%22", f"%22{{{name}}}%22")
+    return f"/explore?schemaVersion=1&orgId=1&panes={panes}"
+
+
+class _Preset(NamedTuple):
+    base: str  # empty: there is no usual one
+    rest: str
+    example: str = ""
+
+
+PRESETS: Final[Mapping[str, _Preset]] = {
+    "jaeger": _Preset("http://localhost:16686", "/trace/{trace_id}"),
+    # https://docs.honeycomb.io/investigate/collaborate/share-trace/
+    "honeycomb": _Preset(
+        "",
+        "/trace?trace_id={trace_id}&trace_start_ts={start_s}&trace_end_ts={end_s}",
+        "https://ui.honeycomb.io/TEAM/environments/ENVIRONMENT",
+    ),
+    "phoenix": _Preset("http://localhost:6006", "/redirects/traces/{trace_id}"),
+    "tempo": _Preset("http://localhost:3000", _grafana()),
+}
+"""Backends by name; a base address of one's own is written behind it: ``NAME=BASE``."""
+
+
+class TracePlace(NamedTuple):
+    """What a template may name.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits.
+        project: Of the run.
+        app_id: Of the run.
+        start_ns: When it began, Unix time.
+        end_ns: When it was last heard of.
+    """
+
+    trace_id: str
+    project: str
+    app_id: str
+    start_ns: int
+    end_ns: int
+
+
+_FILLS: Final = ("trace_id", "project", "app_id", "start_s", "end_s", "start_ms", "end_ms")
+
+
+def read_template(text: str) -> str:
+    """The template that a setting stands for.
+
+    Args:
+        text: The name of a preset, ``NAME=BASE``, or a URL with ``{trace_id}`` in it.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    name, _, base = text.strip().partition("=")
+    preset = PRESETS.get(name.strip().lower())
+    if preset is not None:
+        base = base.strip().rstrip("/") or preset.base
+        if not base:
+            raise ConfigError(
+                f"{name} does not say whose traces; write {name}={preset.example} with your own."
+            )
+        template = base + preset.rest
+    else:
+        template = text.strip()
+    if urllib.parse.urlsplit(template).scheme not in ("http", "https"):
+        raise ConfigError(
+            f"{text!r} is no address of a trace; use {', '.join(PRESETS)}, one of these with the "
+            "address of its pages (jaeger=https://jaeger.example.com), or a URL with {trace_id}."
+        )
+    unknown = [found for found in _PLACEHOLDER.findall(template) if found not in _FILLS]
+    if unknown or "{trace_id}" not in template:
+        what = f"{{{unknown[0]}}} is not known" if unknown else "it names no {trace_id}"
+        allowed = ", ".join(f"{{{fill}}}" for fill in _FILLS)
+        raise ConfigError(f"{text!r} is no address of a trace: {what}; there are {allowed}.")
+    return template
+
+
+def trace_url(template: str, place: TracePlace) -> str:
+    """The address of a trace.
+
+    Args:
+        template: From `read_template`.
+        place: The trace.
+    """
+    start_ns, end_ns = max(0, place.start_ns - _MARGIN_NS), place.end_ns + _MARGIN_NS
+    fills = {
+        "trace_id": place.trace_id,
+        "project": place.project,
+        "app_id": place.app_id,
+        "start_s": str(start_ns // 10**9),
+        "end_s": str(end_ns // 10**9 + 1),
+        "start_ms": str(start_ns // 10**6),
+        "end_ms": str(end_ns // 10**6 + 1),
+    }
+    return _PLACEHOLDER.sub(
+        lambda found: urllib.parse.quote(fills[found[1]], safe="", errors="replace"), template
+    )
