@@ -127,3 +127,27 @@ except ValueError as error:
     outcomes = [(span.name, span.attributes.get("error.type")) for span in receiver.spans]
     assert ("fragile", "ValueError") in outcomes
     assert [span.attributes["burr.outcome"] for span in receiver.spans] == ["error"] * 4
+
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "parallel_ray.py"
+EXAMPLE_TREE = """
+invoke_workflow parallel-ray
+  measure_all
+    invoke_workflow parallel-ray
+      measure
+    invoke_workflow parallel-ray
+      measure
+    invoke_workflow parallel-ray
+      measure
+"""
+
+
+def test_the_example(
+    receiver: Receiver, ray_environ: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """examples/parallel_ray.py as it stands; its README shows the trace."""
+    ray_environ["RAY_TMPDIR"] = ray_environ["TEST_RAY_FOLDER"]
+    done = run_program(EXAMPLE.read_text(), tmp_path, **ray_environ)
+    assert "lengths: 1 4 26" in done.stdout
+    assert receiver.tree() == EXAMPLE_TREE
+    assert f"```text{EXAMPLE_TREE}```" in EXAMPLE.with_name("README.md").read_text("utf-8")
