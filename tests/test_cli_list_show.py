@@ -353,6 +353,29 @@ def test_a_damaged_log_is_shown_with_what_was_skipped(tmp_path):
     assert "skipped" in result.stdout
 
 
+def test_a_store_of_a_later_version_is_shown_as_far_as_it_is_understood(tmp_path, capfd):
+    """Unknown records and members are passed over; known ones of another form are named."""
+    broken = step(1)[1] | {"end_time": 5}
+    later = {"type": "otel_later", "version": 2, "otel": [1]}
+    write_run(tmp_path, later, *step(0, "known"), later, {**step(1)[0], "later": {}}, broken)
+
+    def called(*arguments):
+        with pytest.raises(SystemExit) as exited:
+            main([*arguments, "--storage-dir", str(tmp_path)])
+        assert exited.value.code == 0
+        return capfd.readouterr().out
+
+    [listed] = json.loads(called("list", "--json"))
+    assert (listed["last_action"], listed["status"]) == ("act", "crashed")
+    shown = called("show", "app")
+    assert "0 known" in shown
+    assert "1 act" in shown
+    assert "skipped" in shown
+    assert "end_time" in shown
+    assert "known" in called("show", "app", "--html", "-")
+    assert "Would send 1 run (3 spans)" in called("replay", "app", "--dry-run")
+
+
 def test_hostile_strings_do_not_act(tmp_path):
     """Escape sequences and markup in names and messages reach the terminal neutralised."""
     write_run(

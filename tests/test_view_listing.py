@@ -1,5 +1,6 @@
 """Filters that pass over runs without reading them."""
 
+import json
 import shutil
 
 import apps
@@ -71,7 +72,16 @@ def test_the_last_line_tells_the_status_of_plain_burrs_runs_too():
 
 def test_a_failed_last_step_of_plain_burr_is_told_by_its_line(tmp_path):
     """As its log writes it."""
-    (tmp_path / "log.jsonl").write_text('{"type":"end_entry","exception":"Traceback"}\n')
+    record = {
+        "type": "end_entry",
+        "end_time": "2024-01-01T00:00:00.500000",
+        "action": "act",
+        "result": None,
+        "exception": "Traceback",
+        "state": {},
+        "sequence_id": 0,
+    }
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(record)}\n")
     assert status_at_end(str(tmp_path)) == "failed"
 
 
@@ -85,6 +95,7 @@ def test_a_failed_last_step_of_plain_burr_is_told_by_its_line(tmp_path):
         '{"type":"end_entry","otel":{"outcome":"ok"}}\n',  # of ours: its process may have died
         '{"type":"otel_root_end","otel":{"outcome":"ok"},"x":"' + "x" * 20_000 + '"}\n',
         '{"type":"begin_entry"}\n',
+        '{"type":"end_entry","exception":null}\n',  # not a sound one
     ],
 )
 def test_what_the_last_line_does_not_settle_is_read_as_ever(tmp_path, end):

@@ -48,7 +48,7 @@ def _first(items: Iterator[CompletionItem]) -> list[CompletionItem]:
         return []  # nobody wants an error message in the middle of typing
 
 
-@click.command("completion")
+@click.command("completion", short_help="Complete commands, options and app ids in a shell.")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def command(shell: str) -> None:
     """Print what makes a shell complete commands, options and app ids.

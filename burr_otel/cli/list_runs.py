@@ -49,6 +49,9 @@ def command(
 ) -> None:
     """List recorded runs, the one written to last first.
 
+    Only both ends of a log are read, and of a run that a filter passes over mostly just the last
+    line, so 100,000 runs take seconds.
+
     \b
     Examples:
       burr-otel list

@@ -136,7 +136,7 @@ def _run(
 
     with (
         collected_warnings("opentelemetry") as said,
-        _bar(found) as told,
+        _bar(found, "reading" if target is None else "sending") as told,
         contextlib.ExitStack() as stack,
     ):
         progress, make_sender = None, None
@@ -160,7 +160,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _bar(found: list[Found]) -> Iterator[Callable[[int, int, int], None]]:
+def _bar(found: list[Found], doing: str) -> Iterator[Callable[[int, int, int], None]]:
     """A bar on a terminal; what to call with the runs, bytes of logs and spans done so far."""
     console = output(stderr=True)
     bar = Bar(
@@ -176,7 +176,7 @@ def _bar(found: list[Found]) -> Iterator[Callable[[int, int, int], None]]:
     began = time.monotonic()
     with bar:
         total = sum(run.size_bytes for run in found)
-        task = bar.add_task("sending", total=total, told="")
+        task = bar.add_task(doing, total=total, told="")
 
         def told(runs: int, read_bytes: int, spans: int) -> None:
             rate = spans / max(time.monotonic() - began, 1e-3)

@@ -12,7 +12,7 @@ import orjson
 
 from burr_otel import semconv
 from burr_otel.store.loading import LogReader
-from burr_otel.store.records import ROOT, ROOT_END, parse
+from burr_otel.store.records import ROOT, ROOT_END, check, parse
 from burr_otel.store.repair import lines_backward
 from burr_otel.view.find import LOG, Found
 from burr_otel.view.model import RUNNING
@@ -90,16 +90,15 @@ def status_at_end(folder: str) -> str | None:
         finally:
             os.close(fd)
         line = end[end.rfind(b"\n", 0, -1) + 1 :]
-        if not line.startswith(_TELLING_ENDS) or not line.endswith(b"\n"):
-            return None
-        record = orjson.loads(line)
-        if record["type"] == ROOT_END:
-            status, settled = _status([record])
-        else:
-            status, settled = _status([record])[0], "otel" not in record
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError:
         return None
-    return _STATUS_OF.get(status or "", status) if settled else None
+    if not line.startswith(_TELLING_ENDS) or not line.endswith(b"\n"):
+        return None
+    record, _ = check(line)
+    if record is None or (record["type"] != ROOT_END and "otel" in record):
+        return None
+    status, _ = _status([record])
+    return _STATUS_OF.get(status or "", status)
 
 
 def summarise(run: Found, alive: Alive) -> RunSummary:
@@ -128,7 +127,7 @@ def _tail(fd: int) -> list[Mapping[str, Any]]:
     size = os.fstat(fd).st_size
     found: list[Mapping[str, Any]] = []
     for line in lines_backward(fd, size):
-        record = _record(line.data)
+        record, _ = check(line.data)
         if record is not None:
             found.append(record)
             if record.get("type") in _STEP_TYPES:
