@@ -23,6 +23,7 @@ from store_support import (
 
 from burr_otel.errors import UnknownRunError, UnknownSequenceError
 from burr_otel.store import Store
+from burr_otel.store import log as store_log
 
 
 @pytest.fixture
@@ -35,8 +36,9 @@ def torn_files(store, app_id="a"):
 
 
 @pytest.fixture
-def memory_store():
-    """Each repair syncs twice."""
+def memory_store(monkeypatch):
+    """Each repair syncs twice, and waits for a torn line to go on."""
+    monkeypatch.setattr(store_log, "_SETTLE_S", 0)
     with memory_folder() as folder:
         yield Store("proj", folder)
 
@@ -176,6 +178,84 @@ def test_a_writer_that_finds_a_torn_tail_mends_it_before_it_appends(store):
     assert store.load(None, "a")["sequence_id"] == 1
     torn = store.run_path("a") / "log.jsonl.torn-1"
     assert torn.read_bytes() == b'{"type":"begin_entry","sequ'
+
+
+BURRS_LINE = b'{"type":"begin_entry","start_time":"2026-01-01T00:00:00","action":"a","inputs":{},"sequence_id":7}\n'
+
+
+def test_a_line_that_is_being_written_is_not_torn(store, monkeypatch):
+    """Burr's own client takes no lock and writes a large line in pieces: its rest is waited for."""
+    path = steps(store, 2)
+    pieces = [BURRS_LINE[:40], BURRS_LINE[40:80], BURRS_LINE[80:]]
+
+    def write_on(seconds):
+        with path.open("ab") as file:
+            file.write(pieces.pop(0))
+
+    write_on(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(store_log.time, "sleep", write_on)
+        run_step(begin(store), 2, {"n": 2})
+    assert torn_files(store) == []
+    assert [r["sequence_id"] for r in log_records(path) if r["type"] == "begin_entry"] == [
+        0,
+        1,
+        7,
+        2,
+    ]
+
+
+def test_what_a_writer_without_locks_adds_to_a_repair_is_checked_by_the_next(store, monkeypatch):
+    """Between our cutting off a torn tail and our noting how far the log is sound."""
+    path = steps(store, 2)
+    with path.open("ab") as file:
+        file.write(BURRS_LINE[:50])
+    cut = os.ftruncate
+
+    def cut_and_be_overtaken(fd, size):
+        cut(fd, size)
+        with path.open("ab") as file:
+            file.write(BURRS_LINE[50:70])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_log, "_SETTLE_S", 0)
+        patched.setattr(os, "ftruncate", cut_and_be_overtaken)
+        session = begin(store)
+    run_step(session, 2, {"n": 2})
+    session.close()
+    begin(store).close()
+    log_records(path)  # every line is strict JSON again
+    assert [values_of(store.load(None, "a", number))["n"] for number in range(3)] == [0, 1, 2]
+    read_by_burr(store)
+
+
+@pytest.mark.parametrize("overtaken", [40, 63, 64, 65])
+def test_the_index_says_nothing_of_an_append_that_was_overtaken(store, monkeypatch, overtaken):
+    """A writer without locks adds a line between our look at the length and our own line."""
+    path = store.run_path("a") / "log.jsonl"
+    write, count = os.write, 0
+
+    def be_overtaken(fd, data):
+        nonlocal count
+        if data.startswith((b'{"type":"end_entry"', b'{"type":"begin_entry"')):
+            count += 1
+            if count == overtaken:
+                with path.open("ab", buffering=0) as file:
+                    file.write(BURRS_LINE)
+        return write(fd, data)
+
+    session = begin(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", be_overtaken)
+        for number in range(40):
+            run_step(session, number, {"n": number})
+    assert count > overtaken
+    session.close()
+    begin(store).close()
+    assert torn_files(store) == []
+    assert all(line[:1] == b"{" for line in path.read_bytes().splitlines()), "nothing was blanked"
+    for number in range(40):
+        assert values_of(store.load(None, "a", number))["n"] == number
 
 
 def test_torn_bytes_never_overwrite_earlier_ones(store):

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +34,8 @@ Durability = Literal["none", "flush", "fsync"]
 _INDEX_BATCH_ENTRIES = 32
 _INDEX_BATCH_BYTES = 256 * 1024
 _BUFFER_BYTES = 64 * 1024  # durability "none"
+_SETTLE_S = 0.002
+_SETTLE_TRIES = 25
 
 _pool = Pool()
 _paths_lock = threading.RLock()
@@ -219,12 +222,26 @@ class LogFile:
             if not self._busy and self._fd >= 0 and not self._in_place():
                 self._release()  # the folder was made anew: a new session writes there
         with self.locked() as fd:
-            damage = self._repair(fd) if os.fstat(fd).st_size else []
-            self._end = self._index_from = os.fstat(fd).st_size
+            if os.fstat(fd).st_size:
+                damage = self._repair(fd)
+            else:
+                damage, self._end, self._index_from = [], 0, 0
             self._pending.clear()
             return damage
 
     def _repair(self, fd: int) -> list[Damage]:
+        """Mend and index the unchecked part; afterwards `_end` is the log's length.
+
+        Raises:
+            OSError: The log cannot be read or mended.
+        """
+        _settle(fd)
+        damage, sound = self._mend(fd)
+        self._end = os.fstat(fd).st_size
+        self._index_from = sound if sound == self._end else -1
+        return damage
+
+    def _mend(self, fd: int) -> tuple[list[Damage], int]:
         try:
             index = Index.open(self._folder, fd, writable=True)
         except OSError as error:
@@ -232,7 +249,8 @@ class LogFile:
             logger.warning("%s has no index: %s", self.path, error)
             return mend(fd, self.path, 0)
         with index:
-            if not index.covered:
+            checked = index.sound
+            if not index.covered or (checked and os.pread(fd, 1, checked - 1) != b"\n"):
                 index.clear()
             known = index.covered
 
@@ -252,7 +270,7 @@ class LogFile:
         if size and os.pread(fd, 1, size - 1) != b"\n":
             for damage in self._repair(fd):
                 logger.warning("%s: %s", self.path, damage)
-            size = self._index_from = os.fstat(fd).st_size
+            return self._end
         self._end = size
         return size
 
@@ -281,6 +299,10 @@ class LogFile:
             len(self._pending) < _INDEX_BATCH_ENTRIES
             and self._end - self._index_from < _INDEX_BATCH_BYTES
         ):
+            return
+        if os.fstat(fd).st_size != self._end:  # a writer without locks came between
+            self._index_from = -1
+            self._pending.clear()
             return
         try:
             with Index.open(self._folder, fd, writable=True) as index:
@@ -366,6 +388,20 @@ class LogFile:
         self._deferred, self._pending, self._buffer, self._buffered = [], [], [], 0
         self._end = self._index_from = -1
         self._release()
+
+
+def _settle(fd: int) -> None:
+    """Wait while a program that takes no lock is writing a line, as Burr's client does in pieces.
+
+    A line that nobody adds to for a moment is torn.
+    """
+    for _ in range(_SETTLE_TRIES):
+        size = os.fstat(fd).st_size
+        if not size or os.pread(fd, 1, size - 1) == b"\n":
+            return
+        time.sleep(_SETTLE_S)
+        if os.fstat(fd).st_size == size:
+            return
 
 
 def _after_fork_in_child() -> None:

@@ -124,7 +124,7 @@ def lines_backward(fd: int, end: int, stop: int = 0) -> Iterator[Line]:
 
 def mend(
     fd: int, path: str, start: int, index: Callable[[list[Entry], int], None] | None = None
-) -> list[Damage]:
+) -> tuple[list[Damage], int]:
     """Mend a log from `start` to its end; the caller holds its lock.
 
     Args:
@@ -135,12 +135,13 @@ def mend(
             the log that they cover.
 
     Returns:
-        The damage that was mended.
+        The damage that was mended, and how far the log is sound now. What a program that takes no
+        lock has appended meanwhile lies beyond.
 
     Raises:
         OSError: The log cannot be read or changed.
     """
-    size = os.fstat(fd).st_size
+    size = end = os.fstat(fd).st_size
     damage: list[Damage] = []
     entries: list[Entry] = []
     bad: tuple[int, int, str] | None = None  # adjoining damage: offset, length, first reason
@@ -156,6 +157,7 @@ def mend(
         if not part.complete:  # only its newline is missing
             os.write(fd, b"\n")
             data += b"\n"
+            end += 1
         described = kind_of(data, part.record)
         if described is not None:
             entries.append(Entry(*described, part.offset, len(data), fingerprint(data)))
@@ -164,11 +166,12 @@ def mend(
             entries = []
     if bad:
         damage.append(_save(fd, path, *bad))
-        os.ftruncate(fd, bad[0])
+        end = bad[0]
+        os.ftruncate(fd, end)
         os.fsync(fd)
     if index:
-        index(entries, os.fstat(fd).st_size)
-    return damage
+        index(entries, end)
+    return damage, end
 
 
 def mend_tail(fd: int, path: str) -> None:
