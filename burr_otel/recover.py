@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.sdk.resources import Resource
 
+from burr_otel import semconv
 from burr_otel.replay.build import SpanBuilder
 from burr_otel.replay.graphs import Graphs
 from burr_otel.replay.parts import Origin
@@ -74,10 +75,10 @@ def recover_run(
     for session in markers.left_open(
         folder, now_ns=now_ns, recover_after_s=shared.config.recover_after
     ):
-        if session.completed:
+        spans = () if session.completed else _left_open(shared, store, app_id, session)
+        if session.completed or (session.root_ended and not spans):
             markers.remove(folder, session.session_id)
             continue
-        spans = _left_open(shared, store, app_id, session)
         sent = send(spans) if send is not None else _emit(shared, spans)
         if sent:
             markers.end_crashed(folder, session)
@@ -93,11 +94,11 @@ def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
 
 def _left_open(
     shared: Shared, store: Store, app_id: str, session: OpenSession
-) -> list[ReadableSpan]:
+) -> Sequence[ReadableSpan]:
     """The open spans of a session; none when the session was not traced."""
     root = parents.context_of(session.root)
     if root is None or not root.trace_flags.sampled:
-        return []
+        return ()
     origin = Origin(
         project=store.project,
         app_id=app_id,
@@ -110,8 +111,10 @@ def _left_open(
     openinference = shared.config.openinference_content
     builder = SpanBuilder(origin, shared.policy, openinference=openinference)
     builder.add(session.root_record)
+    if session.root_ended:
+        builder.add(markers.end_record(session, time_ns=session.root["time_unix_nano"]))
     if session.facts is not None:
         builder.learn(session.session_id, *session.facts)
     for record in session.records:
         builder.add(record)
-    return builder.finish(lambda _record, _last_ns: False)
+    return builder.add(markers.end_record(session, outcome=semconv.CRASHED))

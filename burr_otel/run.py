@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry import trace
 
 from burr_otel.errors import SnapshotError
-from burr_otel.spans import exceptions, parents, roots
+from burr_otel.spans import exceptions, parents, roots, shield
 from burr_otel.spans.actions import ActionFacts, action_facts
 from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.recorded import Described
@@ -92,6 +92,7 @@ class Run:
         self.root = root
         self.is_outpost = False
         self._folder = folder
+        self._partition_key = partition_key
         self.session = session
         self._identity = identity(shared.project, app_id, partition_key)
         self._method: str | None = None
@@ -178,6 +179,26 @@ class Run:
         if self.session is not None and self._folder is not None:
             markers.remove(self._folder, self.session.session_id)
             self.session.end(time_ns=end_ns, otel=self.root.end_record(end_ns, outcome))
+            if self._steps:
+                self._mark()
+
+    def _mark(self) -> None:
+        """Mark the session as open while steps run after the application span has ended."""
+        sampled = self.root.span.get_span_context().trace_flags.sampled
+        if self.session is None or self._folder is None or not sampled:
+            return
+        root = {**self.root_record(), "ended": True}
+        try:
+            markers.place(self._folder, self.session.session_id, root, self._partition_key)
+        except FileExistsError:
+            pass  # another step did
+        except OSError as error:
+            shield.report("marking a session as open", error)
+
+    def _unmark(self) -> None:
+        late = self.root.ended and not self._steps
+        if late and self.session is not None and self._folder is not None:
+            markers.remove(self._folder, self.session.session_id)
 
     # --- steps -------------------------------------------------------------------------------
 
@@ -212,6 +233,8 @@ class Run:
         self.root.enter(now)
         step = Step(self.shared, facts, sequence_id, seen, start, self.settle_stream)
         self._steps[sequence_id] = step
+        if self.root.ended:
+            self._mark()
         step.open_span.scope.attach()
         self.shared.metrics.step_began(facts.name)
         if self.session is None:
@@ -231,6 +254,7 @@ class Run:
                 del self._steps[sequence_id]
                 step.open_span.scope.detach()
                 step.close(self._end_span(step, error, now, result=None, state=None), now)
+                self._unmark()
                 raise
             self._warn(step, error)
         else:
@@ -322,6 +346,7 @@ class Run:
             step.mark_snapshot_error(problem)
         finally:
             step.close(outcome, end_ns)
+            self._unmark()
         if failure is None:
             return
         if error is None and self.shared.config.on_snapshot_error == "raise":

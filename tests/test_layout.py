@@ -18,7 +18,7 @@ ALLOWED = {
     "store": {"errors"},
     "spans": {"_version", "config", "content", "errors", "semconv"},
     "replay": {"_version", "config", "content", "errors", "semconv", "spans", "store", "view"},
-    "recover": {"replay", "spans", "store"},
+    "recover": {"replay", "semconv", "spans", "store"},
     "run": {"errors", "spans", "store"},
     "application": {"errors", "recover", "run", "semconv", "spans", "store"},
     "tracker": {

@@ -489,7 +489,7 @@ invoke_workflow proj [crashed] (the process ended before this did)
 
 
 def test_recovery_that_cannot_send_leaves_the_session_to_others(killed, spans):
-    """Its marker is put back, and the next one sends the spans."""
+    """Its marker stays, and the next one sends the spans."""
     tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
     shared = tracker._shared()
     [failed] = recover_run(shared, tracker._store, "a1", 2**62, send=lambda found: False)

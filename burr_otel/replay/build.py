@@ -135,11 +135,11 @@ class SpanBuilder:
         return session
 
     def _root_end(self, session: Session, record: Mapping[str, Any]) -> list[ReadableSpan]:
-        if session.ended:
-            return []
         otel, end_ns = otel_of(record), self._time_of(record) or session.last_ns
         if otel.get("outcome") == semconv.CRASHED:
             return self._crash(session, end_ns)
+        if session.ended:
+            return []
         session.ended = True
         if session.borrowed:
             return []
@@ -161,9 +161,9 @@ class SpanBuilder:
 
     def _crash(self, session: Session, end_ns: int) -> list[ReadableSpan]:
         """All that a session's process left open when it died."""
-        session.ended = True
         found = self._steps.leave(session, semconv.CRASHED, end_ns)
-        if session.borrowed:
+        if session.borrowed or session.ended:
             return found
+        session.ended = True
         self.counts.rebuilt += 1
         return [*found, made_root(session, semconv.CRASHED, end_ns, DIED)]

@@ -104,6 +104,7 @@ class OpenStep(Opened):
         writes: State keys that its action writes.
         occurrence: How many steps of its number the session began before.
         begun: Whether its begin was really there.
+        late: Whether it began after the application span had ended, which idling ends.
         end: Its end record and its outcome, while more may be said of it.
         inner: Spans in it by Burr's id.
         siblings: Contexts of the spans in it by name, also of ended ones.
@@ -117,6 +118,7 @@ class OpenStep(Opened):
     writes: tuple[str, ...] = ()
     occurrence: int = 0
     begun: bool = True
+    late: bool = False
     end: tuple[Mapping[str, Any], str] | None = None
     inner: dict[str, Opened] = dataclasses.field(default_factory=dict)
     siblings: dict[str, SpanContext] = dataclasses.field(default_factory=dict)

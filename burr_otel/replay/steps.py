@@ -58,6 +58,7 @@ class StepReader:
             self._counts.stray += 1  # its end came first, in a log that was tampered with
             return ended
         session.steps[sequence_id] = step
+        step.late = session.ended
         if "resource" in otel:  # of a forked process
             session.resource, session.scope = source_of(otel, session.resource)
         if "action" in otel:
@@ -277,7 +278,8 @@ class StepReader:
 
         Args:
             session: Whose they are.
-            outcome: How they ended.
+            outcome: How they ended, but those that began when the application span had ended:
+                nothing but the death of their process leaves these open.
             end_ns: When the last one ended, if not then.
         """
         found: list[ReadableSpan] = []
@@ -287,11 +289,10 @@ class StepReader:
         for step in steps:
             last = end_ns is not None and step is steps[-1]
             step_end_ns = end_ns if last and end_ns is not None else step.last_ns
-            found += self._close_inner(session, step, outcome, step_end_ns)
+            said = semconv.CRASHED if step.late else outcome
+            found += self._close_inner(session, step, said, step_end_ns)
             self._counts.rebuilt += 1
-            found.append(
-                left_open(session, step, step.identity, outcome, step_end_ns, self._policy)
-            )
+            found.append(left_open(session, step, step.identity, said, step_end_ns, self._policy))
         return found
 
     def _close_inner(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OpenSession",
     "end_crashed",
+    "end_record",
     "left_open",
     "place",
     "remove",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 PREFIX = "open-"
+_CRASHED = "crashed"
 _MAX_SCAN_BYTES = 1024 * 1024
 _IDS = ("trace_id", "span_id", "flags", "trace_state")
 
@@ -65,6 +67,11 @@ class OpenSession(NamedTuple):
         """The `otel` object of its root."""
         found: dict[str, Any] = self.marker["otel"]
         return found
+
+    @property
+    def root_ended(self) -> bool:
+        """Whether the root had ended, by idling, before the step that is open."""
+        return self.root.get("ended") is True
 
     @property
     def partition_key(self) -> str | None:
@@ -190,11 +197,24 @@ def end_crashed(run_folder: Path, session: OpenSession) -> None:
     Raises:
         OSError: The record cannot be written.
     """
+    line = _end_line(session, session.last_ns, _CRASHED)
+    open_log(str(run_folder)).append(line, durability="flush")
+
+
+def end_record(
+    session: OpenSession, *, time_ns: int | None = None, outcome: str = "ok"
+) -> dict[str, Any]:
+    """The record of a session's end; with outcome ``crashed`` the one that `end_crashed` writes."""
+    at_ns = session.last_ns if time_ns is None else time_ns
+    record: dict[str, Any] = orjson.loads(_end_line(session, at_ns, outcome))
+    return record
+
+
+def _end_line(session: OpenSession, time_ns: int, outcome: str) -> bytes:
     tag = b'"session":%b' % orjson.dumps(session.session_id)
     ids = {key: session.root[key] for key in _IDS if key in session.root}
-    otel = {**ids, "time_unix_nano": session.last_ns, "outcome": "crashed"}
-    line = records.root_end(session.last_ns, records.otel_object(tag, otel))
-    open_log(str(run_folder)).append(line, durability="flush")
+    otel = {**ids, "time_unix_nano": time_ns, "outcome": outcome}
+    return records.root_end(time_ns, records.otel_object(tag, otel))
 
 
 def _session(run_folder: Path, session_id: str, marker: dict[str, Any]) -> OpenSession:
@@ -215,7 +235,9 @@ def _session(run_folder: Path, session_id: str, marker: dict[str, Any]) -> OpenS
     if root_record is None:
         root_record = {"type": records.ROOT, "otel": {**root, "session": session_id}}
     last_ns = max(int(root.get("time_unix_nano", 0)), time_of(step or {}), time_of(newest))
-    completed = newest.get("type") == records.ROOT_END
+    # Its root may have ended by idling before; that is not the end that `end_crashed` writes.
+    end = otel_of(newest) if newest.get("type") == records.ROOT_END else None
+    completed = (end or {}).get("outcome") == _CRASHED
     return OpenSession(session_id, marker, root_record, facts, found, last_ns, completed)
 
 
@@ -239,7 +261,7 @@ def _since(
     step: dict[str, Any] | None,
     is_own: Callable[[Mapping[str, Any]], bool],
 ) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
-    """A session's newest record, and its records since the begin of a step.
+    """A session's newest record that tells a time, and its records since the begin of a step.
 
     Empty when that step has ended without a state, or is none.
     """
@@ -248,11 +270,12 @@ def _since(
     for record in _tail(run_folder):
         if not is_own(record):
             continue
-        newest = newest or record
-        if step is None or record == step:
+        if not time_of(newest):  # a record of an attribute tells none
+            newest = record
+        if record == step or (step is None and time_of(newest)):
             break
         ends = record["type"] == records.STEP_END
-        if ends and record["action_sequence_id"] == step["sequence_id"]:
+        if step is not None and ends and record["action_sequence_id"] == step["sequence_id"]:
             return newest, ()
         found.append(record)
     return newest, () if step is None else (step, *reversed(found))

@@ -122,7 +122,8 @@ class SessionBuilder:
     def _root_end(self, record: Mapping[str, Any]) -> None:
         otel = _otel(record)
         root = self._roots.get(_text(otel.get("session")))
-        if root is not None:
+        # A second end is that of a step which a killed process left open when the first had come.
+        if root is not None and id(root) not in self._ended:
             self._set_time(root, "end_ns", record)
             root.outcome = _text(otel.get("outcome")) or semconv.OK
             self._ended.add(id(root))

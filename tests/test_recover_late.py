@@ -1,0 +1,119 @@
+"""Steps that a killed process left open after its application span had ended by idling."""
+
+import shutil
+
+import apps
+import pytest
+from replay_support import by_id, ours, stored_spans
+
+from burr_otel import OtelTracker
+from burr_otel.spans import roots
+from burr_otel.store import Store
+from burr_otel.store.owner import this_owner
+from burr_otel.view.find import Found
+from burr_otel.view.liveness import writer_lives
+from burr_otel.view.read import view_run
+from burr_otel.view.summary import summarise
+
+
+@pytest.fixture
+def killed(spans, clock, tmp_path):
+    """A copy of the store as it is within the second step: what is left when the process dies.
+
+    Given whether the application span ends by idling before that step, or within it.
+    """
+
+    def make(ends):
+        left = tmp_path / "left"
+
+        @apps.action(reads=["count"], writes=["count"])
+        def step(state):
+            if state["count"] == 1:
+                if ends == "within":
+                    clock.advance(301)
+                    roots.keeper.sweep()
+                shutil.copytree(tmp_path / "runs", left)
+            return state.update(count=state["count"] + 1)
+
+        tracker = OtelTracker(
+            "proj", tmp_path / "runs", tracer_provider=spans.provider, clock=clock
+        )
+        app = apps.counter(tracker, step=step)
+        app.step()
+        if ends == "before":
+            clock.advance(3)
+            roots.keeper.sweep()
+        app.step()
+        assert list((tmp_path / "runs" / "proj" / "a1").glob("open-*")) == []
+        [marker] = (left / "proj" / "a1").glob("open-*")
+        start = this_owner()["process_start"]
+        for file in (marker, marker.parent / "log.jsonl"):
+            file.write_text(file.read_text().replace(start, "x" * len(start)))
+        return left
+
+    return make
+
+
+@pytest.mark.parametrize("ends", ["before", "within"])
+def test_the_open_step_is_sent_and_the_root_is_not_sent_again(killed, spans, ends):
+    """Once, below the span that was sent, and a replay makes it the same."""
+    left = killed(ends)
+    root = spans.named("invoke_workflow proj")
+    [live] = [s for s in spans.spans if s.attributes.get("burr.sequence_id") == 0]
+    spans.clear()
+    tracker = OtelTracker("proj", left, tracer_provider=spans.provider)
+    [session] = tracker.recover("a1")
+    assert (session.spans, session.sent) == (("count",), True)
+    [step] = spans.spans
+    assert step.attributes["burr.outcome"] == "crashed"
+    assert step.parent.span_id == root.context.span_id
+    assert by_id(ours(stored_spans(left))) == by_id([live, root, step])
+    assert tracker.recover("a1") == []
+    assert list((left / "proj" / "a1").glob("open-*")) == []
+
+
+def test_a_replay_without_a_recovery_says_the_same(killed, spans):
+    """Whoever comes first."""
+    left = killed("before")
+    replayed = by_id(stored_spans(left))
+    spans.clear()
+    OtelTracker("proj", left, tracer_provider=spans.provider).recover("a1")
+    [step] = spans.spans
+    assert by_id([step])[step.context.span_id] == replayed[step.context.span_id]
+
+
+def test_the_run_is_shown_as_crashed_and_its_root_as_it_was(killed, spans):
+    """Before and after the recovery."""
+    left = killed("before")
+    for _ in range(2):
+        view = view_run(Store("proj", left).read("a1"), writer_lives())
+        [session] = view.sessions
+        assert session.outcome == "ok"
+        assert [step.outcome for step in view.steps] == ["ok", "crashed"]
+        found = summarise(Found("proj", "a1", left / "proj" / "a1"), writer_lives())
+        assert found.status == "crashed"
+        OtelTracker("proj", left, tracer_provider=spans.provider).recover("a1")
+
+
+def test_a_step_that_ends_leaves_no_marker(spans, clock, tmp_path):
+    """Well or badly."""
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, clock=clock)
+    folder, seen = tmp_path / "proj" / "a1", []
+
+    @apps.action(reads=["count"], writes=["count"])
+    def step(state):
+        seen.append(len(list(folder.glob("open-*"))))
+        if len(seen) == 3:
+            raise ValueError("no")
+        return state.update(count=state["count"] + 1)
+
+    app = apps.counter(tracker, step=step)
+    app.step()
+    clock.advance(3)
+    roots.keeper.sweep()
+    app.step()
+    assert list(folder.glob("open-*")) == []
+    with pytest.raises(ValueError, match="no"):
+        app.step()
+    assert seen == [1, 1, 1]
+    assert list(folder.glob("open-*")) == []
