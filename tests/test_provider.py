@@ -1,6 +1,7 @@
 """Which provider is used, and what bad OTEL_* values say."""
 
 import logging
+import queue
 import os
 import subprocess
 import sys
@@ -202,9 +203,52 @@ def test_an_outage_is_one_warning_and_the_next_one_another(caplog):
     with caplog.at_level(logging.INFO):
         for _ in range(4):
             exporter.export([])
-    messages = [r.getMessage() for r in caplog.records]
-    assert len(messages) == 2
-    assert all("http://collector:4317 (no route)" in message for message in messages)
+    first, over, second = (r.getMessage() for r in caplog.records)
+    assert "http://collector:4317 (no route)" in first
+    assert "takes spans again" in over
+    assert "http://collector:4317 (no route)" in second
+
+
+class Gate(SpanExporter):
+    """Takes a batch only when told to; then as told."""
+
+    def __init__(self):
+        self.entered, self.answers = threading.Semaphore(0), queue.SimpleQueue()
+
+    def export(self, spans):
+        self.entered.release()
+        return self.answers.get(timeout=60)
+
+
+def test_what_a_full_queue_drops_is_counted_and_said(monkeypatch, caplog):
+    """Of 1,000 spans 10 are refused, the newest 100 wait and are sent, and 890 are dropped."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+    gate = Gate()
+    exporter = exporters.QuietExporter(gate, "http://collector:4317")
+    made = provider._make_provider("proj", [exporter], force_name=False)
+    tracer = made.get_tracer("t")
+    for _ in range(10):
+        tracer.start_span("s").end()
+    assert gate.entered.acquire(timeout=60)
+    for _ in range(990):
+        tracer.start_span("s").end()
+    gate.answers.put(SpanExportResult.FAILURE)
+    for _ in range(10):
+        gate.answers.put(SpanExportResult.SUCCESS)
+    made.shutdown()
+    exporter.tell_of_losses()
+    refused, dropping, over, total = (
+        r.getMessage() for r in caplog.records if r.name == "burr_otel"
+    )
+    assert "cannot send spans to http://collector:4317" in refused
+    assert "queue of 100 is full" in dropping
+    assert "takes spans again. Meanwhile 890 were lost" in over
+    assert total.startswith(
+        "900 of 1000 spans did not get to http://collector:4317: 10 were refused"
+    )
+    assert "and 890 never sent" in total
+    assert "burr-otel replay" in total
 
 
 def test_other_exporters_keep_their_log_lines(caplog):

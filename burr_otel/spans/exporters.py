@@ -21,6 +21,8 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from burr_otel.spans.tally import Tally
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -153,28 +155,39 @@ class QuietExporter(SpanExporter):
     Args:
         exporter: What really sends.
         endpoint: Where to, for the warning.
+
+    Attributes:
+        tally: What became of the spans; a processor of the provider that hands it spans.
     """
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter
         self._endpoint = endpoint
-        self._failing = False
+        self._lost_before: int | None = None  # while an outage lasts: what was lost until then
         self._said: list[str] = []
+        self._told_of_drops = False
+        self.tally = Tally()
 
     @property
     def struggling(self) -> bool:
         """Whether the endpoint did not take the batch that is being, or was last, sent."""
-        return self._failing or bool(self._said)
+        return self._lost_before is not None or bool(self._said)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; a failure is reported once until a batch goes through again."""
+        self.tally.reached(len(spans))
+        self._tell_of_drops()
+        lost = self.tally.lost
         with _hushed() as said:
             self._said = said
             result = self._exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
-            self._failing = False
-        elif not self._failing:
-            self._failing = True
+            self.tally.sent += len(spans)
+            self._outage_is_over(lost)
+            return result
+        self.tally.refused += len(spans)
+        if self._lost_before is None:
+            self._lost_before = lost
             logger.warning(
                 "cannot send spans to %s (%s). The run is unaffected and its snapshots are kept; "
                 "`burr-otel replay` sends it later.",
@@ -182,6 +195,42 @@ class QuietExporter(SpanExporter):
                 said[0][:200] if said else "the exporter gave no reason",
             )
         return result
+
+    def _outage_is_over(self, lost: int) -> None:
+        before, self._lost_before = self._lost_before, None
+        if before is not None:
+            logger.warning(
+                "%s takes spans again. Meanwhile %d were lost; `burr-otel replay` sends their runs.",
+                self._endpoint,
+                lost - before,
+            )
+
+    def _tell_of_drops(self) -> None:
+        if self._told_of_drops or not self.tally.dropped:
+            return
+        self._told_of_drops = True
+        logger.warning(
+            "spans end faster than %s takes them: the queue of %d is full and drops the oldest. "
+            "Raise OTEL_BSP_MAX_QUEUE_SIZE; `burr-otel replay` sends the runs whole later.",
+            self._endpoint,
+            self.tally.queue_size,
+        )
+
+    def tell_of_losses(self) -> None:
+        """At the end: how many spans did not arrive, unless a warning has said that none did."""
+        tally, unsent = self.tally, self.tally.ended - self.tally.reached_in_all
+        if tally.sent + tally.dropped and tally.refused + unsent:
+            logger.warning(
+                "%d of %d spans did not get to %s: %d were refused, and %d never sent, because the "
+                "queue of %d was full or time ran out at exit. `burr-otel replay` sends their runs.",
+                tally.refused + unsent,
+                tally.ended,
+                self._endpoint,
+                tally.refused,
+                unsent,
+                tally.queue_size,
+            )
+            tally.start()
 
     def shutdown(self) -> None:
         """Shut the exporter down, quietly when nobody answers."""

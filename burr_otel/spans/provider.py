@@ -191,9 +191,10 @@ def _make_provider(
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     quiet = _quiet[provider] = []
     for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
         if isinstance(exporter, QuietExporter):
             quiet.append(exporter)
+            provider.add_span_processor(exporter.tally)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     atexit.register(_shut_down, provider, _Closer(provider))
     return provider
 
@@ -232,6 +233,8 @@ def _shut_down(provider: TracerProvider, closer: _Closer) -> None:
         for exporter in _quiet[provider]:
             exporter.shutdown()  # interrupts the back-off
         work.join(_STRUGGLING_S)
+    for exporter in _quiet[provider]:
+        exporter.tell_of_losses()
 
 
 def _finished(work: threading.Thread, provider: object) -> bool:

@@ -1,0 +1,63 @@
+"""How many spans ended, and what became of them: the SDK drops from a full queue uncounted."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["Tally"]
+
+
+class Tally(SpanProcessor):
+    """Counts for one exporter behind a `BatchSpanProcessor`.
+
+    Attributes:
+        queue_size: Spans that the processor keeps waiting at most (``OTEL_BSP_MAX_QUEUE_SIZE``).
+        ended: Spans that the provider handed on.
+        reached_in_all: Spans that the exporter was given.
+        sent: Spans that the endpoint took.
+        refused: Spans that it did not take.
+    """
+
+    def __init__(self) -> None:
+        self.queue_size: int = BatchSpanProcessor._default_max_queue_size()  # noqa: SLF001  nothing public reads the variable
+        self._lock = threading.Lock()
+        self.start()
+        start = weakref.WeakMethod(self.start)
+        # The processor clears its queue in a forked child.
+        os.register_at_fork(after_in_child=lambda: (start() or int)())
+
+    def start(self) -> None:
+        """Count from nothing."""
+        self.ended = self.reached_in_all = self.sent = self.refused = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Count a span that the batch processor will take."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            with self._lock:
+                self.ended += 1
+
+    def reached(self, count: int) -> None:
+        """The exporter has been given so many spans."""
+        self.reached_in_all += count
+
+    @property
+    def dropped(self) -> int:
+        """Spans dropped from the full queue, at least: what is neither there nor came out of it.
+
+        Exact while spans end faster than they are sent. To be asked where a batch has just come out.
+        """
+        return max(0, self.ended - self.reached_in_all - self.queue_size)
+
+    @property
+    def lost(self) -> int:
+        """Spans that were refused or dropped, as far as known."""
+        return self.refused + self.dropped
