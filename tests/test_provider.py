@@ -1,8 +1,8 @@
 """Which provider is used, and what bad OTEL_* values say."""
 
 import logging
-import queue
 import os
+import queue
 import subprocess
 import sys
 import textwrap

@@ -200,7 +200,8 @@ class QuietExporter(SpanExporter):
         before, self._lost_before = self._lost_before, None
         if before is not None:
             logger.warning(
-                "%s takes spans again. Meanwhile %d were lost; `burr-otel replay` sends their runs.",
+                "%s takes spans again. Meanwhile %d were lost; "
+                "`burr-otel replay` sends their runs.",
                 self._endpoint,
                 lost - before,
             )
@@ -221,8 +222,9 @@ class QuietExporter(SpanExporter):
         tally, unsent = self.tally, self.tally.ended - self.tally.reached_in_all
         if tally.sent + tally.dropped and tally.refused + unsent:
             logger.warning(
-                "%d of %d spans did not get to %s: %d were refused, and %d never sent, because the "
-                "queue of %d was full or time ran out at exit. `burr-otel replay` sends their runs.",
+                "%d of %d spans did not get to %s: %d were refused, and %d never sent, because "
+                "the queue of %d was full or time ran out at exit. "
+                "`burr-otel replay` sends their runs.",
                 tally.refused + unsent,
                 tally.ended,
                 self._endpoint,

@@ -28,15 +28,21 @@ class Tally(SpanProcessor):
     """
 
     def __init__(self) -> None:
-        self.queue_size: int = BatchSpanProcessor._default_max_queue_size()  # noqa: SLF001  nothing public reads the variable
+        # Nothing public reads the variable.
+        self.queue_size: int = BatchSpanProcessor._default_max_queue_size()  # type: ignore[no-untyped-call]  # noqa: SLF001
         self._lock = threading.Lock()
         self.start()
-        start = weakref.WeakMethod(self.start)
-        # The processor clears its queue in a forked child.
-        os.register_at_fork(after_in_child=lambda: (start() or int)())
+        weak_start = weakref.WeakMethod(self.start)
+
+        def after_fork() -> None:
+            start = weak_start()
+            if start is not None:
+                start()
+
+        os.register_at_fork(after_in_child=after_fork)
 
     def start(self) -> None:
-        """Count from nothing."""
+        """Count from nothing, as in a forked child, where the batch processor clears its queue."""
         self.ended = self.reached_in_all = self.sent = self.refused = 0
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -53,7 +59,7 @@ class Tally(SpanProcessor):
     def dropped(self) -> int:
         """Spans dropped from the full queue, at least: what is neither there nor came out of it.
 
-        Exact while spans end faster than they are sent. To be asked where a batch has just come out.
+        Exact while the queue is full. To be asked where a batch has just come out of it.
         """
         return max(0, self.ended - self.reached_in_all - self.queue_size)
 
