@@ -334,7 +334,9 @@ class Run:
         if state is not None and self.session is not None:
             kept = self._encode(step, state, self.session)
         failure = kept.failure
-        outcome = self._end_span(step, error, end_ns, result=result, state=state)
+        outcome = self._end_span(
+            step, error, end_ns, result=result, state=state, written=kept.written
+        )
         if error is None:
             self._prior = step.action.name
             if state is not None:
@@ -414,10 +416,11 @@ class Run:
         *,
         result: Mapping[str, Any] | None,
         state: Any,
+        written: bytes | None = None,
     ) -> str:
         if self.shared.recorder is not None:
             self.shared.recorder.unwatch(step.open_span.span)
-        outcome, message = step.end(error, end_ns, result=result, state=state)
+        outcome, message = step.end(error, end_ns, result=result, state=state, written=written)
         self._last = (step.sequence_id, step.open_span.context)
         self.root.leave(end_ns, outcome, message)
         return outcome

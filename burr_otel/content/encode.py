@@ -58,7 +58,13 @@ class Encoder:
         self._plain = PlainWriter(redaction, _MAX_DEPTH) if redaction.redactor is None else None
 
     def json(
-        self, value: Any, limit_bytes: int, path: str = "", *, ask: bool = True
+        self,
+        value: Any,
+        limit_bytes: int,
+        path: str = "",
+        *,
+        ask: bool = True,
+        written: bytes | None = None,
     ) -> tuple[bytes, bool]:
         """Write a value as JSON.
 
@@ -67,12 +73,13 @@ class Encoder:
             limit_bytes: Most bytes of the result; at least 64.
             path: Where the value stands, for the redactor.
             ask: Whether the redactor is asked.
+            written: What `orjson` makes of `value`, when the caller has it already.
 
         Returns:
             The JSON text, and whether anything is missing from it for want of room or depth.
         """
         if type(value) is dict and self._plain is not None:
-            data = self._plain.write(value, limit_bytes, 0)
+            data = self._plain.write(value, limit_bytes, 0, written=written)
             if data is not None:
                 return data, False
         walk = _Walk(self._redaction, self._plain, ask=ask)

@@ -66,7 +66,13 @@ class PlainWriter:
         self._harmless: set[str] = set()
 
     def write(
-        self, value: Any, room: int, depth: int, *, most: int = LARGEST_CONTAINER
+        self,
+        value: Any,
+        room: int,
+        depth: int,
+        *,
+        most: int = LARGEST_CONTAINER,
+        written: bytes | None = None,
     ) -> bytes | None:
         """The JSON of an ordinary value.
 
@@ -75,18 +81,23 @@ class PlainWriter:
             room: Most bytes of the result.
             depth: Containers around the value.
             most: Most items of the value itself.
+            written: What `orjson` makes of `value`, when the caller has it already.
 
         Returns:
             The JSON text, or ``None`` when the value is not ordinary or has no room.
         """
+        if written is not None and len(written) > room:
+            return None
         # A key may be of any class, whose own code would run.
         found = call_safely(_leaves, value, room, self._deepest - depth, most)
         if not isinstance(found, _Leaves):
             return None
-        try:
-            data = orjson.dumps(value)
-        except (TypeError, ValueError, RecursionError):  # surrogates, ints beyond 64 bits
-            return None
+        data = written
+        if data is None:
+            try:
+                data = orjson.dumps(value)
+            except (TypeError, ValueError, RecursionError):  # surrogates, ints beyond 64 bits
+                return None
         return data if len(data) <= room and self._nothing_to_hide(*found) else None
 
     def _nothing_to_hide(self, texts: list[str], keys: set[str]) -> bool:

@@ -124,13 +124,17 @@ class ContentPolicy:
     # --- values -----------------------------------------------------------------------------------
 
     def document(
-        self, kind: Literal["inputs", "results", "state"], value: Mapping[str, Any]
+        self,
+        kind: Literal["inputs", "results", "state"],
+        value: Mapping[str, Any],
+        written: bytes | None = None,
     ) -> Attribute | None:
         """Inputs, a result or state as one JSON string.
 
         Args:
             kind: Whose capture setting counts.
             value: The values by name.
+            written: What `orjson` makes of `value`, when the caller has it already.
 
         Returns:
             The attribute, or ``None`` when this kind is not captured.
@@ -140,8 +144,10 @@ class ContentPolicy:
             return _EMPTY
         if capture == "off":
             return None
-        make = self._json if capture == "full" else self._types
-        made = call_safely(make, value, kind)
+        if capture == "full":
+            made = call_safely(self._json, value, kind, written)
+        else:
+            made = call_safely(self._types, value, kind)
         return made if isinstance(made, Attribute) else _UNREADABLE
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
@@ -160,8 +166,8 @@ class ContentPolicy:
         made = call_safely(self._logged, key, value)
         return made if isinstance(made, Attribute) else _UNREADABLE
 
-    def _json(self, value: Any, path: str) -> Attribute:
-        data, cut = self._encoder.json(value, self.max_attribute_bytes, path)
+    def _json(self, value: Any, path: str, written: bytes | None) -> Attribute:
+        data, cut = self._encoder.json(value, self.max_attribute_bytes, path, written=written)
         return Attribute(data.decode(), cut)
 
     def _logged(self, key: str, value: Any) -> Attribute:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel import semconv
 from burr_otel.spans import parents, recorded
@@ -120,7 +121,12 @@ class OpenSpan:
         if content is None or not self.recording:
             return
         self.span.set_attribute(name, content.value)
-        if content.truncated and name not in self._truncated:
+        if content.truncated:
+            self.note_cut(name)
+
+    def note_cut(self, name: str) -> None:
+        """Remember that an attribute was cut."""
+        if name not in self._truncated:
             self._truncated.append(name)
 
     def note_logged(self, key: Any, value: Any, written: bytes | None) -> None:
@@ -129,13 +135,18 @@ class OpenSpan:
             self.known[str(key)] = recorded.logged_value(value, written)
 
     def put_last(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Set the last attributes.
+        """Set the last attributes, and those of identity if they are not what they were.
 
-        Identity goes after all others: a span at its attribute limit drops the oldest.
+        A span at its attribute limit drops the oldest, and user code may set any.
         """
-        if self.recording:
-            cut = {semconv.TRUNCATED: self._truncated} if self._truncated else {}
-            self.span.set_attributes({**attributes, **cut, **self._identity})
+        if not self.recording:
+            return
+        if self._truncated:
+            attributes = {**attributes, semconv.TRUNCATED: self._truncated}
+        self.span.set_attributes(attributes)
+        held = self.span.attributes if isinstance(self.span, ReadableSpan) else None
+        if held is None or not self._identity.items() <= held.copy().items():
+            self.span.set_attributes(self._identity)
 
     def end(self, end_ns: int) -> None:
         """End the span."""

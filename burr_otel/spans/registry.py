@@ -125,6 +125,9 @@ class Registry(Generic[R]):
             whose graph holds the action, that holds the state, that executes in this context,
             that was built last; the first of these that tells them apart.
         """
+        known = tuple(self._runs.get(app_id, ()))
+        if len(known) == 1:
+            return known[0] if known[0].owner is owner else None
         runs = [run for run in self.runs(app_id) if run.owner is owner]
         if len(runs) <= 1:
             return runs[0] if runs else None

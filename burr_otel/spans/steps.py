@@ -83,6 +83,7 @@ class Step:
         self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
         self._settle = settle
         self._name = action.name
+        self._started: dict[str, AttributeValue] = {}
         self._links = 0
         self._begun = False
         self._first_item_ns: int | None = None
@@ -90,7 +91,7 @@ class Step:
         self.identity = {semconv.SEQUENCE_ID: sequence_id, **start.identity}
         span: trace.Span = trace.INVALID_SPAN
         try:
-            span = self._start(start)
+            span = self._start(start, without_inputs=not inputs)
         except Exception as error:
             shield.report("starting a step span", error)
         self.open_span = OpenSpan(
@@ -101,16 +102,27 @@ class Step:
             step=(str(start.identity[semconv.APP_ID]), sequence_id),
         )
         self.open_span.links = self._links
-        self._started: dict[str, AttributeValue] = {}
-        try:
-            self._describe_start(start, inputs)
-        except Exception as error:
-            shield.report("describing a step's inputs", error)
+        if inputs and self.open_span.recording:
+            try:
+                self._describe_inputs(inputs)
+            except Exception as error:
+                shield.report("describing a step's inputs", error)
 
-    def _start(self, start: StepStart) -> trace.Span:
+    def _start(self, start: StepStart, *, without_inputs: bool) -> trace.Span:
         if not start.root.is_valid:
             return trace.INVALID_SPAN
         current = parents.ambient()
+        started = self._started
+        if start.method is not None:
+            started[semconv.EXECUTE_METHOD] = start.method
+        if start.prior is not None:
+            started[semconv.GRAPH_NODE_PARENT_ID] = start.prior
+        if without_inputs:
+            nothing = self.shared.policy.document("inputs", {})
+            self._say(started, semconv.INPUTS, nothing)
+            self._say_openinference(
+                started, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, nothing
+            )
         parent, links = parents.step_parent(self.shared.config.step_parent, start.root, current)
         self._name, self._links = self.shared.policy.name(self.action.name), len(links)
         span = start_span(
@@ -118,7 +130,7 @@ class Step:
             self._name,
             parent=parent,
             links=links,
-            attributes={**self.action.attributes, **self.identity},
+            attributes={**self.action.attributes, **started, **self.identity},
             start_ns=start.now_ns,
         )
         context = span.get_span_context()
@@ -129,23 +141,32 @@ class Step:
             trace.get_current_span().add_link(link.context, link.attributes)
         return span
 
-    def _describe_start(self, start: StepStart, inputs: Mapping[str, Any]) -> None:
-        if not self.open_span.recording:
-            return
-        started = self._started
-        if start.method is not None:
-            started[semconv.EXECUTE_METHOD] = start.method
-        if start.prior is not None:
-            started[semconv.GRAPH_NODE_PARENT_ID] = start.prior
-        self.open_span.span.set_attributes(started)
+    def _describe_inputs(self, inputs: Mapping[str, Any]) -> None:
+        said: dict[str, AttributeValue] = {}
         content = self.shared.policy.document("inputs", inputs)
-        self.open_span.put(semconv.INPUTS, content)
-        self._put_openinference(semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, content)
+        self._say(said, semconv.INPUTS, content)
+        self._say_openinference(said, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, content)
+        self._started |= said
+        self.open_span.span.set_attributes(said)
+
+    def _say(
+        self, said: dict[str, AttributeValue], name: str, content: Attribute | None
+    ) -> None:
         if content is not None:
-            started[semconv.INPUTS] = content.value
-            if self.shared.config.openinference_content:
-                started[semconv.INPUT_VALUE] = content.value
-                started[semconv.INPUT_MIME_TYPE] = semconv.MIME_JSON
+            said[name] = content.value
+            if content.truncated:
+                self.open_span.note_cut(name)
+
+    def _say_openinference(
+        self,
+        said: dict[str, AttributeValue],
+        name: str,
+        mime_name: str,
+        content: Attribute | None,
+    ) -> None:
+        if self.shared.config.openinference_content and content is not None:
+            self._say(said, name, content)
+            said[mime_name] = semconv.MIME_JSON
 
     def begin_record(self, inputs: bytes | None, *, described: Described) -> dict[str, Any]:
         """What the log's begin record keeps of the span; never raises.
@@ -175,8 +196,6 @@ class Step:
     def begin_was_recorded(self) -> None:
         """The log holds the begin record."""
         self._begun = True
-        known = self.open_span.known
-        self.open_span.known = {**self.action.attributes, **self._started, **known}
 
     def compares_state(self, size_bytes: int) -> bool:
         """Whether the span's written state is to be compared with a state of that size."""
@@ -207,7 +226,10 @@ class Step:
 
     def end_record(self, end_ns: int, outcome: str, bases: Bases) -> dict[str, Any]:
         """See `OpenSpan.end_record`."""
-        self.open_span.known[semconv.OUTCOME] = outcome
+        known = {**self.open_span.known, semconv.OUTCOME: outcome}
+        if self._begun:
+            known = {**self.action.attributes, **self._started, **known}
+        self.open_span.known = known
         return self.open_span.end_record(self.record, self._name, end_ns, outcome, bases)
 
     # --- stream ------------------------------------------------------------------------------
@@ -257,6 +279,7 @@ class Step:
         *,
         result: Mapping[str, Any] | None,
         state: Any,
+        written: bytes | None = None,
     ) -> tuple[str, str | None]:
         """Say on the span how the step ended; never raises.
 
@@ -265,19 +288,23 @@ class Step:
             end_ns: Unix time.
             result: Its result, when known.
             state: The state after it, when known.
+            written: The JSON of what it wrote of that, when known.
 
         Returns:
             The outcome, and the message of a failure.
         """
         outcome = outcome_of(error)
         message = None
+        said: dict[str, AttributeValue] = {}
         try:
             message = self._describe_end(error, outcome, end_ns)
-            self._describe_output(error, result, state)
+            if self.open_span.recording:
+                self._describe_output(said, error, result, state, written)
         except Exception as problem:
             shield.report("describing a step", problem)
+        said[semconv.OUTCOME] = outcome
         try:
-            self.open_span.put_last({semconv.OUTCOME: outcome})
+            self.open_span.put_last(said)
         except Exception as problem:
             shield.report("describing a step", problem)
         return outcome, message
@@ -316,27 +343,25 @@ class Step:
         return message
 
     def _describe_output(
-        self, error: BaseException | None, result: Mapping[str, Any] | None, state: Any
+        self,
+        said: dict[str, AttributeValue],
+        error: BaseException | None,
+        result: Mapping[str, Any] | None,
+        state: Any,
+        written: bytes | None,
     ) -> None:
-        if not self.open_span.recording:
-            return
         policy = self.shared.policy
-        returned = written = None
+        returned = wrote = None
         if result is not None:
             returned = policy.document("results", result)
-            self.open_span.put(semconv.RESULT, returned)
+            self._say(said, semconv.RESULT, returned)
         if state is not None and error is None and self.action.writes:
             values = {key: state[key] for key in self.action.writes if key in state}
-            written = policy.document("state", values)
-            self.open_span.put(semconv.STATE_WRITTEN, written)
+            wrote = policy.document("state", values, written)
+            self._say(said, semconv.STATE_WRITTEN, wrote)
         # Most actions return only state: then that is what they put out.
-        output = returned if result else written
-        self._put_openinference(semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE, output)
-
-    def _put_openinference(self, name: str, mime_name: str, content: Attribute | None) -> None:
-        if self.shared.config.openinference_content and content is not None:
-            self.open_span.put(name, content)
-            self.open_span.span.set_attribute(mime_name, semconv.MIME_JSON)
+        output = returned if result else wrote
+        self._say_openinference(said, semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE, output)
 
     def mark_snapshot_error(self, error: SnapshotError) -> None:
         """Say on the span that its state was not kept."""

@@ -78,6 +78,7 @@ class LogFile:
         "_index_from",
         "_lock",
         "_pending",
+        "_size",
         "path",
     )
 
@@ -86,7 +87,8 @@ class LogFile:
         self.path = f"{folder}/{names.LOG}"
         self._fd = -1
         self._identity = (0, 0)
-        self._end = -1  # length of the log when we last saw it
+        self._end = -1  # length of the log after our last append
+        self._size = 0  # length of the log when the lock was taken
         # Finalisers run inside any allocation, so a dropped stream's last record may be appended
         # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
         self._lock = threading.RLock()
@@ -128,7 +130,9 @@ class LogFile:
                 self.flush()
             fd = self._enter()
             try:
-                start = self._catch_up(fd)
+                start = self._size
+                if start != self._end:
+                    start = self._catch_up(fd)
                 self._write(fd, start, line, sync=durability == "fsync")
                 if entry is not None and self._index_from >= 0:
                     self._note(line, entry, start)
@@ -196,7 +200,11 @@ class LogFile:
         try:
             fd = self._fd if self._fd >= 0 else self._open()
             fcntl.flock(fd, fcntl.LOCK_EX)
-            self._check_place()
+            # What we write to must still be what the path names.
+            if not self._in_place():
+                self._release()
+                raise self._gone()
+            _pool.touch(self)
         except BaseException:
             self._leave()
             raise
@@ -346,13 +354,6 @@ class LogFile:
         _pool.add(self)
         return fd
 
-    def _check_place(self) -> None:
-        """See that what we write to is still what the path names."""
-        if not self._in_place():
-            self._release()
-            raise self._gone()
-        _pool.touch(self)
-
     def _gone(self) -> FileNotFoundError:
         return FileNotFoundError(
             f"{self.path} was deleted or replaced while the run was live; restore the folder or "
@@ -364,6 +365,7 @@ class LogFile:
             info = os.lstat(self.path)
         except FileNotFoundError:
             return False
+        self._size = info.st_size
         return (info.st_dev, info.st_ino) == self._identity
 
     def try_close(self) -> None:
