@@ -49,12 +49,17 @@ class _Kept(NamedTuple):
     Attributes:
         state: The state as it stands in the record.
         written: The part of it that the action writes, see `recorded.Bases`.
+        plain: The same where it is all of exact JSON types.
         failure: Why there is none.
     """
 
     state: EncodedState | None
     written: bytes | None
+    plain: bytes | None
     failure: SnapshotError | None
+
+
+_NOTHING_KEPT = _Kept(None, None, None, None)
 
 
 class Run:
@@ -214,14 +219,15 @@ class Run:
         Raises:
             SnapshotError: The record cannot be written, and ``on_snapshot_error`` is ``"raise"``.
         """
-        for earlier in list(self._steps.values()):
-            self.settle_stream(earlier)
+        if self._steps:
+            for earlier in list(self._steps.values()):
+                self.settle_stream(earlier)
         now = self.shared.clock()
         facts = self._facts.get(id(action))
         if facts is None:
             facts = self._facts[id(action)] = action_facts(action)
         # `astep` and streams pass on everything that the caller gave, also what others take.
-        seen = {key: value for key, value in inputs.items() if key in facts.inputs}
+        seen = inputs and {key: value for key, value in inputs.items() if key in facts.inputs}
         start = StepStart(
             self.root.span.get_span_context(),
             self._identity,
@@ -330,13 +336,11 @@ class Run:
         """Describe the span, keep the snapshot, and end the span whatever came of that."""
         if not step.open_span.claim_end():
             return
-        kept = _Kept(None, None, None)
+        kept = _NOTHING_KEPT
         if state is not None and self.session is not None:
             kept = self._encode(step, state, self.session)
         failure = kept.failure
-        outcome = self._end_span(
-            step, error, end_ns, result=result, state=state, written=kept.written
-        )
+        outcome = self._end_span(step, error, end_ns, result=result, state=state, plain=kept.plain)
         if error is None:
             self._prior = step.action.name
             if state is not None:
@@ -366,10 +370,11 @@ class Run:
             )
         except SnapshotError as problem:
             step.mark_snapshot_error(problem)
-            return _Kept(None, None, problem)
-        if step.compares_state(len(encoded.json)):
-            return _Kept(encoded, encoded.part(step.action.writes), None)
-        return _Kept(encoded, None, None)
+            return _Kept(None, None, None, problem)
+        if not step.compares_state(len(encoded.json)):
+            return _Kept(encoded, None, None, None)
+        written = encoded.part(step.action.writes)
+        return _Kept(encoded, written, written if encoded.plain else None, None)
 
     def _keep(
         self,
@@ -416,11 +421,11 @@ class Run:
         *,
         result: Mapping[str, Any] | None,
         state: Any,
-        written: bytes | None = None,
+        plain: bytes | None = None,
     ) -> str:
         if self.shared.recorder is not None:
             self.shared.recorder.unwatch(step.open_span.span)
-        outcome, message = step.end(error, end_ns, result=result, state=state, written=written)
+        outcome, message = step.end(error, end_ns, result=result, state=state, plain=plain)
         self._last = (step.sequence_id, step.open_span.context)
         self.root.leave(end_ns, outcome, message)
         return outcome

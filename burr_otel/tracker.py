@@ -45,7 +45,15 @@ __all__ = ["OtelTracker"]
 DEFAULT_STORAGE_DIR = "~/.burr"
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
-_inside = threading.local()
+
+
+class _Inside(threading.local):
+    """What the running thread is inside of."""
+
+    hook = False
+
+
+_inside = _Inside()
 
 
 def _hook(method: Hook) -> Hook:
@@ -58,7 +66,7 @@ def _hook(method: Hook) -> Hook:
 
     @functools.wraps(method)
     def guarded(self: OtelTracker, **arguments: Any) -> None:
-        if getattr(_inside, "hook", False):
+        if _inside.hook:
             roots.keeper.defer(functools.partial(guarded, self, **arguments))
             return
         _inside.hook = True

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from burr_otel.content.encode import Encoder
 from burr_otel.content.redact import Redaction
+from burr_otel.errors import SnapshotError
+from burr_otel.store import encode_state
 
 LIMIT = 16 * 1024
 
@@ -474,6 +476,19 @@ def test_the_quick_way_writes_what_the_careful_way_writes(value):
     careful._plain = None
     limit = 1_000_000
     assert quick.json(value, limit) == careful.json(value, limit)
+
+
+@THOROUGH
+@given(st.dictionaries(KEYS, JSON_VALUES, max_size=6), st.sampled_from([64, 300, 2_000, 1_000_000]))
+def test_what_a_snapshot_has_written_is_shown_as_if_it_were_written_again(value, limit):
+    """A state's own JSON, where the store finds it plain, changes no byte of what a span shows."""
+    try:
+        encoded = encode_state(value, serde_kwargs={}, run="p/a", sequence_id=0)
+    except SnapshotError:
+        return
+    if encoded.plain:
+        shown = Encoder(Redaction()).json(value, limit, written=encoded.part(value))
+        assert shown == Encoder(Redaction()).json(value, limit)
 
 
 @THOROUGH

@@ -372,6 +372,7 @@ def test_text_beyond_the_cut_that_hiding_moved_forward_is_not_kept():
         {"scope": [(b"authorization", CANARY.encode()), [b"x-api-key", CANARY.encode()]]},
         {"form": [{"field": "password", "value": CANARY}, {"name": "Cookie", "values": [CANARY]}]},
         {"argv": ["psql", "--password", CANARY, "-v"], "tuple": ("x", "--api-key", CANARY)},
+        {"first": "plain text", "argv": f"-u admin:{CANARY}"},
         {"argv": [["x"] * 300 + ["--token", CANARY, *["x"] * 300]]},
         {b"password": CANARY, "k": {b"authorization": CANARY.encode()}},
     ],

@@ -73,7 +73,7 @@ class Encoder:
             limit_bytes: Most bytes of the result; at least 64.
             path: Where the value stands, for the redactor.
             ask: Whether the redactor is asked.
-            written: What `orjson` makes of `value`, when the caller has it already.
+            written: The JSON of `value`, see `PlainWriter.write`.
 
         Returns:
             The JSON text, and whether anything is missing from it for want of room or depth.

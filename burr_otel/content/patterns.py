@@ -143,7 +143,7 @@ SHAPES: Final[tuple[Shape, ...]] = (
     Shape(
         "user and password of curl",
         ("-u",),
-        re.compile(r"(?<!\S)(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),
+        re.compile(r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),
     ),
     Shape(
         "password in SQL",
@@ -193,7 +193,7 @@ SHAPES: Final[tuple[Shape, ...]] = (
 )
 """The built-in value patterns."""
 
-_BY_NEEDLE: Final = tuple(shape for shape in SHAPES if shape.needles)
+_BY_NEEDLE: Final = tuple((needle, shape.pattern) for shape in SHAPES for needle in shape.needles)
 _BY_RUN: Final = tuple(shape for shape in SHAPES if not shape.needles)
 _TOKEN_BYTES: Final = bytes(
     ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
@@ -205,10 +205,9 @@ _MOST_RUNS: Final = 16  # that are searched one by one; of more, the text is sea
 
 def may_have_shape(text: str) -> bool:
     """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
-    for _, needles, pattern in _BY_NEEDLE:
-        for needle in needles:
-            if needle in text and pattern.search(text):
-                return True
+    for needle, pattern in _BY_NEEDLE:
+        if needle in text and pattern.search(text):
+            return True
     data = text.encode("utf-8", "replace")
     classes = data.translate(_TOKEN_BYTES)
     start = classes.find(_RUN)

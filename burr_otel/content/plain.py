@@ -81,23 +81,25 @@ class PlainWriter:
             room: Most bytes of the result.
             depth: Containers around the value.
             most: Most items of the value itself.
-            written: What `orjson` makes of `value`, when the caller has it already.
+            written: The JSON of `value`, when the caller has it already and knows that all of it
+                is of exact JSON types, without tuples.
 
         Returns:
             The JSON text, or ``None`` when the value is not ordinary or has no room.
         """
-        if written is not None and len(written) > room:
-            return None
+        if written is not None:
+            if len(written) > room:
+                return None
+            leaves = _known_leaves(value, self._deepest - depth)
+            return written if leaves is not None and self._nothing_to_hide(*leaves) else None
         # A key may be of any class, whose own code would run.
         found = call_safely(_leaves, value, room, self._deepest - depth, most)
         if not isinstance(found, _Leaves):
             return None
-        data = written
-        if data is None:
-            try:
-                data = orjson.dumps(value)
-            except (TypeError, ValueError, RecursionError):  # surrogates, ints beyond 64 bits
-                return None
+        try:
+            data = orjson.dumps(value)
+        except (TypeError, ValueError, RecursionError):  # surrogates, ints beyond 64 bits
+            return None
         return data if len(data) <= room and self._nothing_to_hide(*found) else None
 
     def _nothing_to_hide(self, texts: list[str], keys: set[str]) -> bool:
@@ -157,6 +159,35 @@ class PlainWriter:
 def is_small(value: Any, room: int, levels: int) -> bool:
     """Whether a value is of JSON types all through, and short."""
     return isinstance(call_safely(_leaves, value, room, levels, LARGEST_CONTAINER), _Leaves)
+
+
+def _known_leaves(value: Any, levels: int) -> tuple[list[str], set[str]] | None:
+    """The strings and keys of a value that is of exact JSON types, and small.
+
+    Returns:
+        ``None`` when it is too deep, or has what may be a name and its value.
+    """
+    texts: list[str] = []
+    keys: set[str] = set()
+    level: list[Any] = [value]
+    while level:
+        below: list[Any] = []
+        for part in level:
+            kind = type(part)
+            if kind is str:
+                texts.append(part)
+            elif kind is dict:
+                keys.update(part)
+                below += part.values()
+            elif kind is list:
+                if _is_pair(part):
+                    return None
+                below += part
+        if below and not levels:
+            return None
+        levels -= 1
+        level = below
+    return texts, keys
 
 
 def _leaves(value: Any, room: int, levels: int, most: int) -> _Leaves:

@@ -26,6 +26,7 @@ Native = str | bool | int | float | list[str] | list[bool] | list[int] | list[fl
 
 _LONGEST_NAME: int = 256  # bytes
 _LONGEST_NATIVE_LIST: int = 128  # items
+_MOST_NAMES: int = 512  # that are remembered as they are shown
 _MOST_TYPES: int = 1024  # keys whose types are told
 _INT64: int = 1 << 63
 
@@ -100,6 +101,9 @@ class ContentPolicy:
     max_attribute_bytes: int = 16 * 1024
     _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
     _encoder: Encoder = dataclasses.field(init=False, repr=False, compare=False)
+    _names: dict[str, str] = dataclasses.field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         """Compile the patterns."""
@@ -134,7 +138,7 @@ class ContentPolicy:
         Args:
             kind: Whose capture setting counts.
             value: The values by name.
-            written: What `orjson` makes of `value`, when the caller has it already.
+            written: The JSON of `value`, see `PlainWriter.write`.
 
         Returns:
             The attribute, or ``None`` when this kind is not captured.
@@ -235,7 +239,15 @@ class ContentPolicy:
 
     def name(self, text: Any) -> str:
         """A span's or event's name, or an attribute's key, that user code chose."""
-        return self._text(text, min(_LONGEST_NAME, self.max_attribute_bytes), "name")
+        known = self._names.get(text) if type(text) is str else None
+        if known is not None:
+            return known
+        shown = self._text(text, min(_LONGEST_NAME, self.max_attribute_bytes), "name")
+        if type(text) is str and self.redactor is None and len(text) <= _LONGEST_NAME:
+            if len(self._names) >= _MOST_NAMES:
+                self._names.clear()
+            self._names[text] = shown
+        return shown
 
     def text(self, text: Any) -> str:
         """A text of user code's making, such as a status description."""

@@ -240,18 +240,17 @@ class Redaction:
         The hashes of clean texts are remembered, because a run passes the same strings from step
         to step; texts themselves are not, they may be large.
         """
-        hashes = set(map(hash, texts))
-        unknown = hashes - self._clean
-        if not unknown:
+        known = self._clean
+        fresh = [text for text in texts if hash(text) not in known]
+        if not fresh:
             return True
-        fresh = texts if len(unknown) == len(texts) else [t for t in texts if hash(t) in unknown]
         if any(pattern.search(text) for pattern in self._user_values for text in fresh):
             return False
         if self._may_hold_builtin("\0".join(fresh)):  # no pattern matches across a NUL
             return False
-        if len(self._clean) + len(unknown) > _CACHED:
-            self._clean = set()
-        self._clean |= unknown
+        if len(known) + len(fresh) > _CACHED:
+            known = self._clean = set()
+        known.update(map(hash, fresh))
         return True
 
     def may_hide(self, text: str) -> bool:

@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel import semconv
 from burr_otel.spans import parents, recorded
@@ -15,7 +14,7 @@ from burr_otel.spans.recorded import soonest_end
 from burr_otel.spans.scope import SpanScope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from opentelemetry.trace import Link, SpanContext
     from opentelemetry.util.types import AttributeValue
@@ -73,7 +72,22 @@ class OpenSpan:
         outer_error: The exception that was being handled when it started, which is not its own.
         known: Attributes as a reader of the log knows them before the record of the span's end.
         links: How many links it began with.
+        readable: The span as it can be read; `None` for one that nobody will ever see.
     """
+
+    __slots__ = (
+        "_claimed",
+        "_identity",
+        "_lock",
+        "_truncated",
+        "known",
+        "links",
+        "outer_error",
+        "readable",
+        "scope",
+        "span",
+        "start_ns",
+    )
 
     def __init__(
         self,
@@ -86,6 +100,7 @@ class OpenSpan:
         step: BurrStep | None = None,
     ) -> None:
         self.span = span
+        self.readable = recorded.readable(span)
         self.scope = SpanScope(span, parent, step)
         self.start_ns = start_ns
         self.outer_error = outer_error
@@ -144,7 +159,7 @@ class OpenSpan:
         if self._truncated:
             attributes = {**attributes, semconv.TRUNCATED: self._truncated}
         self.span.set_attributes(attributes)
-        held = self.span.attributes if isinstance(self.span, ReadableSpan) else None
+        held: Any = None if self.readable is None else self.readable.attributes
         if held is None or not self._identity.items() <= held.copy().items():
             self.span.set_attributes(self._identity)
 
@@ -154,11 +169,17 @@ class OpenSpan:
             self.span.end(soonest_end(self.start_ns, end_ns))
 
     def end_record(
-        self, begun: Mapping[str, Any], name: str, end_ns: int, outcome: str, bases: Bases
+        self,
+        begun: Mapping[str, Any],
+        name: str,
+        end_ns: int,
+        outcome: str,
+        bases: Bases,
+        facts: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
         """What the log's end record keeps of the span; see `recorded.end_record`.
 
-        `begun` is what the begin record keeps of it.
+        `begun` is what the begin record keeps of it, and `facts` what it said from its start.
         """
         return recorded.end_record(
             self.span,
@@ -169,5 +190,6 @@ class OpenSpan:
             outcome=outcome,
             links=self.links,
             known=self.known,
+            facts=facts,
             bases=bases,
         )

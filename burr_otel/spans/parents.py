@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -30,6 +31,7 @@ __all__ = [
     "recorded_parent",
     "recorded_spawner",
     "root_parent",
+    "span_text",
     "spawner_record",
     "step_parent",
     "suppressed",
@@ -37,6 +39,8 @@ __all__ = [
 
 
 _IDS = ("trace_id", "span_id", "flags", "trace_state")
+_trace_text = functools.lru_cache(256)(trace.format_trace_id)  # of a run's steps: the same
+span_text = functools.lru_cache(256)(trace.format_span_id)
 
 
 def record_of(context: SpanContext) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def record_of(context: SpanContext) -> dict[str, Any]:
     if not context.is_valid:
         return {}
     record: dict[str, Any] = {
-        "trace_id": trace.format_trace_id(context.trace_id),
+        "trace_id": _trace_text(context.trace_id),
         "span_id": trace.format_span_id(context.span_id),
         "flags": int(context.trace_flags),
     }
@@ -171,11 +175,12 @@ def origin_record(
     """What the log keeps of a span's ids, parent and links, so that it can be sent later."""
     record = record_of(context)
     if record and parent is not None and parent.is_valid:
-        record["parent_span_id"] = trace.format_span_id(parent.span_id)
+        record["parent_span_id"] = span_text(parent.span_id)
         if parent.is_remote:
             record["parent_is_remote"] = True
-    kept = link_records(all_links)
-    return {**record, "links": kept} if kept else record
+    if kept := link_records(all_links):
+        record["links"] = kept
+    return record
 
 
 def link_records(all_links: Iterable[Link]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ whatever the reader's settings are. Both directions stand here, as pure function
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -101,8 +101,28 @@ def begin_members(
             steps of the action say.
         bases: What the record holds of them.
     """
-    members = _members(dict(attributes), {}, bases)
+    members = _usual_begin(attributes, bases)
+    if members is None:
+        members = _members(dict(attributes), {}, bases)
     return members if name == own_name else {**members, _NAME: portable(name)}
+
+
+def _usual_begin(attributes: Mapping[str, AttributeValue], bases: Bases) -> dict[str, Any] | None:
+    """The same as `_members` of short texts, content as it is in the record; `None` of others."""
+    kept: dict[str, Any] = {}
+    found = 0
+    for key, value in attributes.items():
+        if type(value) is not str or not key.isascii():
+            return None
+        if key in bases:
+            if value.encode() != bases[key]:
+                return None
+            found += 1
+        elif len(value) < _LONG and value.isascii():
+            kept[key] = value
+        else:
+            return None
+    return {_ATTRIBUTES: kept} if found == len(bases) else None
 
 
 def end_record(
@@ -116,11 +136,12 @@ def end_record(
     links: int,
     known: Mapping[str, Any],
     bases: Bases,
+    facts: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What the record of a span's end keeps of it; never raises.
 
     Args:
-        span: The span, after its end.
+        span: The span.
         ids: What `parents.record_of` gives of it.
         name: The name that it began with.
         start_ns: Unix time of its start.
@@ -129,6 +150,7 @@ def end_record(
         links: How many links it began with.
         known: Attributes that a reader knows without this record; one that the span does not have
             is noted.
+        facts: More of these, under names that `known` and `bases` do not have.
         bases: Content that this record holds.
 
     Returns:
@@ -139,11 +161,11 @@ def end_record(
     if ended is None:
         return record
     try:
-        members = _end_members(ended, name, soonest_end(start_ns, end_ns), links, known, bases)
+        end_ns = soonest_end(start_ns, end_ns)
+        record |= _end_members(ended, name, end_ns, links, (*facts, known), bases)
     except Exception as error:
         shield.report("recording what a span says", error)
-        return record
-    return {**record, **members}
+    return record
 
 
 def _end_members(
@@ -151,7 +173,7 @@ def _end_members(
     name: str,
     end_ns: int,
     links: int,
-    known: Mapping[str, Any],
+    known: Sequence[Mapping[str, Any]],
     bases: Bases,
 ) -> dict[str, Any]:
     attributes: Any = span.attributes
@@ -159,7 +181,10 @@ def _end_members(
     if _says_just(found, known, bases):
         members: dict[str, Any] = {_ATTRIBUTES: {}}
     else:
-        members = _members(found, known, bases)
+        everything: dict[str, Any] = {}
+        for part in known:
+            everything |= part
+        members = _members(found, everything, bases)
     if span.name != name:
         members[_NAME] = portable(span.name)
     if span.end_time != end_ns:
@@ -238,16 +263,18 @@ def logged_value(value: Any, written: bytes | None) -> Any:
     return native(orjson.loads(written))
 
 
-def _says_just(found: dict[str, Any], known: Mapping[str, Any], bases: Bases) -> bool:
-    """Whether a span says just what a reader expects, as most do: asked in a microsecond."""
-    if len(found) != len(known) + len(bases):
+def _says_just(found: dict[str, Any], known: Sequence[Mapping[str, Any]], bases: Bases) -> bool:
+    """Whether a span says just what a reader expects, as most do: asked in a microsecond.
+
+    No two of `known` and `bases` have a name in common.
+    """
+    if len(found) != sum(map(len, known)) + len(bases):
         return False
-    expected = dict(known)
     for key, base in bases.items():
-        if base is None or len(base) > _MOST_PARSED_BYTES:
+        if base is None or len(base) > _MOST_PARSED_BYTES or found.get(key) != base.decode():
             return False
-        expected[key] = base.decode()
-    return found == expected
+    said = found.items()
+    return all(part.items() <= said for part in known)
 
 
 def _members(found: dict[str, Any], known: Mapping[str, Any], bases: Bases) -> dict[str, Any]:

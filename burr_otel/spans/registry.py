@@ -142,8 +142,12 @@ class Registry(Generic[R]):
 
     def executing(self, run: R) -> None:
         """Note that `run` executes in the running context."""
+        held = self._executing.get()
+        if held is None:
+            self._executing.set({run.app_id: weakref.ref(run)})
+            return
         # An abandoned stream never says that it no longer executes; its run is freed some day.
-        known = {k: ref for k, ref in (self._executing.get() or {}).items() if ref() is not None}
+        known = {k: ref for k, ref in held.items() if ref() is not None}
         self._executing.set({**known, run.app_id: weakref.ref(run)})
 
     def not_executing(self, run: R) -> None:

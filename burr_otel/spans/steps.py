@@ -64,6 +64,14 @@ class Step:
         inner: Its inner spans by identity of Burr's span object.
     """
 
+    streaming = False
+    items = 0
+    final: tuple[Any, Any] | None = None
+    _links = 0
+    _begun = False
+    _first_item_ns: int | None = None
+    _raised: tuple[Exception, int] | None = None
+
     def __init__(
         self,
         shared: Shared,
@@ -76,18 +84,11 @@ class Step:
         self.shared = shared
         self.action = action
         self.sequence_id = sequence_id
-        self.streaming = False
-        self.items = 0
-        self.final: tuple[Any, Any] | None = None
         self.inner: dict[int, InnerSpan] = {}
         self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
         self._settle = settle
         self._name = action.name
         self._started: dict[str, AttributeValue] = {}
-        self._links = 0
-        self._begun = False
-        self._first_item_ns: int | None = None
-        self._raised: tuple[Exception, int] | None = None
         self.identity = {semconv.SEQUENCE_ID: sequence_id, **start.identity}
         span: trace.Span = trace.INVALID_SPAN
         try:
@@ -120,9 +121,7 @@ class Step:
         if without_inputs:
             nothing = self.shared.policy.document("inputs", {})
             self._say(started, semconv.INPUTS, nothing)
-            self._say_openinference(
-                started, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, nothing
-            )
+            self._say_openinference(started, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, nothing)
         parent, links = parents.step_parent(self.shared.config.step_parent, start.root, current)
         self._name, self._links = self.shared.policy.name(self.action.name), len(links)
         span = start_span(
@@ -135,7 +134,7 @@ class Step:
         )
         context = span.get_span_context()
         self.record |= parents.origin_record(context, parent, links)
-        self.record["root_span_id"] = trace.format_span_id(start.root.span_id)
+        self.record["root_span_id"] = parents.span_text(start.root.span_id)
         if current is not None and current.trace_id != context.trace_id:
             link = parents.link(context, semconv.LINK_STEP)
             trace.get_current_span().add_link(link.context, link.attributes)
@@ -149,9 +148,7 @@ class Step:
         self._started |= said
         self.open_span.span.set_attributes(said)
 
-    def _say(
-        self, said: dict[str, AttributeValue], name: str, content: Attribute | None
-    ) -> None:
+    def _say(self, said: dict[str, AttributeValue], name: str, content: Attribute | None) -> None:
         if content is not None:
             said[name] = content.value
             if content.truncated:
@@ -175,7 +172,7 @@ class Step:
             inputs: As the record holds them, see `Bases`.
             described: What the session's log tells already.
         """
-        span = recorded.readable(self.open_span.span)
+        span = self.open_span.readable
         if span is None:
             return self.record
         try:
@@ -200,7 +197,7 @@ class Step:
     def compares_state(self, size_bytes: int) -> bool:
         """Whether the span's written state is to be compared with a state of that size."""
         worth_it = bool(self.action.writes) and size_bytes <= _LONGEST_COMPARED_BYTES
-        return worth_it and recorded.readable(self.open_span.span) is not None
+        return worth_it and self.open_span.readable is not None
 
     def bases(
         self,
@@ -226,11 +223,16 @@ class Step:
 
     def end_record(self, end_ns: int, outcome: str, bases: Bases) -> dict[str, Any]:
         """See `OpenSpan.end_record`."""
-        known = {**self.open_span.known, semconv.OUTCOME: outcome}
-        if self._begun:
-            known = {**self.action.attributes, **self._started, **known}
-        self.open_span.known = known
-        return self.open_span.end_record(self.record, self._name, end_ns, outcome, bases)
+        facts: tuple[Mapping[str, AttributeValue], ...] = ()
+        known = self.open_span.known
+        if self._begun and len(known) == len(self.identity):
+            facts = (self.action.attributes, self._started)
+        elif self._begun:  # logged attributes may have any name
+            known = self.open_span.known = {**self.action.attributes, **self._started, **known}
+        known[semconv.OUTCOME] = outcome
+        return self.open_span.end_record(
+            self.record, self._name, end_ns, outcome, bases, facts=facts
+        )
 
     # --- stream ------------------------------------------------------------------------------
 
@@ -279,7 +281,7 @@ class Step:
         *,
         result: Mapping[str, Any] | None,
         state: Any,
-        written: bytes | None = None,
+        plain: bytes | None = None,
     ) -> tuple[str, str | None]:
         """Say on the span how the step ended; never raises.
 
@@ -288,7 +290,7 @@ class Step:
             end_ns: Unix time.
             result: Its result, when known.
             state: The state after it, when known.
-            written: The JSON of what it wrote of that, when known.
+            plain: The JSON of what it wrote of that, where all of it is of exact JSON types.
 
         Returns:
             The outcome, and the message of a failure.
@@ -299,7 +301,7 @@ class Step:
         try:
             message = self._describe_end(error, outcome, end_ns)
             if self.open_span.recording:
-                self._describe_output(said, error, result, state, written)
+                self._describe_output(said, error, result, state, plain)
         except Exception as problem:
             shield.report("describing a step", problem)
         said[semconv.OUTCOME] = outcome
@@ -348,19 +350,19 @@ class Step:
         error: BaseException | None,
         result: Mapping[str, Any] | None,
         state: Any,
-        written: bytes | None,
+        plain: bytes | None,
     ) -> None:
         policy = self.shared.policy
-        returned = wrote = None
+        returned = written = None
         if result is not None:
             returned = policy.document("results", result)
             self._say(said, semconv.RESULT, returned)
         if state is not None and error is None and self.action.writes:
             values = {key: state[key] for key in self.action.writes if key in state}
-            wrote = policy.document("state", values, written)
-            self._say(said, semconv.STATE_WRITTEN, wrote)
+            written = policy.document("state", values, plain)
+            self._say(said, semconv.STATE_WRITTEN, written)
         # Most actions return only state: then that is what they put out.
-        output = returned if result else wrote
+        output = returned if result else written
         self._say_openinference(said, semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE, output)
 
     def mark_snapshot_error(self, error: SnapshotError) -> None:

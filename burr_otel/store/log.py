@@ -200,11 +200,7 @@ class LogFile:
         try:
             fd = self._fd if self._fd >= 0 else self._open()
             fcntl.flock(fd, fcntl.LOCK_EX)
-            # What we write to must still be what the path names.
-            if not self._in_place():
-                self._release()
-                raise self._gone()
-            _pool.touch(self)
+            self._check_place()
         except BaseException:
             self._leave()
             raise
@@ -353,6 +349,13 @@ class LogFile:
             self._pending.clear()
         _pool.add(self)
         return fd
+
+    def _check_place(self) -> None:
+        """See that what we write to is still what the path names."""
+        if not self._in_place():
+            self._release()
+            raise self._gone()
+        _pool.touch(self)
 
     def _gone(self) -> FileNotFoundError:
         return FileNotFoundError(

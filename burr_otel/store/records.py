@@ -75,8 +75,10 @@ def local_time(time_ns: int) -> str:
 
 def otel_object(session: bytes, otel: Mapping[str, Any], *, more: bytes = b"") -> bytes:
     """The `otel` object of a record; `session` and `more` are ready-made JSON members."""
-    members = orjson.dumps(otel)[1:-1] if otel else b""
-    return b"{%b}" % b",".join([part for part in (session, members, more) if part])
+    if not otel:
+        return b"{%b,%b}" % (session, more) if more else b"{%b}" % session
+    members = orjson.dumps(otel)[1:-1]
+    return b"{%b,%b,%b}" % (session, members, more) if more else b"{%b,%b}" % (session, members)
 
 
 def begin_entry(sequence_id: int, action: str, inputs: bytes, time_ns: int, otel: bytes) -> bytes:
@@ -136,9 +138,8 @@ def step_settled(
 
 def end_members(exact: Sequence[Any], *, int64: bool) -> bytes:
     """Members of an `otel` object that say how to read the state beside it."""
-    patches = b'"exact":%b' % orjson.dumps(exact) if exact else b""
     mark = b'"int64":true' if int64 else b'"int64":false'
-    return b",".join([part for part in (patches, mark) if part])
+    return b'"exact":%b,%b' % (orjson.dumps(exact), mark) if exact else mark
 
 
 def begin_span(

@@ -79,6 +79,11 @@ class EncodedState:
             return self._fragments.get(key)
         return orjson.dumps(self._items[key]) if key in self._items else None
 
+    @property
+    def plain(self) -> bool:
+        """Whether all values are of exact JSON types, without tuples."""
+        return self._fragments is None
+
     def part(self, keys: Iterable[str]) -> bytes | None:
         """The JSON of these top-level keys, as who reads the record can make it again.
 
