@@ -96,6 +96,18 @@ def test_bad_otel_values_warn_and_name_value_and_remedy(monkeypatch, caplog, var
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_what_is_sent_is_compressed_unless_a_variable_says_otherwise(monkeypatch, protocol):
+    """Snapshots of state compress well; `OTEL_EXPORTER_OTLP_COMPRESSION` has the last word."""
+    compressed = exporters.otlp_exporter(protocol, "http://localhost:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    plain = exporters.otlp_exporter(protocol, "http://localhost:1")
+    assert "gzip" in repr(compressed._exporter._compression).lower()
+    assert "gzip" not in repr(plain._exporter._compression).lower()
+    for made in (compressed, plain):
+        made.shutdown()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_an_empty_variable_counts_as_unset(monkeypatch, protocol, caplog):
     """As the specification has it; the exporters themselves would send to an empty address."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)

@@ -215,7 +215,11 @@ def test_a_changed_graph_is_recorded(store):
     before = log_records(store.run_path("a") / "log.jsonl")[0]
     old = (store.run_path("a") / "graph.json").read_bytes()
     begin(store)
+    seen = store.run_path("a") / "seen-by-a-reader"
+    os.link(store.run_path("a") / "graph.json", seen)
     begin(store, application_graph=graph(step, other))
+    assert seen.read_bytes() == old, "replaced as a whole, never written over"
+    assert not list(store.run_path("a").glob("*.new-*"))
     assert b"amount" in (store.run_path("a") / "graph.json").read_bytes()
     assert (store.run_path("a") / f"graph-{before['graph']}.json").read_bytes() == old
     roots = log_records(store.run_path("a") / "log.jsonl")

@@ -397,7 +397,21 @@ def test_a_log_that_was_cut_short_and_went_on_differently_is_indexed_anew(store)
     assert values_of(store.load(None, "a", 35)) == {"n": -35}
 
 
-def test_damage_of_the_same_length_in_a_checked_part_is_found(store):
+def test_a_longer_log_in_the_place_of_an_indexed_one_is_indexed_anew(store):
+    """What the index covers of the old log says nothing of the new one's steps."""
+    log = steps(store, 40)
+    old = log.stat().st_size
+    other_log = steps(store, 120, "other")
+    assert other_log.stat().st_size > 2 * old
+    data = other_log.read_bytes().replace(b'"sequence_id":', b'"sequence_id":1')
+    log.write_bytes(data)
+    assert values_of(store.load(None, "a", 110)) == {"n": 10}
+    begin(store).close()
+    assert len(read_by_burr(store)[0]) == 120
+
+
+@pytest.mark.parametrize("first", ["load", "session"])
+def test_damage_of_the_same_length_in_a_checked_part_is_found(store, first):
     """Somebody wrote NULs over a record without changing the file's length."""
     log = steps(store, 40)
     before = log.stat()
@@ -408,9 +422,10 @@ def test_damage_of_the_same_length_in_a_checked_part_is_found(store):
         file.seek(at)
         file.write(b"\0" * (end - at))
     os.utime(log, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    with pytest.raises(UnknownSequenceError):
-        store.load(None, "a", 20)
-    assert values_of(store.load(None, "a", 21)) == {"n": 21}
+    if first == "load":
+        with pytest.raises(UnknownSequenceError):
+            store.load(None, "a", 20)
+        assert values_of(store.load(None, "a", 21)) == {"n": 21}
     begin(store).close()
     assert len(read_by_burr(store)[0]) == 40
 

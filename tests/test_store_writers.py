@@ -1,5 +1,6 @@
 """Several writers: processes, threads, sessions of one run, forks and exclusive claims."""
 
+import fcntl
 import gc
 import json
 import os
@@ -25,6 +26,7 @@ from burr_otel.errors import RunLockedError
 from burr_otel.store import Store, owner_is_alive
 from burr_otel.store import log as log_module
 from burr_otel.store import overlap as overlap_module
+from burr_otel.store import session as session_module
 from burr_otel.store.owner import this_owner
 
 CHILD = Path(__file__).with_name("store_child.py")
@@ -277,6 +279,44 @@ def test_a_forked_child_never_writes_under_its_parents_session(store, tmp_path):
     assert records[4]["forked_from"] == "parent"
     assert records[4]["owner"]["pid"] != records[0]["owner"]["pid"]
     assert store.load(None, "a")["state"]["by"] == "parent"
+
+
+def test_a_forked_child_does_not_end_the_step_that_its_parent_began(store, monkeypatch):
+    """Neither the step nor the spans, attributes and root that it was forked inside of."""
+    session = begin(store)
+    session.begin_step(sequence_id=0, action="step", inputs={}, time_ns=1, otel={})
+    before = (store.run_path("a") / "log.jsonl").read_bytes()
+    monkeypatch.setattr(session_module, "_generation", session_module._generation + 1)
+    finish_step(session, 0, {"n": 1})
+    session.attribute(key="k", value=1, tags={}, sequence_id=0, span_id=None, time_ns=3)
+    session.settle_step(sequence_id=0, action="step", exception=None, time_ns=3, otel={})
+    session.end(time_ns=4, otel={})
+    assert (store.run_path("a") / "log.jsonl").read_bytes() == before
+
+
+def test_an_append_waits_for_whoever_mends_the_log(store, monkeypatch):
+    """A lock of another process is respected: it may be about to cut off a torn line."""
+    session = begin(store)
+    path = store.run_path("a") / "log.jsonl"
+    before = path.read_bytes()
+    asked = threading.Event()
+    lock = fcntl.flock
+
+    def ask(fd, operation):
+        if operation == fcntl.LOCK_EX:
+            asked.set()
+        return lock(fd, operation)
+
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", ask)
+        writer = threading.Thread(target=run_step, args=(session, 0, {"n": 0}))
+        writer.start()
+        assert asked.wait(30)
+        assert path.read_bytes() == before
+        lock(other, fcntl.LOCK_UN)
+        writer.join(30)
+    assert store.load(None, "a")["sequence_id"] == 0
 
 
 def test_the_owner_of_a_session_is_known_to_live_or_not():

@@ -7,6 +7,10 @@ import apps
 import pytest
 from burr.core import ApplicationBuilder
 from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from burr_otel import OtelTracker, SnapshotError
 from burr_otel.run import Run
@@ -119,6 +123,38 @@ def test_a_step_says_what_it_did(tracker, spans):
     assert found["code.function.name"].endswith("greet")
     assert found["code.file.path"] == __file__
     assert "graph.node.parent_id" not in found
+
+
+def test_who_a_span_is_survives_the_limit_of_attributes(spans, tmp_path):
+    """A span at its limit drops the oldest, so the attributes that name the run are set last."""
+    kept = InMemorySpanExporter()
+    limits = SpanLimits(max_span_attributes=5)
+    provider = TracerProvider(span_limits=limits, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+
+    @apps.action(reads=["count"], writes=["count"])
+    def chatty(state, __tracer):
+        with __tracer("inner") as inner:
+            inner.log_attributes(**{f"k{number}": number for number in range(20)})
+        __tracer.log_attributes(**{f"k{number}": number for number in range(20)})
+        raise ValueError("also an error has attributes")
+
+    with OtelTracker("proj", tmp_path, tracer_provider=provider) as tracker:
+        app = apps.single(tracker, chatty, partition_key="u1")
+        with pytest.raises(ValueError):
+            app.step()
+    found = kept.get_finished_spans()
+    assert [span.name for span in found] == ["inner", "step", "invoke_workflow proj"]
+    run = {
+        "burr.project": "proj",
+        "burr.app_id": "a1",
+        "burr.partition_key": "u1",
+        "session.id": "a1",
+    }
+    for span in found:
+        assert run.items() <= dict(span.attributes).items()
+        assert len(span.attributes) == 5
+    assert [span.attributes.get("burr.sequence_id") for span in found] == [0, 0, None]
 
 
 def test_the_root_describes_the_application(tracker, spans):
@@ -296,8 +332,13 @@ def test_an_outer_except_block_does_not_make_a_step_fail(tracker, spans):
     except RuntimeError:
         asyncio.run(apps.counter(tracker).arun(halt_after=["finish"]))
         apps.counter(tracker, app_id="a2").run(halt_after=["finish"])
+        apps.single(tracker, apps.traced, "a3").step()
+        apps.single(tracker, apps.stream, "a4").stream_result(halt_after=["step"])[1].get()
     tracker.close()
-    assert spans.tree() == COUNTER + COUNTER[1:]
+    assert {span.attributes["burr.app_id"] for span in spans.spans} == {"a1", "a2", "a3", "a4"}
+    assert {span.attributes.get("burr.outcome", "ok") for span in spans.spans} == {"ok"}
+    assert not any(span.events for span in spans.spans if span.attributes["burr.app_id"] == "a3")
+    assert {span.status.status_code for span in spans.spans} == {StatusCode.UNSET}
 
 
 def test_the_current_span_is_what_it_was(tracker, spans):

@@ -118,9 +118,10 @@ def otlp_exporter(
     if endpoint is None and _empty_endpoint():
         endpoint = _DEFAULT_ENDPOINT[protocol]
     # Both exporters take seconds to import grpc or requests, so only the one in use is.
-    compress = not any(
-        os.environ.get(name)
-        for name in (OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION)
+    compression = (
+        os.environ.get(OTEL_EXPORTER_OTLP_TRACES_COMPRESSION)
+        or os.environ.get(OTEL_EXPORTER_OTLP_COMPRESSION)
+        or "gzip"
     )
     options: dict[str, Any] = {"headers": headers} if headers else {}
     exporter: SpanExporter
@@ -130,7 +131,7 @@ def otlp_exporter(
             OTLPSpanExporter as HttpExporter,
         )
 
-        if compress:
+        if compression == "gzip":
             options["compression"] = Compression.Gzip
         if endpoint is not None:
             _, _, rest = endpoint.partition("://")
@@ -143,8 +144,10 @@ def otlp_exporter(
             OTLPSpanExporter as GrpcExporter,
         )
 
-        if compress:
+        if compression == "gzip":
             options["compression"] = grpc.Compression.Gzip
+        elif compression == "none":  # the exporter of OpenTelemetry for Python refuses that word
+            options["compression"] = grpc.Compression.NoCompression
         exporter = GrpcExporter(endpoint=endpoint, **options)
     return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
 

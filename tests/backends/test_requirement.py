@@ -19,7 +19,7 @@ def test_an_absent_server_skips_or_fails(
 ) -> None:
     """Without servers a test is skipped and says what to run; when they are required, it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", NEEDS_JAEGER],
+        [sys.executable, "-m", "pytest", "-n0", "-rs", "-p", "no:cacheprovider", NEEDS_JAEGER],
         env={
             **os.environ,
             "BURR_OTEL_BACKENDS": os.fspath(tmp_path),
