@@ -19,6 +19,7 @@ from sending import sending_provider
 
 from burr_otel import OtelTracker
 from burr_otel.demo import build_demo, run_demo
+from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 APP_ID = "demo-phoenix"
 
@@ -59,13 +60,44 @@ def test_phoenix_has_the_run_as_a_session_of_chains(
     assert APP_ID in sessions
 
 
+def looked_at(page: str, expected: str, folder: pathlib.Path) -> str:
+    """What a browser shows of a page, once `expected` stands on it; a picture is kept beside."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        absent("chromium", "chromium")
+    picture = folder / "phoenix.png"
+
+    def look() -> str | None:
+        done = subprocess.run(
+            [
+                browser,
+                *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+                *("--no-first-run", "--disable-background-networking", "--disable-sync"),
+                *("--disable-component-update", "--force-prefers-reduced-motion"),
+                f"--user-data-dir={folder / 'browser'}",
+                "--window-size=1900,1150",
+                "--virtual-time-budget=40000",
+                f"--screenshot={picture}",
+                "--dump-dom",
+                page,
+            ],
+            env={"PATH": os.environ["PATH"], "HOME": os.fspath(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.stdout if expected in done.stdout else None
+
+    shown = wait_for(f"Phoenix's page to show {expected!r}", look, 120)
+    assert picture.stat().st_size > 0
+    return shown
+
+
 def test_phoenix_shows_the_run(
     demo_spans: list[dict[str, Any]], phoenix: Phoenix, tmp_path: pathlib.Path
 ) -> None:
     """A person who opens the trace sees every step, and the answer of the step that they choose."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        absent("chromium", "chromium")
     with urllib.request.urlopen(f"{phoenix.http_endpoint}/v1/projects", timeout=30) as response:
         [project] = [p["id"] for p in json.load(response)["data"] if p["name"] == "default"]
     answer = next(span for span in demo_spans if span["name"] == "write_answer")
@@ -73,32 +105,17 @@ def test_phoenix_shows_the_run(
         f"{phoenix.http_endpoint}/projects/{project}/traces/{answer['context']['trace_id']}"
         f"?selectedSpanNodeId={answer['id']}"
     )
-    picture = tmp_path / "phoenix.png"
-
-    def looked_at() -> str | None:
-        done = subprocess.run(
-            [
-                browser,
-                *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-                *("--no-first-run", "--disable-background-networking", "--disable-sync"),
-                *("--disable-component-update", "--force-prefers-reduced-motion"),
-                f"--user-data-dir={tmp_path / 'browser'}",
-                "--window-size=1900,1150",
-                "--virtual-time-budget=40000",
-                f"--screenshot={picture}",
-                "--dump-dom",
-                page,
-            ],
-            env={"PATH": os.environ["PATH"], "HOME": os.fspath(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return done.stdout if "Sure, that is easy." in done.stdout else None
-
-    shown = wait_for("Phoenix's page to show the answer", looked_at, 120)
-
+    shown = looked_at(page, "Sure, that is easy.", tmp_path)
     for name in ("invoke_workflow demo", *{span["name"] for span in demo_spans}):
         assert name in shown
-    assert picture.stat().st_size > 0
+
+
+def test_the_address_of_the_preset_leads_to_the_trace(
+    demo_spans: list[dict[str, Any]], phoenix: Phoenix, tmp_path: pathlib.Path
+) -> None:
+    """`phoenix=...` in BURR_OTEL_TRACE_URL; Phoenix finds the project of the trace itself."""
+    trace_id = demo_spans[0]["context"]["trace_id"]
+    place = TracePlace(trace_id, "demo", APP_ID, 0, 0)
+    page = trace_url(read_template(f"phoenix={phoenix.http_endpoint}"), place)
+    shown = looked_at(page, "look_up_order", tmp_path)
+    assert "write_answer" in shown
