@@ -152,7 +152,7 @@ def test_demo_sends_over_grpc(tmp_path, grpc_endpoint):
 
 
 def test_demo_sends_over_http(tmp_path, http_server):
-    """The protocol variable is respected."""
+    """The protocol variable is respected, and the address of the trace is that of the settings."""
     endpoint, received = http_server(200)
     result = run(
         "demo",
@@ -160,8 +160,11 @@ def test_demo_sends_over_http(tmp_path, http_server):
         tmp_path,
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{endpoint}/v1/traces",
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        BURR_OTEL_TRACE_URL="https://traces.example.com/{trace_id}",
     )
     assert result.returncode == 0
+    address = f"https://traces.example.com/{trace_id_in(result.stdout)}"
+    assert f"To look at it: {address}\n" in result.stdout
     assert f"Sent to {endpoint}/v1/traces as trace" in result.stdout
     assert len({trace for _, trace in spans_of(received)}) == 1
     assert len(spans_of(received)) == 25

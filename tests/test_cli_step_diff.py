@@ -61,6 +61,16 @@ def test_diff_of_different_runs_exits_with_4():
     ]
 
 
+def test_diff_in_a_narrow_terminal_is_coloured():
+    """What is gone is red and what is new is green; long lines wrap, and are not cut."""
+    arguments = ("diff", "count-to-1", "count-to-10", "--storage-dir", RECORDED)
+    code, drawn = run_in_terminal(*arguments, columns=40)
+    assert code == 4
+    assert "\x1b[31m- " in drawn
+    assert "\x1b[32m+ " in drawn
+    assert "10 result" in without_colour(drawn)
+
+
 def test_diff_ignores_what_it_is_told_to():
     """Then the runs part only where the shorter one ends its counting."""
     result = run(

@@ -14,12 +14,15 @@ from burr_otel.cli import options
 from burr_otel.cli.endpoint import answers
 from burr_otel.cli.show import draw, load
 from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.config import OtelConfig
+from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.find import Found
 from burr_otel.view.plain import run_as_json
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
     from burr_otel.cli.sending import Target, Witness
+    from burr_otel.view.model import RunView
 
 __all__ = ["command"]
 
@@ -72,17 +75,14 @@ def command(storage_dir: str, as_json: bool) -> None:
     console = output()
     draw(console, view)
     console.print()
-    trace_id = next((s.trace_id for s in view.sessions if s.trace_id), None)
-    lines(console, _sending(target, witness, said, trace_id))
+    lines(console, _sending(target, witness, said, view))
     again = ["burr-otel", "show", run.app_id]
     if storage_dir != options.DEFAULT_STORAGE_DIR:
         again += ["--storage-dir", storage_dir]
     lines(console, [Text(f"To draw it again: {shlex.join(again)}")])
 
 
-def _sending(
-    target: Target, witness: Witness | None, said: list[str], trace_id: str | None
-) -> list[Text]:
+def _sending(target: Target, witness: Witness | None, said: list[str], view: RunView) -> list[Text]:
     if witness is None:
         found = [Text(target.problem)]
         if target.unreachable:
@@ -95,7 +95,11 @@ def _sending(
         reason = clean(said[-1]) if said else "it gave no reason"
         text = f"{target.endpoint} answers but did not take the trace: {reason}"
         return [Text(text, style="yellow")]
+    session = next(session for session in view.sessions if session.trace_id)
+    trace_id, began_ns = session.trace_id, session.start_ns
     found = [Text(f"Sent to {target.endpoint} as trace {trace_id}.", style="green")]
-    if "localhost" in target.endpoint and answers(_JAEGER_PAGE):
-        found.append(Text(f"In Jaeger: {_JAEGER_PAGE}/trace/{trace_id}"))
+    setting = OtelConfig.resolve().trace_url
+    if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
+        place = TracePlace(str(trace_id), view.project, view.app_id, began_ns, began_ns)
+        found.append(Text(f"To look at it: {trace_url(read_template(setting), place)}"))
     return found
