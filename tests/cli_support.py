@@ -13,6 +13,7 @@ import termios
 import time
 
 import burr
+from programs import WITHOUT_PANDAS
 
 RECORDED = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_data"
 """Runs of plain Burr that ship with it."""
@@ -25,7 +26,8 @@ def environment(**changes):
     """This process's variables without those that steer the command, plus `changes`."""
     steering = ("OTEL_", "BURR_OTEL_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM", "LC_", "LANG")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(steering)}
-    return {**kept, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **changes}
+    path = os.pathsep.join(filter(None, [WITHOUT_PANDAS, os.environ.get("PYTHONPATH")]))
+    return {**kept, "PYTHONPATH": path, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **changes}
 
 
 def command(*arguments):

@@ -6,6 +6,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+WITHOUT_PANDAS = str(Path(__file__).parent / "without_pandas")
+"""What to put first on the path of a program, to spare it half the time of its start."""
+
 
 def run_program(code, folder, *, command=(), check=True, timeout_s=120, **environ):
     """Run a program with our tests' applications on its path.
@@ -24,7 +27,9 @@ def run_program(code, folder, *, command=(), check=True, timeout_s=120, **enviro
         [*command, sys.executable, program],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+            "PYTHONPATH": os.pathsep.join(
+                [WITHOUT_PANDAS, str(Path(__file__).parent), *filter(None, sys.path)]
+            ),
             "HOME": str(folder),
             **environ,
         },

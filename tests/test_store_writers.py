@@ -331,9 +331,9 @@ def test_the_owner_of_a_session_is_known_to_live_or_not():
     assert owner_is_alive({**owner, "pid": done.pid, "process_start": None}) is False
 
 
-def test_ten_thousand_live_applications_need_few_file_descriptors(tmp_path):
+def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store):
     """Under ``ulimit -n 256``, each stepped in turn."""
-    told = child("many_sessions", tmp_path, 10_000)
+    told = child("many_sessions", memory_store.path.parent, 10_000)
     assert told["wrong"] == 0
     assert told["listed"] == 10_000
     assert told["fds"] < 100
