@@ -59,7 +59,7 @@ class OtelSettings(TypedDict, total=False):
     durability: Literal["none", "flush", "fsync"]
     exclusive: bool
     on_snapshot_error: Literal["raise", "warn"]
-    snapshots: Literal["full", "off"]
+    snapshots: Literal["full", "delta", "off"]
     record_child_spans: bool
     trace_url: str
 
@@ -157,10 +157,11 @@ class OtelConfig:
         "What happens when a state cannot be kept: `SnapshotError`, or a warning.",
         choices=("raise", "warn"),
     )
-    snapshots: Literal["full", "off"] = _setting(
+    snapshots: Literal["full", "delta", "off"] = _setting(
         "full",
-        "Each record carries the whole state, or nothing is stored (spans only, no resume).",
-        choices=("full", "off"),
+        "Each record carries the whole state (`full`) or what changed since the one before "
+        "(`delta`), or nothing is stored (`off`: spans only, no resume).",
+        choices=("full", "delta", "off"),
     )
     record_child_spans: bool = _setting(
         False,

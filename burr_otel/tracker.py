@@ -157,6 +157,7 @@ class OtelTracker(
             serde_kwargs=self.serde_kwargs,
             durability=config.durability,
             exclusive=config.exclusive,
+            delta=config.snapshots == "delta",
             clock=self._clock,
         )
         self.storage_dir = str(self._store.path)

@@ -15,10 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
-from store_support import begin, run_step
+from store_support import begin, keep, run_step
 
 from burr_otel.errors import RunLockedError, SnapshotError
 from burr_otel.store import Store
+
+KEEPING = keep(os.environ.get("STORE_CHILD_SNAPSHOTS", "full"))
 
 
 def say(what):
@@ -54,7 +56,9 @@ def own_runs(storage_dir, count):
     """Processes, each with its own run of one project."""
 
     def work(number):
-        session = begin(Store("proj", storage_dir), f"run{number}", session_id=f"s{number}")
+        session = begin(
+            Store("proj", storage_dir, **KEEPING), f"run{number}", session_id=f"s{number}"
+        )
         for step in range(int(count)):
             run_step(session, step, {"who": number, "n": step})
         session.end(time_ns=1, otel={})
@@ -66,7 +70,7 @@ def one_run(storage_dir, count):
     """Processes and threads, all in one run: each thread its own session."""
 
     def work(number):
-        store = Store("proj", storage_dir)
+        store = Store("proj", storage_dir, **KEEPING)
 
         def thread(which):
             session = begin(store, "shared", session_id=f"s{number}.{which}")
@@ -149,7 +153,7 @@ def contend(storage_dir):
 
 def parents_session(storage_dir):
     """A forked child that goes on with its parent's session."""
-    store = Store("proj", storage_dir)
+    store = Store("proj", storage_dir, **KEEPING)
     session = begin(store, session_id="parent")
     run_step(session, 0)
     session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={})
@@ -183,12 +187,12 @@ def full_disk(storage_dir):
     """Fill the disk with steps, look, make room, go on."""
     filler = Path(storage_dir, "filler")
     filler.write_bytes(b"x" * 100_000)
-    store = Store("proj", storage_dir)
+    store = Store("proj", storage_dir, **KEEPING)
     session = begin(store)
     number = 0
     try:
         while True:
-            run_step(session, number, {"n": number, "pad": "x" * 5_000})
+            run_step(session, number, {"n": number, "pad": f"{number:05}" * 1_000})
             number += 1
     except SnapshotError as error:
         message = str(error)
@@ -210,7 +214,7 @@ def full_disk(storage_dir):
 
 def read_only(storage_dir):
     """The file system becomes read-only under a live run, and writable again."""
-    store = Store("proj", storage_dir)
+    store = Store("proj", storage_dir, **KEEPING)
     session = begin(store)
     for number in range(3):
         run_step(session, number)
@@ -231,13 +235,13 @@ def read_only(storage_dir):
 
 def size_limit(storage_dir):
     """The kernel writes a record up to the limit and refuses the rest."""
-    store = Store("proj", storage_dir)
+    store = Store("proj", storage_dir, **KEEPING)
     session = begin(store)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
     number = 0
     try:
         while True:
-            run_step(session, number, {"n": number, "pad": "x" * 3_000})
+            run_step(session, number, {"n": number, "pad": f"{number:05}" * 600})
             number += 1
     except SnapshotError as error:
         message = str(error)
@@ -249,7 +253,7 @@ def nobody(storage_dir):
     begin(Store("proj", storage_dir), "warm")  # loads modules that nobody may not read
     os.setgid(65534)
     os.setuid(65534)
-    store = Store("proj", storage_dir)
+    store = Store("proj", storage_dir, **KEEPING)
     return {
         "open": attempt(begin, store),
         "new": attempt(begin, store, "new"),
@@ -260,7 +264,7 @@ def nobody(storage_dir):
 
 def step_and_wait(storage_dir, durability):
     """Five steps, then wait to be killed."""
-    session = begin(Store("proj", storage_dir, durability=durability), durability)
+    session = begin(Store("proj", storage_dir, durability=durability, **KEEPING), durability)
     for number in range(5):
         run_step(session, number)
     say(number)

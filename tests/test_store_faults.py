@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from store_support import (
+    SNAPSHOTS,
     begin,
+    keep,
     log_records,
     memory_folder,
     read_by_burr,
@@ -25,6 +27,21 @@ from burr_otel.store import Store
 
 CHILD = Path(__file__).with_name("store_child.py")
 CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "ftruncate", "rename", "replace", "mkdir")
+
+
+@pytest.fixture(params=SNAPSHOTS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def keeping(kind, monkeypatch):
+    return keep(kind, monkeypatch)
+
+
+def environment(kind):
+    """Of a process that keeps snapshots of that kind."""
+    return {**os.environ, "STORE_CHILD_SNAPSHOTS": kind}
 
 
 class Faults:
@@ -60,7 +77,7 @@ def scenario(store, acknowledged):
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EMFILE], ids=errno.errorcode.get)
 @pytest.mark.parametrize("fresh", [True, False], ids=["new-run", "known-run"])
 @pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")
-def test_whichever_call_fails_the_run_stays_whole(monkeypatch, caplog, error, fresh):
+def test_whichever_call_fails_the_run_stays_whole(monkeypatch, caplog, error, fresh, keeping):
     """Each open, write, sync, rename and truncate of a session in turn.
 
     Either the step's writer raised `SnapshotError`, or its state loads; the next session works,
@@ -69,7 +86,7 @@ def test_whichever_call_fails_the_run_stays_whole(monkeypatch, caplog, error, fr
     caplog.set_level(logging.CRITICAL)
     with memory_folder() as folder, monkeypatch.context() as patched:
         faults = Faults(patched)
-        clean = Store("proj", folder / "clean", durability="fsync")
+        clean = Store("proj", folder / "clean", durability="fsync", **keeping)
         if not fresh:
             steps(clean, 2)
             faults.calls.clear()
@@ -79,7 +96,7 @@ def test_whichever_call_fails_the_run_stays_whole(monkeypatch, caplog, error, fr
         assert {"write", "fdatasync", "pwrite", "open"} <= set(faults.calls)
         failures = []
         for index in range(total):
-            store = Store("proj", folder / f"{index}", durability="fsync")
+            store = Store("proj", folder / f"{index}", durability="fsync", **keeping)
             faults.fail_at = None
             if not fresh:
                 steps(store, 2)
@@ -110,7 +127,7 @@ def test_whichever_call_fails_the_run_stays_whole(monkeypatch, caplog, error, fr
         assert set(failures) == {("proj/a", True)}, "run and cause are named"
 
 
-def in_small_tmpfs(command, *arguments):
+def in_small_tmpfs(command, kind):
     """Run a command of `store_child` with a folder of 512 KB, where that can be mounted."""
     inner = 'mount -t tmpfs -o size=512k tmpfs "$0" && shift 0 && exec "$@"'
     with memory_folder() as folder:
@@ -125,8 +142,8 @@ def in_small_tmpfs(command, *arguments):
                 pytest.skip(f"no small file system can be mounted: {error}")
             if probe.returncode == 0:
                 done = subprocess.run(
-                    [*unshare, "sh", "-c", inner, folder, sys.executable, CHILD, command, folder,
-                     *map(str, arguments)],
+                    [*unshare, "sh", "-c", inner, folder, sys.executable, CHILD, command, folder],
+                    env=environment(kind),
                     check=True, timeout=120, stdout=subprocess.PIPE,
                 )  # fmt: skip
                 return json.loads(done.stdout)
@@ -134,9 +151,9 @@ def in_small_tmpfs(command, *arguments):
     return pytest.skip(f"no small file system can be mounted here: {'; '.join(reasons)}")
 
 
-def test_a_full_disk_fails_the_step_and_nothing_else():
+def test_a_full_disk_fails_the_step_and_nothing_else(kind):
     """A real tmpfs of 512 KB: the writer is told, earlier steps load, and it goes on when freed."""
-    told = in_small_tmpfs("full_disk")
+    told = in_small_tmpfs("full_disk", kind)
     assert told["error"].startswith("proj/a: the state of step")
     assert "No space left on device" in told["error"]
     assert told["written"] > 10
@@ -146,9 +163,9 @@ def test_a_full_disk_fails_the_step_and_nothing_else():
     assert told["new_run_when_full"] == "SnapshotError"
 
 
-def test_a_read_only_file_system_is_told_and_still_read():
+def test_a_read_only_file_system_is_told_and_still_read(kind):
     """Mounted read-only under a live run, and under a new one."""
-    told = in_small_tmpfs("read_only")
+    told = in_small_tmpfs("read_only", kind)
     assert told == {
         "step": "SnapshotError: Read-only file system",
         "open": "SnapshotError: Read-only file system",
@@ -158,10 +175,11 @@ def test_a_read_only_file_system_is_told_and_still_read():
     }
 
 
-def test_a_file_size_limit_cuts_a_record_short_and_the_log_stays_whole(tmp_path):
+def test_a_file_size_limit_cuts_a_record_short_and_the_log_stays_whole(tmp_path, kind):
     """The kernel takes half of a record and refuses the rest: no mount is needed for that."""
     done = subprocess.run(
         [sys.executable, CHILD, "size_limit", tmp_path],
+        env=environment(kind),
         check=True, timeout=60, stdout=subprocess.PIPE,
     )  # fmt: skip
     told = json.loads(done.stdout)
@@ -197,9 +215,9 @@ def test_another_user_cannot_write_and_is_told(tmp_path):
     }
 
 
-def test_a_folder_deleted_under_a_live_run_is_told(tmp_path):
+def test_a_folder_deleted_under_a_live_run_is_told(tmp_path, keeping):
     """Data would go nowhere: each step fails until the folder is back or the run built again."""
-    store = Store("proj", tmp_path)
+    store = Store("proj", tmp_path, **keeping)
     session = begin(store)
     run_step(session, 0)
     shutil.rmtree(store.path)
@@ -211,9 +229,9 @@ def test_a_folder_deleted_under_a_live_run_is_told(tmp_path):
     assert store.load(None, "a")["sequence_id"] == 0
 
 
-def test_a_folder_that_was_replaced_is_not_written_to_in_the_dark(tmp_path):
+def test_a_folder_that_was_replaced_is_not_written_to_in_the_dark(tmp_path, keeping):
     """Moved away, and another one put in its place."""
-    store = Store("proj", tmp_path)
+    store = Store("proj", tmp_path, **keeping)
     session = begin(store)
     run_step(session, 0)
     store.run_path("a").rename(tmp_path / "moved")
@@ -281,10 +299,10 @@ def test_flush_leaves_records_to_the_system_and_syncs_only_what_is_renamed(tmp_p
     assert b"end_entry" in (store.run_path("a") / "log.jsonl").read_bytes()
 
 
-def test_none_buffers_and_this_process_still_sees_everything(tmp_path, monkeypatch):
+def test_none_buffers_and_this_process_still_sees_everything(tmp_path, monkeypatch, keeping):
     """Few writes; a load in the process, and a close, write out what is there."""
     seen = synced(monkeypatch)
-    store = Store("proj", tmp_path, durability="none")
+    store = Store("proj", tmp_path, durability="none", **keeping)
     log = store.run_path("a") / "log.jsonl"
     session = begin(store)
     assert store.exists("a")
@@ -301,11 +319,13 @@ def test_none_buffers_and_this_process_still_sees_everything(tmp_path, monkeypat
     assert seen == []
 
 
-def test_a_flushed_step_survives_the_death_of_the_process(tmp_path):
+def test_a_flushed_step_survives_the_death_of_the_process(tmp_path, kind):
     """SIGKILL right after the step was acknowledged, for both levels that promise it."""
     for durability in ("flush", "fsync"):
         worker = subprocess.Popen(
-            [sys.executable, CHILD, "step_and_wait", tmp_path, durability], stdout=subprocess.PIPE
+            [sys.executable, CHILD, "step_and_wait", tmp_path, durability],
+            env=environment(kind),
+            stdout=subprocess.PIPE,
         )
         said = json.loads(worker.stdout.readline())
         worker.kill()

@@ -6,9 +6,11 @@ import pickle
 import pytest
 from burr.common.types import ParentPointer
 from store_support import (
+    SNAPSHOTS,
     begin,
     finish_step,
     graph,
+    keep,
     log_records,
     other,
     run_step,
@@ -25,9 +27,9 @@ from burr_otel.errors import (
 from burr_otel.store import Store
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store("proj", tmp_path)
+@pytest.fixture(params=SNAPSHOTS)
+def store(tmp_path, request, monkeypatch):
+    return Store("proj", tmp_path, **keep(request.param, monkeypatch))
 
 
 def test_the_latest_and_each_earlier_step_load_with_their_own_state(store):
@@ -318,7 +320,7 @@ def test_load_reads_a_bounded_part_of_a_long_log(store, bytes_read):
     """The tail for the latest state; for any other what the writer has not indexed yet, and it."""
     session = begin(store)
     for number in range(400):
-        run_step(session, number, {"n": number, "pad": "x" * 20_000})
+        run_step(session, number, {"n": number, "pad": f"{number:04}" * 5_000})
     log_bytes = (store.run_path("a") / "log.jsonl").stat().st_size
     assert log_bytes > 8_000_000
     for sequence_id in (None, 0, 200, 399):

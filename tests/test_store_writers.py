@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from store_support import (
+    SNAPSHOTS,
     begin,
     finish_step,
+    keep,
     log_records,
     memory_folder,
     read_by_burr,
@@ -32,9 +34,14 @@ from burr_otel.store.owner import this_owner
 CHILD = Path(__file__).with_name("store_child.py")
 
 
+@pytest.fixture(params=SNAPSHOTS)
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def store(tmp_path):
-    return Store("proj", tmp_path)
+def store(tmp_path, kind, monkeypatch):
+    return Store("proj", tmp_path, **keep(kind, monkeypatch))
 
 
 @pytest.fixture
@@ -48,10 +55,11 @@ def _warn_again():
     overlap_module._warned.clear()
 
 
-def child(*arguments):
+def child(*arguments, kind="full"):
     """What a command of `store_child` prints."""
     done = subprocess.run(
         [sys.executable, CHILD, *map(str, arguments)],
+        env={**os.environ, "STORE_CHILD_SNAPSHOTS": kind},
         stdout=subprocess.PIPE,
         check=True,
         timeout=120,
@@ -59,14 +67,14 @@ def child(*arguments):
     return json.loads(done.stdout)
 
 
-def test_eight_processes_write_their_own_runs_of_one_project(store, tmp_path):
+def test_eight_processes_write_their_own_runs_of_one_project(store, kind, tmp_path):
     """No run sees anything of another."""
-    assert child("own_runs", tmp_path, 50) == [0] * 8
+    assert child("own_runs", tmp_path, 50, kind=kind) == [0] * 8
     assert store.list_app_ids() == [f"run{number}" for number in range(8)]
     for number in range(8):
         ends = [
             record
-            for record in log_records(store.run_path(f"run{number}") / "log.jsonl")
+            for record in store.read(f"run{number}").records()
             if record["type"] == "end_entry"
         ]
         assert [record["state"]["n"] for record in ends] == list(range(50))
@@ -76,11 +84,12 @@ def test_eight_processes_write_their_own_runs_of_one_project(store, tmp_path):
             assert values_of(loaded) == {"who": number, "n": step}
 
 
-def test_eight_processes_with_two_threads_each_write_one_run(store, tmp_path):
+def test_eight_processes_with_two_threads_each_write_one_run(store, kind, tmp_path):
     """No line is mixed, nothing is lost, and every session's records keep their order."""
-    assert child("one_run", tmp_path, 40) == [0] * 8
+    assert child("one_run", tmp_path, 40, kind=kind) == [0] * 8
     log = store.run_path("shared") / "log.jsonl"
-    records = log_records(log)
+    log_records(log)
+    records = list(store.read("shared").records())
     sessions = {f"s{number}.{which}" for number in range(8) for which in range(2)}
     for session in sessions:
         own = [record for record in records if record["otel"]["session"] == session]
@@ -260,9 +269,9 @@ def test_a_claim_dies_with_its_holder(tmp_path):
         os.kill(said["child"], signal.SIGKILL)
 
 
-def test_a_forked_child_never_writes_under_its_parents_session(store, tmp_path):
+def test_a_forked_child_never_writes_under_its_parents_session(store, kind, tmp_path):
     """Its own session begins with its first step; the parent's goes on undisturbed."""
-    assert child("parents_session", tmp_path) == [0]
+    assert child("parents_session", tmp_path, kind=kind) == [0]
     records = log_records(store.run_path("a") / "log.jsonl")
     told = [(r["type"], r.get("sequence_id"), r["otel"]["session"]) for r in records]
     assert told == [

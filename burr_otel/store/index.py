@@ -215,6 +215,20 @@ class Index:
                 at -= 1
             high = low - 1
 
+    def before(self, kinds: Sequence[int], offset: int) -> Iterator[Entry]:
+        """Entries of such kinds whose lines begin before an offset, newest first."""
+        low, high = 0, self._header.size - 1
+        while low <= high:  # entries are in file order
+            middle = (low + high) // 2
+            if self._entry(middle)[0].offset < offset:
+                low = middle + 1
+            else:
+                high = middle - 1
+        for number in range(high, -1, -1):
+            entry, _ = self._entry(number)
+            if entry.kind in kinds:
+                yield entry
+
     def clear(self) -> None:
         """Forget everything."""
         os.ftruncate(self._fd, 0)

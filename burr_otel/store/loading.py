@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from burr_otel.store import names
+from burr_otel.store import names, records
+from burr_otel.store.chain import resolve
 from burr_otel.store.index import Entry, Index, fingerprint, kind_of
 from burr_otel.store.query import Query
 from burr_otel.store.repair import lines_backward, parts
@@ -19,9 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["LogReader"]
 
+logger = logging.getLogger(__name__)
+
 _TAIL_BYTES = 16 * 1024  # looked at before the index is asked
 _MAX_SCAN_BYTES = 1024 * 1024  # read without an index; more is indexed first
 _BATCH_ENTRIES = 4096
+_END_QUERY = Query((records.END_ENTRY,), None, with_state=False, accept=None)
+
+
+class _StaleIndexError(Exception):
+    """The index names a record that reads differently."""
 
 
 class LogReader:
@@ -78,7 +87,7 @@ class LogReader:
         unread = self._size
         if sequence_id is None:
             for line in lines_backward(self._fd, self._size):
-                record = query.match(line.data)
+                record = self._match(query, line.data, line.offset)
                 if record is not None:
                     return record
                 unread = line.offset
@@ -98,17 +107,55 @@ class LogReader:
     ) -> tuple[dict[str, Any] | None, bool]:
         """The record, and whether the index was right about every line that it was asked for."""
         for line in lines_backward(self._fd, unread, index.covered):
-            record = query.match(line.data)
+            record = self._match(query, line.data, line.offset)
             if record is not None:
                 return record, True
         for entry in index.find(query.numbers, query.sequence_id):
             found = os.pread(self._fd, entry.length, entry.offset)
             if fingerprint(found) != entry.print:
                 return None, False
-            record = query.match(found)
+            record = self._match(query, found, entry.offset)
             if record is not None:
                 return record, True
         return None, True
+
+    def _match(self, query: Query, line: bytes, offset: int) -> dict[str, Any] | None:
+        """The record on a line if it is such a one; with its whole state, where that is asked."""
+        record = query.match(line)
+        if record is None or not query.with_state:
+            return record
+        for rebuild in (False, True):
+            with contextlib.suppress(_StaleIndexError):
+                whole = resolve(record, self._ends_before(offset, rebuild=rebuild))
+                if whole is not None:
+                    return whole
+                break
+        logger.warning(
+            "%s: step %s is passed over, because a record that its state builds on is lost",
+            self._path,
+            record.get("sequence_id"),
+        )
+        return None
+
+    def _ends_before(self, offset: int, *, rebuild: bool) -> Iterator[dict[str, Any]]:
+        """The end_entry records before an offset, newest first.
+
+        Raises:
+            _StaleIndexError: The index does not fit the log.
+        """
+        with self._index(rebuild=rebuild) as index:
+            unread = max(0, offset)
+            for line in lines_backward(self._fd, unread, min(unread, index.covered)):
+                record = _END_QUERY.match(line.data)
+                if record is not None:
+                    yield record
+            for entry in index.before(_END_QUERY.numbers, min(unread, index.covered)):
+                found = os.pread(self._fd, entry.length, entry.offset)
+                if fingerprint(found) != entry.print:
+                    raise _StaleIndexError
+                record = _END_QUERY.match(found)
+                if record is not None:
+                    yield record
 
     def _index(self, *, rebuild: bool) -> Index:
         if not rebuild:

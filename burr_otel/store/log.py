@@ -18,14 +18,14 @@ import weakref
 from typing import TYPE_CHECKING, Literal
 
 from burr_otel.store import names
-from burr_otel.store.index import Entry, Index, fingerprint
+from burr_otel.store.index import END, Entry, Index, fingerprint
 from burr_otel.store.pool import Pool
 from burr_otel.store.repair import Damage, mend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Durability", "LogFile", "flush_log", "open_log"]
+__all__ = ["DisplacedError", "Durability", "LogFile", "flush_log", "open_log"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,10 @@ _SETTLE_TRIES = 25
 _pool = Pool()
 _paths_lock = threading.RLock()
 _by_path: weakref.WeakValueDictionary[str, LogFile] = weakref.WeakValueDictionary()
+
+
+class DisplacedError(Exception):
+    """A record that builds on another one would not have followed it directly; not written."""
 
 
 def open_log(folder: str) -> LogFile:
@@ -77,6 +81,7 @@ class LogFile:
         "_identity",
         "_index_from",
         "_lock",
+        "_newest",
         "_pending",
         "_size",
         "path",
@@ -96,11 +101,18 @@ class LogFile:
         self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] = []
         self._pending: list[Entry] = []
         self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
+        self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
         self._buffer: list[tuple[bytes, tuple[int, int] | None]] = []
         self._buffered = 0
 
     def append(
-        self, line: bytes, entry: tuple[int, int] | None = None, *, durability: Durability
+        self,
+        line: bytes,
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
     ) -> tuple[int, int]:
         """Append one line.
 
@@ -108,6 +120,9 @@ class LogFile:
             line: A record with its newline.
             entry: Kind and sequence id when it belongs into the index.
             durability: ``"none"`` may keep it in memory for a while.
+            after: The mark of the end_entry that must be the newest one of the log, with nothing
+                written by other processes since.
+            mark: What an end_entry is known by from now on.
 
         Returns:
             Where it begins and ends in the log; (-1, -1) when it was put off to the end of an
@@ -115,14 +130,18 @@ class LogFile:
 
         Raises:
             OSError: It is not in the log.
+            DisplacedError: Nor is it here, because it would not have followed `after`.
         """
         with self._lock:
+            if after is not None and (self._busy or after is not self._newest):
+                raise DisplacedError
             if self._busy:
                 self._deferred.append((line, entry, durability))
                 return -1, -1
             if durability == "none":
                 self._buffer.append((line, entry))
                 self._buffered += len(line)
+                self._note_newest(entry, mark)
                 if self._buffered >= _BUFFER_BYTES:
                     self.flush()
                 return -1, -1
@@ -133,7 +152,10 @@ class LogFile:
                 start = self._size
                 if start != self._end:
                     start = self._catch_up(fd)
+                if after is not None and after is not self._newest:
+                    raise DisplacedError
                 self._write(fd, start, line, sync=durability == "fsync")
+                self._note_newest(entry, mark)
                 if entry is not None and self._index_from >= 0:
                     self._note(line, entry, start)
                     self._write_index(fd)
@@ -153,14 +175,18 @@ class LogFile:
             if self._busy or not self._buffer:
                 return
             lines, self._buffer, self._buffered = self._buffer, [], 0
-            with self.locked() as fd:
-                start = self._catch_up(fd)
-                self._write(fd, start, b"".join([line for line, _ in lines]), sync=False)
-                for line, entry in lines:
-                    if entry is not None and self._index_from >= 0:
-                        self._note(line, entry, start)
-                    start += len(line)
-                self._write_index(fd)
+            try:
+                with self.locked() as fd:
+                    start = self._catch_up(fd)
+                    self._write(fd, start, b"".join([line for line, _ in lines]), sync=False)
+                    for line, entry in lines:
+                        if entry is not None and self._index_from >= 0:
+                            self._note(line, entry, start)
+                        start += len(line)
+                    self._write_index(fd)
+            except OSError:
+                self._newest = None
+                raise
 
     def close(self) -> None:
         """Flush, complete the index and release the file descriptor; later appends open again."""
@@ -227,9 +253,12 @@ class LogFile:
                 self._release()  # the folder was made anew: a new session writes there
         with self.locked() as fd:
             if os.fstat(fd).st_size:
+                known = self._end
                 damage = self._repair(fd)
+                if self._end != known:
+                    self._newest = None
             else:
-                damage, self._end, self._index_from = [], 0, 0
+                damage, self._end, self._index_from, self._newest = [], 0, 0, None
             self._pending.clear()
             return damage
 
@@ -268,6 +297,7 @@ class LogFile:
         size = os.fstat(fd).st_size
         if size == self._end:
             return size
+        self._newest = None
         if self._end >= 0:
             self._pending.clear()
             self._index_from = -1
@@ -286,12 +316,17 @@ class LogFile:
             if sync:
                 os.fdatasync(fd)
         except OSError:
+            self._newest = None
             # Half a line would be in the way of the next one. If this fails too, the next writer
             # finds the torn tail and cuts it off.
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, start)
             raise
         self._end = start + len(data)
+
+    def _note_newest(self, entry: tuple[int, int] | None, mark: object | None) -> None:
+        if entry is not None and entry[0] == END:
+            self._newest = mark
 
     def _note(self, line: bytes, entry: tuple[int, int], start: int) -> None:
         self._pending.append(Entry(*entry, start, len(line), fingerprint(line)))
@@ -346,6 +381,7 @@ class LogFile:
         identity = (info.st_dev, info.st_ino)
         if identity != self._identity:  # another file than the one we knew
             self._identity, self._end, self._index_from = identity, -1, -1
+            self._newest = None
             self._pending.clear()
         _pool.add(self)
         return fd
@@ -392,6 +428,7 @@ class LogFile:
         self._busy = False
         self._deferred, self._pending, self._buffer, self._buffered = [], [], [], 0
         self._end = self._index_from = -1
+        self._newest = None
         self._release()
 
 

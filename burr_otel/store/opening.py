@@ -37,6 +37,7 @@ class Opening:
     session_id: str
     durability: Durability
     exclusive: bool
+    delta: bool
     serde_kwargs: Mapping[str, Any]
 
 
@@ -88,6 +89,7 @@ def open_session(
             durability=opening.durability,
             serde_kwargs=opening.serde_kwargs,
             claim=claim,
+            delta=opening.delta,
         )
         _write_root(session, log, opening.durability, fields, inherited, otel, time_ns)
     except BaseException as error:

@@ -35,6 +35,7 @@ class Query:
     Attributes:
         numbers: The kinds as the index knows them.
         sequence_id: As given.
+        with_state: As given.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Query:
         numbers = _STATE_NUMBERS if with_state else _NUMBERS
         self.numbers = tuple(number for kind in kinds for number in numbers[kind])
         self.sequence_id = sequence_id
-        self._kinds, self._with_state, self._accept = kinds, with_state, accept
+        self.with_state = with_state
+        self._kinds, self._accept = kinds, accept
         self._starts = [b'{"type":"%b"' % kind.encode() for kind in kinds]
 
     def match(self, line: bytes) -> dict[str, Any] | None:
@@ -63,7 +65,7 @@ class Query:
             return self._behind(line)
         if kind == records.ROOT and self.sequence_id not in (None, inherited_id(record)):
             return None
-        if self._with_state and not holds_state(record):
+        if self.with_state and not holds_state(record):
             return None
         return record if self._accept is None or self._accept(record) else None
 
@@ -71,7 +73,7 @@ class Query:
         """Whether a line is worth a full parse."""
         if kind != records.ROOT:
             return self.sequence_id in (None, number)
-        return not self._with_state or b'"state":{' in line
+        return not self.with_state or b'"state":{' in line
 
     def _behind(self, line: bytes) -> dict[str, Any] | None:
         """A record on the same line, behind a torn one."""

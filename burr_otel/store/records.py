@@ -28,6 +28,7 @@ __all__ = [
     "attribute",
     "begin_entry",
     "begin_span",
+    "chain_members",
     "check",
     "describe",
     "end_entry",
@@ -95,7 +96,7 @@ def end_entry(
     action: str,
     result: bytes,
     exception: str | None,
-    state: EncodedState,
+    state: bytes,
     time_ns: int,
     otel: bytes,
 ) -> bytes:
@@ -109,7 +110,7 @@ def end_entry(
             encode_text(action),
             result,
             b"null" if exception is None else encode_text(exception),
-            state.json,
+            state,
             otel,
         )
     )
@@ -136,9 +137,25 @@ def step_settled(
     )
 
 
-def end_members(exact: Sequence[Any], *, int64: bool) -> bytes:
-    """Members of an `otel` object that say how to read the state beside it."""
+def chain_members(checksum: int, number: int = 0, base_checksum: int = 0) -> bytes:
+    """Members of an `otel` object that place a state in a chain; see `burr_otel.store.chain`."""
+    own = b'"state_crc":%d' % checksum
+    if not number:
+        return own
+    return b'%b,"delta":{"number":%d,"base_crc":%d}' % (own, number, base_checksum)
+
+
+def end_members(exact: Sequence[Any], *, int64: bool, chain: bytes = b"") -> bytes:
+    """Members of an `otel` object that say how to read the state beside it.
+
+    Args:
+        exact: See `burr_otel.store.exact`.
+        int64: Whether all integers of the record fit in 64 bits.
+        chain: Ready-made members.
+    """
     mark = b'"int64":true' if int64 else b'"int64":false'
+    if chain:
+        mark = b"%b,%b" % (chain, mark)
     return b'"exact":%b,%b' % (orjson.dumps(exact), mark) if exact else mark
 
 

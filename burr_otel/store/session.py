@@ -11,6 +11,7 @@ import orjson
 
 from burr_otel.errors import SnapshotError
 from burr_otel.store import records
+from burr_otel.store.chain import Chain, Snapshot
 from burr_otel.store.index import BEGIN, END, ROOT
 from burr_otel.store.loading import LogReader
 from burr_otel.store.overlap import Overlap
@@ -47,6 +48,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_chain",
         "_claim",
         "_durability",
         "_ended",
@@ -75,10 +77,12 @@ class Session:
         durability: Durability,
         serde_kwargs: Mapping[str, Any],
         claim: Claim | None,
+        delta: bool = False,
     ) -> None:
         self.app_id, self.run, self.session_id = app_id, run, session_id
         self._folder, self._log, self._durability = folder, log, durability
         self._serde_kwargs = serde_kwargs
+        self._chain = Chain() if delta else None
         self._claim, self._exclusive = claim, claim is not None
         self.tag = b'"session":%b' % orjson.dumps(session_id)
         self._overlap = Overlap(run, session_id)
@@ -103,6 +107,7 @@ class Session:
             durability=self._durability,
             serde_kwargs=self._serde_kwargs,
             claim=None,
+            delta=self._chain is not None,
         )
         child._exclusive = self._exclusive
         child._forked_from = self.session_id
@@ -190,12 +195,25 @@ class Session:
             body, int64 = encode_mapping(
                 named, serde_kwargs=self._serde_kwargs, run=self.run, what="result"
             )
-        more = records.end_members(state.exact, int64=int64 and state.int64)
-        tag = records.otel_object(self.tag, _made(otel, body if int64 else None), more=more)
-        line = records.end_entry(sequence_id, action, body, exception, state, time_ns, tag)
-        start, end = self._write_step(line, (END, sequence_id), sequence_id)
-        self._overlap.wrote(start, end)
-        return len(line)
+        made = _made(otel, body if int64 else None)
+
+        def write(
+            snapshot: bytes, more: bytes, after: object | None = None, mark: object | None = None
+        ) -> int:
+            tag = records.otel_object(self.tag, made, more=more)
+            line = records.end_entry(sequence_id, action, body, exception, snapshot, time_ns, tag)
+            start, end = self._write_step(line, (END, sequence_id), sequence_id, after, mark)
+            self._overlap.wrote(start, end)
+            return len(line)
+
+        if self._chain is None:
+            return write(state.json, records.end_members(state.exact, int64=int64 and state.int64))
+
+        def append(snapshot: Snapshot, after: object | None, mark: object | None) -> int:
+            more = records.end_members((), int64=int64 and snapshot.int64, chain=snapshot.members)
+            return write(snapshot.state, more, after, mark)
+
+        return self._chain.write(state, append)
 
     def settle_step(
         self,
@@ -296,6 +314,8 @@ class Session:
         """
         if self._generation != _generation:
             return
+        if self._chain is not None:
+            self._chain.forget()
         try:
             self._log.close()
         except OSError as error:
@@ -334,11 +354,20 @@ class Session:
             lambda: records.stream_mark(kind, time_field, sequence_id, time_ns, tag, items=items)
         )
 
-    def _write_step(self, line: bytes, entry: tuple[int, int], sequence_id: int) -> tuple[int, int]:
+    def _write_step(
+        self,
+        line: bytes,
+        entry: tuple[int, int],
+        sequence_id: int,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> tuple[int, int]:
         if self._generation != _generation:
             return -1, -1  # the parent writes what it began
         try:
-            return self._log.append(line, entry, durability=self._durability)
+            return self._log.append(
+                line, entry, durability=self._durability, after=after, mark=mark
+            )
         except OSError as error:
             raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
 

@@ -65,6 +65,8 @@ class Store:
         durability: What a record survives: ``"none"`` nothing, ``"flush"`` the death of the
             process, ``"fsync"`` power loss.
         exclusive: Whether a second session of a run is refused.
+        delta: Whether records carry what changed against the one before, and a whole state only
+            now and then.
         clock: Gives nanoseconds since the epoch.
 
     Attributes:
@@ -83,6 +85,7 @@ class Store:
         serde_kwargs: Mapping[str, Any] | None = None,
         durability: Durability = "flush",
         exclusive: bool = False,
+        delta: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.project = names.check_project(project)
@@ -90,6 +93,7 @@ class Store:
         self._serde_kwargs = dict(serde_kwargs or {})
         self._durability: Durability = durability
         self._exclusive = exclusive
+        self._delta = delta
         self._clock = clock
 
     def run_path(self, app_id: str) -> Path:
@@ -296,6 +300,7 @@ class Store:
                 session_id=session_id,
                 durability=self._durability,
                 exclusive=self._exclusive,
+                delta=self._delta,
                 serde_kwargs=self._serde_kwargs,
             ),
             state=state,

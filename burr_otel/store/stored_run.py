@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from burr_otel.store import folder, names
+from burr_otel.store.chain import Unfolding
 from burr_otel.store.repair import parts
 
 if TYPE_CHECKING:
@@ -47,19 +48,27 @@ class StoredRun:
         self.read_bytes = 0
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The sound records in file order; damaged parts go to `skipped`.
+        """The sound records in file order, with whole states; damaged parts go to `skipped`.
+
+        The state of a record whose base is lost is None, and `skipped` tells it too.
 
         Raises:
             OSError: The log cannot be read.
         """
         self.skipped.clear()
+        unfolding = Unfolding()
         fd = os.open(self.path / names.LOG, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             for part in parts(fd, 0, os.fstat(fd).st_size):
                 self.read_bytes = part.offset + len(part.data)
                 if part.record is None:
                     self.skipped.append((part.offset, len(part.data), part.reason))
-                else:
-                    yield part.record
+                    continue
+                record = unfolding.whole(part.record, part.data)
+                if record is None:
+                    reason = "the record that its state builds on is lost"
+                    self.skipped.append((part.offset, len(part.data), reason))
+                    record = {**part.record, "state": None}
+                yield record
         finally:
             os.close(fd)

@@ -23,7 +23,14 @@ from burr_otel.store.walk import MAX_DEPTH, Walk
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["EncodedState", "encode_mapping", "encode_state", "encode_text", "encode_value"]
+__all__ = [
+    "EncodedState",
+    "encode_mapping",
+    "encode_state",
+    "encode_text",
+    "encode_tree",
+    "encode_value",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +90,15 @@ class EncodedState:
     def plain(self) -> bool:
         """Whether all values are of exact JSON types, without tuples."""
         return self._fragments is None
+
+    def fragments(self) -> dict[str, bytes]:
+        """The JSON of every top-level key, in order.
+
+        To be asked before user code runs again, which may change the values in place.
+        """
+        if self._fragments is not None:
+            return dict(self._fragments)
+        return {key: orjson.dumps(value) for key, value in self._items.items()}
 
     def part(self, keys: Iterable[str]) -> bytes | None:
         """The JSON of these top-level keys, as who reads the record can make it again.
@@ -204,6 +220,18 @@ def encode_text(text: str) -> bytes:
         return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
+def encode_tree(tree: Any) -> tuple[bytes, bool]:
+    """Strict JSON of what consists of exact JSON types, and whether its integers fit in 64 bits.
+
+    Reading it and writing it again gives the same bytes.
+    """
+    try:
+        return orjson.dumps(tree), True
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits
+        text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(), False
+
+
 def _fast(items: dict[Any, Any]) -> bytes | None:
     """The JSON of a dict if that is also what Burr's serde makes of it, else None."""
     registry = serde.serialize.registry
@@ -252,11 +280,9 @@ def _fragment(walk: Walk, key: Any, name: str, value: Any) -> bytes:
         tree = walk.plain(result)
     else:
         tree = walk.user(value)
-    try:
-        return orjson.dumps(tree)
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits
-        walk.int64 = False
-        return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text, int64 = encode_tree(tree)
+    walk.int64 = walk.int64 and int64
+    return text
 
 
 def _join(fragments: Mapping[str, bytes]) -> bytes:
