@@ -60,7 +60,7 @@ def keep(kind: str, monkeypatch=None):
     Differences are then written for the small states of the tests too, for which they do not pay.
     """
     if kind == "delta":
-        (monkeypatch or pytest.MonkeyPatch()).setattr(chain, "_RECORD_BYTES", -1_000)
+        (monkeypatch or pytest.MonkeyPatch()).setattr(chain, "_RECORD_BYTES", -1_000_000)
     return {"delta": kind == "delta"}
 
 
