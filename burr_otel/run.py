@@ -225,7 +225,7 @@ class Run:
         now = self.shared.clock()
         facts = self._facts.get(id(action))
         if facts is None:
-            facts = self._facts[id(action)] = action_facts(action)
+            facts = self._facts[id(action)] = action_facts(action, self.shared.policy.name)
         # `astep` and streams pass on everything that the caller gave, also what others take.
         seen = inputs and {key: value for key, value in inputs.items() if key in facts.inputs}
         start = StepStart(

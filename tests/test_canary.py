@@ -146,11 +146,11 @@ def test_a_function_of_the_user_hides_what_it_knows(run):
 def test_span_names_are_redacted(spans, tmp_path):
     """A secret that user code puts into a span's name, attribute key or tag."""
 
-    @apps.action(reads=["count"], writes=["count"])
+    @apps.action(reads=["count"], writes=["count", f"out-{CANARY}"], tags=[f"tag {CANARY}"])
     def name(state, __tracer):
         with __tracer(f"call {CANARY}"):
             __tracer.log_attributes(**{f"key {CANARY}": 1})
-        return state.update(count=1)
+        return state.update(**{"count": 1, f"out-{CANARY}": 1})
 
     tracker = OtelTracker(
         "proj", tmp_path, tracer_provider=spans.provider, redact_values=(r"canary-\w+",)

@@ -120,6 +120,21 @@ def test_an_empty_variable_counts_as_unset(monkeypatch, protocol, caplog):
     assert not caplog.records
 
 
+def test_a_global_provider_counts_when_it_is_set_before_an_application_is_built(
+    monkeypatch, spans, tmp_path
+):
+    """Also after the tracker was made; an application keeps the provider that it was built with."""
+    tracker = OtelTracker("proj", tmp_path)
+    early = apps.counter(tracker, "early")
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: spans.provider)
+    late = apps.counter(tracker, "late")
+    for app in (early, late):
+        app.run(halt_after=["finish"])
+    tracker.close()
+    assert {span.attributes["burr.app_id"] for span in spans.spans} == {"late"}
+    assert len(spans.spans) == 5
+
+
 def test_a_global_provider_that_cannot_be_loaded_costs_the_spans_only(monkeypatch, tmp_path):
     """`OTEL_PYTHON_TRACER_PROVIDER` names one that is not installed: everything is stored."""
     monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "nonsense")

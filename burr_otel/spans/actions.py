@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from burr_otel import semconv
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry.util.types import AttributeValue
 
 __all__ = ["KINDS", "ActionFacts", "action_facts"]
@@ -56,22 +58,28 @@ class ActionFacts(NamedTuple):
     attributes: dict[str, AttributeValue]
 
 
-def action_facts(action: Any) -> ActionFacts:
-    """Name, reads, writes, tags, kind and place of definition of a Burr action."""
-    kind = _kind(action)
+def action_facts(action: Any, shown: Callable[[str], str]) -> ActionFacts:
+    """Name, reads, writes, tags, kind and place of definition of a Burr action.
+
+    Args:
+        action: Burr's.
+        shown: A name of the user's as a span may carry it.
+    """
+    kind = _kind(action, shown)
+    name = shown(action.name)
     attributes: dict[str, AttributeValue] = {
-        semconv.ACTION_NAME: action.name,
-        semconv.ACTION_READS: tuple(action.reads),
-        semconv.ACTION_WRITES: tuple(action.writes),
+        semconv.ACTION_NAME: name,
+        semconv.ACTION_READS: tuple(map(shown, action.reads)),
+        semconv.ACTION_WRITES: tuple(map(shown, action.writes)),
         semconv.OPENINFERENCE_SPAN_KIND: kind.openinference,
-        semconv.GRAPH_NODE_ID: action.name,
+        semconv.GRAPH_NODE_ID: name,
     }
     if kind.operation is not None:
         attributes[semconv.GEN_AI_OPERATION_NAME] = kind.operation
     if kind.name_attribute is not None:
-        attributes[kind.name_attribute] = action.name
+        attributes[kind.name_attribute] = name
     if action.tags:
-        attributes[semconv.ACTION_TAGS] = tuple(action.tags)
+        attributes[semconv.ACTION_TAGS] = tuple(map(shown, action.tags))
     attributes.update(_code_attributes(action))
     required, optional = action.optional_and_required_inputs
     return ActionFacts(
@@ -79,7 +87,7 @@ def action_facts(action: Any) -> ActionFacts:
     )
 
 
-def _kind(action: Any) -> Kind:
+def _kind(action: Any, shown: Callable[[str], str]) -> Kind:
     for tag in action.tags:
         if tag.startswith(semconv.KIND_TAG_PREFIX):
             word = tag[len(semconv.KIND_TAG_PREFIX) :].strip().lower()
@@ -88,8 +96,8 @@ def _kind(action: Any) -> Kind:
             logger.warning(
                 "action %r has the tag %r, which names no kind of span; allowed are %s. "
                 "It is shown as a chain.",
-                action.name,
-                tag,
+                shown(action.name),
+                shown(tag),
                 ", ".join(semconv.KIND_TAG_PREFIX + each for each in KINDS),
             )
     return KINDS["chain"]
