@@ -222,6 +222,11 @@ class OtelConfig:
         return cls(**{**(defaults or {}), **found, **settings})
 
     @classmethod
+    def said_by_environ(cls, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What the variables say, by field; a bad one is reported in a warning and left out."""
+        return cls._from_environ(os.environ if environ is None else environ, strict=False)
+
+    @classmethod
     def _from_environ(cls, environ: Mapping[str, str], *, strict: bool) -> dict[str, Any]:
         found = _said_by_others(environ)
         for field in dataclasses.fields(cls):

@@ -53,6 +53,7 @@ STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"  # seconds
 
 # --- any span ---------------------------------------------------------------------------------
 TRUNCATED: Final = "burr.truncated"
+CHECK: Final = "burr.check"  # a test trace of `burr-otel check`
 SNAPSHOT_ERROR: Final = "burr.snapshot.error"
 ERROR_TYPE: Final = "error.type"
 

@@ -47,6 +47,7 @@ def is_json(value):
 
 CHECKS = {
     "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
     "int": lambda value: type(value) is int,
     "double": lambda value: type(value) is float,
     "string[]": lambda value: isinstance(value, tuple) and all(type(v) is str for v in value),

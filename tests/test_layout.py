@@ -36,8 +36,10 @@ ALLOWED = {
     "testing": {"semconv", "spans"},
     "view": {"config", "errors", "semconv", "store"},
     "demo": set(),
+    "check": {"config", "semconv", "spans"},
     "cli": {
         "_version",
+        "check",
         "config",
         "demo",
         "errors",

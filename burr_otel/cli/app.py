@@ -22,6 +22,7 @@ __all__ = ["EXIT_CODES", "cli", "main"]
 FAILED: Final = 1
 NO_SUCH_RUN: Final = 3
 DIFFERENT: Final = 4
+UNREACHED: Final = 5
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
@@ -31,6 +32,7 @@ EXIT_CODES: Final = {
     2: "wrong usage",
     NO_SUCH_RUN: "no such run or step, or more than one run of that name",
     DIFFERENT: "the two runs differ (diff)",
+    UNREACHED: "the endpoint is not there, or not yet (check)",
     INTERRUPTED: "interrupted (Ctrl-C)",
     PIPE_CLOSED: "the reader of the output went away",
 }
@@ -40,6 +42,7 @@ EXIT_CODES: Final = {
 # shell completion and `list` need not pay.
 _COMMANDS: Final = {
     "demo": "burr_otel.cli.demo",
+    "check": "burr_otel.cli.check",
     "list": "burr_otel.cli.list_runs",
     "show": "burr_otel.cli.show",
     "diff": "burr_otel.cli.diff",

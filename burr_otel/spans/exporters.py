@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import threading
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +14,11 @@ from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import (
     OTEL_EXPORTER_OTLP_COMPRESSION,
     OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_HEADERS,
     OTEL_EXPORTER_OTLP_PROTOCOL,
     OTEL_EXPORTER_OTLP_TRACES_COMPRESSION,
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS,
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
     OTEL_SDK_DISABLED,
 )
@@ -32,10 +35,17 @@ __all__ = [
     "PROTOCOLS",
     "Protocol",
     "QuietExporter",
+    "bare_exporter",
+    "compression_from_environ",
     "endpoint_from_environ",
+    "endpoint_variable",
+    "exporter_names",
     "exporters_from_environ",
+    "headers_variable",
     "otlp_exporter",
     "protocol_from_environ",
+    "sdk_disabled",
+    "without_secrets",
 ]
 
 logger = logging.getLogger("burr_otel")
@@ -43,6 +53,8 @@ logger = logging.getLogger("burr_otel")
 Protocol = Literal["grpc", "http/protobuf"]
 _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 PROTOCOLS = tuple(_DEFAULT_ENDPOINT)
+
+_REFUSED_KEY = re.compile(r"UNAUTHENTICATED|PERMISSION_DENIED|code: (?:401|403)\b")
 
 
 def endpoint_from_environ() -> tuple[str, Protocol]:
@@ -61,19 +73,46 @@ def _empty_endpoint() -> bool:
 
 
 def _endpoint_of(protocol: Protocol) -> str:
-    return (
-        os.environ.get(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)
-        or os.environ.get(OTEL_EXPORTER_OTLP_ENDPOINT)
-        or _DEFAULT_ENDPOINT[protocol]
-    )
+    variable = endpoint_variable()
+    return os.environ[variable] if variable else _DEFAULT_ENDPOINT[protocol]
+
+
+def _in_force(*names: str) -> str | None:
+    """The first of these variables that says anything."""
+    return next((name for name in names if os.environ.get(name)), None)
+
+
+def endpoint_variable() -> str | None:
+    """The variable that names the endpoint; `None` when the default holds."""
+    return _in_force(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT)
+
+
+def headers_variable() -> str | None:
+    """The variable that holds the headers; `None` when there is none."""
+    return _in_force(OTEL_EXPORTER_OTLP_TRACES_HEADERS, OTEL_EXPORTER_OTLP_HEADERS)
+
+
+def compression_from_environ() -> str:
+    """The compression that the variables name, ``gzip`` when none does."""
+    variable = _in_force(OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION)
+    return os.environ[variable] if variable else "gzip"
+
+
+def sdk_disabled() -> bool:
+    """Whether ``OTEL_SDK_DISABLED`` says that no trace is made."""
+    return os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+
+
+def exporter_names() -> list[str]:
+    """What ``OTEL_TRACES_EXPORTER`` names, ``otlp`` when it is not set."""
+    return [n.strip() for n in (os.environ.get(OTEL_TRACES_EXPORTER) or "otlp").split(",")]
 
 
 def exporters_from_environ() -> Iterator[SpanExporter]:
     """Exporters named by ``OTEL_TRACES_EXPORTER``, ``otlp`` when it is not set."""
-    if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+    if sdk_disabled():
         return
-    names = [n.strip() for n in (os.environ.get(OTEL_TRACES_EXPORTER) or "otlp").split(",")]
-    for name in names:
+    for name in exporter_names():
         if name in ("none", ""):
             continue
         if name == "otlp":
@@ -115,16 +154,30 @@ def otlp_exporter(
     protocol: Protocol, endpoint: str | None = None, headers: dict[str, str] | None = None
 ) -> SpanExporter:
     """An OTLP exporter; what is not given comes from the variables."""
+    exporter = bare_exporter(protocol, endpoint, headers)
+    return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
+
+
+def bare_exporter(
+    protocol: Protocol,
+    endpoint: str | None = None,
+    headers: dict[str, str] | None = None,
+    **options: Any,
+) -> SpanExporter:
+    """What `otlp_exporter` wraps: the exporter as it logs and fails by itself.
+
+    Args:
+        protocol: How to send.
+        endpoint: Where to; else from the variables.
+        headers: What with; else from the variables.
+        options: More arguments of the exporter's class.
+    """
     if endpoint is None and _empty_endpoint():
         endpoint = _DEFAULT_ENDPOINT[protocol]
+    compression = compression_from_environ()
+    if headers:
+        options["headers"] = headers
     # Both exporters take seconds to import grpc or requests, so only the one in use is.
-    compression = (
-        os.environ.get(OTEL_EXPORTER_OTLP_TRACES_COMPRESSION)
-        or os.environ.get(OTEL_EXPORTER_OTLP_COMPRESSION)
-        or "gzip"
-    )
-    options: dict[str, Any] = {"headers": headers} if headers else {}
-    exporter: SpanExporter
     if protocol == "http/protobuf":
         from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
@@ -137,19 +190,26 @@ def otlp_exporter(
             _, _, rest = endpoint.partition("://")
             path = "" if "/" in rest.rstrip("/") else "/v1/traces"
             options["endpoint"] = endpoint.rstrip("/") + path
-        exporter = HttpExporter(**options)
-    else:
-        import grpc  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as GrpcExporter,
-        )
+        return HttpExporter(**options)
+    import grpc  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter as GrpcExporter,
+    )
 
-        if compression == "gzip":
-            options["compression"] = grpc.Compression.Gzip
-        elif compression == "none":  # the exporter of OpenTelemetry for Python refuses that word
-            options["compression"] = grpc.Compression.NoCompression
-        exporter = GrpcExporter(endpoint=endpoint, **options)
-    return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
+    if compression == "gzip":
+        options["compression"] = grpc.Compression.Gzip
+    elif compression == "none":  # the exporter of OpenTelemetry for Python refuses that word
+        options["compression"] = grpc.Compression.NoCompression
+    return GrpcExporter(endpoint=endpoint, **options)
+
+
+def without_secrets(endpoint: str) -> str:
+    """An endpoint as it may be shown: without user, password and what a query says."""
+    scheme, mark, rest = endpoint.rpartition("://")
+    place, slash, path = rest.partition("/")
+    place = place.rpartition("@")[2]
+    path = re.sub(r"(?<==)[^&#]+", "***", path)
+    return f"{scheme}{mark}{place}{slash}{path}"
 
 
 class QuietExporter(SpanExporter):
@@ -165,7 +225,8 @@ class QuietExporter(SpanExporter):
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         self._exporter = exporter
-        self._endpoint = endpoint
+        self._endpoint = without_secrets(endpoint)
+        self._secret = endpoint.rpartition("@")[0].rpartition("://")[2]
         self._lost_before: int | None = None  # while an outage lasts: what was lost until then
         self._said: list[str] = []
         self._told_of_drops = False
@@ -191,11 +252,14 @@ class QuietExporter(SpanExporter):
         self.tally.refused += len(spans)
         if self._lost_before is None:
             self._lost_before = lost
+            reason = said[0] if said else "the exporter gave no reason"
+            reason = (reason.replace(self._secret, "***") if self._secret else reason)[:200]
             logger.warning(
-                "cannot send spans to %s (%s). The run is unaffected and its snapshots are kept; "
-                "`burr-otel replay` sends it later.",
+                "cannot send spans to %s (%s). %s The run is unaffected and its snapshots are "
+                "kept; `burr-otel replay` sends it later.",
                 self._endpoint,
-                said[0][:200] if said else "the exporter gave no reason",
+                reason,
+                _what_to_change(reason),
             )
         return result
 
@@ -245,6 +309,13 @@ class QuietExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter."""
         return self._exporter.force_flush(timeout_millis)
+
+
+def _what_to_change(reason: str) -> str:
+    if _REFUSED_KEY.search(reason):
+        variable = headers_variable() or OTEL_EXPORTER_OTLP_HEADERS
+        return f"It refuses the key that is sent, or misses one: correct {variable}."
+    return "`burr-otel check` says what to change."
 
 
 class _Hush(logging.Filter):

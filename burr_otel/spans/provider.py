@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "configure",
+    "culprits",
     "meter_provider",
     "service_resource",
     "tracer_provider",
@@ -149,7 +150,7 @@ def _own_provider(project: str) -> trace.TracerProvider:
                 logger.warning(
                     "no spans are made, because %s cannot be used: %s. "
                     "Correct it; the snapshots are kept all the same.",
-                    _culprits(str(error)),
+                    culprits(str(error)),
                     str(error).rstrip("."),
                 )
                 provider = trace.NoOpTracerProvider()
@@ -157,7 +158,7 @@ def _own_provider(project: str) -> trace.TracerProvider:
         return provider
 
 
-def _culprits(reason: str) -> str:
+def culprits(reason: str) -> str:
     """The variables whose value an error quotes; of none, an error of the SDK tells the rest."""
     names = [
         name

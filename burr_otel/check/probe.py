@@ -1,0 +1,134 @@
+"""What listens at a place: asked with real connections, a step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from burr_otel.spans.exporters import Protocol
+
+__all__ = ["certificate_problem", "connect_problem", "proxy_variable", "speaks", "speaks_tls"]
+
+_TIMEOUT_S: Final = 3.0
+# A client of HTTP/2 begins so: the fixed first line, then an empty SETTINGS frame (type 4).
+_HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SETTINGS: Final = 4
+# The gRPC library reads these, and only in small letters.
+_GRPC_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+_GRPC_DIRECT: Final = ("no_grpc_proxy", "no_proxy")
+_FRAME_HEADER_BYTES: Final = 9
+
+
+def connect_problem(host: str, port: int) -> str | None:
+    """Why no connection is made: "dns", "nothing_listening" or "timeout"; `None` when one is."""
+    try:
+        socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+    except (socket.gaierror, UnicodeError):
+        return "dns"
+    except ConnectionRefusedError:
+        return "nothing_listening"
+    except OSError:
+        return "timeout"
+    return None
+
+
+def speaks_tls(host: str, port: int) -> bool:
+    """Whether a TLS handshake goes through, whoever the certificate is for."""
+    try:
+        with _connection(host, port, tls=True):
+            return True
+    except OSError:
+        return False
+
+
+def certificate_problem(host: str, port: int, authority: str | None) -> str | None:
+    """Why the certificate is not accepted; `None` when it is, or nothing of that kind is wrong.
+
+    Args:
+        host: Whose.
+        port: Where.
+        authority: A file of certificates to trust in place of the usual ones.
+    """
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with (
+            socket.create_connection((host, port), timeout=_TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        return str(error.verify_message)
+    except OSError:
+        return None
+
+
+def speaks(host: str, port: int, *, tls: bool) -> Protocol | None:
+    """Which of the two transports of OTLP a server speaks; `None` when it speaks neither.
+
+    A server of HTTP/2 greets with a SETTINGS frame; one of HTTP/1 answers in text.
+    """
+    if _reply(host, port, _HTTP2_GREETING, tls=tls, alpn="h2")[3:4] == bytes([_SETTINGS]):
+        return "grpc"
+    request = f"POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode()
+    if _reply(host, port, request, tls=tls, alpn="http/1.1").startswith(b"HTTP/1"):
+        return "http/protobuf"
+    return None
+
+
+def _reply(host: str, port: int, request: bytes, *, tls: bool, alpn: str) -> bytes:
+    """The first bytes of an answer; none when there is no answer."""
+    reply = b""
+    with contextlib.suppress(OSError), _connection(host, port, tls=tls, alpn=alpn) as connection:
+        connection.sendall(request)
+        while len(reply) < _FRAME_HEADER_BYTES:
+            part = connection.recv(_FRAME_HEADER_BYTES - len(reply))
+            if not part:
+                break
+            reply += part
+    return reply
+
+
+def _connection(host: str, port: int, *, tls: bool, alpn: str = "h2") -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=_TIMEOUT_S)
+    if not tls:
+        return connection
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent
+    context.set_alpn_protocols([alpn])
+    try:
+        return context.wrap_socket(connection, server_hostname=host)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def proxy_variable(protocol: Protocol, endpoint: str) -> str | None:
+    """The variable whose proxy stands between us and an endpoint; `None` when none does."""
+    parts = urllib.parse.urlsplit(endpoint)
+    host = parts.hostname or ""
+    names: tuple[str, ...]
+    if protocol == "grpc":
+        names = _GRPC_PROXIES
+        direct = next((os.environ[name] for name in _GRPC_DIRECT if os.environ.get(name)), "")
+        if any(host == each.strip() or _below(host, each.strip()) for each in direct.split(",")):
+            return None
+    else:
+        names = tuple(
+            name
+            for kind in (parts.scheme, "all")
+            for name in (f"{kind}_proxy", f"{kind}_proxy".upper())
+        )
+        if urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
+            return None
+    return next((name for name in names if os.environ.get(name)), None)
+
+
+def _below(host: str, domain: str) -> bool:
+    return bool(domain) and host.endswith("." + domain.lstrip("."))

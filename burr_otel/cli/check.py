@@ -1,0 +1,139 @@
+"""``burr-otel check``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+
+from burr_otel.cli import options
+from burr_otel.cli.app import FAILED, UNREACHED
+from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.view.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from burr_otel.check.run import Report
+
+__all__ = ["command"]
+
+
+@click.command("check")
+@options.storage_dir
+@options.as_json
+def command(storage_dir: str, as_json: bool) -> int:
+    """Find out whether traces arrive, and if not, what to change.
+
+    Shows what the OTEL_* and BURR_OTEL_* variables say to a tracker that makes its own provider
+    (headers by name only), sends one test trace of two spans, marked burr.check, the way that
+    tracker would, and says what the endpoint answered. For each usual mistake there is one
+    sentence. Ends with 0 when the trace was taken, with 5 when the endpoint is not there or takes
+    nothing at the moment, so that trying again may help, and with 1 when something is to be
+    changed.
+
+    \b
+    Examples:
+      burr-otel check
+      OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel check
+      until burr-otel check; do sleep 1; done
+    """
+    # These take half a second to import, which --help and shell completion need not pay.
+    from burr_otel.check.run import check  # noqa: PLC0415
+    from burr_otel.spans.exporters import without_secrets  # noqa: PLC0415
+
+    report = check(storage_dir)
+    endpoint = without_secrets(report.settings.endpoint)
+    if as_json:
+        print_json(_as_json(report, endpoint, storage_dir))
+    else:
+        lines(output(), _drawn(report, endpoint, storage_dir))
+    if not report.problems:
+        return 0
+    return UNREACHED if report.passing else FAILED
+
+
+def _drawn(report: Report, endpoint: str, storage_dir: str) -> Iterator[Text]:
+    for name, value in _found(report, endpoint, storage_dir):
+        yield Text.assemble((f"{name:<12}", "bold"), clean(value))
+    yield Text("")
+    for warning in report.settings.warnings:
+        yield Text(clean(warning), style="yellow")
+    for problem in report.problems:
+        yield Text.assemble(("✗ ", "bold red"), clean(problem.sentence))
+    if report.taken:
+        sent = f"Sent, and taken: trace {report.trace_id} of {report.settings.service_name}."
+        yield Text(clean(sent), style="green")
+    elif report.answer is not None:
+        yield Text("Runs lose nothing by that: burr-otel replay sends them once it is mended.")
+
+
+def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[str, str]]:
+    """What is set, a line each."""
+    settings, answer = report.settings, report.answer
+    yield "endpoint", f"{endpoint} ({settings.endpoint_from})"
+    yield "protocol", settings.protocol
+    if settings.exporters != ["otlp"]:
+        yield "exporters", ", ".join(settings.exporters)
+    if answer is not None:
+        source = f" ({settings.headers_from})" if answer.headers else ""
+        yield "headers", (", ".join(answer.headers) or "none") + source
+        yield "sending", f"compression {answer.compression}, timeout {answer.timeout_s:g} s"
+    elif settings.headers_from:
+        yield "headers", f"those of {settings.headers_from}"
+    yield "service", f"{settings.service_name}{_whose(report)}"
+    if settings.sampler:
+        yield "sampler", settings.sampler
+    limits = [f"{value} {text}" for text, value in settings.limits.items() if value is not None]
+    if limits:
+        yield "limits", ", ".join(limits)
+    for name, value in settings.own.items():
+        yield "setting", f"{name}: {value}"
+    yield "storage", f"{storage_dir} ({'can' if _stores(report) else 'cannot'} be written)"
+    if answer is not None:
+        yield "answer", report.said or "taken, without a word"
+
+
+def _whose(report: Report) -> str:
+    from burr_otel.check.settings import SERVICE_NAME  # noqa: PLC0415 - as in `command`
+
+    named = report.settings.service_name != SERVICE_NAME
+    return "" if named else " (runs have their project's name, as none is set)"
+
+
+def _stores(report: Report) -> bool:
+    return all(problem.name != "storage" for problem in report.problems)
+
+
+def _as_json(report: Report, endpoint: str, storage_dir: str) -> dict[str, Any]:
+    settings, answer = report.settings, report.answer
+    found: dict[str, Any] = {
+        "taken": report.taken,
+        "problems": [problem._asdict() for problem in report.problems],
+        "trace_id": report.trace_id,
+        "endpoint": endpoint,
+        "endpoint_from": settings.endpoint_from,
+        "protocol": settings.protocol,
+        "exporters": settings.exporters,
+        "disabled": settings.disabled,
+        "service_name": settings.service_name,
+        "sampler": settings.sampler,
+        "limits": settings.limits,
+        "settings": settings.own,
+        "warnings": settings.warnings,
+        "storage_dir": storage_dir,
+        "storage_writable": _stores(report),
+        "answer": None,
+    }
+    if answer is not None:
+        found["answer"] = {
+            "said": report.said,
+            "http_status": answer.status or None,
+            "grpc_status": answer.code or None,
+            "rejected_spans": answer.rejected,
+            "headers_sent": list(answer.headers),
+            "compression": answer.compression,
+            "timeout_s": answer.timeout_s,
+        }
+    return found
