@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_support import LONGEST_S
 from otlp_receiver import receiving
 
 KILLED = """
@@ -33,7 +34,10 @@ def killed_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     for app_id in ("a1", "a2"):
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, folder, app_id], env=ENVIRON, timeout=60, check=False
+            [sys.executable, "-c", KILLED, folder, app_id],
+            env=ENVIRON,
+            timeout=LONGEST_S,
+            check=False,
         )
         assert done.returncode == -signal.SIGKILL
     return folder
@@ -65,7 +69,7 @@ def command(folder, *arguments, **environ):
 
 
 def recovered(process):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 0, err
     return json.loads(out)
 
@@ -88,9 +92,9 @@ def test_two_recoverers_at_once_send_one_set(killed):
 
 def test_what_it_says_without_json(killed):
     """A line a session with its spans and trace; then that there is nothing left."""
-    out, _ = command(killed, "a1").communicate(timeout=60)
+    out, _ = command(killed, "a1").communicate(timeout=LONGEST_S)
     assert out.startswith("proj/a1: count, invoke_workflow proj (trace ")
-    out, _ = command(killed, "a1").communicate(timeout=60)
+    out, _ = command(killed, "a1").communicate(timeout=LONGEST_S)
     assert out == "Nothing to recover.\n"
 
 
@@ -104,16 +108,16 @@ def test_what_no_endpoint_took_is_sent_by_a_later_call(killed):
             "OTEL_EXPORTER_OTLP_ENDPOINT": url,
         }
         process = command(killed, **environ)
-        silent.settimeout(60)
+        silent.settimeout(LONGEST_S)
         while True:  # until it sends: it first asks only whether somebody listens
             connection, _ = silent.accept()
             with connection:
                 if connection.recv(1):
                     process.kill()
-                    process.communicate(timeout=60)
+                    process.communicate(timeout=LONGEST_S)
                     break
     away = command(killed, **environ)
-    out, err = away.communicate(timeout=60)
+    out, err = away.communicate(timeout=LONGEST_S)
     assert away.returncode == 1
     assert out.count("  not sent\n") == 2
     assert f"2 sessions could not be sent: No OTLP endpoint answers at {url}" in err
@@ -129,6 +133,6 @@ def test_what_no_endpoint_took_is_sent_by_a_later_call(killed):
 def test_an_unknown_run_or_project_is_named(killed, arguments):
     """Bad input: the message names it."""
     process = command(killed, *arguments)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=LONGEST_S)
     assert process.returncode in (1, 3)
     assert "nobody" in err
