@@ -176,6 +176,25 @@ def test_the_json_of_one_key_can_be_had(value):
     assert encoded.json == b'{"a":[1],"b":{"c":%b}}' % inner
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        {},
+        {"a": 1},
+        {"é": [1], "b": {"c": ["largest", 2, 3]}, "d": None},
+        {"largest": "x" * 99, "b": [1]},
+        {"b": [], "a": "y", "largest": [{}] * 9},
+        {"slow": math.inf, "a": [1, 2]},
+    ],
+    ids=lambda items: "-".join(items) or "empty",
+)
+def test_the_json_of_all_keys_can_be_had(items):
+    """Cut out of the whole or encoded again, it is the same."""
+    fragments = encode(items).fragments()
+    assert list(fragments) == list(items)
+    assert fragments == {key: encode({key: items[key]}).fragment(key) for key in items}
+
+
 def test_plain_json_takes_the_fast_path(monkeypatch):
     """The speed of the store depends on it."""
     monkeypatch.setattr(values, "Walk", None)

@@ -98,7 +98,21 @@ class EncodedState:
         """
         if self._fragments is not None:
             return dict(self._fragments)
-        return {key: orjson.dumps(value) for key, value in self._items.items()}
+        if not self._items:
+            return {}
+        # The largest one is not encoded again, but cut out from between the others.
+        largest = max(self._items, key=self._extent)
+        found = {k: b"" if k is largest else orjson.dumps(v) for k, v in self._items.items()}
+        # With the colon, and the comma or brace that follows.
+        lengths = [len(orjson.dumps(key)) + len(text) + 2 for key, text in found.items()]
+        at = list(found).index(largest)
+        after = len(self.json) - sum(lengths[at + 1 :])
+        found[largest] = self.json[sum(lengths[: at + 1]) : after - 1]
+        return found
+
+    def _extent(self, key: str) -> int:
+        value = self._items[key]
+        return len(value) if isinstance(value, str | list | dict) else 0
 
     def part(self, keys: Iterable[str]) -> bytes | None:
         """The JSON of these top-level keys, as who reads the record can make it again.
