@@ -49,6 +49,7 @@ _COMMANDS: Final = {
     "replay": "burr_otel.cli.replay",
     "recover": "burr_otel.cli.recover",
     "open": "burr_otel.cli.open_trace",
+    "materialize": "burr_otel.cli.materialize",
     "completion": "burr_otel.cli.complete",
 }
 

@@ -1,0 +1,84 @@
+"""``burr-otel materialize``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.text import Text
+
+from burr_otel.cli import options
+from burr_otel.cli.app import FAILED
+from burr_otel.cli.complete import app_ids
+from burr_otel.cli.terminal import complain, lines, output, print_json
+from burr_otel.store import Store
+from burr_otel.store.materialize import write_plain
+from burr_otel.view.find import find_run
+from burr_otel.view.text import clean, plural
+
+__all__ = ["command"]
+
+_SUFFIX: Final = "-plain"
+_MOST_NAMED: Final = 10
+
+
+@click.command("materialize")
+@click.argument("app_id", shell_complete=app_ids)
+@click.option(
+    "--to",
+    metavar="DIR",
+    help=f"Storage directory of the copy.  [default: the run's own with {_SUFFIX}: "
+    f"{options.DEFAULT_STORAGE_DIR}{_SUFFIX}]",
+)
+@click.option("--replace", is_flag=True, help="Replace an earlier copy.")
+@options.project
+@options.storage_dir
+@options.as_json
+def command(
+    app_id: str,
+    to: str | None,
+    replace: bool,
+    project: str | None,
+    storage_dir: str,
+    as_json: bool,
+) -> int | None:
+    """Write a run with whole states, for the Burr UI.
+
+    A run that was recorded with snapshots="delta" holds, step by step, what changed. This writes a
+    copy of it in the layout of Burr's own tracker, with the whole state after each step: for the
+    Burr UI, for LocalTrackingClient, and for whoever reads the files. The run stays as it is; the
+    copy is in a storage directory of its own, where no other command mistakes it for the run.
+
+    \b
+    Examples:
+      burr-otel materialize demo-1f3a9c02
+      burr-otel materialize demo-1f3a9c02 --replace
+      burr-otel materialize demo-1f3a9c02 --to /tmp/for-burr-ui
+      burr_path=~/.burr-plain burr
+    """
+    run = find_run(storage_dir, app_id, project)
+    target_dir = Path(to or f"{Path(storage_dir)}{_SUFFIX}").expanduser().absolute()
+    target = Store(run.project, target_dir).run_path(run.app_id)
+    stored = Store(run.project, storage_dir).read(run.app_id)
+    copied = write_plain(stored, target, replace=replace)
+    if as_json:
+        found = {"project": run.project, "app_id": run.app_id, "folder": str(target)}
+        numbers = {"steps": copied.steps, "log_bytes": copied.log_bytes}
+        print_json({**found, **numbers, "lost": list(copied.lost)})
+    else:
+        size = f"{plural(copied.steps, 'step')}, {copied.log_bytes:,} bytes"
+        lines(output(), [Text(clean(f"{target}  {size}"))])
+        hint = f"In the Burr UI: burr_path={shlex.quote(str(target_dir))} burr"
+        lines(output(stderr=True), [Text(clean(hint))])
+    if copied.lost:
+        named = ", ".join(map(str, copied.lost[:_MOST_NAMED]))
+        more = len(copied.lost) - _MOST_NAMED
+        rest = f" and {more:,} more" if more > 0 else ""
+        complain(
+            f"the state of {plural(len(copied.lost), 'step')} could not be made again, because a "
+            f"record that it builds on is damaged: {named}{rest}. The copy lacks them."
+        )
+        return FAILED
+    return None
