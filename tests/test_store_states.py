@@ -8,12 +8,20 @@ import apps
 import parallel_apps
 import pytest
 from burr.core import ApplicationBuilder, State, action, default, expr
-from store_support import log_records, values_of
+from store_support import SNAPSHOTS, keep, values_of
 
 from burr_otel import OtelTracker
 from burr_otel.errors import InvalidIdentifierError, RunLockedError, SnapshotError
 from burr_otel.store import Store
 from burr_otel.testing import FakeClock
+
+
+@pytest.fixture(params=SNAPSHOTS)
+def tracker(spans, clock, tmp_path, request, monkeypatch):
+    keep(request.param, monkeypatch)
+    return OtelTracker(
+        "proj", tmp_path, tracer_provider=spans.provider, clock=clock, snapshots=request.param
+    )
 
 
 @pytest.fixture
@@ -22,8 +30,7 @@ def store(tracker, tmp_path):
 
 
 def ends(store, app_id="a1"):
-    log = store.run_path(app_id) / "log.jsonl"
-    return [record for record in log_records(log) if record["type"] == "end_entry"]
+    return [record for record in store.read(app_id).records() if record["type"] == "end_entry"]
 
 
 async def aresumed(tracker, app_id="a1", upto=3, step=apps.acount, **initialize):
