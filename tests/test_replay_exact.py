@@ -101,6 +101,18 @@ def test_content_comes_back_as_it_was_shown_whatever_the_readers_settings(
     assert "sent back" not in repr(replayed)
 
 
+def test_runs_kept_as_differences_come_back_too(spans, tmp_path):
+    """A written state is made again from what changed."""
+    with OtelTracker(
+        "proj", tmp_path, tracer_provider=spans.provider, snapshots="delta"
+    ) as tracker:
+        app = apps.single(tracker, rich, state={"count": 0, "notes": [], "token": ""})
+        for number in range(4):
+            app.step(inputs={"question": f"{number}?", "token": f"{SECRET}{number}"})
+    assert b'"burr_otel_delta"' in (tmp_path / "proj" / "a1" / "log.jsonl").read_bytes()
+    assert_same(spans.spans, stored_spans(tmp_path))
+
+
 def test_what_a_step_costs_in_the_log(tracker, spans, tmp_path):
     """An ordinary step takes under 130 bytes more, one with a long state hardly more than that."""
     app = apps.counter(tracker, upto=100)

@@ -5,7 +5,9 @@ import contextlib
 import apps
 import pytest
 from burr.core import State, action
+from store_support import keep
 
+from burr_otel import OtelTracker
 from burr_otel.store import Store
 from burr_otel.view.compare import compare, comparison_lines
 from burr_otel.view.diff import Change
@@ -24,10 +26,18 @@ def noisy(state: State, x: int, noise: int) -> State:
 
 
 @pytest.fixture
-def made(tracker, tmp_path):
-    """Makes runs from lists of inputs, and compares two of them."""
+def made(spans, clock, tmp_path, monkeypatch):
+    """Makes runs from lists of inputs, and compares two of them; b holds what changed."""
+    keep("delta", monkeypatch)
 
     def make(app_id, inputs, step=noisy):
+        tracker = OtelTracker(
+            "proj",
+            tmp_path,
+            tracer_provider=spans.provider,
+            clock=clock,
+            snapshots="delta" if app_id == "b" else "full",
+        )
         app = apps.single(tracker, step, app_id, state={"sum": 0})
         with contextlib.suppress(ValueError):
             for given in inputs:

@@ -5,7 +5,9 @@ import math
 import apps
 import pytest
 from burr.core import State, action
+from store_support import SNAPSHOTS, keep
 
+from burr_otel import OtelTracker
 from burr_otel.store import Store
 from burr_otel.view.step_sheet import step_sheet, value_text
 from burr_otel.view.steps import UnknownStepError, read_step
@@ -27,8 +29,11 @@ def read(tmp_path, sequence_id, app_id="a1"):
     return read_step(Store("proj", tmp_path).read(app_id), sequence_id)
 
 
-def test_a_step_in_full(tracker, tmp_path):
+@pytest.mark.parametrize("kind", SNAPSHOTS)
+def test_a_step_in_full(spans, tmp_path, kind, monkeypatch):
     """Inputs, result, and the state before and after with its exact values."""
+    keep(kind, monkeypatch)
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, snapshots=kind)
     talked(tracker)
     step = read(tmp_path, 1)
     assert (step.action, step.times) == ("step", 1)
