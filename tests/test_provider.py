@@ -3,6 +3,7 @@
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import textwrap
@@ -276,6 +277,23 @@ def test_what_a_full_queue_drops_is_counted_and_said(monkeypatch, caplog):
     )
     assert "and 890 never sent" in total
     assert "burr-otel replay" in total
+
+
+def test_a_fork_while_another_thread_counts_a_span(monkeypatch):
+    """The child counts from nothing, and does not wait for a thread that it does not have."""
+    exporter = exporters.QuietExporter(Gate(), "http://collector:4317")
+    made = provider._make_provider("proj", [exporter], force_name=False)
+    exporter.tally.ended = 5
+    with exporter.tally._lock:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(20)  # ends a child that hangs
+                made.get_tracer("t").start_span("s").end()
+            finally:
+                os._exit(exporter.tally.ended)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
 
 
 def test_other_exporters_keep_their_log_lines(caplog):

@@ -1,13 +1,15 @@
 """What a run looks like, in every way in which Burr can run it."""
 
 import asyncio
+import gc
 import json
+import weakref
 
 import apps
 import pytest
 from burr.core import ApplicationBuilder
 from opentelemetry import trace
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
@@ -244,6 +246,30 @@ invoke_workflow proj
     use dependency→fetch
 """
     )
+
+
+def test_an_action_may_make_any_number_of_inner_spans(tmp_path):
+    """A span that has ended, and that nothing can refer to any more, is let go within the step."""
+    alive = weakref.WeakSet()
+
+    class Watch(SpanProcessor):
+        def on_start(self, span, parent_context=None):
+            alive.add(span)
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Watch())
+
+    @apps.action(reads=["count"], writes=["count"])
+    def work(state, __tracer):
+        for _ in range(30):
+            with __tracer("outer"), __tracer("inner"):
+                pass
+        gc.collect()
+        return state.update(count=len(alive))
+
+    with OtelTracker("proj", tmp_path, tracer_provider=provider) as tracker:
+        _, _, state = apps.single(tracker, work).step()
+    assert state["count"] <= 4  # root and step, and at most the last pair
 
 
 def test_a_failing_action_keeps_its_exception_and_shows_it(tracker, spans):

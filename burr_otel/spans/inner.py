@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -22,8 +23,8 @@ __all__ = ["InnerSpan"]
 class InnerSpan:
     """One inner span, started and made current.
 
-    It stays in `Step.inner` after its end, for the siblings that name it as a dependency and so
-    that the identity of Burr's span object stays its own.
+    It stays in `Step.inner` for as long as anything holds Burr's span object: a child may begin,
+    and attributes may come, after its end. An action may make any number of them.
 
     Args:
         step: The step that it is in.
@@ -41,7 +42,7 @@ class InnerSpan:
         now_ns: int,
         outer_error: BaseException | None,
     ) -> None:
-        self.burr_span = burr_span
+        self._burr_span = burr_span
         self._step = step
         enclosing = target(step, burr_span.parent)
         parent = enclosing.context
@@ -50,9 +51,8 @@ class InnerSpan:
         ambient = parents.ambient()
         if ambient is not None and enclosing.scope.encloses(innermost_scope()):
             parent = ambient
-        siblings = {each.burr_span.name: each.open_span.context for each in step.inner.values()}
         links = parents.links(
-            *((siblings.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
+            *((step.named.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
         )
         span: trace.Span = trace.INVALID_SPAN
         self._name = str(burr_span.name)
@@ -80,13 +80,14 @@ class InnerSpan:
             **self._begin_members(),
         }
         step.inner[id(burr_span)] = self
+        step.named[burr_span.name] = self.open_span.context
         self.open_span.scope.attach()
 
     def _begin_members(self) -> dict[str, Any]:
         if recorded.readable(self.open_span.span) is None:
             return {}
         try:
-            return recorded.begin_members(str(self.burr_span.name), self._name, {}, {})
+            return recorded.begin_members(str(self._burr_span.name), self._name, {}, {})
         except Exception as error:
             shield.report("recording what a span says", error)
             return {}
@@ -114,7 +115,13 @@ class InnerSpan:
                 exceptions.record_exception(self.open_span.span, content, now_ns, failed=True)
             self.open_span.put_last({})
             self.open_span.end(now_ns)
+            self._let_go()
         return outcome
+
+    def _let_go(self) -> None:
+        inner, identity = self._step.inner, id(self._burr_span)
+        self._gone = weakref.ref(self._burr_span, lambda _: inner.pop(identity, None))
+        self._burr_span = None
 
 
 def target(step: Step, burr_span: Any) -> OpenSpan:

@@ -62,6 +62,7 @@ class Step:
         final: Result and state, once known other than from Burr's hooks: what a stream has
             yielded last, what a synchronous action under an asynchronous method gave.
         inner: Its inner spans by identity of Burr's span object.
+        named: The latest inner span of each name, for those that name it as a dependency.
     """
 
     streaming = False
@@ -85,6 +86,7 @@ class Step:
         self.action = action
         self.sequence_id = sequence_id
         self.inner: dict[int, InnerSpan] = {}
+        self.named: dict[str, trace.SpanContext] = {}
         self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
         self._settle = settle
         self._name = action.name

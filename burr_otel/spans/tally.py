@@ -30,7 +30,6 @@ class Tally(SpanProcessor):
     def __init__(self) -> None:
         # Nothing public reads the variable.
         self.queue_size: int = BatchSpanProcessor._default_max_queue_size()  # type: ignore[no-untyped-call]  # noqa: SLF001
-        self._lock = threading.Lock()
         self.start()
         weak_start = weakref.WeakMethod(self.start)
 
@@ -43,6 +42,7 @@ class Tally(SpanProcessor):
 
     def start(self) -> None:
         """Count from nothing, as in a forked child, where the batch processor clears its queue."""
+        self._lock = threading.Lock()  # in a child, a thread that is no more may hold the old one
         self.ended = self.reached_in_all = self.sent = self.refused = 0
 
     def on_end(self, span: ReadableSpan) -> None:
