@@ -112,7 +112,7 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         max_open=shared.config.root_max_open,
         clock=shared.clock,
     )
-    root.known.update(started.known)
+    root.known = started.known or root.identity
     root.links = started.links
     run = Run(
         shared,

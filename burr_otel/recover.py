@@ -11,14 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from opentelemetry.sdk.resources import Resource
-
 from burr_otel import semconv
-from burr_otel.replay.build import SpanBuilder
-from burr_otel.replay.graphs import Graphs
-from burr_otel.replay.parts import Origin
 from burr_otel.spans import parents
-from burr_otel.spans.reserved import emit
 from burr_otel.store import markers
 
 if TYPE_CHECKING:
@@ -89,6 +83,8 @@ def recover_run(
 
 
 def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
+    from burr_otel.spans.reserved import emit  # noqa: PLC0415  # see `_left_open`
+
     return all(emit(shared.tracer, span) for span in spans)
 
 
@@ -96,6 +92,13 @@ def _left_open(
     shared: Shared, store: Store, app_id: str, session: OpenSession
 ) -> Sequence[ReadableSpan]:
     """The open spans of a session; none when the session was not traced."""
+    # Few processes find a crashed session, and each would import all of replay to look for one.
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+
+    from burr_otel.replay.build import SpanBuilder  # noqa: PLC0415
+    from burr_otel.replay.graphs import Graphs  # noqa: PLC0415
+    from burr_otel.replay.parts import Origin  # noqa: PLC0415
+
     root = parents.context_of(session.root)
     if root is None or not root.trace_flags.sampled:
         return ()

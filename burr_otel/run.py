@@ -21,7 +21,6 @@ from burr_otel.spans.actions import ActionFacts, action_facts
 from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.recorded import Described
 from burr_otel.spans.registry import Registry
-from burr_otel.spans.shared import identity
 from burr_otel.spans.steps import Step, StepStart
 from burr_otel.store import encode_state, markers
 
@@ -80,6 +79,25 @@ class Run:
             with it.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_described",
+        "_facts",
+        "_folder",
+        "_last",
+        "_method",
+        "_partition_key",
+        "_prior",
+        "_state",
+        "_steps",
+        "app_id",
+        "is_outpost",
+        "owner",
+        "root",
+        "session",
+        "shared",
+    )
+
     def __init__(
         self,
         shared: Shared,
@@ -99,14 +117,14 @@ class Run:
         self._folder = folder
         self._partition_key = partition_key
         self.session = session
-        self._identity = identity(shared.project, app_id, partition_key)
         self._method: str | None = None
         self._prior: str | None = state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, Step] = {}
         self._last: tuple[int, SpanContext] | None = None
-        self._facts: dict[int, ActionFacts] = {}
+        self._facts: dict[int, ActionFacts | None] = {
+            id(action): None for action in application_graph.actions
+        }
         self._described = Described()
-        self._actions = {id(action) for action in application_graph.actions}
         self._state = weakref.ref(state)
         collected = weakref.finalize(application_graph, _collected, weakref.ref(self))
         collected.atexit = False  # the keeper ends what is open at exit
@@ -115,7 +133,7 @@ class Run:
 
     def has_action(self, action: Any) -> bool:
         """Whether `action` belongs to this run's graph."""
-        return id(action) in self._actions
+        return id(action) in self._facts
 
     def saw_state(self, state: Any) -> bool:
         """Whether `state` is the object that the application held when we last saw it."""
@@ -186,6 +204,8 @@ class Run:
             self.session.end(time_ns=end_ns, otel=self.root.end_record(end_ns, outcome))
             if self._steps:
                 self._mark()
+        if not self._steps:
+            self._steps.clear()  # an emptied dict keeps its table
 
     def _mark(self) -> None:
         """Mark the session as open while steps run after the application span has ended."""
@@ -230,7 +250,7 @@ class Run:
         seen = inputs and {key: value for key, value in inputs.items() if key in facts.inputs}
         start = StepStart(
             self.root.span.get_span_context(),
-            self._identity,
+            self.root.identity,
             self._method,
             self._prior,
             outer_error,

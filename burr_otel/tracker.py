@@ -162,12 +162,17 @@ class OtelTracker(
         )
         self.storage_dir = str(self._store.path)
         self._policy = content_policy(config)
+        self._made: tuple[tuple[Any, ...], Shared] | None = None
         streams.install(_streaming_step)
         delegated.install(_delegated)
 
     def _shared(self) -> Shared:
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
-        return Shared(
+        meters = provider.meter_provider(self._meter_provider)
+        made_for = (made_by, meters, registry.process)
+        if self._made is not None and self._made[0] == made_for:
+            return self._made[1]
+        shared = Shared(
             owner=self._owner,
             at_home=self._home == registry.process,
             project=self.project_id,
@@ -175,10 +180,12 @@ class OtelTracker(
             config=self.config,
             policy=self._policy,
             tracer=provider.tracer(made_by),
-            metrics=step_metrics(provider.meter_provider(self._meter_provider), self.project_id),
+            metrics=step_metrics(meters, self.project_id),
             clock=self._clock,
             recorder=children.recorder_of(made_by) if self.config.record_child_spans else None,
         )
+        self._made = made_for, shared
+        return shared
 
     # --- Burr's tracker and loader interfaces ------------------------------------------------
 
@@ -202,7 +209,7 @@ class OtelTracker(
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings only: providers, spans and files belong to a process."""
-        left_out = {"_tracer_provider", "_meter_provider", "_store", "_policy", "_owner"}
+        left_out = {"_tracer_provider", "_meter_provider", "_store", "_policy", "_owner", "_made"}
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

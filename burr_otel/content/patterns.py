@@ -193,7 +193,16 @@ SHAPES: Final[tuple[Shape, ...]] = (
 )
 """The built-in value patterns."""
 
-_BY_NEEDLE: Final = tuple((needle, shape.pattern) for shape in SHAPES for needle in shape.needles)
+_COMMON_FIRST: Final = " etaoinsrhldcumfpgwybvkxjqz"
+
+
+def _rarest(needle: str) -> str:
+    return max(needle, key=lambda sign: _COMMON_FIRST.find(sign) % 99)  # those not in it: 98
+
+
+_BY_NEEDLE: Final = tuple(
+    (_rarest(needle), needle, shape.pattern) for shape in SHAPES for needle in shape.needles
+)
 _BY_RUN: Final = tuple(shape for shape in SHAPES if not shape.needles)
 _TOKEN_BYTES: Final = bytes(
     ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
@@ -205,8 +214,9 @@ _MOST_RUNS: Final = 16  # that are searched one by one; of more, the text is sea
 
 def may_have_shape(text: str) -> bool:
     """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
-    for needle, pattern in _BY_NEEDLE:
-        if needle in text and pattern.search(text):
+    for rarest, needle, pattern in _BY_NEEDLE:
+        # A single character is found, or missed, thirty times as fast.
+        if rarest in text and needle in text and pattern.search(text):
             return True
     data = text.encode("utf-8", "replace")
     classes = data.translate(_TOKEN_BYTES)

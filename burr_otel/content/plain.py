@@ -125,6 +125,11 @@ class PlainWriter:
             Bytes used with the brackets, and how many parts were written.
         """
         used, done, portion = 2, 0, _FIRST_PORTION
+        if keys is None and len(parts) > _FIRST_PORTION:
+            head, done = self._head(parts, room - 1, depth)
+            if done:
+                pieces.append(head[1:-1])
+                return len(head) + 1, done
         while len(parts) > max(done, _FIRST_PORTION) and portion >= _LEAST_PORTION:
             some: Any = parts[done : done + portion]
             if keys is not None:
@@ -142,6 +147,24 @@ class PlainWriter:
             # As many as will most likely fit.
             portion = min(_MOST_PORTION, (left - len(data)) * 7 // 8 * done // used)
         return used, done
+
+    def _head(self, items: Sequence[Any], room: int, depth: int) -> tuple[bytes, int]:
+        """The JSON of as many of many ordinary items as fit, and how many these are, or 0.
+
+        More than fit are written, once; where the room ends shows how many would have fitted.
+        """
+        first = self.write(items[:_FIRST_PORTION], room, depth)
+        if first is None:
+            return b"", 0
+        some = items[: min(room * _FIRST_PORTION * 5 // len(first) // 4, _MOST_PORTION)]
+        data = self.write(some, 2 * room, depth, most=_MOST_PORTION)
+        if data is None or len(data) < room:
+            return b"", 0
+        head = data[: data.rfind(b"},{", 0, room) + 1] + b"]"
+        try:  # the end may be one inside of an item
+            return head, len(orjson.loads(head))
+        except ValueError:
+            return b"", 0
 
     def _all_harmless(self, keys: set[str]) -> bool:
         """Whether no key hides its value, or has to be changed itself."""

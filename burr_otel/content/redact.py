@@ -105,6 +105,8 @@ class Redaction:
 
     def without_option_values(self, items: Sequence[Any]) -> Sequence[Any]:
         """The arguments of a program without what follows ``"--password"``."""
+        if str not in set(map(type, items)):
+            return items
         options = [
             number
             for number, item in enumerate(items[:-1])

@@ -19,6 +19,8 @@ logger = logging.getLogger("burr_otel")
 
 
 _INJECTED = {"__tracer", "__context"}
+_MOST_SHARED = 1024
+_shared: dict[Any, ActionFacts] = {}
 
 
 class Kind(NamedTuple):
@@ -82,9 +84,12 @@ def action_facts(action: Any, shown: Callable[[str], str]) -> ActionFacts:
         attributes[semconv.ACTION_TAGS] = tuple(map(shown, action.tags))
     attributes.update(_code_attributes(action))
     required, optional = action.optional_and_required_inputs
-    return ActionFacts(
-        action.name, tuple(action.writes), frozenset(required | optional) - _INJECTED, attributes
-    )
+    inputs = frozenset(required | optional) - _INJECTED
+    facts = ActionFacts(action.name, tuple(action.writes), inputs, attributes)
+    if len(_shared) >= _MOST_SHARED:
+        _shared.clear()
+    # A web server builds the same application for every request.
+    return _shared.setdefault((facts[:3], tuple(attributes.items())), facts)
 
 
 def _kind(action: Any, shown: Callable[[str], str]) -> Kind:

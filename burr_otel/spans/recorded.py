@@ -320,11 +320,12 @@ class Described:
         lacks_source: The same, by now.
     """
 
+    __slots__ = ("_actions", "_steps", "lacks_source")
     _STEPS: Final = 256
 
     def __init__(self, *, source: bool = False) -> None:
         self.lacks_source = source
-        self._actions: set[str] = set()
+        self._actions: tuple[str, ...] = ()
         self._steps = 0
 
     def lacks(self, action: str) -> bool:
@@ -336,9 +337,9 @@ class Described:
         self.lacks_source = False
         self._steps += 1
         if self._steps % self._STEPS == 0:
-            self._actions.clear()
-        else:
-            self._actions.add(action)
+            self._actions = ()
+        elif action not in self._actions:
+            self._actions += (action,)
 
 
 # --- reading --------------------------------------------------------------------------------------

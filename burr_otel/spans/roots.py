@@ -15,7 +15,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel.spans import parents, recorded, shield
@@ -42,9 +42,31 @@ class Root:
         last_activity_ns: Unix time of the last execute call, step or stream item.
         outcome: Outcome of the last finished step, the one that the application ended with.
         known: Attributes as a reader of the log knows them before the record of the span's end.
+        identity: The attributes that every span of the run carries.
         links: How many links it began with.
         on_end: Called once with the end time and the outcome.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_error",
+        "_failed",
+        "_linger_ns",
+        "_lock",
+        "_max_open_ns",
+        "_steps",
+        "clock",
+        "ended",
+        "identity",
+        "known",
+        "last_activity_ns",
+        "links",
+        "on_end",
+        "outcome",
+        "span",
+        "started_ns",
+    )
 
     def __init__(
         self,
@@ -61,9 +83,8 @@ class Root:
         self.last_activity_ns = started_ns
         self.outcome = semconv.OK
         self.clock = clock
-        self.known: dict[str, AttributeValue] = dict(identity)
+        self.known = self.identity = identity
         self.links = 0
-        self._identity = identity
         self.started_ns = started_ns
         self._linger_ns = None if linger is None else int(linger * _NS)
         self._max_open_ns = None if max_open is None else int(max_open * _NS)
@@ -128,7 +149,7 @@ class Root:
                         semconv.STEPS: self._steps,
                         semconv.STEPS_FAILED: self._failed,
                         semconv.OUTCOME: self.outcome,
-                        **self._identity,
+                        **self.identity,
                     }
                 )
                 if self.outcome == semconv.ERROR:
@@ -137,6 +158,9 @@ class Root:
             except Exception as error:
                 shield.report("ending an application span", error)
         self.on_end(end_ns, self.outcome)
+        # The application may live on for long; nobody asks its span for more than its context.
+        self.span = NonRecordingSpan(self.span.get_span_context())
+        self.known = {}
 
     def end_record(self, end_ns: int, outcome: str) -> dict[str, Any]:
         """What the log's end record keeps of the span; see `recorded.end_record`."""

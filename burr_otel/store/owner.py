@@ -10,8 +10,6 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import portalocker
-
 from burr_otel.errors import RunLockedError
 from burr_otel.store import names
 
@@ -91,6 +89,9 @@ class Claim:
 
     def __init__(self, folder: str, run: str, session: str) -> None:
         self._fd = -1
+        import portalocker  # noqa: PLC0415  # takes 10 ms, and few runs are exclusive
+
+        self._unlock = portalocker.unlock
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(f"{folder}/{names.LOCK}", flags, 0o600)
         _claims.add(self)
@@ -107,7 +108,7 @@ class Claim:
     def release(self) -> None:
         """Give the run free; idempotent."""
         if self._fd >= 0:
-            portalocker.unlock(self._fd)
+            self._unlock(self._fd)
         self.forget()
 
     def forget(self) -> None:
