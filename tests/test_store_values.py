@@ -415,3 +415,19 @@ def test_a_patch_that_cannot_be_read_leaves_its_stand_in(caplog):
     )
     assert document == {"a": None, "b": 7}
     assert len(caplog.records) == 3
+
+
+LARGE = ["x" * 100] * 100
+
+
+@pytest.mark.parametrize("keys", [["h"], ["h", "n"], ["n", "h"], ["n"], ["h", "n", "z"], ["y"], []])
+@pytest.mark.parametrize(
+    "rest",
+    [{}, {"n": 1}, {"n": None, "z": "é\n"}, {"n": [1], "z": {}}, {"n": "long " * 100}, {"n": 1.5}],
+    ids=["nothing", "one", "text", "containers", "long", "float"],
+)
+def test_the_json_of_some_keys_of_a_large_state(keys, rest):
+    """Whether it is a slice of the whole or written anew, it is what `orjson` makes of them."""
+    items = {"h": LARGE, **rest}
+    wanted = {key: items[key] for key in keys if key in items}
+    assert encode(items).part(keys) == orjson.dumps(wanted)

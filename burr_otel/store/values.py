@@ -43,6 +43,7 @@ _OPTIONS = (
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None), list, dict})
 _CONTAINERS = (list, dict)
 _ONLY_DICTS = {dict}
+_SAFE_LEAVES = _PLAIN_TYPES - {list, dict, float}
 _DICT_VALUES = dict.values
 _SERDE_KEY = serde.KEY.encode()
 _STANDARD = (
@@ -54,6 +55,8 @@ _STANDARD = (
     (dict, serde.serialize_dict),
 )
 _MAX_WARNED = 10_000
+_WORTH_SLICING_BYTES = 8 * 1024
+_SHORT = 256  # characters
 _warned: set[tuple[str, str, str]] = set()
 
 
@@ -129,9 +132,25 @@ class EncodedState:
             return None
         wanted = dict.fromkeys(keys)
         if self._fragments is None:
-            return orjson.dumps({key: self._items[key] for key in wanted if key in self._items})
+            return self._sliced(wanted) or orjson.dumps(
+                {key: self._items[key] for key in wanted if key in self._items}
+            )
         found = self._fragments
         return _join({key: found[key] for key in wanted if key in found})
+
+    def _sliced(self, wanted: Mapping[str, None]) -> bytes | None:
+        """The part as a slice of a large state, when it begins with just these keys."""
+        if len(self.json) < _WORTH_SLICING_BYTES:
+            return None
+        names = list(self._items)
+        if not wanted or names[: len(wanted)] != list(wanted):
+            return None
+        rest = {name: self._items[name] for name in names[len(wanted) :]}
+        if not rest:
+            return self.json
+        if not all(map(_is_short, rest.values())):
+            return None
+        return self.json[: -len(orjson.dumps(rest))] + b"}"
 
 
 def encode_state(
@@ -284,11 +303,24 @@ def _is_plain(items: dict[str, Any], text: bytes) -> bool:
                 return False
         if kinds.isdisjoint(_CONTAINERS):
             return True
-        if kinds == _ONLY_DICTS:  # their keys are strings: half of the work
-            level = list(chain.from_iterable(map(_DICT_VALUES, level)))
+        if kinds == _ONLY_DICTS:
+            # Their keys are strings. Most values of many small dicts need no look of their own.
+            if depth < MAX_DEPTH and set(map(type, _values_of(level))) <= _SAFE_LEAVES:
+                return True
+            level = list(_values_of(level))
         else:
             level = gc.get_referents(*level)
     return True
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value is written in no time, and is what it was: no container."""
+    kind = type(value)
+    return len(value) <= _SHORT if kind is str else kind in _SAFE_LEAVES
+
+
+def _values_of(dicts: Iterable[dict[Any, Any]]) -> Iterable[Any]:
+    return chain.from_iterable(map(_DICT_VALUES, dicts))
 
 
 def _fragment(walk: Walk, key: Any, name: str, value: Any) -> bytes:
