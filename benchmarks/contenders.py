@@ -22,6 +22,7 @@ NAMES = {
     "unsampled": "`OtelTracker`, sampled out",
     "off": '`OtelTracker(capture="off")`, NoOp provider',
     "store": "our store alone",
+    "floor": "our store + a bare SDK span",
 }
 
 
@@ -74,6 +75,24 @@ class StoreOnly(PostApplicationCreateHook, PreRunStepHook, PostRunStepHook):
         )
 
 
+class StoreAndSpan(StoreOnly):
+    """The least that a tracker with spans can do: one of the SDK's, with as many attributes."""
+
+    def __init__(self, folder: str, tracer: Any) -> None:
+        super().__init__(folder)
+        self._tracer = tracer
+        self._attributes = {f"burr.attribute.{number}": "a value" for number in range(15)}
+
+    def pre_run_step(self, **told: Any) -> None:
+        self._span = self._tracer.start_span(told["action"].name, attributes=self._attributes)
+        super().pre_run_step(**told)
+
+    def post_run_step(self, **told: Any) -> None:
+        super().post_run_step(**told)
+        self._span.set_attributes({"burr.outcome": "ok", "burr.result": "{}", "burr.state": "{}"})
+        self._span.end()
+
+
 class Contender:
     """Attaches one of `NAMES` to builders.
 
@@ -121,6 +140,8 @@ class Contender:
             return LocalTrackingClient("bench", self._folder)
         if self.name == "store":
             return StoreOnly(self._folder)
+        if self.name == "floor":
+            return StoreAndSpan(self._folder, self._provider.get_tracer("bench"))
         from burr_otel import OtelTracker
 
         settings: dict[str, Any] = {"off": {"capture": "off"}, "delta": {"snapshots": "delta"}}
@@ -135,7 +156,7 @@ class Contender:
         """A builder with the contender in it."""
         if self.name == "none":
             return builder
-        if self.name == "store":
+        if self.name in ("store", "floor"):
             return builder.with_hooks(self._tracker)
         builder = builder.with_tracker(self._tracker)
         if self.name == "ltc+bridge":

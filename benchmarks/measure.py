@@ -1,11 +1,12 @@
 """One measurement, in a process of its own; prints what it found as JSON.
 
-python benchmarks/measure.py MEASUREMENT CONTENDER FOLDER JSON-ARGUMENTS
+python benchmarks/measure.py MEASUREMENT CONTENDER[,CONTENDER...] FOLDER JSON-ARGUMENTS
 """
 
 # ruff: noqa: PLC0415, ARG001 - each process imports only what it measures; one signature for all
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -52,64 +53,63 @@ def values_of(shape: str, size_bytes: int) -> dict[str, Any]:
     return (workloads.text_state if shape == "text" else workloads.list_state)(size_bytes)
 
 
-def steps(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+def steps(apps: dict[str, Any], arguments: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Time of a step, many of them in each `run` call."""
     import workloads
 
-    app = workloads.loop(contender, values_of(arguments["shape"], arguments["bytes"]))
-    watch = Stopwatch()
-    app.run(halt_after=["done"])
-    for _ in range(arguments["steps"] // workloads.CHUNK):
-        watch.lap(lambda: app.run(halt_after=["done"]), workloads.CHUNK)
-    return {**watch.result(), "bytes": bytes_below(folder)}
+    def some(app: Any) -> None:
+        app.run(halt_after=["done"])
+
+    return in_turn(apps, some, arguments["steps"] // workloads.CHUNK, workloads.CHUNK)
 
 
-def calls(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+def calls(apps: dict[str, Any], arguments: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Time of a step that is an execute call of its own."""
     import workloads
 
-    values = values_of(arguments["shape"], arguments["bytes"])
-    app = workloads.single(contender, values, "run", workloads.advance)
-
-    def some() -> None:
+    def some(app: Any) -> None:
         for _ in range(workloads.CHUNK):
             app.step()
 
-    watch = Stopwatch()
-    some()
-    for _ in range(arguments["steps"] // workloads.CHUNK):
-        watch.lap(some, workloads.CHUNK)
-    return {**watch.result(), "bytes": bytes_below(folder)}
+    return in_turn(apps, some, arguments["steps"] // workloads.CHUNK, workloads.CHUNK)
 
 
-def chat(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
-    """Time and disk of a whole conversation that grows by 1 KB a turn."""
-    import workloads
+def in_turn(
+    apps: dict[str, Any], work: Callable[[Any], None], laps: int, steps_a_lap: int
+) -> dict[str, dict[str, float]]:
+    """Laps of all contenders in turn, so that a slow moment of the machine hits each of them."""
+    watches = {name: Stopwatch() for name in apps}
+    for app in apps.values():
+        work(app)
+    for _ in range(laps):
+        for name, app in apps.items():
+            watches[name].lap(lambda app=app: work(app), steps_a_lap)
+    return {name: watch.result() for name, watch in watches.items()}
 
+
+def chat(apps: dict[str, Any], arguments: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Time of a whole conversation that grows by 1 KB a turn."""
     turns = arguments["turns"]
-    app = workloads.single(contender, {"history": []}, "run", workloads.turn)
-    wall, cpu = time.perf_counter(), time.process_time()
-    for number in range(turns):
-        prompt = (f"{number} tell me more about this, please. " * 20)[:440]
-        app.run(halt_after=["advance"], inputs={"prompt": prompt})
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    spent = dict.fromkeys(apps, (0.0, 0.0))
+    for first in range(0, turns, 10):
+        for name, app in apps.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            for number in range(first, first + 10):
+                prompt = (f"{number} tell me more about this, please. " * 20)[:440]
+                app.run(halt_after=["advance"], inputs={"prompt": prompt})
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            spent[name] = spent[name][0] + wall, spent[name][1] + cpu
     return {
-        "wall_us": wall / turns * 1e6,
-        "cpu_us": cpu / turns * 1e6,
-        "bytes": bytes_below(folder),
+        name: {"wall_us": wall / turns * 1e6, "cpu_us": cpu / turns * 1e6}
+        for name, (wall, cpu) in spent.items()
     }
 
 
-def stall(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, float]:
+def stall(apps: dict[str, Any], arguments: dict[str, Any]) -> dict[str, dict[str, float]]:
     """How long one step keeps the event loop from its other work."""
     import asyncio
 
-    import workloads
-
-    values = values_of(arguments["shape"], arguments["bytes"])
-    app = workloads.single(contender, values, "run", workloads.aadvance)
-
-    async def longest_gap() -> tuple[float, float]:
+    async def longest_gap(app: Any) -> tuple[float, float]:
         gaps = [0.0]
         running = True
 
@@ -130,12 +130,50 @@ def stall(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, f
         await ticker
         return gaps[0] * 1e6, cpu * 1e6
 
-    async def many() -> list[tuple[float, float]]:
-        await app.astep()
-        return [await longest_gap() for _ in range(arguments["steps"])]
+    async def many() -> dict[str, list[tuple[float, float]]]:
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in apps}
+        for app in apps.values():
+            await app.astep()
+        for _ in range(arguments["steps"]):
+            for name, app in apps.items():
+                found[name].append(await longest_gap(app))
+        return found
 
-    walls, cpus = zip(*asyncio.run(many()), strict=True)
-    return {"wall_us": statistics.median(walls), "cpu_us": statistics.median(cpus)}
+    return {
+        name: {
+            "wall_us": statistics.median(wall for wall, _ in pairs),
+            "cpu_us": statistics.median(cpu for _, cpu in pairs),
+        }
+        for name, pairs in asyncio.run(many()).items()
+    }
+
+
+def paired(what: str, names: str, folder: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What is measured of several contenders in one process, in turn."""
+    import workloads
+    from contenders import Contender
+
+    from burr_otel import ConfigError
+
+    single = workloads.single
+    makes: dict[str, Callable[[Any], Any]] = {
+        "steps": lambda one: workloads.loop(one, values_of(**shape)),
+        "calls": lambda one: single(one, values_of(**shape), "run", workloads.advance),
+        "stall": lambda one: single(one, values_of(**shape), "run", workloads.aadvance),
+        "chat": lambda one: single(one, {"history": []}, "run", workloads.turn),
+    }
+    shape = {key: arguments[key] for key in ("shape", "size_bytes") if key in arguments}
+    apps = {}
+    for name in names.split(","):
+        with contextlib.suppress(ConfigError):  # a setting that this version does not have
+            apps[name] = makes[what](Contender(name, f"{folder}/{name}"))
+    found = PAIRED[what](apps, arguments)
+    for name, figures in found.items():
+        figures["bytes"] = bytes_below(f"{folder}/{name}")
+    return found
+
+
+PAIRED = {"steps": steps, "calls": calls, "chat": chat, "stall": stall}
 
 
 def importing(name: str) -> dict[str, float]:
@@ -279,7 +317,7 @@ def write(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, f
     """A run to load, as the contender's own hooks write it."""
     import workloads
 
-    values = values_of("list", arguments["bytes"])
+    values = values_of("list", arguments["size_bytes"])
     app = workloads.single(contender, {**values, "n": -1}, "run", workloads.advance)
     for _ in range(arguments["steps"]):
         app.step()
@@ -288,15 +326,16 @@ def write(contender: Any, folder: str, arguments: dict[str, Any]) -> dict[str, f
 
 def main() -> None:
     what, name, folder, arguments = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-    if what == "import":
+    if what in PAIRED:
+        found = paired(what, name, folder, arguments)
+    elif what == "import":
         found = importing(name)
     elif what == "load":
         found = load(name, folder, arguments)
     else:
         from contenders import Contender
 
-        keeps_spans = what in ("steps", "calls", "chat", "stall")
-        contender = Contender(name, folder, keeps_spans=keeps_spans)
+        contender = Contender(name, folder, keeps_spans=False)
         found = globals()[what](contender, folder, arguments)
     print(json.dumps(found))
 

@@ -49,7 +49,7 @@ class Row:
     arguments: dict[str, Any]
     quick: dict[str, Any] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
-    rounds: int = 5
+    rounds: int = 3
     note: str = ""
 
 
@@ -61,17 +61,21 @@ ROWS = (
         "step_1kb",
         "1 KB state, all attributes, steps of one `run`",
         "steps",
-        ("none", "ltc", "ltc+bridge", "ours"),
-        {"shape": "list", "bytes": 1_000, "steps": 2_000},
+        ("none", "ltc", "ltc+bridge", "floor", "ours"),
+        {"shape": "list", "size_bytes": 1_000, "steps": 2_000},
         quick={"steps": 500},
-        goals=(Goal("ours", "ltc+bridge", 0.6), Goal("ours", "ltc", 1.0)),
+        goals=(
+            Goal("ours", "ltc+bridge", 0.6),
+            Goal("ours", "ltc", 1.0),
+            Goal("floor", "ltc+bridge", 0.6),
+        ),
     ),
     Row(
         "call_1kb",
         "1 KB state, all attributes, a call a step",
         "calls",
-        ("none", "ltc", "ltc+bridge", "ours"),
-        {"shape": "list", "bytes": 1_000, "steps": 2_000},
+        ("none", "ltc", "ltc+bridge", "floor", "ours"),
+        {"shape": "list", "size_bytes": 1_000, "steps": 2_000},
         quick={"steps": 500},
         goals=(Goal("ours", "ltc+bridge", 0.6), Goal("ours", "ltc", 1.0)),
     ),
@@ -80,7 +84,7 @@ ROWS = (
         "100 KB state, a list of small dicts",
         "steps",
         _PEERS,
-        {"shape": "list", "bytes": 100_000, "steps": 500},
+        {"shape": "list", "size_bytes": 100_000, "steps": 400},
         quick={"steps": 200},
         goals=(Goal("ours", "ltc", 0.08),),
     ),
@@ -89,7 +93,7 @@ ROWS = (
         "100 KB state, one string",
         "steps",
         _PEERS,
-        {"shape": "text", "bytes": 100_000, "steps": 1_000},
+        {"shape": "text", "size_bytes": 100_000, "steps": 1_000},
         quick={"steps": 300},
         goals=(Goal("ours", "ltc", 0.7),),
     ),
@@ -112,7 +116,7 @@ ROWS = (
         "event loop stalled by a step with 5 MB of state",
         "stall",
         _PEERS,
-        {"shape": "list", "bytes": 5_000_000, "steps": 5},
+        {"shape": "list", "size_bytes": 5_000_000, "steps": 15},
         quick={"steps": 3},
         goals=(Goal("ours", "ltc", 0.1), Goal("ours", "ltc", 0.1, of="wall_us")),
     ),
@@ -121,7 +125,7 @@ ROWS = (
         "nobody looks at the spans, 1 KB state",
         "steps",
         _SILENT,
-        {"shape": "list", "bytes": 1_000, "steps": 2_000},
+        {"shape": "list", "size_bytes": 1_000, "steps": 2_000},
         quick={"steps": 500},
         goals=(Goal("unsampled", "store", 1.15), Goal("off", "store", 1.05)),
     ),
@@ -130,7 +134,7 @@ ROWS = (
         "load of the latest of 10,000 x 50 KB",
         "load",
         ("ltc", "ours"),
-        {"bytes": 50_000, "steps": 10_000, "which": "latest"},
+        {"size_bytes": 50_000, "steps": 10_000, "which": "latest"},
         quick={"steps": 1_000},
         goals=(Goal("ours", "ltc", 0.001, plain=True),),
         rounds=3,
@@ -142,7 +146,7 @@ ROWS = (
         ("burr.tracking", "burr_otel"),
         {},
         goals=(Goal("burr_otel", "burr.tracking", 1.3, plain=True),),
-        rounds=7,
+        rounds=5,
     ),
 )
 
@@ -184,7 +188,7 @@ LOADS = tuple(
         f"{which} of {steps:,} x {size // 1000} KB",
         "load",
         ("ours",),
-        {"bytes": size, "steps": steps, "which": which},
+        {"size_bytes": size, "steps": steps, "which": which},
         rounds=1,
     )
     for which in ("latest", "middle")

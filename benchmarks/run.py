@@ -2,9 +2,10 @@
 
     python benchmarks/run.py [--quick] [--only ROW ...] [--render]
 
-Every measurement is a fresh process; the contenders of a row take turns, so that whatever else the
-machine does hits all of them. About ten minutes. ``--quick`` takes one, prints the tables, and
-writes nothing; ``--only`` measures single rows anew and keeps the others.
+Every measurement is a fresh process, and the contenders of a row take turns, many times a second
+where that is possible, so that whatever else the machine does hits all of them. ``--quick`` runs
+one round of small numbers, prints the tables, and writes nothing; ``--only`` measures single rows
+anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rows import ALL, Row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+PAIRED = ("steps", "calls", "chat", "stall")  # whose contenders take turns in one process
 PACKAGES = ("burr-otel", "apache-burr", "opentelemetry-sdk", "orjson", "pydantic")
 
 
@@ -52,6 +54,13 @@ def run_row(row: Row, *, quick: bool) -> dict[str, list[Any]]:
             for contender in row.contenders:
                 measured("write", contender, f"{top}/{contender}", arguments)
         for number in range(1 if quick else row.rounds):
+            if row.measurement in PAIRED:
+                folder = f"{top}/{number}"
+                told = measured(row.measurement, ",".join(row.contenders), folder, arguments)
+                for contender, figures in (told or {}).items():
+                    found[contender].append(figures)
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
             for contender in row.contenders:
                 shared = row.measurement == "load"
                 folder = f"{top}/{contender}" if shared else f"{top}/{contender}-{number}"
