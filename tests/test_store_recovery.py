@@ -236,6 +236,32 @@ def test_what_a_writer_without_locks_adds_to_a_repair_is_checked_by_the_next(sto
     read_by_burr(store)
 
 
+def test_what_a_writer_without_locks_adds_during_a_repair_is_not_cut_off(store, monkeypatch):
+    """Whole records of it came behind the torn tail while that was being saved."""
+    path = steps(store, 2)
+    with path.open("ab") as file:
+        file.write(BURRS_LINE[:50])
+    sync = os.fsync
+
+    def be_overtaken(fd):
+        sync(fd)
+        if torn_files(store) and BURRS_LINE not in path.read_bytes():
+            with path.open("ab") as file:
+                file.write(BURRS_LINE[50:] + BURRS_LINE * 3)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_log, "_SETTLE_S", 0)
+        patched.setattr(os, "fsync", be_overtaken)
+        session = begin(store)
+    run_step(session, 2, {"n": 2})
+    session.close()
+    begin(store).close()
+    assert [r["sequence_id"] for r in log_records(path) if r["type"] == "begin_entry"] == [
+        0, 1, 7, 7, 7, 2,
+    ]  # fmt: skip
+    assert [values_of(store.load(None, "a", number))["n"] for number in range(3)] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("overtaken", [40, 63, 64, 65])
 def test_the_index_says_nothing_of_an_append_that_was_overtaken(store, monkeypatch, overtaken):
     """A writer without locks adds a line between our look at the length and our own line."""

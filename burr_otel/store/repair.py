@@ -152,7 +152,8 @@ def mend(
             bad = offset, length + len(data), reason
             continue
         if bad:
-            damage.append(_blank(fd, path, *bad))
+            damage.append(_save(fd, path, *bad))
+            _blank(path, *bad[:2])
             bad = None
         if not part.complete:  # only its newline is missing
             os.write(fd, b"\n")
@@ -167,8 +168,11 @@ def mend(
     if bad:
         damage.append(_save(fd, path, *bad))
         end = bad[0]
-        os.ftruncate(fd, end)
-        os.fsync(fd)
+        if os.fstat(fd).st_size == size:
+            os.ftruncate(fd, end)
+            os.fsync(fd)
+        else:  # a program that takes no lock has gone on behind it: cut nothing off
+            _blank(path, *bad[:2])
     if index:
         index(entries, end)
     return damage, end
@@ -187,9 +191,8 @@ def mend_tail(fd: int, path: str) -> None:
         mend(fd, path, next(lines_backward(fd, size)).offset)
 
 
-def _blank(fd: int, path: str, offset: int, length: int, reason: str) -> Damage:
-    """Save a damaged stretch and overwrite it with spaces."""
-    damage = _save(fd, path, offset, length, reason)
+def _blank(path: str, offset: int, length: int) -> None:
+    """Overwrite a damaged stretch with spaces."""
     # The descriptor appends; only another one can write in the middle.
     other = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -198,7 +201,6 @@ def _blank(fd: int, path: str, offset: int, length: int, reason: str) -> Damage:
         os.fsync(other)
     finally:
         os.close(other)
-    return damage
 
 
 def _save(fd: int, path: str, offset: int, length: int, reason: str) -> Damage:
