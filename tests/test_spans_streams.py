@@ -272,6 +272,27 @@ def test_a_stream_consumed_in_another_thread(tracker, spans, caplog, copied):
     assert "detach" not in caplog.text
 
 
+def test_a_stream_begun_here_and_finished_in_another_thread(tracker, spans, caplog):
+    """Attached in one context and ended in another: neither is left with the step's span."""
+    _, container = start(tracker)
+    items = iter(container)
+    next(items)
+    left = []
+
+    def finish():
+        list(items)
+        left.append(trace.get_current_span())
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(finish,))
+    thread.start()
+    thread.join()
+    tracker.close()
+    assert spans.tree() == CONSUMED
+    assert left == [trace.INVALID_SPAN]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert "detach" not in caplog.text
+
+
 def test_two_open_streams_do_not_mix(tracker, spans):
     """Streams of two applications consumed in turns keep their counts."""
     _, one = start(tracker)

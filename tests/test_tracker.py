@@ -1,8 +1,10 @@
 """What a run looks like, in every way in which Burr can run it."""
 
 import asyncio
+import contextvars
 import gc
 import json
+import threading
 import weakref
 
 import apps
@@ -270,6 +272,38 @@ def test_an_action_may_make_any_number_of_inner_spans(tmp_path):
     with OtelTracker("proj", tmp_path, tracer_provider=provider) as tracker:
         _, _, state = apps.single(tracker, work).step()
     assert state["count"] <= 4  # root and step, and at most the last pair
+
+
+def test_an_inner_span_that_begins_after_the_one_around_it_ended(tracker, spans):
+    """A thread that took the context along still finds its parent, which is let go of then only."""
+
+    @apps.action(reads=["count"], writes=["count"])
+    def work(state, __tracer):
+        ended = threading.Event()
+
+        def late():
+            assert ended.wait(30)
+            with __tracer("late"):
+                pass
+
+        with __tracer("outer"):
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(late,))
+            thread.start()
+        ended.set()
+        thread.join()
+        return state.update(count=1)
+
+    apps.single(tracker, work).step()
+    tracker.close()
+    assert (
+        spans.tree()
+        == """
+invoke_workflow proj
+  step
+    outer
+      late
+"""
+    )
 
 
 def test_a_failing_action_keeps_its_exception_and_shows_it(tracker, spans):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -50,9 +51,19 @@ def pair(
     return agents, gateways
 
 
-def one_run(providers: list[TracerProvider], *, fails: bool) -> int:
+def one_run(
+    providers: list[TracerProvider], *, fails: bool = False, outcome: str = "ok", took_s: float = 0
+) -> int:
     """A root from the first machine and three steps from the second; returns the trace id."""
-    root = providers[0].get_tracer("run").start_span("root")
+    root = (
+        providers[0]
+        .get_tracer("run")
+        .start_span(
+            "root",
+            attributes={"burr.outcome": outcome},
+            start_time=time.time_ns() - round(took_s * 1e9),
+        )
+    )
     parent = trace.set_span_in_context(root, context.Context())
     for number in range(3):
         step = providers[1].get_tracer("run").start_span(f"step {number}", context=parent)
@@ -66,17 +77,26 @@ def one_run(providers: list[TracerProvider], *, fails: bool) -> int:
 def test_every_trace_with_an_error_is_kept_whole_across_machines(
     pair: tuple[list[Collector], list[Collector]], jaeger: Jaeger
 ) -> None:
-    """Spans of one trace from two machines meet in one gateway, which keeps all when one failed."""
+    """Spans of one trace from two machines meet in one gateway, which keeps all when one failed.
+
+    So it does for a run that was cancelled, dropped or killed, and for a long one.
+    """
     agents, gateways = pair
     with (
         sending_provider("machines", "grpc", agents[0].grpc_endpoint) as (first, _),
         sending_provider("machines", "grpc", agents[1].grpc_endpoint) as (second, _),
     ):
-        failed = [one_run([first, second], fails=True) for _ in range(20)]
-        for _ in range(20):
-            one_run([first, second], fails=False)
+        machines = [first, second]
+        failed = [one_run(machines, fails=True) for _ in range(16)]
+        unfinished = [
+            one_run(machines, outcome=outcome) for outcome in ("cancelled", "abandoned", "crashed")
+        ]
+        remarkable = [*failed, *unfinished, one_run(machines, took_s=61)]
+        for _ in range(19):
+            one_run(machines)
+        one_run(machines, took_s=50)
 
-    for trace_id in failed:
+    for trace_id in remarkable:
         read = jaeger.trace(trace_id, spans=4)
         assert [span.name for span in read.roots] == ["root"]
         assert len(read.spans) == 4
@@ -88,7 +108,7 @@ def test_every_trace_with_an_error_is_kept_whole_across_machines(
         return sum(gateway.own_metric(VERDICTS) for gateway in gateways) >= 40 or None
 
     wait_for("a verdict on every trace", decided)
-    assert set(jaeger.find_traces("machines")) == {f"{trace_id:032x}" for trace_id in failed}
+    assert set(jaeger.find_traces("machines")) == {f"{trace_id:032x}" for trace_id in remarkable}
 
 
 def test_a_long_run_that_fails_late_is_kept(
