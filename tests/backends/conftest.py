@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).parent
 LONGEST = "test_jaeger_away_for_a_minute_loses_nothing"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):

@@ -51,7 +51,10 @@ def test_a_burst_costs_bounded_memory_and_what_it_costs_is_counted(
         alarm.cancel()
     finally:
         os.kill(collector.server.pid, signal.SIGCONT)
-    _, said = program.communicate("\n", timeout=60)
+    try:
+        _, said = program.communicate("\n", timeout=60)
+    finally:
+        program.kill()
 
     arrived = collector.own_metric(ACCEPTED)
     assert int(ended) > SPANS
