@@ -27,7 +27,7 @@ def ends(store, app_id="a"):
 
 
 def is_whole(record):
-    return "delta" not in record["otel"]
+    return "delta" not in record.get("otel", {})
 
 
 def message(number):
@@ -115,6 +115,18 @@ def test_what_two_values_share_is_found_whole(start, left, right, repeat):
     assert tail == min(most, equal(one[::-1], other[::-1]))
 
 
+@pytest.mark.parametrize("pair", ["äö", "äĤ", "😀😁", "😀🐀", "äa", "aä"])
+def test_a_change_within_a_character_is_written_as_text(store, pair):
+    """Characters that share bytes at one end are cut before or behind them, not in between."""
+    session = begin(store)
+    texts_ = [f"{'x' * 900}{character}{'é' * 90}" for character in pair]
+    for number, text in enumerate(texts_):
+        run_step(session, number, {"text": text})
+    assert [is_whole(record) for record in ends(store)] == [True, False]
+    for number, text in enumerate(texts_):
+        assert values_of(store.load(None, "a", number)) == {"text": text}
+
+
 def test_a_growing_conversation_takes_room_for_what_is_new(store):
     """A hundredth of what whole snapshots take, and every turn loads."""
     chat(store, 400).close()
@@ -177,8 +189,39 @@ def test_a_session_that_others_came_between_goes_on_with_a_whole_state(store, ca
         file.write(b'{"type":"note"}\n')
     run_step(first, 6, {**state, "n": 6})
     assert is_whole(ends(store)[-1])
-    for number in range(7):
+    run_step(first, 7, {**state, "n": 7})
+    assert not is_whole(ends(store)[-1])
+    first.begin_step(sequence_id=8, action="step", inputs={}, time_ns=1, otel={})
+    with (store.run_path("a") / "log.jsonl").open("ab") as file:
+        file.write(b'{"type":"note"}\n')
+    finish_step(first, 8, {**state, "n": 8})
+    assert is_whole(ends(store)[-1])
+    for number in range(9):
         assert values_of(stranger.load(None, "a", number)) == {**state, "n": number}
+
+
+def test_buffered_differences_that_land_behind_another_writers_step_load(tmp_path):
+    """`durability="none"`: when they were made, nobody could know what they would follow."""
+    store = Store("proj", tmp_path, durability="none", delta=True)
+    session = begin(store)
+    state = {"history": [message(n) for n in range(20)]}
+    run_step(session, 0, {**state, "n": 0})
+    assert values_of(store.load(None, "a"))["n"] == 0, "written out by being read"
+    with (store.run_path("a") / "log.jsonl").open("ab") as file:
+        file.write(
+            b'{"type":"end_entry","sequence_id":9,"end_time":"2024-01-01T00:00:00","action":"step",'
+            b'"result":null,"exception":null,"state":{"n":9}}\n'
+        )
+    for number in (1, 2):
+        run_step(session, number, {**state, "n": number})
+    assert values_of(store.load(None, "a", 9)) == {"n": 9}
+    run_step(session, 3, {**state, "n": 3})
+    session.close()
+    assert [is_whole(r) for r in ends(store)] == [True, True, False, False, True]
+    for number in range(4):
+        assert values_of(store.load(None, "a", number)) == {**state, "n": number}
+    run = store.read("a")
+    assert [r["state"]["n"] for r in run.records() if r["type"] == "end_entry"] == [0, 9, 1, 2, 3]
 
 
 def test_a_rewound_run_loads_the_new_timeline(store):
