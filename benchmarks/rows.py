@@ -155,7 +155,7 @@ MEMORY = Row(
     "memory of a live application",
     "memory",
     _PEERS,
-    {"apps": 1_000, "idle_s": 5},
+    {"apps": 1_000},
     quick={"apps": 200},
     rounds=1,
 )
