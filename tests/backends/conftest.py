@@ -22,15 +22,12 @@ HERE = pathlib.Path(__file__).parent
 LONGEST = "test_jaeger_away_for_a_minute_loses_nothing"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.backends)
-            # With `-n 2 --dist loadgroup`: one Phoenix takes longer to start than its tests take.
-            if "phoenix" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group("phoenix"))
-    # It waits for most of its time, so the others run beside it when it comes first.
+    # It waits for most of its time, so the others run beside it when it comes first. Files
+    # stay together, so that `--dist worksteal` starts few servers twice.
     items.sort(key=lambda item: item.name != LONGEST)
 
 
