@@ -6,6 +6,7 @@ import pytest
 
 from burr_otel.cli import endpoint as module
 from burr_otel.cli.endpoint import answers, host_and_port
+from burr_otel.cli.sending import find_target
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,18 @@ class _Open:
 
     def __exit__(self, *_):
         pass
+
+
+@pytest.mark.parametrize("to", ["http://ann:s3cret@localhost:1", "nonsense://ann:s3cret@"])
+def test_a_password_in_an_endpoint_is_not_shown(to):
+    """Neither in what went wrong nor where spans went."""
+    target = find_target(to)
+    assert target.problem
+    assert "s3cret" not in target.problem + target.shown
+
+
+def test_an_empty_exporter_variable_counts_as_unset(monkeypatch):
+    """As for the tracker: spans go by OTLP."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:1")
+    assert find_target().unreachable

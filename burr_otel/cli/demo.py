@@ -70,7 +70,7 @@ def command(storage_dir: str, as_json: bool) -> None:
     view = load(found, storage_dir, details=as_json)
     sent = witness is not None and witness.sent > 0 and witness.refused == 0
     if as_json:
-        print_json({**run_as_json(view), "sent_to": target.endpoint if sent else None})
+        print_json({**run_as_json(view), "sent_to": target.shown if sent else None})
         return
     console = output()
     draw(console, view)
@@ -93,11 +93,11 @@ def _sending(target: Target, witness: Witness | None, said: list[str], view: Run
         return [Text(f"Nothing was sent: the sampler {sampler!r} left this trace out.")]
     if witness.refused:
         reason = clean(said[-1]) if said else "it gave no reason"
-        text = f"{target.endpoint} answers but did not take the trace: {reason}"
+        text = f"{target.shown} answers but did not take the trace: {reason}"
         return [Text(text, style="yellow")]
     session = next(session for session in view.sessions if session.trace_id)
     trace_id, began_ns = session.trace_id, session.start_ns
-    found = [Text(f"Sent to {target.endpoint} as trace {trace_id}.", style="green")]
+    found = [Text(f"Sent to {target.shown} as trace {trace_id}.", style="green")]
     setting = OtelConfig.resolve().trace_url
     if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
         place = TracePlace(str(trace_id), view.project, view.app_id, began_ns, began_ns)

@@ -122,10 +122,10 @@ class _Courier:
                 sender.flush()
             except SendingStoppedError as error:
                 self._stopped = True
-                self.problem = f"{self._target.endpoint} takes nothing: {error.reason}"
+                self.problem = f"{self._target.shown} takes nothing: {error.reason}"
                 return False
         if refused:
-            self.problem = f"{self._target.endpoint} refused a span: {refused[0].reason}"
+            self.problem = f"{self._target.shown} refused a span: {refused[0].reason}"
         return not refused
 
     def close(self) -> None:

@@ -202,7 +202,7 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
         yield Text("No runs to send.")
         return
     verb = "Would send" if dry_run else "Sent"
-    sent = f"{verb} {plural(counts['sent'], 'run')} ({plural(spans, 'span')}) to {target.endpoint}"
+    sent = f"{verb} {plural(counts['sent'], 'run')} ({plural(spans, 'span')}) to {target.shown}"
     rest = [
         f"{counts[status]:,} {status}"
         for status in ("refused", "unsent", "skipped", "unreadable")
@@ -222,7 +222,7 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
 
 def _as_json(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> dict[str, Any]:
     return {
-        "to": target.endpoint,
+        "to": target.shown,
         "dry_run": dry_run,
         "interrupted": interrupted,
         "stopped": job.stopped,

@@ -9,13 +9,21 @@ import socket
 import urllib.parse
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from burr_otel.cli.endpoint import answers, host_and_port
-from burr_otel.spans.exporters import Protocol, endpoint_from_environ
+from burr_otel.spans.exporters import (
+    Protocol,
+    bare_exporter,
+    endpoint_from_environ,
+    exporter_names,
+    sdk_disabled,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +37,6 @@ __all__ = [
     "open_exporter",
 ]
 
-_TRACES_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _HTTP_DEFAULT: Final = "http://localhost:4318"
 _OTLP_HTTP_PORT: Final = 4318
 _EXPORT_TIMEOUT_S: Final = 5.0
@@ -52,6 +59,11 @@ class Target(NamedTuple):
     unreachable: bool = False
     named: bool = False
 
+    @property
+    def shown(self) -> str:
+        """The endpoint as it may be shown."""
+        return without_secrets(self.endpoint)
+
 
 def find_target(to: str | None = None) -> Target:
     """Ask an endpoint whether it answers.
@@ -64,12 +76,13 @@ def find_target(to: str | None = None) -> Target:
     if to is not None:
         return _named_target(to)
     endpoint, protocol = endpoint_from_environ()
-    if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+    if sdk_disabled():
         return Target(endpoint, protocol, f"{OTEL_SDK_DISABLED} is true, so no trace was made.")
-    exporters = os.environ.get(_TRACES_EXPORTER, "otlp")
-    if "otlp" not in [name.strip() for name in exporters.split(",")]:
+    names = exporter_names()
+    if "otlp" not in names:
+        said = ",".join(names)
         return Target(
-            endpoint, protocol, f"{_TRACES_EXPORTER} is {exporters!r}, so nothing was sent by OTLP."
+            endpoint, protocol, f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
         )
     if answers(endpoint):
         return Target(endpoint, protocol)
@@ -79,7 +92,7 @@ def find_target(to: str | None = None) -> Target:
     return Target(
         endpoint,
         protocol,
-        f"No OTLP endpoint answers at {endpoint}, so the trace was not sent.",
+        f"No OTLP endpoint answers at {without_secrets(endpoint)}, so the trace was not sent.",
         unreachable=True,
     )
 
@@ -93,9 +106,11 @@ def _named_target(to: str) -> Target:
         protocol = "http/protobuf"
     problem = ""
     if place is None:
-        problem = f"{to!r} is no endpoint; use a URL such as http://localhost:4317."
+        problem = (
+            f"{without_secrets(to)!r} is no endpoint; use a URL such as http://localhost:4317."
+        )
     elif not answers(endpoint):
-        problem = f"No OTLP endpoint answers at {endpoint}."
+        problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}."
     return Target(endpoint, protocol, problem, unreachable=bool(problem), named=True)
 
 
@@ -156,20 +171,7 @@ def open_exporter(target: Target, timeout_s: float) -> SpanExporter:
         timeout_s: How long one batch may take, with what the exporter itself tries again.
     """
     endpoint = target.endpoint if target.named else None  # else it reads the variables itself
-    # Each takes a good part of a second to import, so only the one in use is.
-    if target.protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as GrpcExporter,
-        )
-
-        return GrpcExporter(endpoint=endpoint, timeout=timeout_s)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter as HttpExporter,
-    )
-
-    if endpoint is not None and not urllib.parse.urlsplit(endpoint).path.strip("/"):
-        endpoint = endpoint.rstrip("/") + "/v1/traces"
-    return HttpExporter(endpoint=endpoint, timeout=timeout_s)
+    return bare_exporter(target.protocol, endpoint, timeout=timeout_s)
 
 
 class _Collector(logging.Handler):
