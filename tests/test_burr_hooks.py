@@ -12,6 +12,7 @@ from burr.tracking.base import SyncTrackingClient
 from burr.visibility import ActionSpan
 
 from burr_otel import OtelTracker, run
+from burr_otel.hooks import RunHooks
 from burr_otel.spans import streams
 
 # One line for each thing, as Burr 0.43 has it.
@@ -70,7 +71,7 @@ inner Application._step(inputs, _run_hooks)
 """
 
 ADVICE = {
-    "hook": "the hook methods of burr_otel/tracker.py: implement a new synchronous hook when it "
+    "hook": "the hook methods of burr_otel/hooks.py: implement a new synchronous hook when it "
     "tells something that spans or the store should show; never an asynchronous one (Burr runs "
     "those in tasks of their own, where nothing can be made current for the action)",
     "method": "nothing but the values of burr.execute.method in docs/spans.md, if the hooks of a new "
@@ -164,7 +165,7 @@ def test_the_guard_sees_and_explains_changes():
     changed = next(line for line in known if "PreStartStreamHook." in line)
     now = known - {changed} | {hook, changed.replace("app_id", "uid")}
     text = complaint(now, known)
-    assert f"+ {hook}\n    look at the hook methods of burr_otel/tracker.py" in text
+    assert f"+ {hook}\n    look at the hook methods of burr_otel/hooks.py" in text
     assert f"- {changed}" in text
     assert "uid" in text
     driver = next(line for line in known if line.startswith("driver"))
@@ -179,7 +180,7 @@ def test_we_implement_every_synchronous_hook_and_no_other(line):
     base = getattr(burr.lifecycle.base, name)
     assert issubclass(OtelTracker, base) is not line.endswith("async")
     assert not inspect.iscoroutinefunction(getattr(OtelTracker, hook))
-    assert hook in vars(OtelTracker)
+    assert hook in vars(RunHooks)
 
 
 def test_the_names_that_we_repeat_are_burrs():

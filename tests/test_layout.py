@@ -21,11 +21,12 @@ ALLOWED = {
     "recover": {"replay", "semconv", "spans", "store"},
     "run": {"errors", "spans", "store"},
     "application": {"errors", "recover", "run", "semconv", "spans", "store"},
+    "hooks": {"application", "errors", "run", "spans", "store"},
     "tracker": {
-        "application",
         "config",
         "content",
         "errors",
+        "hooks",
         "recover",
         "run",
         "spans",

@@ -1,0 +1,209 @@
+"""What a tracker does when Burr calls: one short method a hook.
+
+Only synchronous hooks: Burr runs asynchronous ones in tasks of their own, where a span made current
+is lost to the action.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from burr.lifecycle.base import PostApplicationExecuteCallHook, PreApplicationExecuteCallHook
+from burr.tracking.base import SyncTrackingClient
+
+from burr_otel.application import Built, start_run
+from burr_otel.errors import BurrOtelError
+from burr_otel.run import registry
+from burr_otel.spans import roots, shield
+
+if TYPE_CHECKING:
+    from burr_otel.spans.registry import Owner
+    from burr_otel.spans.shared import Shared
+    from burr_otel.store import Store
+
+__all__ = ["RunHooks"]
+
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+class _Inside(threading.local):
+    """What the running thread is inside of."""
+
+    hook = False
+
+
+_inside = _Inside()
+
+
+def _hook(method: Hook) -> Hook:
+    """Keep our own errors from Burr, and finalisers from running inside a hook.
+
+    The garbage collector may finalise an abandoned stream, and Burr then calls hooks, at any
+    allocation, also at one made while this thread is inside a hook and holds a lock. Such a call
+    is left to the keeper.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: RunHooks, **arguments: Any) -> None:
+        if _inside.hook:
+            roots.keeper.defer(functools.partial(guarded, self, **arguments))
+            return
+        _inside.hook = True
+        try:
+            method(self, **arguments)
+        except BurrOtelError:
+            raise
+        except Exception as error:
+            shield.report(method.__name__, error)
+        finally:
+            _inside.hook = False
+
+    return cast("Hook", guarded)
+
+
+class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicationExecuteCallHook):
+    """Burr's hooks, each passed on to the run that it is about; what they need, a tracker has."""
+
+    _owner: Owner
+    _store: Store
+    _spawner: dict[str, Any]
+
+    @abstractmethod
+    def _shared(self) -> Shared:
+        """What the runs of the tracker share."""
+
+    @abstractmethod
+    def _leave_nothing_open(self) -> None:
+        """End what is idle and flush: this process may be killed as soon as its task is done."""
+
+    @_hook
+    def post_application_create(
+        self,
+        *,
+        app_id: str,
+        partition_key: str | None,
+        state: Any,
+        application_graph: Any,
+        parent_pointer: Any,
+        spawning_parent_pointer: Any,
+        **future_kwargs: Any,
+    ) -> None:
+        """Start the application span and open the run's files."""
+        built = Built(
+            app_id, partition_key, state, application_graph, parent_pointer, spawning_parent_pointer
+        )
+        start_run(self._shared(), self._store, built, self._spawner)
+
+    @_hook
+    def pre_run_execute_call(
+        self, *, app_id: str, state: Any, method: Any, **future_kwargs: Any
+    ) -> None:
+        """Note which of Burr's methods runs the application."""
+        run = registry.resolve(self._owner, app_id, state=state)
+        if run is not None:
+            run.executing(method.value, state)
+
+    @_hook
+    def post_run_execute_call(self, *, app_id: str, state: Any, **future_kwargs: Any) -> None:
+        """Note the state that the call ended with."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.executed(state)
+            if run.is_outpost:
+                self._leave_nothing_open()
+
+    @_hook
+    def pre_run_step(
+        self,
+        *,
+        app_id: str,
+        sequence_id: int,
+        state: Any,
+        action: Any,
+        inputs: Mapping[str, Any],
+        **future_kwargs: Any,
+    ) -> None:
+        """Start the step's span and make it current."""
+        run = registry.resolve(self._owner, app_id, action=action, state=state)
+        if run is not None:
+            run.begin_step(action, inputs, sequence_id, sys.exc_info()[1])
+
+    @_hook
+    def post_run_step(
+        self,
+        *,
+        app_id: str,
+        sequence_id: int,
+        state: Any,
+        action: Any,
+        result: Mapping[str, Any] | None,
+        exception: BaseException | None,
+        **future_kwargs: Any,
+    ) -> None:
+        """End the step's span and keep its state."""
+        run = registry.resolve(self._owner, app_id, action=action)
+        if run is not None:
+            run.end_step(state, result, sequence_id, exception, sys.exc_info()[1])
+
+    @_hook
+    def pre_start_span(
+        self,
+        *,
+        app_id: str,
+        action_sequence_id: int,
+        span: Any,
+        span_dependencies: list[str],
+        **future_kwargs: Any,
+    ) -> None:
+        """Start an inner span and make it current."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.begin_span(span, action_sequence_id, span_dependencies, sys.exc_info()[1])
+
+    @_hook
+    def post_end_span(
+        self, *, app_id: str, action_sequence_id: int, span: Any, **future_kwargs: Any
+    ) -> None:
+        """End an inner span."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.end_span(span, action_sequence_id, sys.exc_info()[1])
+
+    @_hook
+    def do_log_attributes(
+        self,
+        *,
+        attributes: Mapping[str, Any],
+        app_id: str,
+        action_sequence_id: int,
+        span: Any,
+        tags: Mapping[str, Any],
+        **future_kwargs: Any,
+    ) -> None:
+        """Set attributes on the step or inner span that they were logged on."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.log_attributes(attributes, span, action_sequence_id, tags)
+
+    @_hook
+    def pre_start_stream(self, *, app_id: str, sequence_id: int, **future_kwargs: Any) -> None:
+        """The step in progress is a stream."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.begin_stream(sequence_id)
+
+    @_hook
+    def post_stream_item(self, *, app_id: str, sequence_id: int, **future_kwargs: Any) -> None:
+        """Count an item."""
+        run = registry.resolve(self._owner, app_id)
+        if run is not None:
+            run.stream_item(sequence_id)
+
+    @_hook
+    def post_end_stream(self, **future_kwargs: Any) -> None:
+        """Nothing: `post_run_step` comes first and has ended the stream."""
