@@ -141,6 +141,19 @@ def test_load_state_gives_plain_data(store):
         store.load_state("a", 9)
 
 
+def test_ids_of_a_span_may_come_as_ready_made_members(store):
+    """Who has them as JSON already does not pay for a mapping that is encoded again."""
+    session = begin(store)
+    ready = b'"trace_id":"t","span_id":"s"'
+    session.begin_step(
+        sequence_id=0, action="step", inputs={"a": 1}, time_ns=1, otel=lambda _: ready
+    )
+    session.settle_step(sequence_id=0, action="step", exception=None, time_ns=2, otel=b"")
+    _, began, settled = log_records(store.run_path("a") / "log.jsonl")
+    assert began["otel"] == {"session": session.session_id, "trace_id": "t", "span_id": "s"}
+    assert settled["otel"] == {"session": session.session_id}
+
+
 def test_history_is_what_a_resume_links_to(store):
     """Newest root and newest finished step, with the ids that were given for them."""
     assert store.history("a") is None

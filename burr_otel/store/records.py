@@ -74,12 +74,12 @@ def local_time(time_ns: int) -> str:
     return f"{text}.{ns // 1000:06d}"
 
 
-def otel_object(session: bytes, otel: Mapping[str, Any], *, more: bytes = b"") -> bytes:
-    """The `otel` object of a record; `session` and `more` are ready-made JSON members."""
-    if not otel:
-        return b"{%b,%b}" % (session, more) if more else b"{%b}" % session
-    members = orjson.dumps(otel)[1:-1]
-    return b"{%b,%b,%b}" % (session, members, more) if more else b"{%b,%b}" % (session, members)
+def otel_object(session: bytes, otel: Mapping[str, Any] | bytes, *, more: bytes = b"") -> bytes:
+    """The `otel` object of a record; `session`, `more` and bytes are ready-made JSON members."""
+    members = otel if isinstance(otel, bytes) else orjson.dumps(otel)[1:-1]
+    if members:
+        session = b"%b,%b" % (session, members)
+    return b"{%b,%b}" % (session, more) if more else b"{%b}" % session
 
 
 def begin_entry(sequence_id: int, action: str, inputs: bytes, time_ns: int, otel: bytes) -> bytes:

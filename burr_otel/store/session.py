@@ -26,9 +26,12 @@ __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
-Otel = Mapping[str, Any] | Callable[["bytes | None"], Mapping[str, Any]]
-"""The `otel` object of a record, or what makes it of the record's inputs or result as written:
-`None` where reading that JSON and writing it again need not give the same bytes."""
+Members = Mapping[str, Any] | bytes
+"""Members of the `otel` object of a record: a mapping, or ready-made JSON without braces."""
+
+Otel = Members | Callable[["bytes | None"], Members]
+"""Such members, or what makes them of the record's inputs or result as written: `None` where
+reading that JSON and writing it again need not give the same bytes."""
 
 _HIDDEN_INPUTS = frozenset({"__tracer", "__context"})  # Burr's own, not data
 _generation = 0  # counts forks: a session belongs to the process that opened it
@@ -222,7 +225,7 @@ class Session:
         action: str,
         exception: str | None,
         time_ns: int,
-        otel: Mapping[str, Any],
+        otel: Members,
     ) -> None:
         """Record that a step is over and left no state: a resume runs it again."""
         tag = records.otel_object(self.tag, otel)
@@ -390,7 +393,7 @@ class Session:
             self._overlap.wrote(start, end)
 
 
-def _made(otel: Otel, written: bytes | None) -> Mapping[str, Any]:
+def _made(otel: Otel, written: bytes | None) -> Members:
     return otel(written) if callable(otel) else otel
 
 
