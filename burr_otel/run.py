@@ -7,13 +7,10 @@ once the span has ended properly.
 
 from __future__ import annotations
 
-import functools
 import logging
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from opentelemetry import trace
+from typing import TYPE_CHECKING, Any
 
 from burr_otel.errors import SnapshotError
 from burr_otel.spans import exceptions, parents, roots, shield
@@ -21,7 +18,7 @@ from burr_otel.spans.actions import ActionFacts, action_facts
 from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.recorded import Described
 from burr_otel.spans.registry import Registry
-from burr_otel.spans.steps import Step, StepStart
+from burr_otel.spans.steps import Step
 from burr_otel.store import encode_state, markers
 
 if TYPE_CHECKING:
@@ -40,25 +37,6 @@ logger = logging.getLogger("burr_otel")
 
 SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
 PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP
-
-
-class _Kept(NamedTuple):
-    """What is kept of the state after a step.
-
-    Attributes:
-        state: The state as it stands in the record.
-        written: The part of it that the action writes, see `recorded.Bases`.
-        plain: The same where it is all of exact JSON types.
-        failure: Why there is none.
-    """
-
-    state: EncodedState | None
-    written: bytes | None
-    plain: bytes | None
-    failure: SnapshotError | None
-
-
-_NOTHING_KEPT = _Kept(None, None, None, None)
 
 
 class Run:
@@ -118,7 +96,8 @@ class Run:
         self._partition_key = partition_key
         self.session = session
         self._method: str | None = None
-        self._prior: str | None = state.get(PRIOR_STEP_KEY)
+        prior = state.get(PRIOR_STEP_KEY)
+        self._prior: str | None = None if prior is None else shared.policy.name(prior)
         self._steps: dict[int, Step] = {}
         self._last: tuple[int, SpanContext] | None = None
         self._facts: dict[int, ActionFacts | None] = {
@@ -141,7 +120,7 @@ class Run:
 
     def root_record(self) -> dict[str, Any]:
         """Ids and start time of the application span."""
-        ids = parents.record_of(self.root.span.get_span_context())
+        ids = parents.record_of(self.root.context)
         return {**ids, "time_unix_nano": self.root.started_ns}
 
     def step_context(self, sequence_id: int) -> SpanContext | None:
@@ -166,7 +145,7 @@ class Run:
 
     def after_fork(self) -> None:
         """In a forked child: the open spans are the parent's, and so is the session."""
-        self.root.span = trace.NonRecordingSpan(self.root.span.get_span_context())
+        self.root.span = self.root.stand_in
         self._steps.clear()
         self._described = Described(source=True)
         if self.session is not None:
@@ -209,7 +188,7 @@ class Run:
 
     def _mark(self) -> None:
         """Mark the session as open while steps run after the application span has ended."""
-        sampled = self.root.span.get_span_context().trace_flags.sampled
+        sampled = self.root.context.trace_flags.sampled
         if self.session is None or self._folder is None or not sampled:
             return
         root = {**self.root_record(), "ended": True}
@@ -242,50 +221,58 @@ class Run:
         if self._steps:
             for earlier in list(self._steps.values()):
                 self.settle_stream(earlier)
-        now = self.shared.clock()
+        shared, root, session = self.shared, self.root, self.session
+        now = shared.clock()
         facts = self._facts.get(id(action))
         if facts is None:
-            facts = self._facts[id(action)] = action_facts(action, self.shared.policy.name)
+            facts = self._facts[id(action)] = action_facts(action, shared.policy.name)
         # `astep` and streams pass on everything that the caller gave, also what others take.
         seen = inputs and {key: value for key, value in inputs.items() if key in facts.inputs}
-        start = StepStart(
-            self.root.span.get_span_context(),
-            self.root.identity,
+        root.enter(now)
+        step = self._steps[sequence_id] = Step(
+            shared,
+            root,
+            facts,
+            sequence_id,
+            seen,
             self._method,
             self._prior,
             outer_error,
             now,
+            self.settle_stream,
         )
-        self.root.enter(now)
-        step = Step(self.shared, facts, sequence_id, seen, start, self.settle_stream)
-        self._steps[sequence_id] = step
-        if self.root.ended:
+        if root.ended:
             self._mark()
         step.open_span.scope.attach()
-        self.shared.metrics.step_began(facts.name)
-        if self.session is None:
+        step.labels = shared.metrics.step_began(facts.name)
+        if session is None:
             return
-        if self.shared.recorder is not None:
-            self.shared.recorder.watch(step.open_span.span, self.session, sequence_id, None)
+        if shared.recorder is not None:
+            shared.recorder.watch(step.open_span.span, session, sequence_id, None)
+        described = self._described
         try:
-            self.session.begin_step(
+            session.begin_step(
                 sequence_id=sequence_id,
                 action=facts.name,
                 inputs=seen,
                 time_ns=now,
-                otel=functools.partial(step.begin_record, described=self._described),
+                otel=lambda written: step.begin_record(written, described=described),
             )
         except SnapshotError as error:
-            if self.shared.config.on_snapshot_error == "raise":
-                del self._steps[sequence_id]
-                step.open_span.scope.detach()
-                step.close(self._end_span(step, error, now, result=None, state=None), now)
-                self._unmark()
+            if shared.config.on_snapshot_error == "raise":
+                self._give_up(step, error, now)
                 raise
             self._warn(step, error)
         else:
-            step.begin_was_recorded()
-            self._described.note(facts.name)
+            step.begun = True
+            described.note(facts.name)
+
+    def _give_up(self, step: Step, error: SnapshotError, now_ns: int) -> None:
+        """A step does not take place, because its begin cannot be recorded."""
+        del self._steps[step.sequence_id]
+        step.open_span.scope.detach()
+        step.close(self._end_span(step, error, now_ns, result=None, state=None), now_ns)
+        self._unmark()
 
     def end_step(
         self,
@@ -356,62 +343,79 @@ class Run:
         """Describe the span, keep the snapshot, and end the span whatever came of that."""
         if not step.open_span.claim_end():
             return
-        kept = _NOTHING_KEPT
-        if state is not None and self.session is not None:
-            kept = self._encode(step, state, self.session)
-        failure = kept.failure
-        outcome = self._end_span(step, error, end_ns, result=result, state=state, plain=kept.plain)
+        session = self.session
+        encoded = written = failure = None
+        if state is not None and session is not None:
+            try:
+                encoded, written = self._encode(step, state, session)
+            except SnapshotError as problem:
+                failure = problem
+                step.mark_snapshot_error(problem)
+        plain = written if written and encoded and encoded.plain else None
+        outcome = self._end_span(step, error, end_ns, result=result, state=state, plain=plain)
         if error is None:
-            self._prior = step.action.name
+            self._prior = step.shown_name
             if state is not None:
                 self._state = weakref.ref(state)
         try:
-            self._keep(step, result, error, kept, end_ns, outcome)
+            if session is not None:
+                self._keep(step, session, result, error, encoded, written, end_ns, outcome)
         except SnapshotError as problem:
             failure = problem
             step.mark_snapshot_error(problem)
         finally:
             step.close(outcome, end_ns)
             self._unmark()
-        if failure is None:
-            return
+        if failure is not None:
+            self._tell(failure, error)
+
+    def _tell(self, failure: SnapshotError, error: BaseException | None) -> None:
+        """A step's state could not be kept: raise or log."""
         if error is None and self.shared.config.on_snapshot_error == "raise":
             raise failure
         # Also when raising it would mask the user's own error.
         logger.warning("%s", exceptions.snapshot_text(self.shared.policy, failure))
 
-    def _encode(self, step: Step, state: Any, session: Session) -> _Kept:
-        try:
-            encoded = encode_state(
-                state,
-                serde_kwargs=self.shared.serde_kwargs,
-                run=session.run,
-                sequence_id=step.sequence_id,
-            )
-        except SnapshotError as problem:
-            step.mark_snapshot_error(problem)
-            return _Kept(None, None, None, problem)
-        if not step.compares_state(len(encoded.json)):
-            return _Kept(encoded, None, None, None)
-        written = encoded.part(step.action.writes)
-        return _Kept(encoded, written, written if encoded.plain else None, None)
+    def _encode(
+        self, step: Step, state: Any, session: Session
+    ) -> tuple[EncodedState, bytes | None]:
+        """The state, and the part of it that the action writes, see `recorded.Bases`."""
+        encoded = encode_state(
+            state,
+            serde_kwargs=self.shared.serde_kwargs,
+            run=session.run,
+            sequence_id=step.sequence_id,
+        )
+        compared = step.compares_state(len(encoded.json))
+        return encoded, encoded.part(step.action.writes) if compared else None
 
     def _keep(
         self,
         step: Step,
+        session: Session,
         result: Mapping[str, Any] | None,
         error: BaseException | None,
-        kept: _Kept,
+        encoded: EncodedState | None,
+        written: bytes | None,
         end_ns: int,
         outcome: str,
     ) -> None:
-        session = self.session
-        if session is None:
-            return
+        """Write the records of a step's end.
+
+        Args:
+            step: The step.
+            session: Where they go.
+            result: What it returned.
+            error: What it ended with.
+            encoded: The state after it; `None` when there is none.
+            written: The part of that which the action writes, see `recorded.Bases`.
+            end_ns: Unix time of its end.
+            outcome: How it ended.
+        """
         if step.streaming:
             session.end_stream(sequence_id=step.sequence_id, items=step.items, time_ns=end_ns)
         exception = None if error is None else exceptions.formatted(error)
-        if kept.state is None:
+        if encoded is None:
             session.settle_step(
                 sequence_id=step.sequence_id,
                 action=step.action.name,
@@ -425,10 +429,10 @@ class Run:
             action=step.action.name,
             result=result,
             exception=exception,
-            state=kept.state,
+            state=encoded,
             time_ns=end_ns,
             otel=lambda returned: step.end_record(
-                end_ns, outcome, step.bases(result, returned, error, kept.written)
+                end_ns, outcome, step.bases(result, returned, error, written)
             ),
         )
         self.shared.metrics.snapshot(size_bytes)
@@ -446,7 +450,7 @@ class Run:
         if self.shared.recorder is not None:
             self.shared.recorder.unwatch(step.open_span.span)
         outcome, message = step.end(error, end_ns, result=result, state=state, plain=plain)
-        self._last = (step.sequence_id, step.open_span.context)
+        self._last = step.sequence_id, step.open_span.context
         self.root.leave(end_ns, outcome, message)
         return outcome
 

@@ -7,7 +7,14 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 
 from burr_otel import semconv
 from burr_otel.spans import parents, recorded
@@ -235,3 +242,71 @@ def test_links_and_trace_state_come_back():
         (far, True, {"burr.link.type": "ambient"}),
     ]
     assert parents.recorded_parent({**record, "trace_id": "3".zfill(32)}).is_remote
+
+
+def members_of(text):
+    """Ready-made JSON members as the mapping that they are."""
+    return orjson.loads(b"{%b}" % text)
+
+
+CONTEXTS = st.builds(
+    SpanContext,
+    st.integers(1, (1 << 128) - 1),
+    st.integers(1, (1 << 64) - 1),
+    is_remote=st.booleans(),
+    trace_flags=st.sampled_from([TraceFlags(0), TraceFlags(1), TraceFlags(3)]),
+    trace_state=st.sampled_from([None, TraceState(), TraceState([("vendor", "1")])]),
+)
+
+
+@given(CONTEXTS, CONTEXTS, st.lists(CONTEXTS, max_size=2))
+def test_ready_made_ids_are_those_of_the_record(context, parent, targets):
+    """The bytes that a step writes say what the mapping says that other spans write."""
+    ids = parents.id_members(context)
+    assert members_of(ids) == parents.record_of(context)
+    links = parents.links(*((target, "ambient") for target in targets))
+    origin = parents.origin_members(ids, parent, links)
+    assert members_of(origin) == parents.origin_record(context, parent, links)
+
+
+def test_an_invalid_span_has_no_ids():
+    """Nothing stands in the record of what is no span."""
+    assert parents.id_members(INVALID_SPAN_CONTEXT) == b""
+
+
+@given(
+    st.sampled_from([None, "run", "astep"]), st.none() | st.text(max_size=80) | st.just("\ud800")
+)
+def test_the_usual_begin_is_what_any_begin_would_be(method, prior):
+    """A step that bears its own name, with the record's inputs, is written from a cache."""
+    said = {semconv.EXECUTE_METHOD: method, semconv.GRAPH_NODE_PARENT_ID: prior}
+    said = {key: value for key, value in said.items() if value is not None}
+    said[semconv.INPUTS] = "{}"
+    expected = recorded.begin_members("ask", "ask", said, {semconv.INPUTS: b"{}"})
+    assert members_of(recorded.usual_begin(method, prior)) == orjson.loads(orjson.dumps(expected))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([semconv.RESULT, semconv.STATE_WRITTEN]),
+        st.tuples(st.text(), st.none() | st.text().map(str.encode))
+        | st.text().map(lambda t: (t, t.encode())),
+    ),
+    st.sampled_from([(), (semconv.RESULT,)]),
+)
+def test_the_usual_end_is_what_any_end_would_be(contents, truncated):
+    """Content that was cut or hidden is told as what the record lacks of it."""
+    said = {name: text for name, (text, _) in contents.items()}
+    bases = {name: base for name, (_, base) in contents.items()}
+    found = {**said, semconv.TRUNCATED: truncated} if truncated else said
+    back = recorded.read_attributes(
+        {}, members_of(recorded.usual_end(said, bases, truncated)), bases
+    )
+    assert back == found
+
+
+def test_content_without_its_counterpart_is_not_the_usual_end():
+    """Neither a span that lacks what the record has, nor one that has more."""
+    assert recorded.usual_end({}, {semconv.RESULT: b"{}"}, ()) is None
+    assert recorded.usual_end({semconv.RESULT: "{}"}, {}, ()) is None
+    assert recorded.usual_end({semconv.OUTPUT_VALUE: "{}"}, {semconv.RESULT: b"{}"}, ()) is None

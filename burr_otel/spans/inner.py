@@ -73,7 +73,7 @@ class InnerSpan:
             outer_error=outer_error,
             parent=enclosing.scope,
         )
-        self.open_span.links = len(links)
+        self._links = len(links)
         self.record = {
             **parents.origin_record(self.open_span.context, parent, links),
             "time_unix_nano": now_ns,
@@ -84,7 +84,7 @@ class InnerSpan:
         self.open_span.scope.attach()
 
     def _begin_members(self) -> dict[str, Any]:
-        if recorded.readable(self.open_span.span) is None:
+        if self.open_span.readable is None:
             return {}
         try:
             return recorded.begin_members(str(self._burr_span.name), self._name, {}, {})
@@ -93,8 +93,18 @@ class InnerSpan:
             return {}
 
     def end_record(self, end_ns: int, outcome: str) -> dict[str, Any]:
-        """See `OpenSpan.end_record`."""
-        return self.open_span.end_record(self.record, self._name, end_ns, outcome, {})
+        """What the log's end record keeps of the span; see `recorded.end_record`."""
+        return recorded.end_record(
+            self.open_span.span,
+            ids=parents.ids_of(self.record),
+            name=self._name,
+            start_ns=self.open_span.start_ns,
+            end_ns=end_ns,
+            outcome=outcome,
+            links=self._links,
+            known={**self._step.identity, **self.open_span.logged},
+            bases={},
+        )
 
     def end(self, now_ns: int, in_flight: BaseException | None) -> str:
         """End the span.

@@ -36,7 +36,6 @@ class StepMetrics:
 
     def __init__(self, provider: MeterProvider, project: str) -> None:
         meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
-        self._project = project
         self._duration = meter.create_histogram(
             semconv.METRIC_STEP_DURATION,
             unit="s",
@@ -56,23 +55,33 @@ class StepMetrics:
             semconv.METRIC_SNAPSHOT_BYTES, unit="By", description="Size of a state snapshot record."
         )
 
-    def step_began(self, action: str) -> None:
-        """Count a step as active."""
-        self._active.add(1, self._labels(action))
+        self._project_labels = {semconv.PROJECT: project}
 
-    def step_ended(self, action: str, outcome: str, seconds: float) -> None:
-        """Count a step as over and record how long it took."""
-        labels = self._labels(action)
+    def step_began(self, action: str) -> dict[str, str]:
+        """Count a step as active.
+
+        Returns:
+            What its measurements carry.
+        """
+        labels = {**self._project_labels, semconv.ACTION_NAME: action}
+        self._active.add(1, labels)
+        return labels
+
+    def step_ended(self, labels: dict[str, str], outcome: str, seconds: float) -> None:
+        """Count a step as over and record how long it took.
+
+        Args:
+            labels: What `step_began` gave.
+            outcome: How it ended.
+            seconds: How long it took.
+        """
         self._active.add(-1, labels)
         self._duration.record(seconds, {**labels, semconv.OUTCOME: outcome})
 
-    def first_item(self, action: str, seconds: float) -> None:
+    def first_item(self, labels: dict[str, str], seconds: float) -> None:
         """Record how long a stream took to yield its first item."""
-        self._first_item.record(seconds, self._labels(action))
+        self._first_item.record(seconds, labels)
 
     def snapshot(self, size_bytes: int) -> None:
         """Record the size of a snapshot."""
-        self._snapshot.record(size_bytes, {semconv.PROJECT: self._project})
-
-    def _labels(self, action: str) -> dict[str, str]:
-        return {semconv.PROJECT: self._project, semconv.ACTION_NAME: action}
+        self._snapshot.record(size_bytes, self._project_labels)

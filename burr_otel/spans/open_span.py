@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
+from opentelemetry.trace import TraceFlags
 
 from burr_otel import semconv
-from burr_otel.spans import parents, recorded
+from burr_otel.spans import recorded
 from burr_otel.spans.recorded import soonest_end
 from burr_otel.spans.scope import SpanScope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
-    from burr_otel.spans.recorded import Bases
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["OpenSpan", "outcome_of", "start_span"]
+__all__ = ["OpenSpan", "outcome_of", "sampled", "start_span"]
 
 
 def outcome_of(error: BaseException | None) -> str:
@@ -37,12 +37,18 @@ def outcome_of(error: BaseException | None) -> str:
     return semconv.ERROR
 
 
+def sampled(context: SpanContext) -> bool:
+    """Whether a span of this context was sampled."""
+    _, _, _, flags, _, _ = context
+    return bool(flags & TraceFlags.SAMPLED)
+
+
 def start_span(
     tracer: trace.Tracer,
     name: str,
     *,
     parent: SpanContext | None,
-    links: Iterable[Link],
+    links: Sequence[Link],
     attributes: Mapping[str, AttributeValue],
     start_ns: int,
 ) -> trace.Span:
@@ -51,14 +57,12 @@ def start_span(
     One decision a trace: the children of an unsampled parent are never offered to the sampler,
     so that a sampler which does not look at parents cannot make half a trace.
     """
-    if parent is None:
-        context = trace.set_span_in_context(trace.INVALID_SPAN)
-    elif parent.trace_flags.sampled:
-        context = trace.set_span_in_context(trace.NonRecordingSpan(parent))
-    else:
-        return trace.NonRecordingSpan(parent)
+    over = trace.INVALID_SPAN if parent is None else trace.NonRecordingSpan(parent)
+    if parent is not None and not sampled(parent):
+        return over
+    context = trace.set_span_in_context(over)
     return tracer.start_span(
-        name, context=context, links=list(links), attributes=attributes, start_time=start_ns
+        name, context=context, links=links, attributes=attributes, start_time=start_ns
     )
 
 
@@ -67,26 +71,28 @@ class OpenSpan:
 
     Attributes:
         span: The OpenTelemetry span.
+        context: Its context.
+        recording: Whether what is set on it was to be seen when it began.
+        readable: The span as it can be read; `None` for one that nobody will ever see.
         scope: Its place in the current context.
         start_ns: Unix time of its start.
         outer_error: The exception that was being handled when it started, which is not its own.
-        known: Attributes as a reader of the log knows them before the record of the span's end.
-        links: How many links it began with.
-        readable: The span as it can be read; `None` for one that nobody will ever see.
+        logged: Attributes that the user logged, as a reader of the log knows them.
+        truncated: Names of attributes that were cut.
     """
 
     __slots__ = (
-        "_claimed",
+        "_claims",
         "_identity",
-        "_lock",
-        "_truncated",
-        "known",
-        "links",
+        "context",
+        "logged",
         "outer_error",
         "readable",
+        "recording",
         "scope",
         "span",
         "start_ns",
+        "truncated",
     )
 
     def __init__(
@@ -98,34 +104,26 @@ class OpenSpan:
         outer_error: BaseException | None,
         parent: SpanScope | None = None,
         step: BurrStep | None = None,
+        outer: Context | None = None,
     ) -> None:
         self.span = span
-        self.readable = recorded.readable(span)
-        self.scope = SpanScope(span, parent, step)
+        self.context: SpanContext = span.get_span_context()
+        self.recording = span.is_recording()
+        self.readable = recorded.readable(span) if self.recording else None
+        self.scope = SpanScope(span, parent, step, outer)
         self.start_ns = start_ns
         self.outer_error = outer_error
-        self.known: dict[str, Any] = dict(identity)
-        self.links = 0
+        self.logged: dict[str, Any] = {}
+        self.truncated: tuple[str, ...] = ()
         self._identity = identity
-        self._truncated: list[str] = []
-        self._lock = threading.RLock()
-        self._claimed = False
-
-    @property
-    def context(self) -> SpanContext:
-        """The span's context."""
-        return self.span.get_span_context()
-
-    @property
-    def recording(self) -> bool:
-        """Whether anything set on the span will be seen."""
-        return self.span.is_recording()
+        self._claims = [True]
 
     def claim_end(self) -> bool:
         """Whether the caller is the one to end the span: true once."""
-        with self._lock:
-            claimed, self._claimed = self._claimed, True
-            return not claimed
+        try:
+            return self._claims.pop()  # by one thread: a list's pop is atomic
+        except IndexError:
+            return False
 
     def own_error(self, in_flight: BaseException | None) -> BaseException | None:
         """What `sys.exc_info` reports, unless that was being handled before the span began."""
@@ -133,7 +131,7 @@ class OpenSpan:
 
     def put(self, name: str, content: Attribute | None) -> None:
         """Set an attribute from encoded content and remember when it was cut."""
-        if content is None or not self.recording:
+        if content is None or not self.span.is_recording():
             return
         self.span.set_attribute(name, content.value)
         if content.truncated:
@@ -141,55 +139,45 @@ class OpenSpan:
 
     def note_cut(self, name: str) -> None:
         """Remember that an attribute was cut."""
-        if name not in self._truncated:
-            self._truncated.append(name)
+        if name not in self.truncated:
+            self.truncated += (name,)
 
     def note_logged(self, key: Any, value: Any, written: bytes | None) -> None:
         """Note that the log has a logged attribute; see `recorded.logged_value`."""
-        if self.recording:
-            self.known[str(key)] = recorded.logged_value(value, written)
+        if self.span.is_recording():
+            self.logged[str(key)] = recorded.logged_value(value, written)
 
-    def put_last(self, attributes: Mapping[str, AttributeValue]) -> None:
+    def put_last(
+        self,
+        attributes: Mapping[str, AttributeValue],
+        expected: Mapping[str, AttributeValue] | None = None,
+    ) -> bool:
         """Set the last attributes, and those of identity if they are not what they were.
 
         A span at its attribute limit drops the oldest, and user code may set any.
+
+        Args:
+            attributes: The last ones.
+            expected: All that the span should say then, but for what was cut.
+
+        Returns:
+            Whether it says just that.
         """
-        if not self.recording:
-            return
-        if self._truncated:
-            attributes = {**attributes, semconv.TRUNCATED: self._truncated}
+        if not self.span.is_recording():
+            return False
+        if self.truncated:
+            cut: dict[str, AttributeValue] = {semconv.TRUNCATED: self.truncated}
+            attributes, expected = {**attributes, **cut}, {**(expected or {}), **cut}
         self.span.set_attributes(attributes)
-        held: Any = None if self.readable is None else self.readable.attributes
-        if held is None or not self._identity.items() <= held.copy().items():
+        found: Any = None if self.readable is None else self.readable.attributes
+        held: dict[str, Any] | None = None if found is None else found.copy()
+        if held is not None and held == expected:
+            return True
+        if held is None or not self._identity.items() <= held.items():
             self.span.set_attributes(self._identity)
+        return False
 
     def end(self, end_ns: int) -> None:
         """End the span."""
-        if self.recording:
+        if self.span.is_recording():
             self.span.end(soonest_end(self.start_ns, end_ns))
-
-    def end_record(
-        self,
-        begun: Mapping[str, Any],
-        name: str,
-        end_ns: int,
-        outcome: str,
-        bases: Bases,
-        facts: Sequence[Mapping[str, Any]] = (),
-    ) -> dict[str, Any]:
-        """What the log's end record keeps of the span; see `recorded.end_record`.
-
-        `begun` is what the begin record keeps of it, and `facts` what it said from its start.
-        """
-        return recorded.end_record(
-            self.span,
-            ids=parents.ids_of(begun),
-            name=name,
-            end_ns=end_ns,
-            start_ns=self.start_ns,
-            outcome=outcome,
-            links=self.links,
-            known=self.known,
-            facts=facts,
-            bases=bases,
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
@@ -16,15 +17,18 @@ from burr_otel.spans.portable import from_portable, portable
 from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "ambient",
+    "context_in",
     "context_of",
+    "id_members",
     "ids_of",
     "link",
     "link_records",
     "links",
+    "origin_members",
     "origin_record",
     "record_of",
     "recorded_links",
@@ -39,6 +43,7 @@ __all__ = [
 
 
 _IDS = ("trace_id", "span_id", "flags", "trace_state")
+_NO_STATE = trace.INVALID_SPAN_CONTEXT.trace_state
 _trace_text = functools.lru_cache(256)(trace.format_trace_id)  # of a run's steps: the same
 span_text = functools.lru_cache(256)(trace.format_span_id)
 
@@ -60,6 +65,14 @@ def record_of(context: SpanContext) -> dict[str, Any]:
 def ids_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The members of `record_of` in a longer record."""
     return {key: record[key] for key in _IDS if key in record}
+
+
+def id_members(context: SpanContext) -> bytes:
+    """The JSON members of `record_of`, without braces."""
+    trace_id, span_id, _, flags, state, valid = context  # a tuple; its properties cost a call each
+    if not valid or (state is not _NO_STATE and len(state)):
+        return orjson.dumps(record_of(context))[1:-1]
+    return b'"trace_id":"%032x","span_id":"%016x","flags":%d' % (trace_id, span_id, flags)
 
 
 def context_of(record: Mapping[str, Any] | None, *, is_remote: bool = True) -> SpanContext | None:
@@ -87,7 +100,12 @@ def context_of(record: Mapping[str, Any] | None, *, is_remote: bool = True) -> S
 
 def ambient() -> SpanContext | None:
     """The span context current here, or `None`."""
-    context = trace.get_current_span().get_span_context()
+    return context_in(trace.get_current_span())
+
+
+def context_in(span: trace.Span) -> SpanContext | None:
+    """A span's context, or `None` for one that is not valid."""
+    context = span.get_span_context()
     return context if context.is_valid else None
 
 
@@ -181,6 +199,23 @@ def origin_record(
     if kept := link_records(all_links):
         record["links"] = kept
     return record
+
+
+def origin_members(ids: bytes, parent: SpanContext, all_links: Sequence[Link]) -> bytes:
+    """The JSON members of `origin_record`, without braces.
+
+    Args:
+        ids: What `id_members` gives of the span; not empty.
+        parent: Its parent, which is valid.
+        all_links: Its links.
+    """
+    _, span_id, is_remote, _, _, _ = parent
+    members = b'%b,"parent_span_id":"%016x"' % (ids, span_id)
+    if is_remote:
+        members += b',"parent_is_remote":true'
+    if all_links:
+        members += b',"links":%b' % orjson.dumps(link_records(all_links))
+    return members
 
 
 def link_records(all_links: Iterable[Link]) -> list[dict[str, Any]]:

@@ -8,12 +8,13 @@ whatever the reader's settings are. Both directions stand here, as pure function
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import Status, StatusCode, TraceFlags
 
 from burr_otel import semconv
 from burr_otel.spans import parents, shield
@@ -38,6 +39,7 @@ __all__ = [
     "end_record",
     "facts_member",
     "is_exact",
+    "left_alone",
     "logged_value",
     "read_attributes",
     "read_events",
@@ -48,6 +50,8 @@ __all__ = [
     "root_members",
     "soonest_end",
     "source_members",
+    "usual_begin",
+    "usual_end",
 ]
 
 Bases = Mapping[str, "bytes | None"]
@@ -71,10 +75,13 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
     return max(end_ns, start_ns + 1)
 
 
-def readable(span: trace.Span) -> ReadableSpan | None:
+def readable(span: trace.Span | ReadableSpan) -> ReadableSpan | None:
     """The span as it can be read; `None` for one that nobody will ever see."""
-    if isinstance(span, ReadableSpan) and span.get_span_context().trace_flags.sampled:
-        return span
+    if isinstance(span, ReadableSpan):
+        context: Any = span.get_span_context()
+        _, _, _, flags, _, _ = context
+        if flags & TraceFlags.SAMPLED:
+            return span
     return None
 
 
@@ -101,32 +108,27 @@ def begin_members(
             steps of the action say.
         bases: What the record holds of them.
     """
-    members = _usual_begin(attributes, bases)
-    if members is None:
-        members = _members(dict(attributes), {}, bases)
+    members = _members(dict(attributes), {}, bases)
     return members if name == own_name else {**members, _NAME: portable(name)}
 
 
-def _usual_begin(attributes: Mapping[str, AttributeValue], bases: Bases) -> dict[str, Any] | None:
-    """The same as `_members` of short texts, content as it is in the record; `None` of others."""
-    kept: dict[str, Any] = {}
-    found = 0
-    for key, value in attributes.items():
-        if type(value) is not str or not key.isascii():
-            return None
-        if key in bases:
-            if value.encode() != bases[key]:
-                return None
-            found += 1
-        elif len(value) < _LONG and value.isascii():
-            kept[key] = value
-        else:
-            return None
-    return {_ATTRIBUTES: kept} if found == len(bases) else None
+@functools.lru_cache(256)
+def usual_begin(method: str | None, prior: str | None) -> bytes:
+    """What `begin_members` gives for most steps, as JSON members.
+
+    That is for a step of the name and with the inputs that the record holds.
+
+    Args:
+        method: What it says as ``burr.execute.method``.
+        prior: What it says as ``graph.node.parent_id``.
+    """
+    said = {semconv.EXECUTE_METHOD: method, semconv.GRAPH_NODE_PARENT_ID: prior}
+    kept = {key: portable(value) for key, value in said.items() if value is not None}
+    return b'"attributes":%b' % orjson.dumps(kept)
 
 
 def end_record(
-    span: trace.Span,
+    span: trace.Span | ReadableSpan,
     *,
     ids: Mapping[str, Any],
     name: str,
@@ -136,7 +138,6 @@ def end_record(
     links: int,
     known: Mapping[str, Any],
     bases: Bases,
-    facts: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What the record of a span's end keeps of it; never raises.
 
@@ -150,7 +151,6 @@ def end_record(
         links: How many links it began with.
         known: Attributes that a reader knows without this record; one that the span does not have
             is noted.
-        facts: More of these, under names that `known` and `bases` do not have.
         bases: Content that this record holds.
 
     Returns:
@@ -162,7 +162,7 @@ def end_record(
         return record
     try:
         end_ns = soonest_end(start_ns, end_ns)
-        record |= _end_members(ended, name, end_ns, links, (*facts, known), bases)
+        record |= _end_members(ended, name, end_ns, links, known, bases)
     except Exception as error:
         shield.report("recording what a span says", error)
     return record
@@ -173,21 +173,14 @@ def _end_members(
     name: str,
     end_ns: int,
     links: int,
-    known: Sequence[Mapping[str, Any]],
+    known: Mapping[str, Any],
     bases: Bases,
 ) -> dict[str, Any]:
     attributes: Any = span.attributes
-    found: dict[str, Any] = attributes.copy()
-    if _says_just(found, known, bases):
-        members: dict[str, Any] = {_ATTRIBUTES: {}}
-    else:
-        everything: dict[str, Any] = {}
-        for part in known:
-            everything |= part
-        members = _members(found, everything, bases)
+    members = _members(attributes.copy(), known, bases)
     if span.name != name:
         members[_NAME] = portable(span.name)
-    if span.end_time != end_ns:
+    if span.end_time not in (None, end_ns):
         members["end_unix_nano"] = span.end_time
     all_links = span.links
     if len(all_links) != links:
@@ -202,6 +195,45 @@ def _end_members(
     if status.status_code is not StatusCode.UNSET:
         members[_STATUS] = [status.status_code.name, portable(status.description)]
     return members
+
+
+def left_alone(span: ReadableSpan, name: str, links: int) -> bool:
+    """Whether all that an open span has beside its attributes is what it began with."""
+    return (
+        span.name == name
+        and not span.events
+        and len(span.links) == links
+        and span.status.status_code is StatusCode.UNSET
+        and span.end_time is None
+    )
+
+
+def usual_end(
+    said: Mapping[str, AttributeValue], bases: Bases, truncated: Sequence[str]
+) -> bytes | None:
+    """What `end_record` adds for a span that says just what its step does, as JSON members.
+
+    Args:
+        said: The content that the step has said at its end.
+        bases: What the record holds of it.
+        truncated: Names of attributes that were cut.
+
+    Returns:
+        `None` where content and record do not correspond.
+    """
+    if len(said) != len(bases):
+        return None
+    content: dict[str, Any] = {}
+    for name, base in bases.items():
+        text = said.get(name)
+        if not isinstance(text, str):
+            return None
+        if text.encode() != base:
+            content[name] = difference(text, base)
+    members = b'"attributes":%b' % (
+        orjson.dumps({semconv.TRUNCATED: truncated}) if truncated else b"{}"
+    )
+    return members + b',"content":%b' % orjson.dumps(content) if content else members
 
 
 def root_members(
@@ -261,20 +293,6 @@ def logged_value(value: Any, written: bytes | None) -> Any:
     if written is None or len(written) > _MOST_PARSED_BYTES:
         return UNKNOWN
     return native(orjson.loads(written))
-
-
-def _says_just(found: dict[str, Any], known: Sequence[Mapping[str, Any]], bases: Bases) -> bool:
-    """Whether a span says just what a reader expects, as most do: asked in a microsecond.
-
-    No two of `known` and `bases` have a name in common.
-    """
-    if len(found) != sum(map(len, known)) + len(bases):
-        return False
-    for key, base in bases.items():
-        if base is None or len(base) > _MOST_PARSED_BYTES or found.get(key) != base.decode():
-            return False
-    said = found.items()
-    return all(part.items() <= said for part in known)
 
 
 def _members(found: dict[str, Any], known: Mapping[str, Any], bases: Bases) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class LiveRun(Protocol):
 
 
 R = TypeVar("R", bound=LiveRun)
+_NOBODY: list[Any] = []
 
 
 class Registry(Generic[R]):
@@ -125,9 +126,13 @@ class Registry(Generic[R]):
             whose graph holds the action, that holds the state, that executes in this context,
             that was built last; the first of these that tells them apart.
         """
-        known = tuple(self._runs.get(app_id, ()))
-        if len(known) == 1:
-            return known[0] if known[0].owner is owner else None
+        try:
+            (run,) = self._runs.get(app_id, _NOBODY)
+        except ValueError:
+            return self._among_several(owner, app_id, action, state)
+        return run if run.owner is owner else None
+
+    def _among_several(self, owner: Owner, app_id: str, action: Any, state: Any) -> R | None:
         runs = [run for run in self.runs(app_id) if run.owner is owner]
         if len(runs) <= 1:
             return runs[0] if runs else None

@@ -37,6 +37,9 @@ class Root:
 
     Attributes:
         span: The span, recording or not.
+        context: Its context.
+        is_valid: Whether that is valid.
+        stand_in: A span of the same context, which is the parent of steps.
         started_ns: Unix time of its start.
         ended: Whether it has been ended.
         last_activity_ns: Unix time of the last execute call, step or stream item.
@@ -57,14 +60,17 @@ class Root:
         "_max_open_ns",
         "_steps",
         "clock",
+        "context",
         "ended",
         "identity",
+        "is_valid",
         "known",
         "last_activity_ns",
         "links",
         "on_end",
         "outcome",
         "span",
+        "stand_in",
         "started_ns",
     )
 
@@ -79,6 +85,9 @@ class Root:
         clock: Callable[[], int],
     ) -> None:
         self.span = span
+        self.context = span.get_span_context()
+        self.is_valid = self.context.is_valid
+        self.stand_in = NonRecordingSpan(self.context)
         self.ended = False
         self.last_activity_ns = started_ns
         self.outcome = semconv.OK
@@ -106,7 +115,7 @@ class Root:
         """Note that a step begins."""
         with self._lock:
             self._active += 1
-            self.touch(now_ns)
+            self.last_activity_ns = max(self.last_activity_ns, now_ns)
 
     def leave(self, now_ns: int, outcome: str, error: str | None) -> None:
         """Note that a step has ended.
@@ -121,7 +130,7 @@ class Root:
             self._steps += 1
             self._failed += outcome == semconv.ERROR
             self.outcome, self._error = outcome, error
-            self.touch(now_ns)
+            self.last_activity_ns = max(self.last_activity_ns, now_ns)
 
     def due_ns(self, now_ns: int) -> int | None:
         """When this root should end if nothing more happens; `None`: not by itself."""
@@ -159,14 +168,14 @@ class Root:
                 shield.report("ending an application span", error)
         self.on_end(end_ns, self.outcome)
         # The application may live on for long; nobody asks its span for more than its context.
-        self.span = NonRecordingSpan(self.span.get_span_context())
+        self.span = self.stand_in
         self.known = {}
 
     def end_record(self, end_ns: int, outcome: str) -> dict[str, Any]:
         """What the log's end record keeps of the span; see `recorded.end_record`."""
         return recorded.end_record(
             self.span,
-            ids=parents.record_of(self.span.get_span_context()),
+            ids=parents.record_of(self.context),
             name=getattr(self.span, "name", ""),
             start_ns=self.started_ns,
             end_ns=end_ns,

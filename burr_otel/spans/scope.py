@@ -36,22 +36,26 @@ class SpanScope:
         context: The OpenTelemetry context in which `span` is current.
         parent: The Burr scope that encloses this one, for inner spans.
         step: Which step it is the scope of, for a step's own.
+
+    Args:
+        outer: What is current here, if the caller knows.
     """
 
     __slots__ = ("_attached", "_outer", "context", "parent", "span", "step")
 
     def __init__(
-        self, span: trace.Span, parent: SpanScope | None = None, step: BurrStep | None = None
+        self,
+        span: trace.Span,
+        parent: SpanScope | None = None,
+        step: BurrStep | None = None,
+        outer: Context | None = None,
     ) -> None:
         self.span = span
         self.parent = parent
         self.step = step
-        self._outer = otel_context.get_current()
-        self.context: Context = (
-            trace.set_span_in_context(span, self._outer)
-            if span.get_span_context().is_valid
-            else self._outer
-        )
+        self._outer = outer = otel_context.get_current() if outer is None else outer
+        *_, valid = span.get_span_context()
+        self.context: Context = trace.set_span_in_context(span, outer) if valid else outer
         self._attached: tuple[Token[SpanScope | None], Token[Context]] | None = None
 
     def encloses(self, other: SpanScope | None) -> bool:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import orjson
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from burr_otel import semconv
 from burr_otel.spans import exceptions, parents, recorded, roots, shield
-from burr_otel.spans.open_span import OpenSpan, outcome_of, start_span
+from burr_otel.spans.open_span import OpenSpan, outcome_of, sampled
 from burr_otel.spans.scope import SpanScope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from opentelemetry.trace import SpanContext
+    from opentelemetry.context import Context
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import Attribute
@@ -22,153 +24,184 @@ if TYPE_CHECKING:
     from burr_otel.spans.actions import ActionFacts
     from burr_otel.spans.inner import InnerSpan
     from burr_otel.spans.recorded import Bases, Described
+    from burr_otel.spans.roots import Root
     from burr_otel.spans.shared import Shared
 
-__all__ = ["Step", "StepStart"]
+__all__ = ["Step"]
 
 _LONGEST_COMPARED_BYTES = 1024 * 1024  # of larger states, the few kilobytes of a span are kept
-
-
-class StepStart(NamedTuple):
-    """Where and when a step begins.
-
-    Attributes:
-        root: The application span.
-        identity: Attributes of every span of the run.
-        method: Burr's method that runs the application, when known.
-        prior: Name of the action before this one, if any.
-        outer_error: The exception being handled when the step begins.
-        now_ns: Unix time.
-    """
-
-    root: SpanContext
-    identity: Mapping[str, AttributeValue]
-    method: str | None
-    prior: str | None
-    outer_error: BaseException | None
-    now_ns: int
 
 
 class Step:
     """One step in progress.
 
+    Args:
+        shared: What the tracker's runs share.
+        root: The application span.
+        action: What is known of the action.
+        sequence_id: Burr's number of the step.
+        inputs: What the action takes of the caller's inputs.
+        method: Burr's method that runs the application, when known.
+        prior: Name of the action before this one as a span may carry it, if any.
+        outer_error: The exception being handled when the step begins.
+        now_ns: Unix time.
+        settle: Ends the step if it is a stream that Burr does not end.
+
     Attributes:
         open_span: Its span.
-        record: What the log's begin record keeps of the span.
-        sequence_id: Burr's number of the step.
         action: What is known of the action.
+        sequence_id: Burr's number of the step.
+        begun: Whether the log holds the begin record.
         streaming: Whether it is a stream.
         items: Items that the stream has yielded.
         final: Result and state, once known other than from Burr's hooks: what a stream has
             yielded last, what a synchronous action under an asynchronous method gave.
         inner: Its inner spans by identity of Burr's span object.
         named: The latest inner span of each name, for those that name it as a dependency.
+        identity: Attributes that it shares with its inner spans.
+        shown_name: The action's name as spans carry it.
+        labels: What measurements of it carry.
     """
 
-    streaming = False
+    labels: dict[str, str]
+    streaming = begun = False
     items = 0
     final: tuple[Any, Any] | None = None
-    _links = 0
-    _begun = False
-    _first_item_ns: int | None = None
     _raised: tuple[Exception, int] | None = None
+    _first_item_ns: int | None = None
+    _ids = b""
+    _links = 0
+    _usual = False  # whether the span says just what a reader of the log expects of it
 
     def __init__(
         self,
         shared: Shared,
+        root: Root,
         action: ActionFacts,
         sequence_id: int,
         inputs: Mapping[str, Any],
-        start: StepStart,
+        method: str | None,
+        prior: str | None,
+        outer_error: BaseException | None,
+        now_ns: int,
         settle: Callable[[Step], None],
     ) -> None:
-        self.shared = shared
-        self.action = action
-        self.sequence_id = sequence_id
+        self.shared, self.action, self.sequence_id = shared, action, sequence_id
         self.inner: dict[int, InnerSpan] = {}
         self.named: dict[str, trace.SpanContext] = {}
-        self.record: dict[str, Any] = {"time_unix_nano": start.now_ns}
+        self.identity = {semconv.SEQUENCE_ID: sequence_id, **root.identity}
         self._settle = settle
-        self._name = action.name
+        self._method, self._prior = method, prior
+        self.shown_name = str(action.attributes[semconv.ACTION_NAME])
+        self._origin = b'"time_unix_nano":%d' % now_ns
         self._started: dict[str, AttributeValue] = {}
-        self.identity = {semconv.SEQUENCE_ID: sequence_id, **start.identity}
+        self._said: dict[str, AttributeValue] = {}
+        self._expected: dict[str, AttributeValue] = {}
+        outer = otel_context.get_current()
         span: trace.Span = trace.INVALID_SPAN
-        try:
-            span = self._start(start, without_inputs=not inputs)
-        except Exception as error:
-            shield.report("starting a step span", error)
+        if root.is_valid:
+            try:
+                span = self._start(root, outer, inputs, now_ns)
+            except Exception as error:
+                shield.report("starting a step span", error)
         self.open_span = OpenSpan(
             span,
-            start_ns=start.now_ns,
+            start_ns=now_ns,
             identity=self.identity,
-            outer_error=start.outer_error,
-            step=(str(start.identity[semconv.APP_ID]), sequence_id),
+            outer_error=outer_error,
+            step=(str(root.identity[semconv.APP_ID]), sequence_id),
+            outer=outer,
         )
-        self.open_span.links = self._links
         if inputs and self.open_span.recording:
             try:
                 self._describe_inputs(inputs)
             except Exception as error:
                 shield.report("describing a step's inputs", error)
 
-    def _start(self, start: StepStart, *, without_inputs: bool) -> trace.Span:
-        if not start.root.is_valid:
-            return trace.INVALID_SPAN
-        current = parents.ambient()
-        started = self._started
-        if start.method is not None:
-            started[semconv.EXECUTE_METHOD] = start.method
-        if start.prior is not None:
-            started[semconv.GRAPH_NODE_PARENT_ID] = start.prior
-        if without_inputs:
-            nothing = self.shared.policy.document("inputs", {})
-            self._say(started, semconv.INPUTS, nothing)
-            self._say_openinference(started, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, nothing)
-        parent, links = parents.step_parent(self.shared.config.step_parent, start.root, current)
-        self._name, self._links = self.shared.policy.name(self.action.name), len(links)
-        span = start_span(
-            self.shared.tracer,
-            self._name,
-            parent=parent,
-            links=links,
-            attributes={**self.action.attributes, **started, **self.identity},
-            start_ns=start.now_ns,
-        )
+    def _start(
+        self, root: Root, outer: Context, inputs: Mapping[str, Any], now_ns: int
+    ) -> trace.Span:
+        parent, ambient = root.stand_in, None
+        links: list[trace.Link] = []
+        current = trace.get_current_span(outer)
+        if current is not trace.INVALID_SPAN:
+            ambient = parents.context_in(current)
+            over, links = parents.step_parent(self.shared.config.step_parent, root.context, ambient)
+            if over is not root.context:
+                parent = trace.NonRecordingSpan(over)
+        over = parent.get_span_context()
+        # One decision a trace: under an unsampled parent, no sampler is asked.
+        span = self._sampled(parent, links, inputs, now_ns, outer) if sampled(over) else parent
         context = span.get_span_context()
-        self.record |= parents.origin_record(context, parent, links)
-        self.record["root_span_id"] = parents.span_text(start.root.span_id)
-        if current is not None and current.trace_id != context.trace_id:
+        ids = parents.id_members(context)
+        if ids:
+            self._ids = ids + b","
+            origin = parents.origin_members(ids, over, links)
+            self._origin = b'%b,%b,"root_span_id":"%016x"' % (
+                self._origin,
+                origin,
+                root.context.span_id,
+            )
+        if ambient is not None and ambient.trace_id != context.trace_id:
             link = parents.link(context, semconv.LINK_STEP)
-            trace.get_current_span().add_link(link.context, link.attributes)
+            current.add_link(link.context, link.attributes)
         return span
+
+    def _sampled(
+        self,
+        parent: trace.Span,
+        links: list[trace.Link],
+        inputs: Mapping[str, Any],
+        now_ns: int,
+        outer: Context,
+    ) -> trace.Span:
+        started = self._started
+        if self._method is not None:
+            started[semconv.EXECUTE_METHOD] = self._method
+        if self._prior is not None:
+            started[semconv.GRAPH_NODE_PARENT_ID] = self._prior
+        if not inputs:
+            self._say_inputs(started, inputs)
+        self._links = len(links)
+        self._expected = {**self.action.attributes, **started, **self.identity}
+        return self.shared.tracer.start_span(
+            self.shown_name,
+            trace.set_span_in_context(parent, outer),
+            links=links,
+            attributes=self._expected,
+            start_time=now_ns,
+        )
 
     def _describe_inputs(self, inputs: Mapping[str, Any]) -> None:
         said: dict[str, AttributeValue] = {}
-        content = self.shared.policy.document("inputs", inputs)
-        self._say(said, semconv.INPUTS, content)
-        self._say_openinference(said, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE, content)
+        self._say_inputs(said, inputs)
         self._started |= said
+        self._expected |= said
         self.open_span.span.set_attributes(said)
 
-    def _say(self, said: dict[str, AttributeValue], name: str, content: Attribute | None) -> None:
-        if content is not None:
-            said[name] = content.value
-            if content.truncated:
-                self.open_span.note_cut(name)
+    def _say_inputs(self, said: dict[str, AttributeValue], inputs: Mapping[str, Any]) -> None:
+        content = self.shared.policy.document("inputs", inputs)
+        self._say(said, semconv.INPUTS, content)
+        if self.shared.config.openinference_content:
+            self._say(said, semconv.INPUT_VALUE, content, semconv.INPUT_MIME_TYPE)
 
-    def _say_openinference(
+    def _say(
         self,
         said: dict[str, AttributeValue],
         name: str,
-        mime_name: str,
         content: Attribute | None,
+        mime_name: str | None = None,
     ) -> None:
-        if self.shared.config.openinference_content and content is not None:
-            self._say(said, name, content)
+        if content is None:
+            return
+        said[name] = content.value
+        if mime_name is not None:
             said[mime_name] = semconv.MIME_JSON
+        if content.truncated:
+            self.open_span.note_cut(name)
 
-    def begin_record(self, inputs: bytes | None, *, described: Described) -> dict[str, Any]:
-        """What the log's begin record keeps of the span; never raises.
+    def begin_record(self, inputs: bytes | None, *, described: Described) -> bytes:
+        """What the log's begin record keeps of the span, as JSON members; never raises.
 
         Args:
             inputs: As the record holds them, see `Bases`.
@@ -176,30 +209,33 @@ class Step:
         """
         span = self.open_span.readable
         if span is None:
-            return self.record
+            return self._origin
         try:
-            members = recorded.begin_members(
-                self.action.name, self._name, self._started, {semconv.INPUTS: inputs}
-            )
+            members = [self._origin, self._begin_members(inputs)]
             if described.lacks_source:
-                members |= recorded.source_members(span)
+                members.append(orjson.dumps(recorded.source_members(span))[1:-1])
             if described.lacks(self.action.name):
-                facts = self.action.attributes
-                members["action"] = recorded.facts_member(self.action.name, facts)
+                facts = recorded.facts_member(self.action.name, self.action.attributes)
+                members.append(b'"action":%b' % orjson.dumps(facts))
         except Exception as error:
             shield.report("recording what a span says", error)
-            return self.record
-        self.record |= members
-        return self.record
+            return self._origin
+        return b",".join(members)
 
-    def begin_was_recorded(self) -> None:
-        """The log holds the begin record."""
-        self._begun = True
+    def _begin_members(self, inputs: bytes | None) -> bytes:
+        own_name, said = self.action.name, self._started.get(semconv.INPUTS)
+        usual = self.shown_name == own_name and not self.shared.config.openinference_content
+        if usual and isinstance(said, str) and said.encode() == inputs:
+            return recorded.usual_begin(self._method, self._prior)
+        bases = {semconv.INPUTS: inputs}
+        members = recorded.begin_members(own_name, self.shown_name, self._started, bases)
+        return orjson.dumps(members)[1:-1]
 
     def compares_state(self, size_bytes: int) -> bool:
         """Whether the span's written state is to be compared with a state of that size."""
-        worth_it = bool(self.action.writes) and size_bytes <= _LONGEST_COMPARED_BYTES
-        return worth_it and self.open_span.readable is not None
+        if not self.action.writes or self.open_span.readable is None:
+            return False
+        return size_bytes <= _LONGEST_COMPARED_BYTES
 
     def bases(
         self,
@@ -219,22 +255,45 @@ class Step:
         found: dict[str, bytes | None] = {}
         if result is not None:
             found[semconv.RESULT] = returned
-        if error is None and self._begun and self.action.writes:
+        if error is None and self.begun and self.action.writes:
             found[semconv.STATE_WRITTEN] = written
         return found
 
-    def end_record(self, end_ns: int, outcome: str, bases: Bases) -> dict[str, Any]:
-        """See `OpenSpan.end_record`."""
-        facts: tuple[Mapping[str, AttributeValue], ...] = ()
-        known = self.open_span.known
-        if self._begun and len(known) == len(self.identity):
-            facts = (self.action.attributes, self._started)
-        elif self._begun:  # logged attributes may have any name
-            known = self.open_span.known = {**self.action.attributes, **self._started, **known}
-        known[semconv.OUTCOME] = outcome
-        return self.open_span.end_record(
-            self.record, self._name, end_ns, outcome, bases, facts=facts
-        )
+    def end_record(self, end_ns: int, outcome: str, bases: Bases) -> bytes:
+        """What the log's end record keeps of the span, as JSON members; never raises.
+
+        Args:
+            end_ns: Unix time of its end.
+            outcome: How it ended.
+            bases: Content that this record holds.
+        """
+        usual = b'%b"time_unix_nano":%d,"outcome":"%b"' % (self._ids, end_ns, outcome.encode())
+        span = self.open_span.readable
+        if span is None:
+            return usual
+        try:
+            if self._usual and recorded.left_alone(span, self.shown_name, self._links):
+                members = recorded.usual_end(self._said, bases, self.open_span.truncated)
+                if members is not None:
+                    return b"%b,%b" % (usual, members)
+            known = {**self.identity, **self.open_span.logged, semconv.OUTCOME: outcome}
+            if self.begun:  # logged attributes may have any name
+                known = {**self.action.attributes, **self._started, **known}
+            record = recorded.end_record(
+                span,
+                ids=parents.record_of(self.open_span.context),
+                name=self.shown_name,
+                start_ns=self.open_span.start_ns,
+                end_ns=end_ns,
+                outcome=outcome,
+                links=self._links,
+                known=known,
+                bases=bases,
+            )
+            return orjson.dumps(record)[1:-1]
+        except Exception as error:
+            shield.report("recording what a span says", error)
+            return usual
 
     # --- stream ------------------------------------------------------------------------------
 
@@ -255,7 +314,7 @@ class Step:
         self._first_item_ns = now_ns
         self.open_span.span.add_event(semconv.EVENT_STREAM_FIRST_ITEM, timestamp=now_ns)
         seconds = (now_ns - self.open_span.start_ns) / 1e9
-        self.shared.metrics.first_item(self.action.name, seconds)
+        self.shared.metrics.first_item(self.labels, seconds)
         return True
 
     def stream_scope(self) -> SpanScope:
@@ -299,16 +358,21 @@ class Step:
         """
         outcome = outcome_of(error)
         message = None
-        said: dict[str, AttributeValue] = {}
+        said = self._said
+        recording = self.open_span.span.is_recording()
         try:
-            message = self._describe_end(error, outcome, end_ns)
-            if self.open_span.recording:
-                self._describe_output(said, error, result, state, plain)
+            if error is not None or self.streaming or self._raised is not None:
+                message = self._describe_end(error, outcome, end_ns)
+            if recording:
+                self._describe_output(error, result, state, plain)
         except Exception as problem:
             shield.report("describing a step", problem)
-        said[semconv.OUTCOME] = outcome
+        if not recording:
+            return outcome, message
+        last = {**said, semconv.OUTCOME: outcome}
         try:
-            self.open_span.put_last(said)
+            as_expected = self.open_span.put_last(last, {**self._expected, **last})
+            self._usual = as_expected and self.begun and not self.open_span.logged
         except Exception as problem:
             shield.report("describing a step", problem)
         return outcome, message
@@ -323,7 +387,7 @@ class Step:
         try:
             self.open_span.end(end_ns)
             seconds = max(0, end_ns - self.open_span.start_ns) / 1e9
-            self.shared.metrics.step_ended(self.action.name, outcome, seconds)
+            self.shared.metrics.step_ended(self.labels, outcome, seconds)
         except Exception as problem:
             shield.report("ending a step span", problem)
 
@@ -348,13 +412,12 @@ class Step:
 
     def _describe_output(
         self,
-        said: dict[str, AttributeValue],
         error: BaseException | None,
         result: Mapping[str, Any] | None,
         state: Any,
         plain: bytes | None,
     ) -> None:
-        policy = self.shared.policy
+        policy, said = self.shared.policy, self._said
         returned = written = None
         if result is not None:
             returned = policy.document("results", result)
@@ -363,12 +426,13 @@ class Step:
             values = {key: state[key] for key in self.action.writes if key in state}
             written = policy.document("state", values, plain)
             self._say(said, semconv.STATE_WRITTEN, written)
-        # Most actions return only state: then that is what they put out.
-        output = returned if result else written
-        self._say_openinference(said, semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE, output)
+        if self.shared.config.openinference_content:
+            # Most actions return only state: then that is what they put out.
+            output = returned if result else written
+            self._say(said, semconv.OUTPUT_VALUE, output, semconv.OUTPUT_MIME_TYPE)
 
     def mark_snapshot_error(self, error: SnapshotError) -> None:
         """Say on the span that its state was not kept."""
-        if self.open_span.recording:
+        if self.open_span.span.is_recording():
             text = exceptions.snapshot_text(self.shared.policy, error)
             self.open_span.span.set_attribute(semconv.SNAPSHOT_ERROR, text)
