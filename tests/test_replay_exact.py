@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
-from replay_support import assert_same, ours, stored_runs, stored_spans
+from replay_support import assert_same, ours, stored_runs, stored_spans, told
 from scenarios import SCENARIOS
 
 from burr_otel import OtelTracker
@@ -254,6 +254,26 @@ def test_hostile_values_come_back_as_they_were_shown(name, spans, tmp_path):
     with tracker, contextlib.suppress(Exception):
         apps.single(tracker, take).step(inputs={"given": value})
     assert_same(spans.spans, stored_spans(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["lone \ud800", "é", "x" * 100, f"token={SECRET}"])
+def test_an_action_of_any_name_comes_back_as_it_was_shown(name, spans, tmp_path):
+    """Its name stands in the graph, in its spans, and as the action before the next one."""
+    tracker = OtelTracker(
+        "proj", tmp_path, tracer_provider=spans.provider, on_snapshot_error="warn"
+    )
+    with tracker:
+        app = (
+            apps.builder(tracker, **{name: apps.count})
+            .with_transitions((name, name))
+            .with_state(count=0)
+            .with_entrypoint(name)
+            .build()
+        )
+        app.step()
+        app.step()
+    assert_same(spans.spans, stored_spans(tmp_path))
+    assert SECRET not in str([told(span) for span in spans.spans])
 
 
 JSON = st.recursive(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -96,7 +95,7 @@ def _describe(
     known = root_attributes(origin.project, origin.app_id, partition_key)
     document = None if graph is None else _document(graph)
     if root.exact:
-        base = None if document is None else orjson.dumps(document)
+        base = None if document is None else recorded.graph_base(document)
         root.attributes = recorded.read_attributes(known, otel, {semconv.GRAPH: base})
         return
     said = Sayings(policy)

@@ -38,6 +38,7 @@ __all__ = [
     "begin_members",
     "end_record",
     "facts_member",
+    "graph_base",
     "is_exact",
     "left_alone",
     "logged_value",
@@ -251,12 +252,20 @@ def root_members(
         return {}
     try:
         return {
-            **_members(dict(graph_says), {}, {semconv.GRAPH: orjson.dumps(graph)}),
+            **_members(dict(graph_says), {}, {semconv.GRAPH: graph_base(graph)}),
             **source_members(begun),
         }
     except Exception as error:
         shield.report("recording what a span says", error)
         return {}
+
+
+def graph_base(graph: Any) -> bytes | None:
+    """The graph as `Bases` has it."""
+    try:
+        return orjson.dumps(graph)
+    except orjson.JSONEncodeError:  # a name with a lone surrogate
+        return None
 
 
 def source_members(span: ReadableSpan) -> dict[str, Any]:
