@@ -12,14 +12,14 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from burr_otel import step_records
 from burr_otel.errors import SnapshotError
 from burr_otel.spans import exceptions, parents, roots, shield
 from burr_otel.spans.actions import ActionFacts, action_facts
-from burr_otel.spans.inner import InnerSpan, target
 from burr_otel.spans.recorded import Described
 from burr_otel.spans.registry import Registry
 from burr_otel.spans.steps import Step
-from burr_otel.store import encode_state, markers
+from burr_otel.store import markers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from burr_otel.spans.roots import Root
     from burr_otel.spans.shared import Shared
-    from burr_otel.store import EncodedState, Session
+    from burr_otel.store import Session
 
 __all__ = ["Run", "registry"]
 
@@ -347,7 +347,7 @@ class Run:
         encoded = written = failure = None
         if state is not None and session is not None:
             try:
-                encoded, written = self._encode(step, state, session)
+                encoded, written = step_records.encode(self.shared, session, step, state)
             except SnapshotError as problem:
                 failure = problem
                 step.mark_snapshot_error(problem)
@@ -359,7 +359,8 @@ class Run:
                 self._state = weakref.ref(state)
         try:
             if session is not None:
-                self._keep(step, session, result, error, encoded, written, end_ns, outcome)
+                ended = step_records.Ended(result, error, encoded, written, end_ns, outcome)
+                step_records.end_step(self.shared, session, step, ended)
         except SnapshotError as problem:
             failure = problem
             step.mark_snapshot_error(problem)
@@ -375,67 +376,6 @@ class Run:
             raise failure
         # Also when raising it would mask the user's own error.
         logger.warning("%s", exceptions.snapshot_text(self.shared.policy, failure))
-
-    def _encode(
-        self, step: Step, state: Any, session: Session
-    ) -> tuple[EncodedState, bytes | None]:
-        """The state, and the part of it that the action writes, see `recorded.Bases`."""
-        encoded = encode_state(
-            state,
-            serde_kwargs=self.shared.serde_kwargs,
-            run=session.run,
-            sequence_id=step.sequence_id,
-        )
-        compared = step.compares_state(len(encoded.json))
-        return encoded, encoded.part(step.action.writes) if compared else None
-
-    def _keep(
-        self,
-        step: Step,
-        session: Session,
-        result: Mapping[str, Any] | None,
-        error: BaseException | None,
-        encoded: EncodedState | None,
-        written: bytes | None,
-        end_ns: int,
-        outcome: str,
-    ) -> None:
-        """Write the records of a step's end.
-
-        Args:
-            step: The step.
-            session: Where they go.
-            result: What it returned.
-            error: What it ended with.
-            encoded: The state after it; `None` when there is none.
-            written: The part of that which the action writes, see `recorded.Bases`.
-            end_ns: Unix time of its end.
-            outcome: How it ended.
-        """
-        if step.streaming:
-            session.end_stream(sequence_id=step.sequence_id, items=step.items, time_ns=end_ns)
-        exception = None if error is None else exceptions.formatted(error)
-        if encoded is None:
-            session.settle_step(
-                sequence_id=step.sequence_id,
-                action=step.action.name,
-                exception=exception,
-                time_ns=end_ns,
-                otel=step.end_record(end_ns, outcome, {}),
-            )
-            return
-        size_bytes = session.end_step(
-            sequence_id=step.sequence_id,
-            action=step.action.name,
-            result=result,
-            exception=exception,
-            state=encoded,
-            time_ns=end_ns,
-            otel=lambda returned: step.end_record(
-                end_ns, outcome, step.bases(result, returned, error, written)
-            ),
-        )
-        self.shared.metrics.snapshot(size_bytes)
 
     def _end_span(
         self,
@@ -490,42 +430,16 @@ class Run:
     ) -> None:
         """An inner span begins."""
         step = self._steps.get(sequence_id)
-        if step is None:
-            return
-        now = self.shared.clock()
-        inner = InnerSpan(step, burr_span, dependencies, now, outer_error)
-        if self.session is not None:
-            if self.shared.recorder is not None:
-                self.shared.recorder.watch(
-                    inner.open_span.span, self.session, sequence_id, burr_span.uid
-                )
-            self.session.begin_span(
-                sequence_id=sequence_id,
-                span_id=burr_span.uid,
-                name=burr_span.name,
-                parent_span_id=burr_span.parent.uid if burr_span.parent else None,
-                dependencies=dependencies,
-                time_ns=now,
-                otel=inner.record,
+        if step is not None:
+            step_records.begin_inner(
+                self.shared, self.session, step, burr_span, dependencies, outer_error
             )
 
     def end_span(self, burr_span: Any, sequence_id: int, in_flight: BaseException | None) -> None:
         """An inner span has ended."""
         step = self._steps.get(sequence_id)
-        inner = None if step is None else step.inner.get(id(burr_span))
-        if inner is None:
-            return
-        now = self.shared.clock()
-        if self.shared.recorder is not None:
-            self.shared.recorder.unwatch(inner.open_span.span)
-        outcome = inner.end(now, in_flight)
-        if self.session is not None:
-            self.session.end_span(
-                sequence_id=sequence_id,
-                span_id=burr_span.uid,
-                time_ns=now,
-                otel=inner.end_record(now, outcome),
-            )
+        if step is not None:
+            step_records.end_inner(self.shared, self.session, step, burr_span, in_flight)
 
     def log_attributes(
         self,
@@ -536,25 +450,9 @@ class Run:
     ) -> None:
         """The action logs attributes on its step or on an inner span."""
         step = self._steps.get(sequence_id)
-        policy = self.shared.policy
-        open_span = None if step is None else target(step, burr_span)
-        if open_span is not None:
-            for key, value in attributes.items():
-                open_span.put(policy.name(key), policy.attribute(key, value))
-        if self.session is None:
-            return
-        now = self.shared.clock()
-        for key, value in attributes.items():
-            written = self.session.attribute(
-                key=key,
-                value=value,
-                tags=tags,
-                sequence_id=sequence_id,
-                span_id=None if burr_span is None else burr_span.uid,
-                time_ns=now,
-            )
-            if open_span is not None:
-                open_span.note_logged(key, value, written)
+        step_records.log_attributes(
+            self.shared, self.session, step, attributes, burr_span, sequence_id, tags
+        )
 
 
 def _collected(reference: weakref.ref[Run]) -> None:

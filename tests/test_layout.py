@@ -19,7 +19,8 @@ ALLOWED = {
     "spans": {"_version", "config", "content", "errors", "semconv"},
     "replay": {"_version", "config", "content", "errors", "semconv", "spans", "store", "view"},
     "recover": {"replay", "semconv", "spans", "store"},
-    "run": {"errors", "spans", "store"},
+    "step_records": {"spans", "store"},
+    "run": {"errors", "spans", "step_records", "store"},
     "application": {"errors", "recover", "run", "semconv", "spans", "store"},
     "hooks": {"application", "errors", "run", "spans", "store"},
     "tracker": {
