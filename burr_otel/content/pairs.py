@@ -77,6 +77,8 @@ _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
         ),
     ),
 )
+_SHORT: Final = 1024  # characters
+_FORM_NEEDLES: Final = (*(needle for _, needle, _ in _OTHER_FORMS), "%")
 # In a URL inside of a URL, encoded once or several times.
 _ENCODED_NAME = re.compile(
     r"(?:%(?:25){0,4}[0-9A-Fa-f]{2}|(?<![\w.\-]))([\w.\-]{1,64})(?:%(?:25){0,4}22)?"
@@ -104,7 +106,14 @@ def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str]
             return True
     if "--" in text and any(map(hides, _OPTION.findall(text))):
         return True
+    short = len(text) <= _SHORT  # then asking for all needles is quick
+    if short and not (any(map(text.__contains__, _FORM_NEEDLES)) or _may_be_listed(text)):
+        return False
     return next(_other_forms(text, hides), None) is not None
+
+
+def _may_be_listed(text: str) -> bool:
+    return "," in text and ("'" in text or '"' in text)
 
 
 def values(
@@ -158,7 +167,7 @@ def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int,
                     yield *match.span(2), ""
     if "%" in text:
         yield from _looked_for(text, _ENCODED_NAME, hides, _encoded_value)
-    if "," in text and ("'" in text or '"' in text):  # a list of pairs
+    if _may_be_listed(text):  # a list of pairs
         yield from _looked_for(text, _LISTED, hides, _value)
 
 

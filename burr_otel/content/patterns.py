@@ -203,6 +203,8 @@ def _rarest(needle: str) -> str:
 _BY_NEEDLE: Final = tuple(
     (_rarest(needle), needle, shape.pattern) for shape in SHAPES for needle in shape.needles
 )
+_NEEDLES: Final = tuple(needle for _, needle, _ in _BY_NEEDLE)
+_SHORT: Final = 1024  # characters
 _BY_RUN: Final = tuple(shape for shape in SHAPES if not shape.needles)
 _TOKEN_BYTES: Final = bytes(
     ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
@@ -214,10 +216,12 @@ _MOST_RUNS: Final = 16  # that are searched one by one; of more, the text is sea
 
 def may_have_shape(text: str) -> bool:
     """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
-    for rarest, needle, pattern in _BY_NEEDLE:
-        # A single character is found, or missed, thirty times as fast.
-        if rarest in text and needle in text and pattern.search(text):
-            return True
+    # Few texts have a needle, and asking for all of them is quick where there is little to search.
+    if len(text) > _SHORT or any(map(text.__contains__, _NEEDLES)):
+        for rarest, needle, pattern in _BY_NEEDLE:
+            # A single character is found, or missed, thirty times as fast.
+            if rarest in text and needle in text and pattern.search(text):
+                return True
     data = text.encode("utf-8", "replace")
     classes = data.translate(_TOKEN_BYTES)
     start = classes.find(_RUN)

@@ -243,16 +243,18 @@ class Redaction:
         to step; texts themselves are not, they may be large.
         """
         known = self._clean
-        fresh = [text for text in texts if hash(text) not in known]
-        if not fresh:
+        by_hash = dict(zip(map(hash, texts), texts, strict=True))
+        unknown = by_hash.keys() - known
+        if not unknown:
             return True
+        fresh = [by_hash[number] for number in unknown]
         if any(pattern.search(text) for pattern in self._user_values for text in fresh):
             return False
         if self._may_hold_builtin("\0".join(fresh)):  # no pattern matches across a NUL
             return False
-        if len(known) + len(fresh) > _CACHED:
+        if len(known) + len(unknown) > _CACHED:
             known = self._clean = set()
-        known.update(map(hash, fresh))
+        known |= unknown
         return True
 
     def may_hide(self, text: str) -> bool:
