@@ -36,9 +36,7 @@ _MOST_PORTION: Final = 1024
 _FEW: Final = 24  # values of a level that are looked at one by one
 _ATOMS: Final = frozenset((int, bool, type(None)))
 _CONTAINERS: Final = frozenset((dict, list, tuple))
-_ONLY_DICTS: Final = frozenset((dict,))
 _DICT_VALUES = dict.values
-_is_text = str.__instancecheck__  # isinstance() as a function of one argument
 
 
 class _UnfitError(Exception):
@@ -92,8 +90,8 @@ class PlainWriter:
         if written is not None:
             if len(written) > room:
                 return None
-            known = _known_leaves(value, self._deepest - depth)
-            return written if known is not None and self._nothing_to_hide(*known) else None
+            leaves = _known_leaves(value, self._deepest - depth)
+            return written if leaves is not None and self._nothing_to_hide(*leaves) else None
         # A key may be of any class, whose own code would run.
         found = call_safely(_leaves, value, room, self._deepest - depth, most)
         if not isinstance(found, _Leaves):
@@ -186,40 +184,33 @@ def is_small(value: Any, room: int, levels: int) -> bool:
     return isinstance(call_safely(_leaves, value, room, levels, LARGEST_CONTAINER), _Leaves)
 
 
-def _known_leaves(value: Any, levels: int) -> _Leaves | None:
+def _known_leaves(value: Any, levels: int) -> tuple[list[str], set[str]] | None:
     """The strings and keys of a value that is of exact JSON types, and small.
 
     Returns:
         ``None`` when it is too deep, or has what may be a name and its value.
     """
-    leaves = _Leaves([], set())
+    texts: list[str] = []
+    keys: set[str] = set()
     level: list[Any] = [value]
     while level:
-        kinds = set(map(type, level))
-        if kinds.isdisjoint(_CONTAINERS):
-            leaves.texts.extend(filter(_is_text, level))
-            return leaves
-        if not levels:
+        below: list[Any] = []
+        for part in level:
+            kind = type(part)
+            if kind is str:
+                texts.append(part)
+            elif kind is dict:
+                keys.update(part)
+                below += part.values()
+            elif kind is list:
+                if _is_pair(part):
+                    return None
+                below += part
+        if below and not levels:
             return None
         levels -= 1
-        below: list[Any] = []
-        if kinds == _ONLY_DICTS:
-            leaves.keys.update(*level)
-            below.extend(itertools.chain.from_iterable(map(_DICT_VALUES, level)))
-        else:
-            for part in level:
-                kind = type(part)
-                if kind is str:
-                    leaves.texts.append(part)
-                elif kind is dict:
-                    leaves.keys.update(part)
-                    below += part.values()
-                elif kind is list:
-                    if _is_pair(part):
-                        return None
-                    below += part
         level = below
-    return leaves
+    return texts, keys
 
 
 def _leaves(value: Any, room: int, levels: int, most: int) -> _Leaves:

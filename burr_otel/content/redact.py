@@ -243,18 +243,16 @@ class Redaction:
         to step; texts themselves are not, they may be large.
         """
         known = self._clean
-        by_hash = dict(zip(map(hash, texts), texts, strict=True))
-        unknown = by_hash.keys() - known
-        if not unknown:
+        fresh = [text for text in texts if hash(text) not in known]
+        if not fresh:
             return True
-        fresh = [by_hash[number] for number in unknown]
         if any(pattern.search(text) for pattern in self._user_values for text in fresh):
             return False
         if self._may_hold_builtin("\0".join(fresh)):  # no pattern matches across a NUL
             return False
-        if len(known) + len(unknown) > _CACHED:
+        if len(known) + len(fresh) > _CACHED:
             known = self._clean = set()
-        known |= unknown
+        known.update(map(hash, fresh))
         return True
 
     def may_hide(self, text: str) -> bool:
