@@ -491,6 +491,68 @@ def test_what_a_snapshot_has_written_is_shown_as_if_it_were_written_again(value,
         assert shown == Encoder(Redaction()).json(value, limit)
 
 
+MESSAGES = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["user", "assistant", "token", "},{"]),
+        "content": st.text(max_size=60)
+        | st.sampled_from(
+            [
+                "password=hunter2",
+                "a },{ b",
+                "password: },{hunter2",
+                "sk-" + "a1" * 10,
+                'she said "no"',
+                [{"type": "text", "text": "nested"}, {"type": "text", "text": "twice"}],
+                {"password": "hunter2"},
+                ["token", "abcdefgh"],
+                {"name": "password", "value": "hunter2"},
+            ]
+        ),
+    },
+    optional={"n": st.none() | st.integers(0, 9), "api_key": st.just("x1y2z3")},
+)
+
+
+@THOROUGH
+@given(
+    st.lists(MESSAGES, min_size=17, max_size=60),
+    st.lists(st.tuples(st.integers(0, 2), MESSAGES), max_size=4),
+    st.sampled_from([600, 1_000, 2_000, 4_000]),
+)
+def test_a_growing_conversation_is_shown_as_if_it_were_seen_for_the_first_time(
+    messages, turns, limit
+):
+    """What is remembered of objects that were searched before changes no byte of what is shown."""
+    remembering = Encoder(Redaction())
+    for dropped, message in [(0, messages[0]), *turns]:
+        messages = [*messages[dropped:], message]
+        value = {"n": len(messages), "history": messages}
+        written = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        careful = Encoder(Redaction())
+        careful._plain = None
+        shown = remembering.json(value, limit, written=written)
+        assert shown == Encoder(Redaction()).json(value, limit)
+        assert b"hunter2" not in shown[0]
+        assert b"a1a1a1" not in shown[0]
+        assert b"x1y2z3" not in shown[0]
+
+
+def test_a_secret_that_comes_into_a_conversation_is_hidden():
+    """In a message that was not there before, before those that are remembered or after them."""
+    encoder, told = Encoder(Redaction()), [{"role": "user", "content": f"m{n}"} for n in range(99)]
+
+    def shown(messages):
+        written = json.dumps({"history": messages}, separators=(",", ":")).encode()
+        return encoder.json({"history": messages}, 2_000, written=written)[0].decode()
+
+    assert "m42" in shown(told)
+    secret = {"role": "user", "content": "my password is hunter2secret"}
+    for at in (0, 1, 20, 40):
+        text = shown([*told[:at], secret, *told[at:]])
+        assert "m15" in text
+        assert "hunter2secret" not in text
+
+
 @THOROUGH
 @given(st.dictionaries(KEYS, JSON_VALUES, max_size=6), st.integers(64, 600))
 def test_small_budgets_hold_for_json_values(value, limit):

@@ -37,6 +37,7 @@ _LEAST_PAIR: Final = 2 * SMALLEST_ROOM + 2
 _LEAST_MORE: Final = 48  # bytes that a further item or pair is worth being written in
 _SHORTEST_PAIR: Final = 5  # "":1,
 _SHORTEST_ITEM: Final = 2  # 1,
+_CONTAINERS: Final = frozenset((dict, list, tuple))
 _USUAL_ITEM: Final = 8  # bytes of one of many items, to guess what is large
 _LEAST_SHARE: Final = 64
 _HIDDEN: Final = orjson.dumps(MARKER)
@@ -82,21 +83,30 @@ class Encoder:
             data = self._plain.write(value, limit_bytes, 0, written=written)
             if data is not None:
                 return data, False
-        walk = _Walk(self._redaction, self._plain, ask=ask)
+        walk = _Walk(self._redaction, self._plain, ask=ask, known=written is not None)
         return walk.value(value, limit_bytes, 0, path), walk.cut
 
 
 class _Walk:
-    """One value being written: which containers are open, and whether anything was cut."""
+    """One value being written: which containers are open, and whether anything was cut.
 
-    __slots__ = ("_open", "_plain", "_redaction", "_redactor", "cut")
+    `known` says that all of it is of exact JSON types, without tuples.
+    """
+
+    __slots__ = ("_known", "_open", "_plain", "_redaction", "_redactor", "cut")
 
     def __init__(
-        self, redaction: Redaction, plain: PlainWriter | None, *, ask: bool = True
+        self,
+        redaction: Redaction,
+        plain: PlainWriter | None,
+        *,
+        ask: bool = True,
+        known: bool = False,
     ) -> None:
         self._redaction = redaction
         self._redactor = redaction.redactor if ask else None
         self._plain = plain
+        self._known = known
         self._open: set[int] = set()
         self.cut = False
 
@@ -339,7 +349,7 @@ class _Walk:
         """The ordinary parts at the head of a large container; see `PlainWriter.portions`."""
         if self._plain is None:
             return 2, 0
-        return self._plain.portions(parts, room - _RESERVE, depth, pieces, keys)
+        return self._plain.portions(parts, room - _RESERVE, depth, pieces, keys, known=self._known)
 
     def _spells_secret(self, pairs: list[tuple[Any, Any]]) -> bool:
         """Whether the pairs are ``{"name": "password", "value": ...}``."""
@@ -364,10 +374,29 @@ def _below(path: str, step: str) -> str:
 
 
 def _is_large(value: Any, share: int) -> bool:
+    """Whether a value will most likely not fit."""
     kind = type(value)
     if kind is str:
         return len(value) > share
-    return kind in (dict, list, tuple) and len(value) > share // _USUAL_ITEM
+    if kind not in _CONTAINERS or not value:
+        return False
+    try:
+        first = next(iter(value.values())) if kind is dict else value[0]
+    except (RuntimeError, IndexError):  # another thread changes it
+        return False
+    return len(value) * _usual_bytes(first) > share
+
+
+def _usual_bytes(item: Any) -> int:
+    """About how long the JSON of a value is."""
+    kind = type(item)
+    if kind is str:
+        return len(item) + 3
+    if kind not in _CONTAINERS:
+        return _USUAL_ITEM
+    inner = item.values() if kind is dict else item
+    texts = (len(each) for each in itertools.islice(inner, _USUAL_ITEM) if type(each) is str)
+    return _USUAL_ITEM * (len(item) + 1) + sum(texts)
 
 
 def _number(value: float) -> bytes:

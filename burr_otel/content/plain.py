@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from burr_otel.content.guard import call_safely
+from burr_otel.content.heads import LEVELS, HeadWriter
 from burr_otel.content.patterns import NAME_KEYS, VALUE_KEYS
 
 if TYPE_CHECKING:
@@ -58,12 +59,13 @@ class PlainWriter:
         deepest: Containers within containers that may be written.
     """
 
-    __slots__ = ("_deepest", "_harmless", "_redaction")
+    __slots__ = ("_deepest", "_harmless", "_heads", "_redaction")
 
     def __init__(self, redaction: Redaction, deepest: int) -> None:
         self._redaction = redaction
         self._deepest = deepest
         self._harmless: set[str] = set()
+        self._heads = HeadWriter(self._are_clean)
 
     def write(
         self,
@@ -109,8 +111,20 @@ class PlainWriter:
             return False
         return not texts or self._redaction.all_clean(texts)
 
+    def _are_clean(self, items: list[Any]) -> bool:
+        """See `HeadWriter`."""
+        leaves = _known_leaves(items, LEVELS)
+        return leaves is not None and self._nothing_to_hide(*leaves)
+
     def portions(
-        self, parts: Any, room: int, depth: int, pieces: list[bytes], keys: Keys | None
+        self,
+        parts: Any,
+        room: int,
+        depth: int,
+        pieces: list[bytes],
+        keys: Keys | None,
+        *,
+        known: bool = False,
     ) -> tuple[int, int]:
         """Write the ordinary parts at the head of a large container, many at a time.
 
@@ -120,13 +134,18 @@ class PlainWriter:
             depth: Containers around it.
             pieces: Where the JSON of each portion goes, without brackets.
             keys: For pairs, where their keys go.
+            known: Whether all values are known to be of exact JSON types, without tuples.
 
         Returns:
             Bytes used with the brackets, and how many parts were written.
         """
         used, done, portion = 2, 0, _FIRST_PORTION
         if keys is None and len(parts) > _FIRST_PORTION:
-            head, done = self._head(parts, room - 1, depth)
+            head, done = b"", 0
+            if known and depth + LEVELS <= self._deepest:
+                head, done = self._heads.write(parts, room - 1)
+            if not done:
+                head, done = self._head(parts, room - 1, depth)
             if done:
                 pieces.append(head[1:-1])
                 return len(head) + 1, done
