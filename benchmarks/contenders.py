@@ -21,6 +21,7 @@ NAMES = {
     "delta": '`OtelTracker(snapshots="delta")`',
     "unsampled": "`OtelTracker`, sampled out",
     "off": '`OtelTracker(capture="off")`, NoOp provider',
+    "spanless": "`OtelTracker`, NoOp provider",
     "store": "our store alone",
     "floor": "our store + a bare SDK span",
 }
@@ -116,7 +117,7 @@ class Contender:
         from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
         from opentelemetry.trace import NoOpTracerProvider
 
-        if self.name == "off":
+        if self.name in ("off", "spanless"):  # as under OTEL_SDK_DISABLED=true
             return NoOpTracerProvider()
 
         class Discard(SpanExporter):
