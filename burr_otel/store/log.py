@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from burr_otel.store import names
 from burr_otel.store.index import END, Entry, Index, fingerprint
-from burr_otel.store.pool import Pool
+from burr_otel.store.pool import ORDERED, Pool
 from burr_otel.store.repair import Damage, mend
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Durability = Literal["none", "flush", "fsync"]
 
 _INDEX_BATCH_ENTRIES = 32
-_INDEX_BATCH_BYTES = 256 * 1024
+_INDEX_BATCH_BYTES = 1024 * 1024  # as much as a reader goes through without an index
 _BUFFER_BYTES = 64 * 1024  # durability "none"
 _SETTLE_S = 0.002
 _SETTLE_TRIES = 25
@@ -75,15 +75,15 @@ class LogFile:
         "_buffered",
         "_busy",
         "_deferred",
+        "_device",
         "_end",
         "_fd",
         "_folder",
-        "_identity",
         "_index_from",
+        "_inode",
         "_lock",
         "_newest",
         "_pending",
-        "_size",
         "path",
     )
 
@@ -91,21 +91,20 @@ class LogFile:
         self._folder = folder
         self.path = f"{folder}/{names.LOG}"
         self._fd = -1
-        self._identity = (0, 0)
+        self._device = self._inode = 0
         self._end = -1  # length of the log after our last append
-        self._size = 0  # length of the log when the lock was taken
         # Finalisers run inside any allocation, so a dropped stream's last record may be appended
         # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
         self._lock = threading.RLock()
         self._busy = False
         self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] = []
-        self._pending: list[Entry] = []
+        self._pending: list[tuple[int, int, int, int, int]] = []  # made `Entry`s when written
         self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
         self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
         self._buffer: list[tuple[bytes, tuple[int, int] | None]] = []
         self._buffered = 0
 
-    def append(
+    def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
         self,
         line: bytes,
         entry: tuple[int, int] | None = None,
@@ -132,38 +131,55 @@ class LogFile:
             OSError: It is not in the log.
             DisplacedError: Nor is it here, because it would not have followed `after`.
         """
+        # One flat method and four system calls: between the user's own code, where caches are cold,
+        # each call of a function costs as much as the work in it.
         with self._lock:
             if after is not None and (self._busy or after is not self._newest):
                 raise DisplacedError
-            if self._busy:
-                self._deferred.append((line, entry, durability))
-                return -1, -1
-            if durability == "none":
-                self._buffer.append((line, entry))
-                self._buffered += len(line)
-                self._note_newest(entry, mark)
-                if self._buffered >= _BUFFER_BYTES:
-                    self.flush()
-                return -1, -1
+            if self._busy or durability == "none":
+                return self._put_off(line, entry, durability, mark)
             if self._buffer:
                 self.flush()
-            fd = self._enter()
+            self._busy = True
             try:
-                start = self._size
+                fd = self._fd if self._fd >= 0 else self._open()
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                try:
+                    info = os.lstat(self.path)
+                except FileNotFoundError:
+                    info = None
+                if info is None or info.st_ino != self._inode or info.st_dev != self._device:
+                    raise self._displaced()
+                start = info.st_size
                 if start != self._end:
                     start = self._catch_up(fd)
                 if after is not None and after is not self._newest:
                     raise DisplacedError
-                self._write(fd, start, line, sync=durability == "fsync")
-                self._note_newest(entry, mark)
-                if entry is not None and self._index_from >= 0:
-                    self._note(line, entry, start)
-                    self._write_index(fd)
+                length = len(line)
+                try:
+                    written = os.write(fd, line)
+                    if written < length or durability == "fsync":
+                        _complete(fd, line, written, sync=durability == "fsync")
+                except OSError:
+                    self._undo(fd, start)
+                    raise
+                self._end = end = start + length
+                if entry is not None:
+                    if entry[0] == END:
+                        self._newest = mark
+                    if self._index_from >= 0:
+                        pending = self._pending
+                        pending.append((*entry, start, length, fingerprint(line)))
+                        behind = end - self._index_from
+                        if len(pending) >= _INDEX_BATCH_ENTRIES or behind >= _INDEX_BATCH_BYTES:
+                            self._write_index(fd)
+                if len(_pool.files) > ORDERED:
+                    _pool.touch(self)
             finally:
                 self._leave()
             if self._deferred:
                 self._flush_deferred()
-            return start, start + len(line)
+            return start, end
 
     def flush(self) -> None:
         """Write what ``durability="none"`` has buffered.
@@ -178,10 +194,16 @@ class LogFile:
             try:
                 with self.locked() as fd:
                     start = self._catch_up(fd)
-                    self._write(fd, start, b"".join([line for line, _ in lines]), sync=False)
+                    data = b"".join([line for line, _ in lines])
+                    try:
+                        _complete(fd, data, 0, sync=False)
+                    except OSError:
+                        self._undo(fd, start)
+                        raise
+                    self._end = start + len(data)
                     for line, entry in lines:
                         if entry is not None and self._index_from >= 0:
-                            self._note(line, entry, start)
+                            self._pending.append((*entry, start, len(line), fingerprint(line)))
                         start += len(line)
                     self._write_index(fd)
             except OSError:
@@ -199,7 +221,7 @@ class LogFile:
                 if 0 <= self._index_from < self._end:
                     # The index is a cache: what it lacks is found by the next reader.
                     with contextlib.suppress(OSError), self.locked() as fd:
-                        self._write_index(fd, everything=True)
+                        self._write_index(fd)
             finally:
                 self._release()
 
@@ -214,23 +236,15 @@ class LogFile:
             if self._busy:  # a finaliser inside an append of this thread: it holds the lock
                 yield self._fd
                 return
-            fd = self._enter()
+            self._busy = True
             try:
+                fd = self._fd if self._fd >= 0 else self._open()
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if not self._in_place():
+                    raise self._displaced()
                 yield fd
             finally:
                 self._leave()
-
-    def _enter(self) -> int:
-        """Take the file lock; the caller holds the thread lock and calls `_leave`."""
-        self._busy = True
-        try:
-            fd = self._fd if self._fd >= 0 else self._open()
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            self._check_place()
-        except BaseException:
-            self._leave()
-            raise
-        return fd
 
     def _leave(self) -> None:
         try:
@@ -308,36 +322,33 @@ class LogFile:
         self._end = size
         return size
 
-    def _write(self, fd: int, start: int, data: bytes, *, sync: bool) -> None:
-        try:
-            written = os.write(fd, data)
-            while written < len(data):
-                written += os.write(fd, data[written:])
-            if sync:
-                os.fdatasync(fd)
-        except OSError:
-            self._newest = None
-            # Half a line would be in the way of the next one. If this fails too, the next writer
-            # finds the torn tail and cuts it off.
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, start)
-            raise
-        self._end = start + len(data)
-
-    def _note_newest(self, entry: tuple[int, int] | None, mark: object | None) -> None:
+    def _put_off(
+        self,
+        line: bytes,
+        entry: tuple[int, int] | None,
+        durability: Durability,
+        mark: object | None,
+    ) -> tuple[int, int]:
+        if self._busy:
+            self._deferred.append((line, entry, durability))
+            return -1, -1
+        self._buffer.append((line, entry))
+        self._buffered += len(line)
         if entry is not None and entry[0] == END:
             self._newest = mark
+        if self._buffered >= _BUFFER_BYTES:
+            self.flush()
+        return -1, -1
 
-    def _note(self, line: bytes, entry: tuple[int, int], start: int) -> None:
-        self._pending.append(Entry(*entry, start, len(line), fingerprint(line)))
+    def _undo(self, fd: int, start: int) -> None:
+        """A write failed: half a line would be in the way of the next one."""
+        self._newest = None
+        # If this fails too, the next writer finds the torn tail and cuts it off.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, start)
 
-    def _write_index(self, fd: int, *, everything: bool = False) -> None:
+    def _write_index(self, fd: int) -> None:
         if self._index_from < 0:
-            return
-        if not everything and (
-            len(self._pending) < _INDEX_BATCH_ENTRIES
-            and self._end - self._index_from < _INDEX_BATCH_BYTES
-        ):
             return
         if os.fstat(fd).st_size != self._end:  # a writer without locks came between
             self._index_from = -1
@@ -347,7 +358,7 @@ class LogFile:
             with Index.open(self._folder, fd, writable=True) as index:
                 # A reader may have indexed some of it already.
                 if self._index_from <= index.covered <= self._end:
-                    fresh = [entry for entry in self._pending if entry.offset >= index.covered]
+                    fresh = [Entry._make(e) for e in self._pending if e[2] >= index.covered]
                     index.extend(fresh, self._end)
                     self._index_from = self._end
                 else:
@@ -378,20 +389,17 @@ class LogFile:
             fd = os.open(self.path, flags)
         self._fd = fd
         info = os.fstat(fd)
-        identity = (info.st_dev, info.st_ino)
-        if identity != self._identity:  # another file than the one we knew
-            self._identity, self._end, self._index_from = identity, -1, -1
+        if info.st_ino != self._inode or info.st_dev != self._device:  # not the one we knew
+            self._device, self._inode = info.st_dev, info.st_ino
+            self._end = self._index_from = -1
             self._newest = None
             self._pending.clear()
         _pool.add(self)
         return fd
 
-    def _check_place(self) -> None:
-        """See that what we write to is still what the path names."""
-        if not self._in_place():
-            self._release()
-            raise self._gone()
-        _pool.touch(self)
+    def _displaced(self) -> FileNotFoundError:
+        self._release()
+        return self._gone()
 
     def _gone(self) -> FileNotFoundError:
         return FileNotFoundError(
@@ -404,8 +412,7 @@ class LogFile:
             info = os.lstat(self.path)
         except FileNotFoundError:
             return False
-        self._size = info.st_size
-        return (info.st_dev, info.st_ino) == self._identity
+        return info.st_ino == self._inode and info.st_dev == self._device
 
     def try_close(self) -> None:
         """Release the file descriptor unless an append is going on."""
@@ -430,6 +437,18 @@ class LogFile:
         self._end = self._index_from = -1
         self._newest = None
         self._release()
+
+
+def _complete(fd: int, data: bytes, written: int, *, sync: bool) -> None:
+    """Write the rest of the data.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    while written < len(data):
+        written += os.write(fd, data[written:] if written else data)
+    if sync:
+        os.fdatasync(fd)
 
 
 def _settle(fd: int) -> None:
