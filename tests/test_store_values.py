@@ -431,3 +431,12 @@ def test_the_json_of_some_keys_of_a_large_state(keys, rest):
     items = {"h": LARGE, **rest}
     wanted = {key: items[key] for key in keys if key in items}
     assert encode(items).part(keys) == orjson.dumps(wanted)
+
+
+@pytest.mark.parametrize("keys", [["h"], ["h", "z"], ["z", "h"], ["a", "h", "z"], ["z", "a"]])
+def test_a_large_value_in_the_middle_of_a_state_is_cut_out(keys):
+    """As Burr puts its own keys between those of the application."""
+    items = {"a": "\u00e9\n", "__SEQUENCE_ID": 3, "h": LARGE, "z": None, "__PRIOR_STEP": "step"}
+    wanted = {key: items[key] for key in keys}
+    assert encode(items).part(keys) == orjson.dumps(wanted)
+    assert encode(items).fragments() == {key: orjson.dumps(items[key]) for key in items}
