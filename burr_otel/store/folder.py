@@ -215,7 +215,7 @@ def add_child(
         {
             "type": "child_application_data",
             "child": {"type": "pointer_data", **child},
-            "event_time": local_time(time_ns),
+            "event_time": local_time(time_ns).decode(),
             "event_type": event_type,
             "sequence_id": sequence_id,
         }

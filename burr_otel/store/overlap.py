@@ -42,6 +42,9 @@ class Overlap:
 
     def step_began(self, start: int, end: int, path: str) -> None:
         """Likewise for a begin_entry."""
+        if start == self._end and self._foreign < 0 and self._stepped:
+            self._end = end  # the usual case; (-1, -1) where nothing is known changes nothing
+            return
         self.wrote(start, end)
         foreign, self._foreign = self._foreign, -1
         if self._stepped and foreign >= 0 and self._run not in _warned:

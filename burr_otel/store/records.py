@@ -7,6 +7,7 @@ can be told apart without parsing it; `otel` comes last.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -60,18 +61,19 @@ _HEAD = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d{1,18})
 _TAIL_ID = re.compile(rb',\s*"sequence_id":\s*(-?\d{1,18})\s*\}\s*$')
 
 
-_last_second = (-1, "")  # most records of a run fall into the same second
+_last_second = (-1, b"")  # most records of a run fall into the same second
+_name = functools.lru_cache(1024)(encode_text)  # actions have few names
 
 
-def local_time(time_ns: int) -> str:
+def local_time(time_ns: int) -> bytes:
     """Naive local ISO time in microseconds, as Burr writes it, of nanoseconds since the epoch."""
     global _last_second
-    seconds, ns = divmod(time_ns, 1_000_000_000)
+    seconds = time_ns // 1_000_000_000
     known, text = _last_second
     if known != seconds:
-        text = dt.datetime.fromtimestamp(seconds).isoformat()  # noqa: DTZ006 - local, as Burr's
+        text = dt.datetime.fromtimestamp(seconds).isoformat().encode()  # noqa: DTZ006 - local, as Burr's
         _last_second = seconds, text
-    return f"{text}.{ns // 1000:06d}"
+    return b"%b.%06d" % (text, time_ns % 1_000_000_000 // 1000)
 
 
 def otel_object(session: bytes, otel: Mapping[str, Any] | bytes, *, more: bytes = b"") -> bytes:
@@ -86,8 +88,7 @@ def begin_entry(sequence_id: int, action: str, inputs: bytes, time_ns: int, otel
     """A step begins."""
     return (
         b'{"type":"begin_entry","sequence_id":%d,"start_time":"%b","action":%b,"inputs":%b,'
-        b'"otel":%b}\n'
-        % (sequence_id, local_time(time_ns).encode(), encode_text(action), inputs, otel)
+        b'"otel":%b}\n' % (sequence_id, local_time(time_ns), _name(action), inputs, otel)
     )
 
 
@@ -106,8 +107,8 @@ def end_entry(
         b'"exception":%b,"state":'
         % (
             sequence_id,
-            local_time(time_ns).encode(),
-            encode_text(action),
+            local_time(time_ns),
+            _name(action),
             result,
             b"null" if exception is None else encode_text(exception),
         )
@@ -128,8 +129,8 @@ def step_settled(
         b'"exception":%b,"otel":%b}\n'
         % (
             sequence_id,
-            local_time(time_ns).encode(),
-            encode_text(action),
+            local_time(time_ns),
+            _name(action),
             b"null" if exception is None else encode_text(exception),
             otel,
         )
@@ -153,6 +154,8 @@ def end_members(exact: Sequence[Any], *, int64: bool, chain: bytes = b"") -> byt
         chain: Ready-made members.
     """
     mark = b'"int64":true' if int64 else b'"int64":false'
+    if not exact and not chain:
+        return mark
     if chain:
         mark = b"%b,%b" % (chain, mark)
     return b'"exact":%b,%b' % (orjson.dumps(exact), mark) if exact else mark
@@ -172,7 +175,7 @@ def begin_span(
         b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
         b'"span_name":%b,"parent_span_id":%b,"span_dependencies":[%b],"otel":%b}\n'
         % (
-            local_time(time_ns).encode(),
+            local_time(time_ns),
             sequence_id,
             encode_text(span_id),
             encode_text(str(name)),
@@ -188,7 +191,7 @@ def end_span(sequence_id: int, span_id: str, time_ns: int, otel: bytes) -> bytes
     return (
         b'{"type":"end_span","end_time":"%b","action_sequence_id":%d,"span_id":%b,"otel":%b}\n'
         % (
-            local_time(time_ns).encode(),
+            local_time(time_ns),
             sequence_id,
             encode_text(span_id),
             otel,
@@ -217,7 +220,7 @@ def attribute(
             b",".join(
                 [b"%b:%b" % (encode_text(str(k)), encode_text(str(v))) for k, v in tags.items()]
             ),
-            local_time(time_ns).encode(),
+            local_time(time_ns),
             otel,
         )
     )
@@ -231,7 +234,7 @@ def stream_mark(
         kind.encode(),
         sequence_id,
         time_field.encode(),
-        local_time(time_ns).encode(),
+        local_time(time_ns),
         b"" if items is None else b',"items_streamed":%d' % items,
         otel,
     )
@@ -244,7 +247,7 @@ def root(fields: Mapping[str, Any], state: EncodedState | None, time_ns: int, ot
     """
     inherited = b"" if state is None else b',"state":%b' % state.json
     return b'{"type":"otel_root","start_time":"%b",%b%b,"otel":%b}\n' % (
-        local_time(time_ns).encode(),
+        local_time(time_ns),
         orjson.dumps(fields)[1:-1],
         inherited,
         otel,
@@ -254,7 +257,7 @@ def root(fields: Mapping[str, Any], state: EncodedState | None, time_ns: int, ot
 def root_end(time_ns: int, otel: bytes) -> bytes:
     """A session has ended."""
     return b'{"type":"otel_root_end","end_time":"%b","otel":%b}\n' % (
-        local_time(time_ns).encode(),
+        local_time(time_ns),
         otel,
     )
 

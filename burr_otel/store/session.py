@@ -154,14 +154,21 @@ class Session:
             self._claim = Claim(self._folder, self.run, self.session_id)
         if self._forked_from is not None:
             self._write_root(time_ns)
-        if not _HIDDEN_INPUTS.isdisjoint(inputs):
-            inputs = {key: item for key, item in inputs.items() if key not in _HIDDEN_INPUTS}
-        body, int64 = encode_mapping(
-            inputs, serde_kwargs=self._serde_kwargs, run=self.run, what="input"
-        )
-        tag = records.otel_object(self.tag, _made(otel, body if int64 else None))
+        body, int64 = b"{}", True
+        if inputs:
+            if not _HIDDEN_INPUTS.isdisjoint(inputs):
+                inputs = {key: item for key, item in inputs.items() if key not in _HIDDEN_INPUTS}
+            body, int64 = encode_mapping(
+                inputs, serde_kwargs=self._serde_kwargs, run=self.run, what="input"
+            )
+        if callable(otel):
+            otel = otel(body if int64 else None)
+        tag = records.otel_object(self.tag, otel)
         line = records.begin_entry(sequence_id, action, body, time_ns, tag)
-        start, end = self._write_step(line, (BEGIN, sequence_id), sequence_id)
+        try:
+            start, end = self._log.append(line, (BEGIN, sequence_id), durability=self._durability)
+        except OSError as error:
+            raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
         self._overlap.step_began(start, end, self._log.path)
 
     def end_step(
@@ -194,29 +201,43 @@ class Session:
         """
         body, int64 = b"null", True
         if result is not None:
-            named = result if isinstance(result, Mapping) else {"result": result}
+            is_named = type(result) is dict or isinstance(result, Mapping)
             body, int64 = encode_mapping(
-                named, serde_kwargs=self._serde_kwargs, run=self.run, what="result"
+                result if is_named else {"result": result},
+                serde_kwargs=self._serde_kwargs,
+                run=self.run,
+                what="result",
             )
-        made = _made(otel, body if int64 else None)
+        made = otel(body if int64 else None) if callable(otel) else otel
 
-        def write(
+        def append(
             snapshot: bytes, more: bytes, after: object | None = None, mark: object | None = None
         ) -> int:
             tag = records.otel_object(self.tag, made, more=more)
             line = records.end_entry(sequence_id, action, body, exception, snapshot, time_ns, tag)
-            start, end = self._write_step(line, (END, sequence_id), sequence_id, after, mark)
+            if self._generation != _generation:
+                return len(line)  # the parent writes what it began
+            try:
+                start, end = self._log.append(
+                    line,
+                    (END, sequence_id),
+                    durability=self._durability,
+                    after=after,
+                    mark=mark,
+                )
+            except OSError as error:
+                raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
             self._overlap.wrote(start, end)
             return len(line)
 
         if self._chain is None:
-            return write(state.json, records.end_members(state.exact, int64=int64 and state.int64))
+            return append(state.json, records.end_members(state.exact, int64=int64 and state.int64))
 
-        def append(snapshot: Snapshot, after: object | None, mark: object | None) -> int:
+        def append_snapshot(snapshot: Snapshot, after: object | None, mark: object | None) -> int:
             more = records.end_members((), int64=int64 and snapshot.int64, chain=snapshot.members)
-            return write(snapshot.state, more, after, mark)
+            return append(snapshot.state, more, after, mark)
 
-        return self._chain.write(state, append)
+        return self._chain.write(state, append_snapshot)
 
     def settle_step(
         self,
@@ -357,23 +378,6 @@ class Session:
             lambda: records.stream_mark(kind, time_field, sequence_id, time_ns, tag, items=items)
         )
 
-    def _write_step(
-        self,
-        line: bytes,
-        entry: tuple[int, int],
-        sequence_id: int,
-        after: object | None = None,
-        mark: object | None = None,
-    ) -> tuple[int, int]:
-        if self._generation != _generation:
-            return -1, -1  # the parent writes what it began
-        try:
-            return self._log.append(
-                line, entry, durability=self._durability, after=after, mark=mark
-            )
-        except OSError as error:
-            raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
-
     def _write(self, line: Any) -> None:
         """Append a record that no resume needs; a failure is told once and otherwise ignored."""
         if self._generation != _generation:
@@ -391,10 +395,6 @@ class Session:
                 )
         else:
             self._overlap.wrote(start, end)
-
-
-def _made(otel: Otel, written: bytes | None) -> Members:
-    return otel(written) if callable(otel) else otel
 
 
 def _after_fork_in_child() -> None:
