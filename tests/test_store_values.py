@@ -440,3 +440,55 @@ def test_a_large_value_in_the_middle_of_a_state_is_cut_out(keys):
     wanted = {key: items[key] for key in keys}
     assert encode(items).part(keys) == orjson.dumps(wanted)
     assert encode(items).fragments() == {key: orjson.dumps(items[key]) for key in items}
+
+
+@pytest.mark.parametrize("underscores", [0, 1, 15, 16, 17, 500])
+def test_burrs_mark_is_found_in_a_long_state(underscores):
+    """Behind any number of other underscores; the user's own text of that name comes back."""
+    text = "x" * 10_000 + "_ " * underscores
+    assert not encode({"text": text, "marked": {serde.KEY: "pickle"}}).plain
+    assert encode({"text": text, "marked": None}).plain
+
+
+class Tone(str, enum.Enum):
+    LOUD = "loud"
+
+
+@pytest.mark.parametrize("rows", [1, 300], ids=["few", "many"])
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Tone.LOUD, False), (Level.LOW, False), (Word("w"), False), (uuid.UUID(int=5), False),
+        ((), False), ((1, 2), False), (orjson.Fragment(b"1"), False), ({"d": (1,)}, False),
+        ([1.5, math.nan], False), ([math.inf, -math.inf, 1], False), ([None, math.nan], False),
+        ([None, 1.5], True), ([1e308, 1e308], True), ([2**64 - 1, 0.5, True], True), ({}, True),
+        ({"[": "null"}, True), ([], True),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_the_proof_is_exact_in_the_midst_of_plain_values(value, plain, rows):
+    """What `orjson` writes and Burr writes otherwise is seen in a list of many small dicts, too."""
+    items = {"n": 0, "rows": [{"a": "text", "n": 1} for _ in range(rows)]}
+    for at in (0, rows // 2, rows - 1):
+        items["rows"][at]["odd"] = value
+        encoded = encode(items)
+        assert encoded.plain is plain
+        if plain:
+            assert encoded.json == orjson.dumps(State(items).serialize())
+
+
+@pytest.mark.parametrize("depth", [198, 199, 200, 201, 202, 253])
+@pytest.mark.parametrize("leaf", [[], {}, 1, [1.5], {"a": None}], ids=repr)
+def test_depths_about_the_limit_are_written_by_both_ways_alike(depth, leaf):
+    """Whether a value is refused does not depend on the way that it takes."""
+    value = leaf
+    for _ in range(depth):
+        value = [value]
+
+    def outcome(items):
+        try:
+            return orjson.loads(encode(items).json)["deep"]
+        except SnapshotError:
+            return "refused"
+
+    assert outcome({"deep": value}) == outcome({"deep": value, "slow": (1,)})

@@ -54,7 +54,8 @@ _STANDARD = (
 )
 _REGISTERED = itemgetter(str, int, float, bool, list, dict)
 _MAX_WARNED = 10_000
-_WORTH_CUTTING_BYTES = 8 * 1024
+_MAX_TRIES = 16
+_LONG_BYTES = 8 * 1024
 _warned: set[tuple[str, str, str]] = set()
 
 
@@ -145,7 +146,7 @@ class EncodedState:
         present = [key for key in wanted if key in self._items]
         if present == list(self._items):
             return self.json
-        if len(self.json) < _WORTH_CUTTING_BYTES:
+        if len(self.json) < _LONG_BYTES:
             return self._encoded(present)
         return self._cut(present) or self._encoded(present)
 
@@ -297,10 +298,21 @@ def _fast(items: dict[Any, Any]) -> bytes | None:
         text = orjson.dumps(items, None, _OPTIONS)
     except orjson.JSONEncodeError:
         return None
-    # A search for one character is twenty times as quick, and most texts have none.
-    if b"_" in text and _SERDE_KEY in text:
-        return None
-    return text if _is_plain(items, text) else None
+    marked = _SERDE_KEY in text if len(text) < _LONG_BYTES else _is_marked(text)
+    return None if marked or not _is_plain(items, text) else text
+
+
+def _is_marked(text: bytes) -> bool:
+    """Whether Burr's mark of a serialised value occurs in a long text."""
+    # A search for one character is twenty times as quick, and most texts have few of it.
+    at = text.find(b"_")
+    for _ in range(_MAX_TRIES):
+        if at < 0:
+            return False
+        if text.startswith(_SERDE_KEY, at):
+            return True
+        at = text.find(b"_", at + 1)
+    return _SERDE_KEY in text
 
 
 def _is_plain(items: dict[str, Any], text: bytes) -> bool:
