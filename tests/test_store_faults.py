@@ -24,6 +24,7 @@ from store_support import (
 
 from burr_otel.errors import SnapshotError
 from burr_otel.store import Store
+from burr_otel.store.index import fingerprint
 
 CHILD = Path(__file__).with_name("store_child.py")
 CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "ftruncate", "rename", "replace", "mkdir")
@@ -332,3 +333,41 @@ def test_a_flushed_step_survives_the_death_of_the_process(tmp_path, kind):
         worker.wait()
         worker.stdout.close()
         assert Store("proj", tmp_path).load(None, durability)["sequence_id"] == said == 4
+
+
+@pytest.mark.parametrize("short", [1, 100, 70_000])
+def test_a_large_record_that_is_written_in_part_is_completed_or_taken_back(
+    tmp_path, monkeypatch, short
+):
+    """Large states go to the system in pieces: what it does not take at once is written after."""
+    store = Store("proj", tmp_path)
+    session = begin(store)
+    large, log = "x" * 100_000, store.run_path("a") / "log.jsonl"
+
+    def partly(fd, parts):
+        return os.write(fd, b"".join(parts)[:short])
+
+    def full(fd, parts):
+        partly(fd, parts)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", partly)
+        run_step(session, 0, {"large": large})
+        assert log_records(log)[-1]["state"]["large"] == large
+        patch.setattr(os, "writev", full)
+        with pytest.raises(SnapshotError, match="No space left"):
+            run_step(session, 1, {"large": large})
+        assert log_records(log)[-1]["type"] == "begin_entry"
+    for number in range(2, 40):
+        run_step(session, number, {"large": large, "n": number})
+    session.close()
+    for number in (0, *range(2, 40)):
+        assert store.load(None, "a", number)["state"]["large"] == large
+
+
+def test_the_index_knows_a_record_that_was_written_in_pieces(tmp_path):
+    """Its entry is that of the whole line."""
+    log = steps(Store("proj", tmp_path), 3)  # any head of a record will do
+    pieces = log.read_bytes()[:300], "é".encode() * 70_000, b"}}\n"
+    assert fingerprint(pieces) == fingerprint(b"".join(pieces))

@@ -64,9 +64,19 @@ class _Header(NamedTuple):
     mtime_ns: int = 0
 
 
-def fingerprint(line: bytes) -> int:
-    """A checksum of both ends and the length of a line; its JSON guards the middle."""
-    return zlib.crc32(line[-64:], zlib.crc32(line[:64], len(line) & 0xFFFFFFFF))
+def fingerprint(line: bytes | tuple[bytes, bytes, bytes]) -> int:
+    """A checksum of both ends and the length of a line; its JSON guards the middle.
+
+    Args:
+        line: Whole or in pieces, the first of at least 64 bytes.
+    """
+    if isinstance(line, bytes):
+        first, last, length = line[:64], line[-64:], len(line)
+    else:
+        head, middle, tail = line
+        first, last = head[:64], (middle[-64:] + tail)[-64:]
+        length = len(head) + len(middle) + len(tail)
+    return zlib.crc32(last, zlib.crc32(first, length & 0xFFFFFFFF))
 
 
 def kind_of(line: bytes, record: Mapping[str, Any] | None = None) -> tuple[int, int] | None:

@@ -106,7 +106,7 @@ class LogFile:
 
     def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
         self,
-        line: bytes,
+        line: bytes | tuple[bytes, bytes, bytes],
         entry: tuple[int, int] | None = None,
         *,
         durability: Durability,
@@ -116,7 +116,7 @@ class LogFile:
         """Append one line.
 
         Args:
-            line: A record with its newline.
+            line: A record with its newline, whole or in pieces, the first of at least 64 bytes.
             entry: Kind and sequence id when it belongs into the index.
             durability: ``"none"`` may keep it in memory for a while.
             after: The mark of the end_entry that must be the newest one of the log, with nothing
@@ -155,9 +155,13 @@ class LogFile:
                     start = self._catch_up(fd)
                 if after is not None and after is not self._newest:
                     raise DisplacedError
-                length = len(line)
                 try:
-                    written = os.write(fd, line)
+                    if isinstance(line, bytes):
+                        length = len(line)
+                        written = os.write(fd, line)
+                    else:
+                        length = sum(map(len, line))
+                        written = os.writev(fd, line)
                     if written < length or durability == "fsync":
                         _complete(fd, line, written, sync=durability == "fsync")
                 except OSError:
@@ -168,10 +172,11 @@ class LogFile:
                     if entry[0] == END:
                         self._newest = mark
                     if self._index_from >= 0:
-                        pending = self._pending
-                        pending.append((*entry, start, length, fingerprint(line)))
-                        behind = end - self._index_from
-                        if len(pending) >= _INDEX_BATCH_ENTRIES or behind >= _INDEX_BATCH_BYTES:
+                        self._pending.append((*entry, start, length, fingerprint(line)))
+                        if (
+                            len(self._pending) >= _INDEX_BATCH_ENTRIES
+                            or end - self._index_from >= _INDEX_BATCH_BYTES
+                        ):
                             self._write_index(fd)
                 if len(_pool.files) > ORDERED:
                     _pool.touch(self)
@@ -324,11 +329,12 @@ class LogFile:
 
     def _put_off(
         self,
-        line: bytes,
+        line: bytes | tuple[bytes, bytes, bytes],
         entry: tuple[int, int] | None,
         durability: Durability,
         mark: object | None,
     ) -> tuple[int, int]:
+        line = line if isinstance(line, bytes) else b"".join(line)
         if self._busy:
             self._deferred.append((line, entry, durability))
             return -1, -1
@@ -439,12 +445,15 @@ class LogFile:
         self._release()
 
 
-def _complete(fd: int, data: bytes, written: int, *, sync: bool) -> None:
+def _complete(
+    fd: int, data: bytes | tuple[bytes, bytes, bytes], written: int, *, sync: bool
+) -> None:
     """Write the rest of the data.
 
     Raises:
         OSError: It cannot be written.
     """
+    data = data if isinstance(data, bytes) else b"".join(data)
     while written < len(data):
         written += os.write(fd, data[written:] if written else data)
     if sync:

@@ -52,6 +52,9 @@ ROOT = "otel_root"
 ROOT_END = "otel_root_end"
 STEP_END = "otel_step_end"
 
+# A buffer of this size is new memory to a process each time, whose pages cost more than the copy.
+_LARGE_BYTES = 64 * 1024
+
 # Ends a line of ours whose integers all fit in 64 bits; orjson would read larger ones as floats.
 _INT64_TAIL = b'"int64":true}}'
 
@@ -100,8 +103,8 @@ def end_entry(
     state: bytes,
     time_ns: int,
     otel: bytes,
-) -> bytes:
-    """A step has ended, with the state after it."""
+) -> bytes | tuple[bytes, bytes, bytes]:
+    """A step has ended, with the state after it; a large one comes in pieces, and uncopied."""
     head = (
         b'{"type":"end_entry","sequence_id":%d,"end_time":"%b","action":%b,"result":%b,'
         b'"exception":%b,"state":'
@@ -113,7 +116,8 @@ def end_entry(
             b"null" if exception is None else encode_text(exception),
         )
     )
-    return b"".join((head, state, b',"otel":', otel, b"}\n"))  # copies a large state once
+    tail = b',"otel":%b}\n' % otel
+    return b"".join((head, state, tail)) if len(state) < _LARGE_BYTES else (head, state, tail)
 
 
 def step_settled(

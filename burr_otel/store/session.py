@@ -215,8 +215,9 @@ class Session:
         ) -> int:
             tag = records.otel_object(self.tag, made, more=more)
             line = records.end_entry(sequence_id, action, body, exception, snapshot, time_ns, tag)
+            length = len(line) if isinstance(line, bytes) else sum(map(len, line))
             if self._generation != _generation:
-                return len(line)  # the parent writes what it began
+                return length  # the parent writes what it began
             try:
                 start, end = self._log.append(
                     line,
@@ -228,7 +229,7 @@ class Session:
             except OSError as error:
                 raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
             self._overlap.wrote(start, end)
-            return len(line)
+            return length
 
         if self._chain is None:
             return append(state.json, records.end_members(state.exact, int64=int64 and state.int64))
