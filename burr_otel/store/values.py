@@ -126,8 +126,12 @@ class EncodedState:
         return orjson.dumps({key: self._items[key] for key in keys})
 
     def _extent(self, key: str) -> int:
+        """About how long the JSON of a value is, as its first item tells."""
         value = self._items[key]
-        return len(value) if isinstance(value, str | list | dict) else 0
+        if isinstance(value, list | dict) and value:
+            first = value[0] if isinstance(value, list) else next(iter(value.values()))
+            return len(value) * (len(first) if isinstance(first, str) else len(orjson.dumps(first)))
+        return len(value) if isinstance(value, str) else 0
 
     def part(self, keys: Iterable[str]) -> bytes | None:
         """The JSON of these top-level keys, as who reads the record can make it again.
