@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,13 +50,13 @@ class _Started(NamedTuple):
 
     Attributes:
         record: What the log keeps of it.
-        known: Its attributes so far.
+        graph_says: What it says of the graph.
         links: How many links it has.
     """
 
     span: Span
     record: dict[str, Any]
-    known: dict[str, AttributeValue]
+    graph_says: Mapping[str, AttributeValue]
     links: int
 
 
@@ -112,7 +113,7 @@ def start_run(shared: Shared, store: Store, built: Built, copied_in: Mapping[str
         max_open=shared.config.root_max_open,
         clock=shared.clock,
     )
-    root.known = started.known or root.identity
+    root.graph_says = started.graph_says
     root.links = started.links
     run = Run(
         shared,
@@ -176,32 +177,41 @@ def _start_root(
         (earlier, semconv.LINK_RESUME),
         (last_step, semconv.LINK_RESUME),
     )
-    attributes = root_attributes(shared.project, built.app_id, built.partition_key)
     span = start_span(
         shared.tracer,
         root_name(shared.project),
         parent=parent,
         links=links,
-        attributes=attributes,
+        attributes=root_attributes(shared.project, built.app_id, built.partition_key),
         start_ns=now,
     )
     record = parents.origin_record(span.get_span_context(), parent, links)
+    graph_says: Mapping[str, AttributeValue] = {}
     if span.is_recording():
         graph = _graph(built.graph)
         graph_says = _describe_graph(span, shared, graph)
         record |= recorded.root_members(span, graph_says, graph)
-        attributes |= graph_says
-    return _Started(span, record, attributes, len(links))
+    return _Started(span, record, graph_says, len(links))
 
 
-def _describe_graph(span: Span, shared: Shared, graph: dict[str, Any]) -> dict[str, AttributeValue]:
+def _describe_graph(
+    span: Span, shared: Shared, graph: dict[str, Any]
+) -> Mapping[str, AttributeValue]:
     content = shared.policy.attribute(semconv.GRAPH, graph)
     if content is None:
         return {}
-    said: dict[str, AttributeValue] = {semconv.GRAPH: content.value}
-    if content.truncated:
-        said[semconv.TRUNCATED] = (semconv.GRAPH,)
+    graph_json: Any = content.value
+    said = _saying(graph_json, truncated=content.truncated)
     span.set_attributes(said)
+    return said
+
+
+@functools.lru_cache(maxsize=64)
+def _saying(graph: str, *, truncated: bool) -> Mapping[str, AttributeValue]:
+    """The same object for all applications of a graph, which may be long."""
+    said: dict[str, AttributeValue] = {semconv.GRAPH: graph}
+    if truncated:
+        said[semconv.TRUNCATED] = (semconv.GRAPH,)
     return said
 
 

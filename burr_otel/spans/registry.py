@@ -63,7 +63,6 @@ class LiveRun(Protocol):
 
 
 R = TypeVar("R", bound=LiveRun)
-_NOBODY: list[Any] = []
 
 
 class Registry(Generic[R]):
@@ -76,7 +75,8 @@ class Registry(Generic[R]):
     def __init__(self) -> None:
         self.process = uuid.uuid4().hex
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
-        self._runs: dict[str, list[R]] = {}
+        self._only: dict[str, R] = {}
+        self._several: dict[str, list[R]] = {}  # of one app id
         self._executing: ContextVar[dict[str, weakref.ref[R]] | None] = ContextVar(
             "burr_otel_executing", default=None
         )
@@ -84,31 +84,42 @@ class Registry(Generic[R]):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def __len__(self) -> int:
-        return sum(len(runs) for runs in self._runs.values())
+        return len(self._only) + sum(len(runs) for runs in self._several.values())
 
     def add(self, run: R) -> None:
         """Enter a run."""
         with self._lock:
-            self._runs.setdefault(run.app_id, []).append(run)
+            runs = self._several.get(run.app_id)
+            if runs is not None:
+                runs.append(run)
+            elif run.app_id in self._only:
+                self._several[run.app_id] = [self._only[run.app_id], run]
+                del self._only[run.app_id]
+            else:
+                self._only[run.app_id] = run
 
     def remove(self, run: R) -> None:
         """Strike a run out; idempotent."""
         with self._lock:
-            runs = self._runs.get(run.app_id, [])
-            if run in runs:
+            runs = self._several.get(run.app_id)
+            if runs is None:
+                if self._only.get(run.app_id) is run:
+                    del self._only[run.app_id]
+            elif run in runs:
                 runs.remove(run)
-            if not runs:
-                self._runs.pop(run.app_id, None)
+                if len(runs) == 1:
+                    self._only[run.app_id] = runs[0]
+                    del self._several[run.app_id]
 
     def runs(self, app_id: str | None = None) -> Iterator[R]:
         """Runs of an app id, or all; the newest first."""
         with self._lock:
-            found = (
-                list(self._runs.get(app_id, ()))
-                if app_id is not None
-                else [run for runs in self._runs.values() for run in runs]
-            )
-        return reversed(found)
+            if app_id is None:
+                several = (run for runs in self._several.values() for run in runs)
+                return reversed([*self._only.values(), *several])
+            only = self._only.get(app_id)
+            found = self._several.get(app_id, ()) if only is None else (only,)
+            return reversed(tuple(found))
 
     def resolve(
         self, owner: Owner, app_id: str, *, action: Any = None, state: Any = None
@@ -126,9 +137,8 @@ class Registry(Generic[R]):
             whose graph holds the action, that holds the state, that executes in this context,
             that was built last; the first of these that tells them apart.
         """
-        try:
-            (run,) = self._runs.get(app_id, _NOBODY)
-        except ValueError:
+        run = self._only.get(app_id)
+        if run is None:
             return self._among_several(owner, app_id, action, state)
         return run if run.owner is owner else None
 

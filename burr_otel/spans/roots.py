@@ -8,8 +8,8 @@ Its end time is that of the last activity, whenever we notice.
 from __future__ import annotations
 
 import atexit
+import functools
 import heapq
-import itertools
 import os
 import queue
 import threading
@@ -19,9 +19,10 @@ from opentelemetry.trace import NonRecordingSpan, Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel.spans import parents, recorded, shield
+from burr_otel.spans.shared import root_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
@@ -30,6 +31,7 @@ __all__ = ["Keeper", "Root", "keeper"]
 
 _NS = 1_000_000_000
 _FEW = 16  # ended roots that are not worth clearing away
+_NOTHING: Mapping[str, AttributeValue] = {}  # one for all
 
 
 class Root:
@@ -44,10 +46,11 @@ class Root:
         ended: Whether it has been ended.
         last_activity_ns: Unix time of the last execute call, step or stream item.
         outcome: Outcome of the last finished step, the one that the application ended with.
-        known: Attributes as a reader of the log knows them before the record of the span's end.
         identity: The attributes that every span of the run carries.
+        graph_says: What it says of the graph since its start.
         links: How many links it began with.
         on_end: Called once with the end time and the outcome.
+        due: When the keeper looks at it next.
     """
 
     __slots__ = (
@@ -61,10 +64,11 @@ class Root:
         "_steps",
         "clock",
         "context",
+        "due",
         "ended",
+        "graph_says",
         "identity",
         "is_valid",
-        "known",
         "last_activity_ns",
         "links",
         "on_end",
@@ -92,15 +96,21 @@ class Root:
         self.last_activity_ns = started_ns
         self.outcome = semconv.OK
         self.clock = clock
-        self.known = self.identity = identity
+        self.identity = identity
+        self.graph_says: Mapping[str, AttributeValue] = _NOTHING
         self.links = 0
         self.started_ns = started_ns
-        self._linger_ns = None if linger is None else int(linger * _NS)
-        self._max_open_ns = None if max_open is None else int(max_open * _NS)
-        self.on_end: Callable[[int, str], None] = lambda end_ns, outcome: None  # noqa: ARG005
+        self._linger_ns = _in_ns(linger)
+        self._max_open_ns = _in_ns(max_open)
+        self.on_end: Callable[[int, str], None] = _unheard
+        self.due = 0
         self._active = self._steps = self._failed = 0
         self._error: str | None = None
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
+
+    def __lt__(self, other: Root) -> bool:
+        """Whether the keeper looks at this one sooner; of equals, the elder one."""
+        return (self.due, self.started_ns) < (other.due, other.started_ns)
 
     @property
     def busy(self) -> bool:
@@ -169,7 +179,7 @@ class Root:
         self.on_end(end_ns, self.outcome)
         # The application may live on for long; nobody asks its span for more than its context.
         self.span = self.stand_in
-        self.known = {}
+        self.graph_says, self.on_end = _NOTHING, _unheard
 
     def end_record(self, end_ns: int, outcome: str) -> dict[str, Any]:
         """What the log's end record keeps of the span; see `recorded.end_record`."""
@@ -181,9 +191,15 @@ class Root:
             end_ns=end_ns,
             outcome=outcome,
             links=self.links,
-            known={**self.known, semconv.OUTCOME: outcome},
+            known={**self._known(), semconv.OUTCOME: outcome},
             bases={},
         )
+
+    def _known(self) -> dict[str, AttributeValue]:
+        """Attributes as a reader of the log knows them before the record of the span's end."""
+        project, app_id = str(self.identity[semconv.PROJECT]), str(self.identity[semconv.APP_ID])
+        # The identity has the partition key, too.
+        return {**root_attributes(project, app_id, None), **self.identity, **self.graph_says}
 
     def forget(self) -> None:
         """In a forked child: the span is the parent's to end, and so may its lock be."""
@@ -204,10 +220,9 @@ class Keeper:
 
     def _reset(self) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._due: list[tuple[int, int, Root]] = []
-        self._order = itertools.count()
+        self._due: list[Root] = []
         self._lock = threading.RLock()
-        self._open: dict[int, Root] = {}
+        self._open: dict[Root, None] = {}  # in order
         self._thread: threading.Thread | None = None
 
     def defer(self, work: Callable[[], None]) -> None:
@@ -217,10 +232,10 @@ class Keeper:
     def watch(self, root: Root) -> None:
         """Take charge of ending `root`."""
         with self._lock:
-            self._open[id(root)] = root
+            self._open[root] = None
             due = root.due_ns(root.clock())
             if due is not None:
-                heapq.heappush(self._due, (due, next(self._order), root))
+                self._push(root, due)
                 self._inbox.put(_nothing)
             if self._threaded and self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
@@ -229,10 +244,10 @@ class Keeper:
     def unwatch(self, root: Root) -> None:
         """Forget `root`, because it has ended."""
         with self._lock:
-            self._open.pop(id(root), None)
+            self._open.pop(root, None)
             # An ended root would stay in the heap, with all its application made, until it is due.
             if len(self._due) > 2 * len(self._open) + _FEW:
-                self._due = [entry for entry in self._due if not entry[2].ended]
+                self._due = [each for each in self._due if not each.ended]
                 heapq.heapify(self._due)
 
     def sweep(self) -> float | None:
@@ -251,16 +266,16 @@ class Keeper:
             with self._lock:
                 if not self._due:
                     return None
-                key, _, root = self._due[0]
+                root = self._due[0]
                 now = root.clock()
-                if key > now:
-                    return (key - now) / _NS
+                if root.due > now:
+                    return (root.due - now) / _NS
                 heapq.heappop(self._due)
                 if root.ended:
                     continue
                 due = root.due_ns(now)
                 if due is not None and due > now:
-                    heapq.heappush(self._due, (due, next(self._order), root))
+                    self._push(root, due)
                     continue
             _do(root.finish)
 
@@ -268,15 +283,19 @@ class Keeper:
         """End every open root; runs at interpreter exit, before the provider's own shutdown."""
         self.sweep()
         with self._lock:
-            roots = list(self._open.values())
+            roots = list(self._open)
         for root in roots:
             _do(root.finish)
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's roots, its queue and its thread."""
-        for root in list(self._open.values()):
+        for root in list(self._open):
             root.forget()
         self._reset()
+
+    def _push(self, root: Root, due: int) -> None:
+        root.due = due  # of one that is not in the heap
+        heapq.heappush(self._due, root)
 
     def _serve(self) -> None:
         inbox = self._inbox
@@ -286,6 +305,16 @@ class Keeper:
             except queue.Empty:
                 continue
             _do(work)
+
+
+@functools.lru_cache(maxsize=64)
+def _in_ns(seconds: float | None) -> int | None:
+    """The same object for all applications of a setting."""
+    return None if seconds is None else int(seconds * _NS)
+
+
+def _unheard(end_ns: int, outcome: str) -> None:
+    """Nobody waits for the end of the span."""
 
 
 def _nothing() -> None:

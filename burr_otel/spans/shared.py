@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
@@ -77,8 +78,9 @@ def identity(project: str, app_id: str, partition_key: str | None) -> dict[str, 
     return found
 
 
+@functools.lru_cache(maxsize=64)
 def root_name(project: str) -> str:
-    """Name of the application span."""
+    """Name of the application span; the same object for all of a project."""
     return f"{semconv.ROOT_NAME_PREFIX} {project}"
 
 
