@@ -14,6 +14,7 @@ from test_store_values import PROFILE, alike, documents, texts
 from burr_otel.errors import StoreError, UnknownSequenceError
 from burr_otel.store import Store, chain, delta, encode_state
 from burr_otel.store.materialize import write_plain
+from burr_otel.store.piece import Piece
 
 
 @pytest.fixture
@@ -108,10 +109,11 @@ def test_any_sequence_of_states_loads_as_whole_snapshots_do(tmp_path_factory, st
 def test_what_two_values_share_is_found_whole(start, left, right, repeat):
     """The longest common beginning and end, whatever stands between."""
     one, other = start * repeat + left + start, start * repeat + right + start
-    head = delta._shared_start(one, other)
+    pieces = Piece(b"ab" + one + b"c", 2, 2 + len(one)), Piece(other + b"d", 0, len(other))
+    head = delta._shared_start(*pieces)
     assert head == equal(one, other)
     most = min(len(one), len(other)) - head
-    tail = delta._shared_end(one, other, most)
+    tail = delta._shared_end(*pieces, most)
     assert tail == min(most, equal(one[::-1], other[::-1]))
 
 
@@ -410,3 +412,26 @@ def test_the_checksum_of_a_value_that_grew_is_that_of_the_whole_value():
             new.inherit(before)
         assert new.checksum == fresh.checksum
         before = new
+
+
+@pytest.mark.parametrize(("before", "after"), [(12, 1), (1, 12), ("ab", "a"), ([1], [1, 2])])
+def test_the_checksum_of_a_value_that_shrank_is_that_of_the_whole_value(before, after):
+    """Also where the shorter one is all that the longer one begins with."""
+    old, new, fresh = (
+        delta.Document(
+            encode_state({"n": value}, serde_kwargs={}, run="p/a", sequence_id=0).pieces(), b"[]"
+        )
+        for value in (before, after, after)
+    )
+    new.inherit(old)
+    assert new.checksum == fresh.checksum
+
+
+def test_a_number_that_loses_its_last_digit_does_not_break_the_chain(store):
+    """The first whole state after it is what later differences build on."""
+    session = begin(store)
+    history = [message(n) for n in range(10)]
+    for number in range(80):
+        run_step(session, number, {"history": history, "n": 12 if number % 2 else 1})
+    for number in range(80):
+        assert values_of(store.load(None, "a", number))["n"] == (12 if number % 2 else 1)

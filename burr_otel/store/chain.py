@@ -103,13 +103,11 @@ class Chain:
         state: EncodedState,
         append: Callable[[Snapshot, object | None, object | None], int],
     ) -> int:
-        document = delta.Document(state.fragments(), delta.encode_exact(state.exact))
+        document = delta.Document(state.pieces(), delta.encode_exact(state.exact))
         base, mark = self._base, object()
-        if base is not None:
-            document.inherit(base)
-        checksum = document.checksum
         if base is not None and self._number < _MAX_NUMBER:
             body, exact = delta.difference(base, document)
+            checksum = document.checksum
             spent = len(body) + len(exact) + _RECORD_BYTES
             if spent <= self._room:
                 chain = records.chain_members(checksum, self._number + 1, self._checksum)
@@ -123,6 +121,7 @@ class Chain:
                     self._number += 1
                     self._room -= spent
                     return length
+        checksum = document.checksum
         length = append(_whole(state, checksum), None, mark)
         self._base, self._mark, self._checksum = document, mark, checksum
         self._number, self._room = 0, document.state_bytes

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from burr.core import serde
 
+from burr_otel.store.piece import Piece
 from burr_otel.store.values import encode_text, encode_tree
 
 if TYPE_CHECKING:
@@ -51,17 +52,23 @@ class Document:
 
     __slots__ = ("_heads", "exact", "parts")
 
-    def __init__(
-        self, parts: dict[str, bytes], exact: bytes, heads: dict[str, int] | None = None
-    ) -> None:
-        self.parts, self.exact = parts, exact
-        self._heads = {} if heads is None else heads  # checksum of each part but its last byte
+    def __init__(self, parts: Mapping[str, bytes | Piece], exact: bytes) -> None:
+        self.parts = {
+            name: text if isinstance(text, Piece) else Piece(text) for name, text in parts.items()
+        }
+        self.exact = exact
+        self._heads: dict[str, int] = {}  # checksum of each part but its last byte
 
     @property
     def checksum(self) -> int:
         """Of all keys and values, in order."""
         pieces = [
-            b"%b%d:%d," % (encode_text(name), len(text), zlib.crc32(text[-1:], self._head(name)))
+            b"%b%d:%d,"
+            % (
+                encode_text(name),
+                len(text),
+                text.checksum(max(0, len(text) - 1), len(text), self._head(name)),
+            )
             for name, text in self.parts.items()
         ]
         return zlib.crc32(self.exact, zlib.crc32(b"".join(pieces)))
@@ -78,24 +85,37 @@ class Document:
             int64: Whether all its integers fit in 64 bits.
         """
         loads = orjson.loads if int64 else json.loads
-        return {name: loads(text) for name, text in self.parts.items()}
+        return {name: loads(bytes(text)) for name, text in self.parts.items()}
 
-    def inherit(self, base: Document) -> None:
-        """Take over checksums of what is the same as in another document, or only grew."""
+    def inherit(self, base: Document) -> dict[str, int]:
+        """Take over checksums of what is the same as in another document, or only grew.
+
+        Returns:
+            The keys of what is new or not the same, and how many bytes at the beginning are
+            known to be.
+        """
+        changed = {}
         for name, text in self.parts.items():
             before = base.parts.get(name)
             if before is None:
+                changed[name] = 0
                 continue
-            if before is text or before == text:
+            size = len(before)
+            if _is_same(before, text):
                 self._heads[name] = base._head(name)
-            elif text.startswith(memoryview(before)[:-1]):
-                grown = memoryview(text)[len(before) - 1 : -1]
-                self._heads[name] = zlib.crc32(grown, base._head(name))
+                continue
+            changed[name] = 0
+            if size <= len(text) and text.has(before.slice(0, size - 1), 0):
+                head = base._head(name)
+                self._heads[name] = text.checksum(size - 1, len(text) - 1, head)
+                changed[name] = size - 1
+        return changed
 
     def _head(self, name: str) -> int:
         head = self._heads.get(name)
         if head is None:
-            head = self._heads[name] = zlib.crc32(memoryview(self.parts[name])[:-1])
+            text = self.parts[name]
+            head = self._heads[name] = text.checksum(0, max(0, len(text) - 1))
         return head
 
 
@@ -124,16 +144,13 @@ def difference(base: Document, new: Document) -> tuple[bytes, bytes]:
         The `state` of a record, and members of its `otel` object; see `apply`.
     """
     whole, patched = [], []
-    for name, text in new.parts.items():
-        before = base.parts.get(name)
-        if before is None:
-            whole.append(b"%b:%b" % (encode_text(name), text))
-        elif before is not text and before != text:
-            patch = _patch(before, text)
-            if patch is None:
-                whole.append(b"%b:%b" % (encode_text(name), text))
-            else:
-                patched.append(b"%b:%b" % (encode_text(name), patch))
+    for name, shared in new.inherit(base).items():
+        before, text = base.parts.get(name), new.parts[name]
+        patch = None if before is None else _patch(before, text, shared)
+        if patch is None:
+            whole.append(b"%b:%b" % (encode_text(name), bytes(text)))
+        else:
+            patched.append(b"%b:%b" % (encode_text(name), patch))
     members = [_OPENING]
     if whole:
         members.append(b'"set":{%b}' % b",".join(whole))
@@ -146,7 +163,7 @@ def difference(base: Document, new: Document) -> tuple[bytes, bytes]:
         members.append(b'"order":%b' % orjson.dumps(list(new.parts)))
     exact = b""
     if base.exact != new.exact:
-        patch = _patch(base.exact, new.exact)
+        patch = _patch(Piece(base.exact), Piece(new.exact))
         exact = b'"exact":%b' % new.exact if patch is None else b'"exact_patch":%b' % patch
     return b",".join(members) + b"}}", exact
 
@@ -160,13 +177,13 @@ def apply(base: Document, record: Mapping[str, Any]) -> Document:
         TypeError: Likewise.
     """
     change, otel = record["state"][STATE_KEY], record["otel"]
-    parts = dict(base.parts)
+    parts: dict[str, bytes | Piece] = dict(base.parts)
     for name in change.get("removed", ()):
         del parts[name]
     for name, value in change.get("set", {}).items():
         parts[name] = encode_tree(value)[0]
     for name, patch in change.get("patch", {}).items():
-        parts[name] = _patched(parts[name], patch)
+        parts[name] = _patched(bytes(parts[name]), patch)
     if "order" in change:
         parts = {name: parts[name] for name in change["order"]}
     exact = base.exact
@@ -185,20 +202,28 @@ def _order(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return kept + [name for name in after if name not in before]
 
 
-def _patch(before: bytes, after: bytes) -> bytes | None:
-    """``[shared at the start, shared at the end, between]``; None when that saves little."""
-    if len(after) < _SHORTEST_PATCHED_BYTES:
+def _is_same(left: Piece, right: Piece) -> bool:
+    return len(left) == len(right) and right.has(left.slice(0, len(left)), 0)
+
+
+def _patch(before: Piece, after: Piece, shared: int = 0) -> bytes | None:
+    """``[shared at the start, shared at the end, between]``; None when that saves little.
+
+    So many bytes at the start are known to be shared.
+    """
+    size = len(after)
+    if size < _SHORTEST_PATCHED_BYTES:
         return None
-    head = _shared_start(before, after)
-    tail = _shared_end(before, after, min(len(before), len(after)) - head)
+    head = _shared_start(before, after, shared)
+    tail = _shared_end(before, after, min(len(before), size) - head)
     # What is written is text: it may begin and end only where a character does.
-    while head and after[head : head + 1] and after[head] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
+    while head and head < size and after.byte(head) & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
         head -= 1
-    while tail and after[-tail] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
+    while tail and after.byte(size - tail) & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
         tail -= 1
-    between = after[head : len(after) - tail]
-    patch = b"[%d,%d,%b]" % (head, tail, orjson.dumps(between.decode()))
-    return patch if len(patch) + _PATCH_OVERHEAD_BYTES < len(after) else None
+    between = str(after.slice(head, size - tail), "utf-8")
+    patch = b"[%d,%d,%b]" % (head, tail, orjson.dumps(between))
+    return patch if len(patch) + _PATCH_OVERHEAD_BYTES < size else None
 
 
 def _patched(before: bytes, patch: Sequence[Any]) -> bytes:
@@ -209,26 +234,25 @@ def _patched(before: bytes, patch: Sequence[Any]) -> bytes:
     return b"".join((view[:head], between.encode(), view[len(before) - tail :]))
 
 
-def _shared_start(left: bytes, right: bytes) -> int:
-    """How many bytes both begin with, by comparing ever smaller halves at C speed."""
-    view = memoryview(left)
-    low, high = 0, min(len(left), len(right))
+def _shared_start(left: Piece, right: Piece, low: int = 0) -> int:
+    """How many bytes, at least so many, both begin with, by comparing ever smaller halves."""
+    high = min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
-        if right.startswith(view[low:middle], low):
+        if right.has(left.slice(low, middle), low):
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _shared_end(left: bytes, right: bytes, most: int) -> int:
+def _shared_end(left: Piece, right: Piece, most: int) -> int:
     """How many bytes, at most so many, both end with."""
-    view, ends, right_ends = memoryview(left), len(left), len(right)
+    ends, right_ends = len(left), len(right)
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if right.endswith(view[ends - middle : ends - low], 0, right_ends - low):
+        if right.has(left.slice(ends - middle, ends - low), right_ends - middle):
             low = middle
         else:
             high = middle - 1

@@ -19,6 +19,7 @@ from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
+from burr_otel.store.piece import Piece
 from burr_otel.store.walk import MAX_DEPTH, Walk
 
 if TYPE_CHECKING:
@@ -101,6 +102,10 @@ class EncodedState:
 
         To be asked before user code runs again, which may change the values in place.
         """
+        return {key: bytes(text) for key, text in self.pieces().items()}
+
+    def pieces(self) -> dict[str, bytes | Piece]:
+        """Likewise, where the largest is not copied."""
         if self._fragments is not None:
             return dict(self._fragments)
         if not self._items:
@@ -108,7 +113,7 @@ class EncodedState:
         # The largest one is not encoded again, but cut out from between the others.
         largest, start, end = self._largest()
         return {
-            key: self.json[start:end] if key is largest else orjson.dumps(value)
+            key: Piece(self.json, start, end) if key is largest else orjson.dumps(value)
             for key, value in self._items.items()
         }
 
