@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import struct
 import threading
 import time
 import weakref
@@ -36,6 +37,7 @@ _INDEX_BATCH_BYTES = 1024 * 1024  # as much as a reader goes through without an 
 _BUFFER_BYTES = 64 * 1024  # durability "none"
 _SETTLE_S = 0.002
 _SETTLE_TRIES = 25
+_NOTED = struct.Struct("<BqQQI")
 
 _pool = Pool()
 _paths_lock = threading.RLock()
@@ -49,15 +51,17 @@ class DisplacedError(Exception):
 def open_log(folder: str) -> LogFile:
     """The process's one handle of the log in a run's folder."""
     with _paths_lock:
-        log = _by_path.get(folder)
+        path = f"{folder}/{names.LOG}"
+        log = _by_path.get(path)
         if log is None:
-            log = _by_path[folder] = LogFile(folder)
+            log = LogFile(path)
+            _by_path[log.path] = log
         return log
 
 
 def flush_log(folder: str) -> None:
     """Write out what this process has buffered for a run."""
-    log = _by_path.get(folder)
+    log = _by_path.get(f"{folder}/{names.LOG}")
     if log is not None:
         log.flush()
 
@@ -78,7 +82,6 @@ class LogFile:
         "_device",
         "_end",
         "_fd",
-        "_folder",
         "_index_from",
         "_inode",
         "_lock",
@@ -87,9 +90,8 @@ class LogFile:
         "path",
     )
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self.path = f"{folder}/{names.LOG}"
+    def __init__(self, path: str) -> None:
+        self.path = path
         self._fd = -1
         self._device = self._inode = 0
         self._end = -1  # length of the log after our last append
@@ -97,12 +99,17 @@ class LogFile:
         # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
         self._lock = threading.RLock()
         self._busy = False
-        self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] = []
-        self._pending: list[tuple[int, int, int, int, int]] = []  # made `Entry`s when written
+        self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] | None = None
+        self._pending = b""  # `Entry`s, packed, because a process may have very many logs
         self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
         self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
-        self._buffer: list[tuple[bytes, tuple[int, int] | None]] = []
+        self._buffer: list[tuple[bytes, tuple[int, int] | None]] | None = None
         self._buffered = 0
+
+    @property
+    def folder(self) -> str:
+        """The run's folder."""
+        return self.path[: -len(names.LOG) - 1]
 
     def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
         self,
@@ -172,9 +179,9 @@ class LogFile:
                     if entry[0] == END:
                         self._newest = mark
                     if self._index_from >= 0:
-                        self._pending.append((*entry, start, length, fingerprint(line)))
+                        self._pending += _NOTED.pack(*entry, start, length, fingerprint(line))
                         if (
-                            len(self._pending) >= _INDEX_BATCH_ENTRIES
+                            len(self._pending) >= _INDEX_BATCH_ENTRIES * _NOTED.size
                             or end - self._index_from >= _INDEX_BATCH_BYTES
                         ):
                             self._write_index(fd)
@@ -195,7 +202,7 @@ class LogFile:
         with self._lock:
             if self._busy or not self._buffer:
                 return
-            lines, self._buffer, self._buffered = self._buffer, [], 0
+            lines, self._buffer, self._buffered = self._buffer, None, 0
             try:
                 with self.locked() as fd:
                     start = self._catch_up(fd)
@@ -208,7 +215,9 @@ class LogFile:
                     self._end = start + len(data)
                     for line, entry in lines:
                         if entry is not None and self._index_from >= 0:
-                            self._pending.append((*entry, start, len(line), fingerprint(line)))
+                            self._pending += _NOTED.pack(
+                                *entry, start, len(line), fingerprint(line)
+                            )
                         start += len(line)
                     self._write_index(fd)
             except OSError:
@@ -278,7 +287,7 @@ class LogFile:
                     self._newest = None
             else:
                 damage, self._end, self._index_from, self._newest = [], 0, 0, None
-            self._pending.clear()
+            self._pending = b""
             return damage
 
     def _repair(self, fd: int) -> list[Damage]:
@@ -295,7 +304,7 @@ class LogFile:
 
     def _mend(self, fd: int) -> tuple[list[Damage], int]:
         try:
-            index = Index.open(self._folder, fd, writable=True)
+            index = Index.open(self.folder, fd, writable=True)
         except OSError as error:
             # Without an index the log is merely slower to search.
             logger.warning("%s has no index: %s", self.path, error)
@@ -318,7 +327,7 @@ class LogFile:
             return size
         self._newest = None
         if self._end >= 0:
-            self._pending.clear()
+            self._pending = b""
             self._index_from = -1
         if size and os.pread(fd, 1, size - 1) != b"\n":
             for damage in self._repair(fd):
@@ -336,8 +345,10 @@ class LogFile:
     ) -> tuple[int, int]:
         line = line if isinstance(line, bytes) else b"".join(line)
         if self._busy:
-            self._deferred.append((line, entry, durability))
+            self._deferred = [*(self._deferred or ()), (line, entry, durability)]
             return -1, -1
+        if self._buffer is None:
+            self._buffer = []
         self._buffer.append((line, entry))
         self._buffered += len(line)
         if entry is not None and entry[0] == END:
@@ -358,13 +369,14 @@ class LogFile:
             return
         if os.fstat(fd).st_size != self._end:  # a writer without locks came between
             self._index_from = -1
-            self._pending.clear()
+            self._pending = b""
             return
         try:
-            with Index.open(self._folder, fd, writable=True) as index:
+            with Index.open(self.folder, fd, writable=True) as index:
                 # A reader may have indexed some of it already.
                 if self._index_from <= index.covered <= self._end:
-                    fresh = [Entry._make(e) for e in self._pending if e[2] >= index.covered]
+                    noted = map(Entry._make, _NOTED.iter_unpack(self._pending))
+                    fresh = [entry for entry in noted if entry.offset >= index.covered]
                     index.extend(fresh, self._end)
                     self._index_from = self._end
                 else:
@@ -372,11 +384,12 @@ class LogFile:
         except OSError as error:
             logger.warning("%s: its index could not be extended: %s", self.path, error)
             self._index_from = -1
-        self._pending.clear()
+        self._pending = b""
 
     def _flush_deferred(self) -> None:
         while self._deferred:
-            line, entry, durability = self._deferred.pop(0)
+            (line, entry, durability), *rest = self._deferred
+            self._deferred = rest or None
             try:
                 self.append(line, entry, durability=durability)
             except OSError as error:
@@ -399,7 +412,7 @@ class LogFile:
             self._device, self._inode = info.st_dev, info.st_ino
             self._end = self._index_from = -1
             self._newest = None
-            self._pending.clear()
+            self._pending = b""
         _pool.add(self)
         return fd
 
@@ -439,7 +452,8 @@ class LogFile:
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._lock = threading.RLock()
         self._busy = False
-        self._deferred, self._pending, self._buffer, self._buffered = [], [], [], 0
+        self._deferred = self._buffer = None
+        self._pending, self._buffered = b"", 0
         self._end = self._index_from = -1
         self._newest = None
         self._release()

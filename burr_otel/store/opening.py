@@ -84,7 +84,6 @@ def open_session(
             app_id=opening.app_id,
             run=opening.run,
             session_id=opening.session_id,
-            folder=opening.folder,
             log=log,
             durability=opening.durability,
             serde_kwargs=opening.serde_kwargs,

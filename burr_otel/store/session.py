@@ -56,7 +56,6 @@ class Session:
         "_durability",
         "_ended",
         "_exclusive",
-        "_folder",
         "_forked_from",
         "_generation",
         "_log",
@@ -75,7 +74,6 @@ class Session:
         app_id: str,
         run: str,
         session_id: str,
-        folder: str,
         log: LogFile,
         durability: Durability,
         serde_kwargs: Mapping[str, Any],
@@ -83,7 +81,7 @@ class Session:
         delta: bool = False,
     ) -> None:
         self.app_id, self.run, self.session_id = app_id, run, session_id
-        self._folder, self._log, self._durability = folder, log, durability
+        self._log, self._durability = log, durability
         self._serde_kwargs = serde_kwargs
         self._chain = Chain() if delta else None
         self._claim, self._exclusive = claim, claim is not None
@@ -105,7 +103,6 @@ class Session:
             app_id=self.app_id,
             run=self.run,
             session_id=session_id,
-            folder=self._folder,
             log=self._log,
             durability=self._durability,
             serde_kwargs=self._serde_kwargs,
@@ -151,7 +148,7 @@ class Session:
                 sequence_id=sequence_id,
             )
         if self._exclusive and self._claim is None:
-            self._claim = Claim(self._folder, self.run, self.session_id)
+            self._claim = Claim(self._log.folder, self.run, self.session_id)
         if self._forked_from is not None:
             self._write_root(time_ns)
         body, int64 = b"{}", True
@@ -364,7 +361,7 @@ class Session:
 
     def _parents_root(self, session_id: str | None) -> dict[str, Any]:
         """What the parent's otel_root record says of the application."""
-        with LogReader(self._folder) as log:
+        with LogReader(self._log.folder) as log:
             record = log.newest(
                 (records.ROOT,), accept=lambda r: (otel_of(r) or {}).get("session") == session_id
             )
