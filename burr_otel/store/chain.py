@@ -19,7 +19,7 @@ from burr_otel.store.query import otel_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from burr_otel.store.values import EncodedState
+    from burr_otel.store.encoded import EncodedState
 
 __all__ = ["Chain", "Snapshot", "Unfolding", "is_delta", "resolve"]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from burr.core import serde
 
+from burr_otel.store.encoded import encode_text, encode_tree
 from burr_otel.store.piece import Piece
-from burr_otel.store.values import encode_text, encode_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from burr_otel.store import graphs, names, repair
+from burr_otel.store.encoded import encode_text
 from burr_otel.store.records import local_time
-from burr_otel.store.values import encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

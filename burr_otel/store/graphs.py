@@ -9,7 +9,7 @@ from typing import Any
 
 from burr.core import Action
 
-from burr_otel.store.values import encode_text
+from burr_otel.store.encoded import encode_text
 
 __all__ = ["digest", "graph_json", "same"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from burr_otel.errors import StoreError
 from burr_otel.store import folder, names
+from burr_otel.store.encoded import encode_tree
 from burr_otel.store.records import END_ENTRY
-from burr_otel.store.values import encode_tree
 
 if TYPE_CHECKING:
     from pathlib import Path

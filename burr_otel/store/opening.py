@@ -16,10 +16,12 @@ from burr_otel.store.owner import Claim, this_owner
 from burr_otel.store.query import otel_of
 from burr_otel.store.session import Session
 from burr_otel.store.snapshot import PRIOR_STEP, SEQUENCE_ID
-from burr_otel.store.values import EncodedState, encode_state
+from burr_otel.store.values import encode_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from burr_otel.store.encoded import EncodedState
 
 __all__ = ["Opening", "open_session", "partition_of"]
 

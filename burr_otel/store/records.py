@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from burr_otel.store.values import EncodedState, encode_text
+from burr_otel.store.encoded import EncodedState, encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

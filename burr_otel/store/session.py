@@ -17,9 +17,10 @@ from burr_otel.store.loading import LogReader
 from burr_otel.store.overlap import Overlap
 from burr_otel.store.owner import Claim, this_owner
 from burr_otel.store.query import otel_of
-from burr_otel.store.values import EncodedState, encode_mapping, encode_value
+from burr_otel.store.values import encode_mapping, encode_value
 
 if TYPE_CHECKING:
+    from burr_otel.store.encoded import EncodedState
     from burr_otel.store.log import Durability, LogFile
 
 __all__ = ["Session"]

@@ -8,7 +8,6 @@ fails the proof takes the slow walk.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 from math import isfinite
 from operator import itemgetter
@@ -19,20 +18,13 @@ from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
-from burr_otel.store.piece import Piece
+from burr_otel.store.encoded import LONG_BYTES, EncodedState, encode_text, encode_tree, join
 from burr_otel.store.walk import MAX_DEPTH, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-__all__ = [
-    "EncodedState",
-    "encode_mapping",
-    "encode_state",
-    "encode_text",
-    "encode_tree",
-    "encode_value",
-]
+__all__ = ["encode_mapping", "encode_state", "encode_value"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,130 +48,7 @@ _STANDARD = (
 _REGISTERED = itemgetter(str, int, float, bool, list, dict)
 _MAX_WARNED = 10_000
 _MAX_TRIES = 16
-_LONG_BYTES = 8 * 1024
 _warned: set[tuple[str, str, str]] = set()
-
-
-class EncodedState:
-    """A state as it stands in a record.
-
-    Attributes:
-        json: One strict JSON object.
-        exact: Patches for what JSON cannot carry; see `burr_otel.store.exact`.
-        int64: Whether every integer fits in 64 bits, so that fast parsers read it right.
-    """
-
-    __slots__ = ("_fragments", "_items", "exact", "int64", "json")
-
-    def __init__(
-        self,
-        text: bytes,
-        items: Mapping[Any, Any],
-        fragments: Mapping[str, bytes] | None = None,
-        exact: Sequence[Any] = (),
-        *,
-        int64: bool = True,
-    ) -> None:
-        self.json, self.exact, self.int64 = text, exact, int64
-        self._items, self._fragments = items, fragments
-
-    def fragment(self, key: str) -> bytes | None:
-        """The JSON of one top-level key; None when the state has no such key.
-
-        To be asked before user code runs again, which may change the values in place.
-        """
-        if self._fragments is not None:
-            return self._fragments.get(key)
-        return orjson.dumps(self._items[key]) if key in self._items else None
-
-    @property
-    def plain(self) -> bool:
-        """Whether all values are of exact JSON types, without tuples."""
-        return self._fragments is None
-
-    def fragments(self) -> dict[str, bytes]:
-        """The JSON of every top-level key, in order.
-
-        To be asked before user code runs again, which may change the values in place.
-        """
-        return {key: bytes(text) for key, text in self.pieces().items()}
-
-    def pieces(self) -> dict[str, bytes | Piece]:
-        """Likewise, where the largest is not copied."""
-        if self._fragments is not None:
-            return dict(self._fragments)
-        if not self._items:
-            return {}
-        # The largest one is not encoded again, but cut out from between the others.
-        largest, start, end = self._largest()
-        return {
-            key: Piece(self.json, start, end) if key is largest else orjson.dumps(value)
-            for key, value in self._items.items()
-        }
-
-    def _largest(self) -> tuple[str, int, int]:
-        """The key with the largest value, and where that value lies in the JSON."""
-        largest = max(self._items, key=self._extent)
-        names = list(self._items)
-        at = names.index(largest)
-        before, after = self._encoded(names[:at]), self._encoded(names[at + 1 :])
-        start = len(before) + len(orjson.dumps(largest)) + (1 if at else 0)
-        end = len(self.json) - (len(after) if len(after) > len(b"{}") else 1)
-        return largest, start, end
-
-    def _encoded(self, keys: Iterable[str]) -> bytes:
-        return orjson.dumps({key: self._items[key] for key in keys})
-
-    def _extent(self, key: str) -> int:
-        """About how long the JSON of a value is, as its first item tells."""
-        value = self._items[key]
-        if isinstance(value, list | dict) and value:
-            first = value[0] if isinstance(value, list) else next(iter(value.values()))
-            return len(value) * (len(first) if isinstance(first, str) else len(orjson.dumps(first)))
-        return len(value) if isinstance(value, str) else 0
-
-    def part(self, keys: Iterable[str]) -> bytes | None:
-        """The JSON of these top-level keys, as who reads the record can make it again.
-
-        To be asked before user code runs again, which may change the values in place.
-
-        Returns:
-            None when reading the record and writing it need not give the same bytes.
-        """
-        if not self.int64:
-            return None
-        wanted = dict.fromkeys(keys)
-        if self._fragments is not None:
-            found = self._fragments
-            return _join({key: found[key] for key in wanted if key in found})
-        present = [key for key in wanted if key in self._items]
-        if present == list(self._items):
-            return self.json
-        if len(self.json) < _LONG_BYTES:
-            return self._encoded(present)
-        return self._cut(present) or self._encoded(present)
-
-    def _cut(self, keys: list[str]) -> bytes | None:
-        """The part of a large state, with its largest value cut out of the whole."""
-        largest, start, end = self._largest()
-        # What another thread may change meanwhile has another length now.
-        if largest not in keys or any(
-            type(value) in _CONTAINERS for key, value in self._items.items() if key is not largest
-        ):
-            return None
-        at = keys.index(largest)
-        before, after = self._encoded(keys[:at]), self._encoded(keys[at + 1 :])
-        return b"".join(
-            (
-                before[:-1],
-                b"," if at else b"",
-                orjson.dumps(largest),
-                b":",
-                memoryview(self.json)[start:end],
-                b"," if len(after) > len(b"{}") else b"",
-                after[1:],
-            )
-        )
 
 
 def encode_state(
@@ -217,7 +86,7 @@ def encode_state(
     walk.record_key_names([], names, user=True)
     for name, type_name in walk.fallbacks:
         _warn_fallback(run, name, type_name)
-    return EncodedState(_join(fragments), items, fragments, walk.patches, int64=walk.int64)
+    return EncodedState(join(fragments), items, fragments, walk.patches, int64=walk.int64)
 
 
 def encode_mapping(
@@ -251,7 +120,7 @@ def encode_mapping(
             item, serde_kwargs=serde_kwargs, run=run, what=f"{what} {names[key]!r}"
         )
         int64 = int64 and small
-    return _join(fragments), int64
+    return join(fragments), int64
 
 
 def encode_value(
@@ -277,26 +146,6 @@ def encode_value(
         return encode_text(f"<{type_name}: {type(error).__name__}: {_text_of(error)}>"), True
 
 
-def encode_text(text: str) -> bytes:
-    """One JSON string; lone surrogates become U+FFFD."""
-    try:
-        return orjson.dumps(text)
-    except orjson.JSONEncodeError:
-        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-
-
-def encode_tree(tree: Any) -> tuple[bytes, bool]:
-    """Strict JSON of what consists of exact JSON types, and whether its integers fit in 64 bits.
-
-    Reading it and writing it again gives the same bytes.
-    """
-    try:
-        return orjson.dumps(tree), True
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits
-        text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode(), False
-
-
 def _fast(items: dict[Any, Any]) -> bytes | None:
     """The JSON of a dict if that is also what Burr's serde makes of it, else None."""
     if _REGISTERED(serde.serialize.registry) != _STANDARD:
@@ -307,7 +156,7 @@ def _fast(items: dict[Any, Any]) -> bytes | None:
         text = orjson.dumps(items, None, _OPTIONS)
     except orjson.JSONEncodeError:
         return None
-    marked = _SERDE_KEY in text if len(text) < _LONG_BYTES else _is_marked(text)
+    marked = _SERDE_KEY in text if len(text) < LONG_BYTES else _is_marked(text)
     return None if marked or not _is_plain(items, text) else text
 
 
@@ -363,10 +212,6 @@ def _fragment(walk: Walk, key: Any, name: str, value: Any) -> bytes:
     text, int64 = encode_tree(tree)
     walk.int64 = walk.int64 and int64
     return text
-
-
-def _join(fragments: Mapping[str, bytes]) -> bytes:
-    return b"{%b}" % b",".join([b"%b:%b" % (encode_text(k), v) for k, v in fragments.items()])
 
 
 def _first_time(*parts: str) -> bool:
