@@ -1,6 +1,9 @@
 """Running the real executable, with and without a terminal."""
 
+import atexit
 import fcntl
+import functools
+import json
 import os
 import pathlib
 import pty
@@ -9,6 +12,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 
@@ -19,6 +23,7 @@ RECORDED = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_da
 """Runs of plain Burr that ship with it."""
 
 LONGEST_S = 180.0
+_READ_LATE = ("COLUMNS", "NO_COLOR", "BURR_OTEL_", "OTEL_EXPORTER_OTLP_")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -36,7 +41,12 @@ def command(*arguments):
 
 
 def run(*arguments, **variables):
-    """Run without a terminal; standard output and error apart."""
+    """Run without a terminal; standard output and error apart.
+
+    A variable that an import or the interpreter may read takes the executable from its start.
+    """
+    if all(key.startswith(_READ_LATE) for key in variables):
+        return _run_warm(list(map(str, arguments)), environment(**variables))
     return subprocess.run(
         command(*arguments),
         env=environment(**variables),
@@ -46,6 +56,38 @@ def run(*arguments, **variables):
         timeout=LONGEST_S,
         check=False,
     )
+
+
+@functools.cache
+def _warm():
+    """The process that forks commands, see `warm_cli`."""
+    process = subprocess.Popen(
+        [sys.executable, str(pathlib.Path(__file__).with_name("warm_cli.py"))],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    atexit.register(process.wait)
+    atexit.register(process.stdin.close)
+    return process
+
+
+def _run_warm(arguments, variables):
+    process = _warm()
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+        request = {
+            "arguments": arguments,
+            "env": variables,
+            "cwd": str(pathlib.Path.cwd()),
+            "out": out.name,
+            "err": err.name,
+            "longest_s": LONGEST_S,
+        }
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        code = int(process.stdout.readline())
+        said = [pathlib.Path(file.name).read_text("utf-8") for file in (out, err)]
+    return subprocess.CompletedProcess(command(*arguments), code, *said)
 
 
 class Terminal:

@@ -26,6 +26,8 @@ from burr_otel import OtelTracker, semconv
 from burr_otel.cli import cli
 from burr_otel.demo import build_demo, run_demo
 
+pytestmark = pytest.mark.one_python
+
 SNIPPETS = snippets()
 RUN_ID = "demo-1f3a9c02"  # the run that the pages speak of
 OUTPUT = "text"  # what a program prints: nothing to run

@@ -340,6 +340,7 @@ def test_the_owner_of_a_session_is_known_to_live_or_not():
     assert owner_is_alive({**owner, "pid": done.pid, "process_start": None}) is False
 
 
+@pytest.mark.one_python
 def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store):
     """Under ``ulimit -n 256``, each stepped in turn."""
     told = child("many_sessions", memory_store.path.parent, 10_000)
@@ -348,6 +349,7 @@ def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store):
     assert told["fds"] < 100
 
 
+@pytest.mark.one_python
 def test_a_hundred_thousand_runs_are_listed(memory_store, monkeypatch):
     """In time that grows with their number alone: one stat for each, and no file is read."""
     for number in range(100_000):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from store_support import read_by_burr
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,6 +17,7 @@ from burr_otel.store import Store
 KILLS = 200
 
 
+@pytest.mark.one_python
 def test_two_hundred_killed_writers_lose_at_most_the_step_in_flight(tmp_path):
     """The state that loads is that of the last reported step or of the one after it."""
     script = Path(__file__).with_name("crash_app.py")
