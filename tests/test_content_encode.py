@@ -553,6 +553,49 @@ def test_a_secret_that_comes_into_a_conversation_is_hidden():
         assert "hunter2secret" not in text
 
 
+@pytest.mark.parametrize(
+    "option", ["--password", "--pw", "--db.password", "--_token", "--2fa_otp", "--x.api-key"]
+)
+def test_the_value_of_an_option_is_hidden_in_short_arguments_too(option):
+    """The quick way knows each option that the careful way knows."""
+    value = {"args": ["run", option, "hunter2secret", "-v"]}
+    written = json.dumps(value, separators=(",", ":")).encode()
+    careful = Encoder(Redaction())
+    careful._plain = None
+    shown = Encoder(Redaction()).json(value, LIMIT)
+    assert shown == careful.json(value, LIMIT)
+    assert shown == Encoder(Redaction()).json(value, LIMIT, written=written)
+    assert b"hunter2secret" not in shown[0]
+
+
+ARGUMENTS = st.sampled_from(
+    ["run", "--verbose", "-v", "--password", "--pw", "--db.token", "x" * 50]
+)
+
+
+@THOROUGH
+@given(
+    st.lists(ARGUMENTS, min_size=17, max_size=80),
+    st.lists(st.lists(st.integers(0, 80), max_size=4), min_size=1, max_size=3),
+    st.sampled_from([200, 400, 1_000, 16_384]),
+    st.booleans(),
+)
+def test_the_value_of_an_option_is_hidden_wherever_it_stands_in_long_arguments(
+    arguments, places, limit, numbers
+):
+    """Between two portions, across the cut, and with arguments that were seen before."""
+    encoder = Encoder(Redaction())
+    for options in places:
+        items: list[Any] = [*arguments, 7] if numbers else arguments
+        for at in sorted({min(at, len(arguments)) for at in options}, reverse=True):
+            items = [*items[:at], "--api-key", f"hunter2{at}", *items[at:]]
+        data, was_cut = encoder.json({"args": items}, limit)
+        assert (data, was_cut) == Encoder(Redaction()).json({"args": items}, limit)
+        assert b"hunter2" not in data
+        shown = json.loads(data)["args"]
+        assert was_cut or len(shown) == len(items)
+
+
 @THOROUGH
 @given(st.dictionaries(KEYS, JSON_VALUES, max_size=6), st.integers(64, 600))
 def test_small_budgets_hold_for_json_values(value, limit):

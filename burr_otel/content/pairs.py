@@ -85,7 +85,7 @@ _ENCODED_NAME = re.compile(
     r"%(?:25){0,4}3[ADad](?:%(?:25){0,4}2[02]){0,2}"
 )
 _ENCODED_VALUE = re.compile(r"(?:[^\s&;\"'%]|%(?!(?:25){0,4}2[26]))+")
-_OPTION = re.compile(r"(?:\A|\0)--([A-Za-z][\w\-]{2,63})(?=\0|\Z)")  # its value is the next text
+_OPTION = re.compile(r"(?:\A|\0)--([\w.\-]{1,64})(?=\0|\Z)")  # its value is the next text
 _LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
 
 
