@@ -53,6 +53,25 @@ def test_the_cut_never_splits_an_escape_or_a_character(tail, room):
     assert note == f"{len(text) - len(head)} more characters]"
 
 
+@given(
+    st.text("ab ", max_size=200),
+    st.sampled_from(["", "", "é", '"', "\\", "\n", "€"]),
+    st.integers(0, 200),
+    st.integers(40, 150),
+)
+def test_a_text_of_one_byte_a_character_is_cut_as_any_other(text, odd, at, room):
+    """The head is the longest that fits, whether or not a character of more bytes is in it."""
+    text = text[:at] + odd + text[at:]
+    piece, cut = json_text(text, room, unseen=1_000)
+    head, _, count = json.loads(piece)[: -len(" more characters]")].rpartition("... [")
+    assert cut
+    assert text.startswith(head)
+    assert int(count) == len(text) - len(head) + 1_000
+    longer = json.dumps(text[: len(head) + 1], ensure_ascii=False).encode()
+    room_of_head = room - len(f"... [{len(text) + 1_000} more characters]")
+    assert head == text or len(longer) > room_of_head
+
+
 @given(TEXTS, st.integers(SMALLEST_ROOM, 400), st.integers(0, 10_000))
 def test_json_text_fits_and_counts(text, room, unseen):
     """For any text and room: valid JSON, within room, head plus count gives the whole length."""

@@ -205,8 +205,9 @@ class _Walk:
             return self._container(value, pairs, size, room, depth, path, named=True)
         if size == 2 and self._redaction.is_secret_name(items[0]):  # noqa: PLR2004  a name and its value
             items = (items[0], MARKER)
-        items = self._redaction.without_option_values(items)
         exact = type(value) is base
+        if not exact:
+            items = self._redaction.without_option_values(items)
         return self._container(value, items, size, room, depth, path, named=False, exact=exact)
 
     def _container(
@@ -261,8 +262,13 @@ class _Walk:
         self, items: Iterable[Any], size: int, room: int, depth: int, path: str, *, exact: bool
     ) -> bytes:
         pieces: list[bytes] = []
-        used, done = self._portions(items, room, depth, pieces, None) if exact else (2, 0)
-        for item in itertools.islice(items, done, None):
+        used, done = 2, 0
+        if exact:
+            # No portion has an option whose value is to be hidden.
+            used, done = self._portions(items, room, depth, pieces, None)
+            rest: Any = items[done : done + (room - used) // _SHORTEST_ITEM + 1]  # type: ignore[index]
+            items = self._redaction.without_option_values(rest)
+        for item in items:
             left = room - used - 1 - _RESERVE
             if left < (_LEAST_MORE if done else SMALLEST_ROOM):
                 size = max(size, done + 1)

@@ -165,7 +165,7 @@ def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int,
             for match in form.finditer(text):
                 if hides(match[1]):
                     yield *match.span(2), ""
-    if "%" in text:
+    if "%" in text and ("%3" in text or "%25" in text):
         yield from _looked_for(text, _ENCODED_NAME, hides, _encoded_value)
     if _may_be_listed(text):  # a list of pairs
         yield from _looked_for(text, _LISTED, hides, _value)

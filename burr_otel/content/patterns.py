@@ -193,17 +193,14 @@ SHAPES: Final[tuple[Shape, ...]] = (
 )
 """The built-in value patterns."""
 
-_COMMON_FIRST: Final = " etaoinsrhldcumfpgwybvkxjqz"
-
-
-def _rarest(needle: str) -> str:
-    return max(needle, key=lambda sign: _COMMON_FIRST.find(sign) % 99)  # those not in it: 98
-
-
-_BY_NEEDLE: Final = tuple(
-    (_rarest(needle), needle, shape.pattern) for shape in SHAPES for needle in shape.needles
+_COMMON: Final = frozenset(" etaoinsrhldcumfpgwybvkxjqz")
+_NEEDLES: Final = tuple(needle for shape in SHAPES for needle in shape.needles)
+# With the signs of each needle that are rare, or all of them.
+_BY_SIGNS: Final = tuple(
+    (frozenset(needle) - _COMMON or frozenset(needle), needle, shape.pattern)
+    for shape in SHAPES
+    for needle in shape.needles
 )
-_NEEDLES: Final = tuple(needle for _, needle, _ in _BY_NEEDLE)
 _SHORT: Final = 1024  # characters
 _BY_RUN: Final = tuple(shape for shape in SHAPES if not shape.needles)
 _TOKEN_BYTES: Final = bytes(
@@ -218,9 +215,9 @@ def may_have_shape(text: str) -> bool:
     """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
     # Few texts have a needle, and asking for all of them is quick where there is little to search.
     if len(text) > _SHORT or any(map(text.__contains__, _NEEDLES)):
-        for rarest, needle, pattern in _BY_NEEDLE:
+        for signs, needle, pattern in _BY_SIGNS:
             # A single character is found, or missed, thirty times as fast.
-            if rarest in text and needle in text and pattern.search(text):
+            if all(map(text.__contains__, signs)) and needle in text and pattern.search(text):
                 return True
     data = text.encode("utf-8", "replace")
     classes = data.translate(_TOKEN_BYTES)

@@ -45,8 +45,13 @@ def json_text(text: str, room: int, *, unseen: int = 0) -> tuple[bytes, bool]:
     keep = room - 2 - len(_more(total))
     if keep < 0:
         return b'"..."', True
-    head, body = _whole_characters(data[1:-1], keep)
-    return b'"%b%b"' % (body, _more(total - len(head)).encode()), True
+    if len(data) - 2 == min(len(text), room):  # one byte a character: nothing can be split
+        body = data[1:-1][:keep]
+        length = len(body)
+    else:
+        head, body = _whole_characters(data[1:-1], keep)
+        length = len(head)
+    return b'"%b%b"' % (body, _more(total - length).encode()), True
 
 
 def clip(text: str, limit_bytes: int, *, unseen: int = 0) -> tuple[str, bool]:
