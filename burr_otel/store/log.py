@@ -8,7 +8,6 @@ of another writer are taken note of, a torn line of a killed one is saved and cu
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -16,15 +15,13 @@ import struct
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from burr_otel.store import names
 from burr_otel.store.index import END, Entry, Index, fingerprint
-from burr_otel.store.pool import ORDERED, Pool
+from burr_otel.store.open_file import OpenFile, pool
+from burr_otel.store.pool import ORDERED
 from burr_otel.store.repair import Damage, mend
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["DisplacedError", "Durability", "LogFile", "flush_log", "open_log"]
 
@@ -39,7 +36,6 @@ _SETTLE_S = 0.002
 _SETTLE_TRIES = 25
 _NOTED = struct.Struct("<BqQQI")
 
-_pool = Pool()
 _paths_lock = threading.RLock()
 _by_path: weakref.WeakValueDictionary[str, LogFile] = weakref.WeakValueDictionary()
 
@@ -66,7 +62,7 @@ def flush_log(folder: str) -> None:
         log.flush()
 
 
-class LogFile:
+class LogFile(OpenFile):
     """One run's log in this process, shared by all its sessions there.
 
     Attributes:
@@ -74,31 +70,18 @@ class LogFile:
     """
 
     __slots__ = (
-        "__weakref__",
         "_buffer",
         "_buffered",
-        "_busy",
         "_deferred",
-        "_device",
         "_end",
-        "_fd",
         "_index_from",
-        "_inode",
-        "_lock",
         "_newest",
         "_pending",
-        "path",
     )
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._fd = -1
-        self._device = self._inode = 0
+        super().__init__(path)
         self._end = -1  # length of the log after our last append
-        # Finalisers run inside any allocation, so a dropped stream's last record may be appended
-        # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
-        self._lock = threading.RLock()
-        self._busy = False
         self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] | None = None
         self._pending = b""  # `Entry`s, packed, because a process may have very many logs
         self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
@@ -185,8 +168,8 @@ class LogFile:
                             or end - self._index_from >= _INDEX_BATCH_BYTES
                         ):
                             self._write_index(fd)
-                if len(_pool.files) > ORDERED:
-                    _pool.touch(self)
+                if len(pool.files) > ORDERED:
+                    pool.touch(self)
             finally:
                 self._leave()
             if self._deferred:
@@ -238,34 +221,6 @@ class LogFile:
                         self._write_index(fd)
             finally:
                 self._release()
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[int]:
-        """The log's file descriptor, under its lock against other processes and threads.
-
-        Raises:
-            OSError: The log is gone or cannot be opened.
-        """
-        with self._lock:
-            if self._busy:  # a finaliser inside an append of this thread: it holds the lock
-                yield self._fd
-                return
-            self._busy = True
-            try:
-                fd = self._fd if self._fd >= 0 else self._open()
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                if not self._in_place():
-                    raise self._displaced()
-                yield fd
-            finally:
-                self._leave()
-
-    def _leave(self) -> None:
-        try:
-            if self._fd >= 0:  # else it was closed, and with it the lock is gone
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            self._busy = False
 
     def repair(self) -> list[Damage]:
         """Check the part of the log that nobody has checked yet, mend it and index it.
@@ -395,68 +350,18 @@ class LogFile:
             except OSError as error:
                 logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(self.path, flags)
-        except FileNotFoundError as error:
-            raise self._gone() from error
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            _pool.make_room(0)
-            fd = os.open(self.path, flags)
-        self._fd = fd
-        info = os.fstat(fd)
-        if info.st_ino != self._inode or info.st_dev != self._device:  # not the one we knew
-            self._device, self._inode = info.st_dev, info.st_ino
-            self._end = self._index_from = -1
-            self._newest = None
-            self._pending = b""
-        _pool.add(self)
-        return fd
-
-    def _displaced(self) -> FileNotFoundError:
-        self._release()
-        return self._gone()
-
-    def _gone(self) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"{self.path} was deleted or replaced while the run was live; restore the folder or "
-            "build the application again"
-        )
-
-    def _in_place(self) -> bool:
-        try:
-            info = os.lstat(self.path)
-        except FileNotFoundError:
-            return False
-        return info.st_ino == self._inode and info.st_dev == self._device
-
-    def try_close(self) -> None:
-        """Release the file descriptor unless an append is going on."""
-        if self._lock.acquire(blocking=False):
-            try:
-                if not self._busy:
-                    self._release()
-            finally:
-                self._lock.release()
-
-    def _release(self) -> None:
-        _pool.discard(self)
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
     def _after_fork(self) -> None:
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._lock = threading.RLock()
         self._busy = False
-        self._deferred = self._buffer = None
-        self._pending, self._buffered = b"", 0
+        self._deferred, self._buffer, self._buffered = None, None, 0
+        self._lose_track()
+        self._release()
+
+    def _lose_track(self) -> None:
         self._end = self._index_from = -1
         self._newest = None
-        self._release()
+        self._pending = b""
 
 
 def _complete(
@@ -491,7 +396,7 @@ def _settle(fd: int) -> None:
 def _after_fork_in_child() -> None:
     global _paths_lock
     _paths_lock = threading.RLock()
-    _pool.after_fork()
+    pool.after_fork()
     for log in list(_by_path.values()):
         log._after_fork()  # noqa: SLF001 - the hook of this module's own class
 
