@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hostile import ZOO, EndlessMapping, HeavyRepr, PlainMessage
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from burr_otel.content.encode import Encoder
@@ -513,7 +513,15 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
+THIRTEEN = [{"role": "user", "content": ""}] * 13
+
+
 @THOROUGH
+@example(
+    [*THIRTEEN, {"role": "user", "content": "0" * 29 + "\x1f" * 4 + "\u0800" * 8}, *THIRTEEN[:4]],
+    [],
+    600,
+)
 @given(
     st.lists(MESSAGES, min_size=17, max_size=60),
     st.lists(st.tuples(st.integers(0, 2), MESSAGES), max_size=4),
@@ -528,8 +536,6 @@ def test_a_growing_conversation_is_shown_as_if_it_were_seen_for_the_first_time(
         messages = [*messages[dropped:], message]
         value = {"n": len(messages), "history": messages}
         written = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-        careful = Encoder(Redaction())
-        careful._plain = None
         shown = remembering.json(value, limit, written=written)
         assert shown == Encoder(Redaction()).json(value, limit)
         assert b"hunter2" not in shown[0]

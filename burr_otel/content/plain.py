@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from burr_otel.content.guard import call_safely
-from burr_otel.content.heads import LEVELS, HeadWriter
+from burr_otel.content.heads import (
+    FIRST_PORTION,
+    LEVELS,
+    MOST_PORTION,
+    HeadWriter,
+    more_than_fit,
+)
 from burr_otel.content.patterns import NAME_KEYS, VALUE_KEYS
 
 if TYPE_CHECKING:
@@ -31,9 +38,7 @@ LARGEST_CONTAINER: Final = 256
 
 _CACHED: Final = 4096
 _LONGEST_KEY: Final = 64
-_FIRST_PORTION: Final = 16
 _LEAST_PORTION: Final = 4
-_MOST_PORTION: Final = 1024
 _FEW: Final = 24  # values of a level that are looked at one by one
 _ATOMS: Final = frozenset((int, bool, type(None)))
 _CONTAINERS: Final = frozenset((dict, list, tuple))
@@ -65,7 +70,7 @@ class PlainWriter:
         self._redaction = redaction
         self._deepest = deepest
         self._harmless: set[str] = set()
-        self._heads = HeadWriter(self._are_clean)
+        self._heads = HeadWriter(self._are_ordinary)
 
     def write(
         self,
@@ -111,10 +116,12 @@ class PlainWriter:
             return False
         return not texts or self._redaction.all_clean(texts)
 
-    def _are_clean(self, items: list[Any]) -> bool:
-        """See `HeadWriter`."""
-        leaves = _known_leaves(items, LEVELS)
-        return leaves is not None and self._nothing_to_hide(*leaves)
+    def _are_ordinary(self, items: list[Any]) -> bool:
+        """See `HeadWriter`; none has a value whose name may stand elsewhere."""
+        leaves = call_safely(_leaves, items, sys.maxsize, LEVELS, MOST_PORTION)
+        if not isinstance(leaves, _Leaves) or not leaves.keys.isdisjoint(VALUE_KEYS):
+            return False
+        return self._nothing_to_hide(*leaves)
 
     def portions(
         self,
@@ -139,8 +146,8 @@ class PlainWriter:
         Returns:
             Bytes used with the brackets, and how many parts were written.
         """
-        used, done, portion = 2, 0, _FIRST_PORTION
-        if keys is None and len(parts) > _FIRST_PORTION:
+        used, done, portion = 2, 0, FIRST_PORTION
+        if keys is None and len(parts) > FIRST_PORTION:
             head, done = b"", 0
             if known and depth + LEVELS <= self._deepest:
                 head, done = self._heads.write(parts, room - 1)
@@ -149,12 +156,12 @@ class PlainWriter:
             if done:
                 pieces.append(head[1:-1])
                 return len(head) + 1, done
-        while len(parts) > max(done, _FIRST_PORTION) and portion >= _LEAST_PORTION:
+        while len(parts) > max(done, FIRST_PORTION) and portion >= _LEAST_PORTION:
             some: Any = parts[done : done + portion]
             if keys is not None:
                 some = dict(some) if all(type(key) is str for key, _ in some) else ()
             left = room - used
-            data = self.write(some, left, depth, most=_MOST_PORTION) if some else None
+            data = self.write(some, left, depth, most=MOST_PORTION) if some else None
             if data is None:
                 portion //= 4
                 continue
@@ -164,7 +171,7 @@ class PlainWriter:
             if keys is not None:
                 keys.take(some)
             # As many as will most likely fit.
-            portion = min(_MOST_PORTION, (left - len(data)) * 7 // 8 * done // used)
+            portion = min(MOST_PORTION, (left - len(data)) * 7 // 8 * done // used)
         return used, done
 
     def _head(self, items: Sequence[Any], room: int, depth: int) -> tuple[bytes, int]:
@@ -172,11 +179,11 @@ class PlainWriter:
 
         More than fit are written, once; where the room ends shows how many would have fitted.
         """
-        first = self.write(items[:_FIRST_PORTION], room, depth)
+        first = self.write(items[:FIRST_PORTION], room, depth)
         if first is None:
             return b"", 0
-        some = items[: min(room * _FIRST_PORTION * 5 // len(first) // 4, _MOST_PORTION)]
-        data = self.write(some, 2 * room, depth, most=_MOST_PORTION)
+        some = items[: more_than_fit(first, room)]
+        data = self.write(some, 2 * room, depth, most=MOST_PORTION)
         if data is None or len(data) < room:
             return b"", 0
         head = data[: data.rfind(b"},{", 0, room) + 1] + b"]"
