@@ -183,13 +183,13 @@ def _span(span: Mapping[str, Any], resource: Resource, scope: Mapping[str, Any])
     parent = span.get("parentSpanId")
     status = span.get("status", {})
     return ReadableSpan(
-        name=span["name"],
+        name=span.get("name", ""),  # JSON of protobuf leaves out what is empty
         context=_context(span),
         parent=_context({**span, "spanId": parent}) if parent else None,
         resource=resource,
         attributes=_attributes(span),
         events=[
-            Event(event["name"], _attributes(event), int(event["timeUnixNano"]))
+            Event(event.get("name", ""), _attributes(event), int(event["timeUnixNano"]))
             for event in span.get("events", ())
         ],
         links=[Link(_context(link), _attributes(link)) for link in span.get("links", ())],
