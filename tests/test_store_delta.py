@@ -407,7 +407,7 @@ def test_the_checksum_of_a_value_that_grew_is_that_of_the_whole_value():
         history.append(message(number))
         state = {"history": history, "n": number, "text": "ab" * number}
         encoded = encode_state(state, serde_kwargs={}, run="p/a", sequence_id=number)
-        new, fresh = (delta.Document(encoded.fragments(), b"[]") for _ in range(2))
+        new, fresh = (delta.Document(encoded.pieces(), b"[]") for _ in range(2))
         if before is not None:
             new.inherit(before)
         assert new.checksum == fresh.checksum

@@ -41,37 +41,24 @@ class EncodedState:
         self.json, self.exact, self.int64 = text, exact, int64
         self._items, self._fragments = items, fragments
 
-    def fragment(self, key: str) -> bytes | None:
-        """The JSON of one top-level key; None when the state has no such key.
-
-        To be asked before user code runs again, which may change the values in place.
-        """
-        if self._fragments is not None:
-            return self._fragments.get(key)
-        return orjson.dumps(self._items[key]) if key in self._items else None
-
     @property
     def plain(self) -> bool:
         """Whether all values are of exact JSON types, without tuples."""
         return self._fragments is None
 
-    def fragments(self) -> dict[str, bytes]:
+    def pieces(self) -> dict[str, Piece]:
         """The JSON of every top-level key, in order.
 
         To be asked before user code runs again, which may change the values in place.
         """
-        return {key: bytes(text) for key, text in self.pieces().items()}
-
-    def pieces(self) -> dict[str, bytes | Piece]:
-        """Likewise, where the largest is not copied."""
         if self._fragments is not None:
-            return dict(self._fragments)
+            return {key: Piece(text) for key, text in self._fragments.items()}
         if not self._items:
             return {}
-        # The largest one is not encoded again, but cut out from between the others.
+        # The largest one is not encoded again or copied, but looked at between the others.
         largest, start, end = self._largest()
         return {
-            key: Piece(self.json, start, end) if key is largest else orjson.dumps(value)
+            key: Piece(self.json, start, end) if key is largest else Piece(orjson.dumps(value))
             for key, value in self._items.items()
         }
 
