@@ -33,7 +33,7 @@ from burr_otel.records.types import (
     encode_json,
     encode_text,
 )
-from burr_otel.records.write import encode, encode_end_step, local_time
+from burr_otel.records.write import encode, encode_end_step, link_data, local_time
 
 __all__ = [
     "ATTRIBUTE",
@@ -68,6 +68,7 @@ __all__ = [
     "encode_json",
     "encode_text",
     "kind_of_line",
+    "link_data",
     "local_time",
     "parse",
     "read",

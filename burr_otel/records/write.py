@@ -29,7 +29,7 @@ from burr_otel.records.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["encode", "encode_end_step", "local_time"]
+__all__ = ["encode", "encode_end_step", "link_data", "local_time"]
 
 _last_second = (-1, b"")  # most records of a run fall into the same second
 _name = functools.lru_cache(1024)(encode_text)  # actions have few names
@@ -102,11 +102,12 @@ def _origin_members(origin: Origin | None) -> bytes:
         if parent.is_remote:
             text += b',"parent_is_remote":true'
     return (
-        b'%b,"links":%b' % (text, orjson.dumps([_link(each) for each in links])) if links else text
+        b'%b,"links":%b' % (text, orjson.dumps([link_data(each) for each in links])) if links else text
     )
 
 
-def _link(link: LinkIds) -> dict[str, Any]:
+def link_data(link: LinkIds) -> dict[str, Any]:
+    """A link as records hold it; `read_links` reads it."""
     target = link.target
     found: dict[str, Any] = {
         "trace_id": f"{target.trace_id:032x}",
