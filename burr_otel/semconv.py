@@ -61,6 +61,7 @@ USAGE_CALLS: Final = "burr.usage.calls"
 ERROR_TYPE: Final = "error.type"
 
 # --- OpenInference ----------------------------------------------------------------------------
+OPENINFERENCE_PROJECT_NAME: Final = "openinference.project.name"  # of the resource
 OPENINFERENCE_SPAN_KIND: Final = "openinference.span.kind"
 GRAPH_NODE_ID: Final = "graph.node.id"
 GRAPH_NODE_PARENT_ID: Final = "graph.node.parent_id"

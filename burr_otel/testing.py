@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 from burr_otel import semconv
 from burr_otel.spans import roots, shield
+from burr_otel.spans.keeper import Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,9 +138,9 @@ def capture_spans(
 
 
 @contextlib.contextmanager
-def manual_roots() -> Iterator[roots.Keeper]:
+def manual_roots() -> Iterator[Keeper]:
     """Have application spans ended only by the keeper's `sweep`, with no thread."""
-    before, roots.keeper = roots.keeper, roots.Keeper(threaded=False)
+    before, roots.keeper = roots.keeper, Keeper(threaded=False)
     try:
         yield roots.keeper
     finally:

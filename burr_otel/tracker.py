@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from pathlib import Path
@@ -118,7 +119,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
         meters = provider.meter_provider(self._meter_provider)
         made_for = (made_by, meters, registry.process)
-        if self._made is not None and self._made[0] == made_for:
+        if self._made is not None and all(map(operator.is_, self._made[0], made_for)):
             return self._made[1]
         shared = Shared(
             owner=self._owner,
@@ -288,7 +289,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self._flush()
 
     def _flush(self) -> None:
-        provider.flush(self._tracer_provider, self._meter_provider, self.project_id)
+        provider.flush(self._tracer_provider, self.project_id)
 
     def _leave_nothing_open(self) -> None:
         """End what is idle and flush: this process may be killed as soon as its task is done."""

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 import burr_otel
 from burr_otel import ConfigError, OtelTracker
 from burr_otel.spans import exporters, provider
+from burr_otel.spans.quiet import QuietExporter
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +228,7 @@ class Failing(SpanExporter):
 
 def test_an_outage_is_one_warning_and_the_next_one_another(caplog):
     """The exporter's own lines are kept back, and the warning quotes the reason."""
-    exporter = exporters.QuietExporter(Failing(), "http://collector:4317")
+    exporter = QuietExporter(Failing(), "http://collector:4317")
     with caplog.at_level(logging.INFO):
         for _ in range(4):
             exporter.export([])
@@ -253,7 +254,7 @@ def test_what_a_full_queue_drops_is_counted_and_said(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
     gate = Gate()
-    exporter = exporters.QuietExporter(gate, "http://collector:4317")
+    exporter = QuietExporter(gate, "http://collector:4317")
     made = provider._make_provider("proj", [exporter], force_name=False)
     tracer = made.get_tracer("t")
     for _ in range(10):
@@ -281,7 +282,7 @@ def test_what_a_full_queue_drops_is_counted_and_said(monkeypatch, caplog):
 
 def test_a_fork_while_another_thread_counts_a_span(monkeypatch):
     """The child counts from nothing, and does not wait for a thread that it does not have."""
-    exporter = exporters.QuietExporter(Gate(), "http://collector:4317")
+    exporter = QuietExporter(Gate(), "http://collector:4317")
     made = provider._make_provider("proj", [exporter], force_name=False)
     exporter.tally.ended = 5
     with exporter.tally._lock:
@@ -353,7 +354,7 @@ def test_an_endpoint_that_hangs_is_waited_for_once(monkeypatch, tmp_path):
         tracker.close()
     assert stuck.flushes == 1
     stuck.go_on.set()
-    provider._flushing[stuck].join()
+    provider._sending[stuck].flush.join()
     tracker.close()
     assert stuck.flushes == 2
 

@@ -1,4 +1,4 @@
-"""The application span's life, and the one thread that ends those whose time has come.
+"""The application span's life; the keeper ends those whose time has come.
 
 Burr has no hook for the end of an application. A root ends at the first of: an explicit finish,
 the collection of its application, interpreter exit, a time without activity, a longest time open.
@@ -7,11 +7,7 @@ Its end time is that of the last activity, whenever we notice.
 
 from __future__ import annotations
 
-import atexit
 import functools
-import heapq
-import os
-import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel.spans import parents, recorded, shield
+from burr_otel.spans.keeper import Keeper
 from burr_otel.spans.shared import root_attributes
 
 if TYPE_CHECKING:
@@ -27,10 +24,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Keeper", "Root", "keeper"]
+__all__ = ["Root", "keeper"]
 
 _NS = 1_000_000_000
-_FEW = 16  # ended roots that are not worth clearing away
 _NOTHING: Mapping[str, AttributeValue] = {}  # one for all
 
 
@@ -207,106 +203,6 @@ class Root:
         self._lock = threading.RLock()
 
 
-class Keeper:
-    """Ends roots when they are due, and does what finalisers may not do themselves.
-
-    A finaliser can run inside any allocation, also while the same thread holds one of our locks.
-    So it only puts its work into a `queue.SimpleQueue`, whose ``put`` is reentrant by design.
-    """
-
-    def __init__(self, *, threaded: bool = True) -> None:
-        self._threaded = threaded
-        self._reset()
-
-    def _reset(self) -> None:
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._due: list[Root] = []
-        self._lock = threading.RLock()
-        self._open: dict[Root, None] = {}  # in order
-        self._thread: threading.Thread | None = None
-
-    def defer(self, work: Callable[[], None]) -> None:
-        """Have `work` done soon by another thread (or the next `sweep`)."""
-        self._inbox.put(work)
-
-    def watch(self, root: Root) -> None:
-        """Take charge of ending `root`."""
-        with self._lock:
-            self._open[root] = None
-            due = root.due_ns(root.clock())
-            if due is not None:
-                self._push(root, due)
-                self._inbox.put(_nothing)
-            if self._threaded and self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
-                self._thread.start()
-
-    def unwatch(self, root: Root) -> None:
-        """Forget `root`, because it has ended."""
-        with self._lock:
-            self._open.pop(root, None)
-            # An ended root would stay in the heap, with all its application made, until it is due.
-            if len(self._due) > 2 * len(self._open) + _FEW:
-                self._due = [each for each in self._due if not each.ended]
-                heapq.heapify(self._due)
-
-    def sweep(self) -> float | None:
-        """Do deferred work and end what is due.
-
-        Returns:
-            Seconds until the next root is due, `None` when there is none.
-        """
-        while True:
-            try:
-                work = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-            _do(work)
-        while True:
-            with self._lock:
-                if not self._due:
-                    return None
-                root = self._due[0]
-                now = root.clock()
-                if root.due > now:
-                    return (root.due - now) / _NS
-                heapq.heappop(self._due)
-                if root.ended:
-                    continue
-                due = root.due_ns(now)
-                if due is not None and due > now:
-                    self._push(root, due)
-                    continue
-            _do(root.finish)
-
-    def finish_all(self) -> None:
-        """End every open root; runs at interpreter exit, before the provider's own shutdown."""
-        self.sweep()
-        with self._lock:
-            roots = list(self._open)
-        for root in roots:
-            _do(root.finish)
-
-    def after_fork(self) -> None:
-        """In a forked child: forget the parent's roots, its queue and its thread."""
-        for root in list(self._open):
-            root.forget()
-        self._reset()
-
-    def _push(self, root: Root, due: int) -> None:
-        root.due = due  # of one that is not in the heap
-        heapq.heappush(self._due, root)
-
-    def _serve(self) -> None:
-        inbox = self._inbox
-        while True:
-            try:
-                work = inbox.get(timeout=self.sweep())
-            except queue.Empty:
-                continue
-            _do(work)
-
-
 @functools.lru_cache(maxsize=64)
 def _in_ns(seconds: float | None) -> int | None:
     """The same object for all applications of a setting."""
@@ -317,32 +213,4 @@ def _unheard(end_ns: int, outcome: str) -> None:
     """Nobody waits for the end of the span."""
 
 
-def _nothing() -> None:
-    """Wake the thread."""
-
-
-def _do(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except Exception as error:
-        shield.report("ending an application span", error)
-
-
 keeper = Keeper()
-
-
-def register_exit() -> None:
-    """Have roots ended at exit *before* the providers that exist by now shut down.
-
-    `atexit` runs last in, first out, so this is called again whenever a provider came to be.
-    """
-    atexit.unregister(_at_exit)
-    atexit.register(_at_exit)
-
-
-def _at_exit() -> None:
-    keeper.finish_all()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: keeper.after_fork())  # noqa: PLW0108  # `keeper` is swapped in tests
