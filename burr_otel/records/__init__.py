@@ -10,7 +10,15 @@ from burr_otel.records.kinds import (
     ROOT_END,
     STEP_END,
 )
-from burr_otel.records.read import DamageError, kind_of_line, parse, read, read_links, salvage
+from burr_otel.records.read import (
+    DamageError,
+    kind_of_line,
+    parse,
+    read,
+    read_ids,
+    read_links,
+    salvage,
+)
 from burr_otel.records.types import (
     NO_DOCUMENT,
     BeginInner,
@@ -72,6 +80,7 @@ __all__ = [
     "local_time",
     "parse",
     "read",
+    "read_ids",
     "read_links",
     "salvage",
 ]

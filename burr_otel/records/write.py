@@ -102,7 +102,9 @@ def _origin_members(origin: Origin | None) -> bytes:
         if parent.is_remote:
             text += b',"parent_is_remote":true'
     return (
-        b'%b,"links":%b' % (text, orjson.dumps([link_data(each) for each in links])) if links else text
+        b'%b,"links":%b' % (text, orjson.dumps([link_data(each) for each in links]))
+        if links
+        else text
     )
 
 

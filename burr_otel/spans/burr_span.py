@@ -21,11 +21,11 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel.content import capture_exception
+from burr_otel.records import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.portable import portable
-from burr_otel.records import link_data
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -398,7 +398,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         exception: BaseException,
         attributes: Mapping[str, AttributeValue] | None = None,
         timestamp: int | None = None,
-        escaped: bool = False,  # noqa: FBT002 - OpenTelemetry's own signature
+        escaped: bool = False,
     ) -> None:
         """Add an exception as an event, redacted as all exceptions are."""
         raised = capture_exception(exception, _MESSAGE_BYTES)

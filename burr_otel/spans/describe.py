@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         EndStep,
         Logged,
         Raised,
+        StreamTimes,
         Usage,
     )
     from burr_otel.spans.facts import ActionFacts, RunFacts
@@ -128,6 +129,25 @@ class _Writer:
         if self.run.settings.exception_events or not failed:
             self.events.append(Event(semconv.EVENT_EXCEPTION, told, time_ns))
 
+    def put_state(self, name: str, keys: Sequence[str], end: EndStep) -> None:
+        """Add a part of the state of a step's end."""
+        if end.state is None or not keys or name in end.shown:
+            return
+        parts = {key: end.state[key] for key in keys if key in end.state}
+        self.put(name, self.policy.shown_parts("state", parts, end.grown))
+
+    def put_stream(self, stream: StreamTimes, start_ns: int, end_ns: int) -> None:
+        """Add what a stream gave, and when."""
+        attributes = self.attributes
+        attributes[semconv.STREAM_ITEMS] = stream.items
+        attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
+        if stream.first_item_ns is not None:
+            seconds = max(0, stream.first_item_ns - start_ns) / 1e9
+            attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds
+            self.events.append(Event(semconv.EVENT_STREAM_FIRST_ITEM, {}, stream.first_item_ns))
+        items: dict[str, AttributeValue] = {semconv.STREAM_ITEMS: stream.items}
+        self.events.append(Event(semconv.EVENT_STREAM_END, items, end_ns))
+
     def put_user(self, user: Mapping[str, Any]) -> None:
         """Add attributes that other code set on the span."""
         for key, value in user.get("attributes", ()):
@@ -161,9 +181,7 @@ class _Writer:
         return SpanContent(name, self.attributes, events, status, links)
 
 
-def root(
-    run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None
-) -> SpanContent:
+def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> SpanContent:
     """What an application span says; `graph` is its ``graph.json``."""
     writer = _Writer(
         run,
@@ -216,7 +234,6 @@ def step(
     if semconv.INPUTS not in shown:
         writer.put(semconv.INPUTS, run.policy.shown("inputs", begin.inputs.text))
     writer.put_logged(logged)
-    name = str(action.attributes[semconv.ACTION_NAME])
     end_ns = begin.time_ns
     user: Mapping[str, Any] = {}
     if end is not None:
@@ -231,51 +248,34 @@ def step(
     writer.put_shown(shown)
     if end is not None:
         writer.put_shown(end.shown)
+    name = str(attributes[semconv.ACTION_NAME])
     return writer.done(name, user, (begin.time_ns, end_ns))
 
 
 def _end_of_step(
     writer: _Writer, action: ActionFacts, begin: BeginStep, end: EndStep, end_ns: int
 ) -> None:
-    policy, attributes = writer.policy, writer.attributes
+    policy, state = writer.policy, end.state
     failed = end.outcome in (semconv.ERROR, semconv.CRASHED)
     if end.result is not None and semconv.RESULT not in end.shown:
         writer.put(semconv.RESULT, policy.shown("results", end.result.text))
-    if end.state is not None and end.raised is None and action.writes:
-        if semconv.STATE_WRITTEN not in end.shown:
-            parts = {key: end.state[key] for key in action.writes if key in end.state}
-            writer.put(semconv.STATE_WRITTEN, policy.shown_parts("state", parts, end.grown))
-    if failed and end.state is not None and action.reads:
+    if state is not None and end.raised is None:
+        writer.put_state(semconv.STATE_WRITTEN, action.writes, end)
+    elif state is not None and failed and writer.run.settings.capture_state_read == "failed":
         # Burr gives the state before the step when it fails.
-        if writer.run.settings.capture_state_read == "failed":
-            parts = {key: end.state[key] for key in action.reads if key in end.state}
-            if semconv.STATE_READ not in end.shown:
-                writer.put(semconv.STATE_READ, policy.shown_parts("state", parts))
-    if end.stream is not None:
-        items, first_item_ns, generator_ns = end.stream
-        attributes[semconv.STREAM_ITEMS] = items
-        attributes[semconv.STREAM_GENERATOR_TIME] = generator_ns / 1e9
-        if first_item_ns is not None:
-            seconds = max(0, first_item_ns - begin.time_ns) / 1e9
-            attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds
-            writer.events.append(Event(semconv.EVENT_STREAM_FIRST_ITEM, {}, first_item_ns))
+        writer.put_state(semconv.STATE_READ, action.reads, end)
     if end.swallowed is not None:
-        raised, time_ns = end.swallowed
-        writer.put_exception(raised, time_ns, {}, failed=False)
+        writer.put_exception(*end.swallowed, {}, failed=False)
+    if end.stream is not None:
+        writer.put_stream(end.stream, begin.time_ns, end_ns)
     if end.raised is not None and end.outcome in (semconv.ERROR, semconv.OK):
-        writer.put_exception(
-            end.raised, end_ns, end.shown, failed=end.outcome == semconv.ERROR
-        )
+        writer.put_exception(end.raised, end_ns, end.shown, failed=end.outcome == semconv.ERROR)
     elif end.failed is not None:
         writer.status = Status(StatusCode.ERROR, policy.text(end.failed))
     elif end.outcome == semconv.CRASHED:
         writer.status = Status(StatusCode.ERROR, DIED)
-    if end.stream is not None:
-        writer.events.append(
-            Event(semconv.EVENT_STREAM_END, {semconv.STREAM_ITEMS: end.stream.items}, end_ns)
-        )
     if end.snapshot_error is not None:
-        attributes[semconv.SNAPSHOT_ERROR] = end.snapshot_error
+        writer.attributes[semconv.SNAPSHOT_ERROR] = end.snapshot_error
     writer.put_usage(end.usage)
 
 

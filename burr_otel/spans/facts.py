@@ -146,9 +146,7 @@ def actions_of_graph(graph: Any, policy: ContentPolicy) -> dict[str, ActionFacts
     return found
 
 
-def _action(
-    data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPolicy
-) -> ActionFacts:
+def _action(data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPolicy) -> ActionFacts:
     name = data["name"]
     word = _kind(name, _texts(more.get("tags")), policy)
     kind, shown = KINDS[word], policy.name(name)

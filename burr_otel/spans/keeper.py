@@ -5,19 +5,37 @@ from __future__ import annotations
 import heapq
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from burr_otel.spans import shield
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from burr_otel.spans.roots import Root
-
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "keeper"]
 
 _NS = 1_000_000_000
 _FEW = 16  # ended roots that are not worth clearing away
+
+
+class Ending(Protocol):
+    """An application span that ends some day."""
+
+    due: int
+    ended: bool
+    clock: Callable[[], int]
+
+    def __lt__(self, other: Any) -> bool:
+        """Whether it is due sooner."""
+
+    def due_ns(self, now: int) -> int | None:
+        """When, by its clock, it should end; None: not by itself."""
+
+    def finish(self) -> None:
+        """End it."""
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's to end."""
 
 
 class Keeper:
@@ -33,16 +51,16 @@ class Keeper:
 
     def _reset(self) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._due: list[Root] = []
+        self._due: list[Ending] = []
         self._lock = threading.RLock()
-        self._open: dict[Root, None] = {}  # in order
+        self._open: dict[Ending, None] = {}  # in order
         self._thread: threading.Thread | None = None
 
     def defer(self, work: Callable[[], None]) -> None:
         """Have `work` done soon by another thread (or the next `sweep`)."""
         self._inbox.put(work)
 
-    def watch(self, root: Root) -> None:
+    def watch(self, root: Ending) -> None:
         """Take charge of ending `root`."""
         with self._lock:
             self._open[root] = None
@@ -54,7 +72,7 @@ class Keeper:
                 self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
                 self._thread.start()
 
-    def unwatch(self, root: Root) -> None:
+    def unwatch(self, root: Ending) -> None:
         """Forget `root`, because it has ended."""
         with self._lock:
             self._open.pop(root, None)
@@ -106,7 +124,7 @@ class Keeper:
             root.forget()
         self._reset()
 
-    def _push(self, root: Root, due: int) -> None:
+    def _push(self, root: Ending, due: int) -> None:
         root.due = due  # of one that is not in the heap
         heapq.heappush(self._due, root)
 
@@ -129,3 +147,6 @@ def _do(work: Callable[[], None]) -> None:
         work()
     except Exception as error:
         shield.report("ending an application span", error)
+
+
+keeper = Keeper()

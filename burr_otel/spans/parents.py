@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 
@@ -11,8 +11,6 @@ from burr_otel.spans.contexts import links_to
 from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry.trace import Link, SpanContext
 
 __all__ = ["Spawner", "ambient", "copied_spawner", "root_parent", "step_parent"]

@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.spans.by_identity import ByIdentity
 from burr_otel.spans.exporters import (
     PROTOCOLS,
@@ -321,11 +321,11 @@ def _register_child_exit(_: object = None) -> None:
 
 
 def _at_exit() -> None:
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
 
 
 def _at_child_exit(**_: object) -> None:
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     for provider, sending in _sending:
         _flush(provider, sending)
         for exporter in sending.exporters:
@@ -335,7 +335,7 @@ def _at_child_exit(**_: object) -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
-    roots.keeper.after_fork()
+    keeper.keeper.after_fork()
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:  # it forgets the finalisers of now when it begins the child's work
         util.register_after_fork(_register_child_exit, _register_child_exit)

@@ -1,36 +1,70 @@
 """A Burr span's place in OpenTelemetry's current context.
 
 Tokens are not used. Hooks of others attach and detach between ours, in any order, or never; a
-generator goes on in another `contextvars.Context`, where a token cannot be reset; and with Datadog's
-API `detach` does nothing. So each context that we attach knows its scope, a scope knows what was
-current before it, and leaving one attaches that.
+generator goes on in another `contextvars.Context`, where a token cannot be reset; and with
+Datadog's API `detach` does nothing. So each context that we attach knows its scope, a scope knows
+what was current before it, and leaving one attaches that.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import threading
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import SpanContext
+
+from burr_otel.records import Usage
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["BurrStep", "Scope", "current_context", "innermost_scope"]
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
+_usage_lock = threading.Lock()
 
 
-class BurrStep(Protocol):
-    """The step in progress that a span is inside of."""
+class BurrStep:
+    """The step in progress that a span is inside of, as spans of others are told of it.
 
-    app_id: str
-    sequence_id: int
-    conversation_id: str
-    agent_name: str
-    context: SpanContext
+    Attributes:
+        context: Span context of the step.
+        conversation_id: App id of the outermost application that the step is a part of.
+        agent_name: The project.
+        failed: Why the step counts as failed although it raised nothing.
+    """
+
+    __slots__ = (
+        "_usage",
+        "agent_name",
+        "app_id",
+        "context",
+        "conversation_id",
+        "failed",
+        "sequence_id",
+    )
+
+    def __init__(
+        self, app_id: str, sequence_id: int, conversation_id: str, agent_name: str
+    ) -> None:
+        self.app_id, self.sequence_id = app_id, sequence_id
+        self.conversation_id, self.agent_name = conversation_id, agent_name
+        self.context: SpanContext = trace.INVALID_SPAN_CONTEXT
+        self.failed: str | None = None
+        self._usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the models inside took and gave; None without any."""
+        return self._usage
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
+        with _usage_lock:
+            taken, given, calls = self._usage or (0, 0, 0)
+            self._usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
 
 
 def innermost_scope(context: Context | None = None) -> Scope | None:
@@ -54,7 +88,8 @@ def _alive(context: Context) -> Context:
         scope = context.get(_SCOPE_KEY)
         if not isinstance(scope, Scope) or not scope.left:
             return context
-        if trace.get_current_span(context) is not scope.span:
+        inside = trace.get_current_span(context)
+        if inside is not scope.span and scope.span.get_span_context().is_valid:
             return context  # something of others is inside, in a task that outlives the step
         context = scope.outer
 
@@ -89,8 +124,9 @@ class Scope:
 
     def enter(self) -> None:
         """Make the span current until `leave`."""
-        outer = self.outer
-        context = trace.set_span_in_context(self.span, outer)
+        context = self.outer
+        if self.span.get_span_context().is_valid:
+            context = trace.set_span_in_context(self.span, context)
         otel_context.attach(otel_context.set_value(_SCOPE_KEY, self, context))
 
     def pause(self) -> None:
@@ -113,7 +149,7 @@ class Scope:
         """Make current what was when the step's generator was suspended; what is current now."""
         consumer = otel_context.get_current()
         if self._inside is None:
-            self.outer = consumer
+            self.outer, self.left = consumer, False
             self.enter()
         else:
             otel_context.attach(self._inside)

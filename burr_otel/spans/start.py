@@ -188,9 +188,7 @@ class SpanStarter:
         )
         if not recording:
             return NoSpan(span_context)
-        span = BurrSpan(
-            name, span_context, over, links, start_ns, self.source, describe, burr_step
-        )
+        span = BurrSpan(name, span_context, over, links, start_ns, self.source, describe, burr_step)
         if added:
             span.set_attributes(added)
         try:

@@ -47,6 +47,7 @@ class LiveRun(Protocol):
     """What the registry needs to know of a run."""
 
     app_id: str
+    partition_key: str | None
     owner: Owner
 
     def has_action(self, action: Any) -> bool:
@@ -122,28 +123,31 @@ class Registry(Generic[R]):
             return reversed(tuple(found))
 
     def resolve(
-        self, owner: Owner, app_id: str, *, action: Any = None, state: Any = None
+        self,
+        owner: Owner,
+        app_id: str,
+        partition_key: str | None,
+        *,
+        action: Any = None,
+        state: Any = None,
     ) -> R | None:
-        """The run that a hook speaks of.
+        """The run that a hook of the tracker `owner` speaks of; None when there is none here.
 
-        Args:
-            owner: The tracker whose hook was called.
-            app_id: The application's id.
-            action: The action object, when the hook has one.
-            state: The state object, when the hook has one.
-
-        Returns:
-            The run, `None` when this process knows none. Of several with the same id: the one
-            whose graph holds the action, that holds the state, that executes in this context,
-            that was built last; the first of these that tells them apart.
+        Of several with the same id: the one of that partition, whose graph holds the action, that
+        holds the state, that executes in this context, that was built last; the first of these
+        that tells them apart.
         """
         run = self._only.get(app_id)
         if run is None:
-            return self._among_several(owner, app_id, action, state)
+            return self._among_several(owner, app_id, partition_key, action, state)
         return run if run.owner is owner else None
 
-    def _among_several(self, owner: Owner, app_id: str, action: Any, state: Any) -> R | None:
+    def _among_several(
+        self, owner: Owner, app_id: str, partition_key: str | None, action: Any, state: Any
+    ) -> R | None:
         runs = [run for run in self.runs(app_id) if run.owner is owner]
+        if len(runs) > 1:
+            runs = [run for run in runs if run.partition_key == partition_key] or runs
         if len(runs) <= 1:
             return runs[0] if runs else None
         if action is not None:

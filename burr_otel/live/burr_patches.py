@@ -1,8 +1,14 @@
-"""Streams: the step is current while the action's generator runs, and never between its items.
+"""What Burr tells no hook, found by wrapping its internal functions, once a process.
 
-Burr has no hook at which a generator is resumed, so its four internal functions that drive
-streaming actions are wrapped, once a process. Where a later Burr has others, streams are still
-traced and timed; spans made inside the generator then do not nest, and a test says so.
+Streams: there is no hook at which a generator is resumed, so the four functions that drive
+streaming actions are wrapped; the step is current while the generator runs, and never between its
+items. Where a later Burr has others, streams are still traced and timed; spans made inside the
+generator then do not nest, and a test says so.
+
+Synchronous actions under asynchronous methods: `astep` runs such an action by calling `step`'s
+inner half, and calls ``post_run_step`` with the state before the action and no result. The true
+state comes with the hook after that, if one is called at all: Burr calls none for an application
+that still counts as busy with a stream which nobody read. So that inner half is wrapped, too.
 """
 
 from __future__ import annotations
@@ -13,9 +19,10 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from burr.core import application as burr_application
+from burr.core.application import Application
 
 if TYPE_CHECKING:
-    from burr_otel.spans.scope import SpanScope, Suspended
+    from opentelemetry.context import Context
 
 __all__ = ["DRIVERS", "StreamObserver", "install"]
 
@@ -33,8 +40,11 @@ DRIVERS = {
 class StreamObserver(Protocol):
     """The step that a stream belongs to."""
 
-    def stream_scope(self) -> SpanScope:
-        """A scope for running the generator once more."""
+    def stream_resumed(self) -> tuple[Context, int]:
+        """The generator goes on: make the step current; what `stream_suspended` wants to know."""
+
+    def stream_suspended(self, entered: tuple[Context, int]) -> None:
+        """The generator has yielded: its consumer's context is current again."""
 
     def stream_ended(self, result: Any, state: Any) -> None:
         """The generator has yielded its final result and state."""
@@ -47,19 +57,36 @@ class StreamObserver(Protocol):
 
 
 Find = Callable[[str, int], "StreamObserver | None"]
+Note = Callable[[str, int, Any, Any, Any], None]
 
 
-def install(find: Find) -> None:
-    """Wrap Burr's stream drivers; idempotent.
+def install(find: Find, note: Note) -> None:
+    """Wrap Burr's functions; idempotent.
 
     Args:
-        find: Gives the step of an app id and sequence id, `None` for one that nobody traces.
+        find: Gives the step of an app id and sequence id, None for one that nobody traces.
+        note: Takes app id, sequence id, action, result and state of a synchronous action that
+            has run under an asynchronous method.
     """
     for name, is_async in DRIVERS.items():
         driver = getattr(burr_application, name, None)
-        if driver is None or getattr(driver, "burr_otel_wrapped", False):
-            continue
-        setattr(burr_application, name, _wrapped(driver, find, is_async=is_async))
+        if driver is not None and not getattr(driver, "burr_otel_wrapped", False):
+            setattr(burr_application, name, _wrapped(driver, find, is_async=is_async))
+    inner = getattr(Application, "_step", None)
+    if inner is not None and not getattr(inner, "burr_otel_wrapped", False):
+        Application._step = _noted(inner, note)  # type: ignore[method-assign, assignment]  # noqa: SLF001
+
+
+def _noted(inner: Callable[..., Any], note: Note) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def run(app: Any, inputs: Any, _run_hooks: bool = True) -> Any:
+        done = inner(app, inputs, _run_hooks)
+        if not _run_hooks and done is not None:
+            note(app.uid, app.sequence_id, *done)
+        return done
+
+    run.burr_otel_wrapped = True  # type: ignore[attr-defined]
+    return run
 
 
 def _wrapped(driver: Callable[..., Any], find: Find, *, is_async: bool) -> Callable[..., Any]:
@@ -122,16 +149,6 @@ class _Driven:
     def __init__(self, stream: Any, step: StreamObserver) -> None:
         self._stream = stream
         self._step = step
-        self._inside: Suspended | None = None
-
-    def _enter(self) -> SpanScope:
-        scope = self._step.stream_scope()
-        scope.attach(self._inside)
-        return scope
-
-    def _leave(self, scope: SpanScope) -> None:
-        self._inside = scope.suspended()
-        scope.detach()
 
     def _note(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
         result, state = item
@@ -150,19 +167,19 @@ class DrivenStream(_Driven):
         return self
 
     def __next__(self) -> tuple[Any, Any]:
-        scope = self._enter()
+        entered = self._step.stream_resumed()
         try:
             return self._note(next(self._stream))
         finally:
-            self._leave(scope)
+            self._step.stream_suspended(entered)
 
     def close(self) -> None:
         """Close the generator, with the step current for its clean-up."""
-        scope = self._enter()
+        entered = self._step.stream_resumed()
         try:
             self._stream.close()
         finally:
-            self._leave(scope)
+            self._step.stream_suspended(entered)
 
 
 class DrivenAsyncStream(_Driven):
@@ -172,16 +189,16 @@ class DrivenAsyncStream(_Driven):
         return self
 
     async def __anext__(self) -> tuple[Any, Any]:
-        scope = self._enter()
+        entered = self._step.stream_resumed()
         try:
             return self._note(await self._stream.__anext__())
         finally:
-            self._leave(scope)
+            self._step.stream_suspended(entered)
 
     async def aclose(self) -> None:
         """Close the generator, with the step current for its clean-up."""
-        scope = self._enter()
+        entered = self._step.stream_resumed()
         try:
             await self._stream.aclose()
         finally:
-            self._leave(scope)
+            self._step.stream_suspended(entered)
