@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from burr.core.persistence import PersistedStateData
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import SpanContext, TracerProvider
 
 
 __all__ = ["OtelTracker"]
@@ -281,6 +281,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
             InvalidIdentifierError: The app id cannot be the name of a folder.
             UnknownRunError: There is no such run; the error names the nearest ones.
         """
+        context: SpanContext | None
         live = (run for run in registry.runs(app_id) if run.owner.is_within(self._owner))
         run = next(live, None)
         if run is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 from opentelemetry import context as otel_context
@@ -70,7 +70,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
         except Exception as error:
             shield.report("looking for earlier sessions of a run", error)
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
-    begin, span = BeginRoot({}, now), _NO_SPAN
+    begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
     try:
         begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
     except Exception as error:

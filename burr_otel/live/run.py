@@ -163,12 +163,14 @@ class Run:
                 if not step.streaming:
                     self._settle_left(step, state, error)
         # Between steps: a condition, a missing input, an unknown action to halt after.
-        between = error is not None and not self._step_failed
-        if between and self.shared.outcome_of(error) == semconv.ERROR:
+        if error is not None and not self._step_failed and self._is_error(error):
             self.root.fail(*step_end.failure_of(self.shared.policy, raised_of(error)))
         self.root.touch(self.shared.clock())
         self._outer_error = None
         registry.not_executing(self)
+
+    def _is_error(self, error: BaseException) -> bool:
+        return self.shared.outcome_of(error) == semconv.ERROR
 
     def close(self) -> None:
         """The application is gone: end what is open."""
