@@ -241,8 +241,11 @@ class _Closer:
 
 
 def _shut_down(provider: TracerProvider, closer: _Closer) -> None:
-    """Shut a provider down, without waiting long for an endpoint that does not answer."""
-    work, exporters = closer.close(), _sending[provider].exporters
+    _see_out(closer.close(), _sending[provider].exporters)
+
+
+def _see_out(work: threading.Thread, exporters: Iterable[QuietExporter]) -> None:
+    """Wait for the last export, not long for an endpoint that does not answer; tell of losses."""
     if not _finished(work, exporters):
         for exporter in exporters:
             exporter.shutdown()  # interrupts the back-off
@@ -328,8 +331,8 @@ def _at_child_exit(**_: object) -> None:
     keeper.keeper.finish_all()
     for provider, sending in _sending:
         _flush(provider, sending)
-        for exporter in sending.exporters:
-            exporter.tell_of_losses()
+        if sending.flush is not None:
+            _see_out(sending.flush, sending.exporters)
 
 
 def _after_fork() -> None:

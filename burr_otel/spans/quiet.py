@@ -28,7 +28,7 @@ logger = logging.getLogger("burr_otel")
 _BATCH_BYTES = 2 * 1024 * 1024
 _LEAST_BATCH_BYTES = 64 * 1024
 _SPAN_BYTES = 200  # ids, times, name and framing
-_REASON_CHARACTERS = 240
+_REASON_CHARACTERS = 400
 
 _REFUSED_KEY = re.compile(r"UNAUTHENTICATED|PERMISSION_DENIED|code: (?:401|403)\b")
 # As said by gRPC in C, Go and Java, by HTTP, and by servers that answer 400.
@@ -225,7 +225,7 @@ def _value_bytes(value: Any) -> int:
         return sum(len(key) + 10 + _value_bytes(each) for key, each in value.items())
     if isinstance(value, Sequence):
         return sum(4 + _value_bytes(each) for each in value)
-    return 10
+    return 6
 
 
 # --- log lines of the SDK and its exporters -------------------------------------------------------
