@@ -307,7 +307,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         keeper.keeper.sweep()
         for run in registry.runs():
             if run.owner.is_within(self._owner):
-                run.root.finish()
+                run.end_open_spans()
         self._flush()
 
     def _flush(self) -> None:

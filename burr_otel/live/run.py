@@ -169,6 +169,15 @@ class Run:
         self._outer_error = None
         registry.not_executing(self)
 
+    def end_open_spans(self) -> None:
+        """Nothing that is open stays unsent; a stream that goes on later still keeps its state."""
+        for step in list(self._steps.values()):
+            if step.streaming and not step.running:
+                self._finish(step, None, None, GeneratorExit(), self.shared.clock())
+                step.go_on_unseen()
+                self.root.enter(self.shared.clock())
+        self.root.finish()
+
     def _is_error(self, error: BaseException) -> bool:
         return self.shared.outcome_of(error) == semconv.ERROR
 

@@ -56,6 +56,7 @@ class LiveStep:
         state_before: The state object that it began with.
         outer_error: The exception that was being handled when it began, which is not its own.
         streaming: Whether it is a stream.
+        running: Whether its generator runs at this moment.
         final: Result and state, once known other than from Burr's hooks: what a stream has
             yielded last, what a synchronous action under an asynchronous method gave.
         logged: What was logged on it.
@@ -64,7 +65,7 @@ class LiveStep:
     """
 
     labels: dict[str, str]
-    streaming = recorded = False
+    streaming = running = recorded = False
     items = generator_ns = 0
     final: tuple[Any, Any] | None = None
     first_item_ns: int | None = None
@@ -209,13 +210,20 @@ class LiveStep:
             return None
         return StreamTimes(self.items, self.first_item_ns, self.generator_ns)
 
+    def go_on_unseen(self) -> None:
+        """The span has ended before the stream: what follows is recorded and not shown."""
+        self.span = NoSpan(self.tag.context)
+        self._claims = [True]
+
     def stream_resumed(self) -> tuple[Context, int]:
         """See `burr_patches.StreamObserver`."""
+        self.running = True
         return self.scope.resume(), self.shared.idle_clock()
 
     def stream_suspended(self, entered: tuple[Context, int]) -> None:
         """See `burr_patches.StreamObserver`."""
         consumer, began = entered
+        self.running = False
         self.generator_ns += max(0, self.shared.idle_clock() - began)
         self.scope.suspend(consumer)
 

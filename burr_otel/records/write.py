@@ -165,12 +165,12 @@ def _end_members(record: EndStep, session: bytes) -> bytes:
     if record.failed is not None:
         rare["failed"] = _sound(record.failed)
     if record.stream is not None:
-        rare["stream"] = record.stream
+        rare["stream"] = tuple(record.stream)
     if record.swallowed is not None:
         raised, time_ns = record.swallowed
         rare["swallowed"] = [*map(_sound, raised), time_ns]
     if record.usage is not None:
-        rare["usage"] = record.usage
+        rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
         rare["snapshot_error"] = _sound(record.snapshot_error)
     for name in ("grown", "shown", "user"):
@@ -315,7 +315,9 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
         text = getattr(record, name)
         if text is not None:
             rare[name] = _sound(text)
-    for name in ("usage", "shown", "user"):
+    if record.usage is not None:
+        rare["usage"] = tuple(record.usage)
+    for name in ("shown", "user"):
         value = getattr(record, name)
         if value:
             rare[name] = value

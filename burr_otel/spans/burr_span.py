@@ -252,20 +252,22 @@ class BurrSpan(ReadableSpan, trace.Span):
         most, longest = limits.max_span_attributes, limits.max_span_attribute_length
         if longest is not None or (most is not None and len(attributes) > most):
             attributes = _bounded(most, attributes, longest, immutable=False)
+        longest = limits.max_attribute_length
         if events:
             events = [
                 Event(
                     each.name,
-                    _bounded(
-                        limits.max_event_attributes, each.attributes, limits.max_attribute_length
-                    ),
+                    _bounded(limits.max_event_attributes, each.attributes, longest),
                     each.timestamp,
                 )
                 for each in events
             ]
             if limits.max_events is not None:
                 events = BoundedList.from_seq(limits.max_events, events)
-        links = [*self._first_links, *links]
+        links = [
+            Link(each.context, _bounded(limits.max_link_attributes, each.attributes, longest))
+            for each in (*self._first_links, *links)
+        ]
         if limits.max_links is not None and len(links) > limits.max_links:
             links = BoundedList.from_seq(limits.max_links, links)
         return SpanContent(content.name, attributes, events, content.status, links)

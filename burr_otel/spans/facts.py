@@ -23,6 +23,9 @@ __all__ = ["KINDS", "ActionFacts", "RunFacts", "Settings", "actions_of_graph", "
 logger = logging.getLogger("burr_otel")
 
 
+_INJECTED: Final = frozenset({"__tracer", "__context"})  # Burr's own, not data
+
+
 class ActionKind(NamedTuple):
     """What an action of a kind is called in the conventions."""
 
@@ -162,6 +165,7 @@ def _action(data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPol
     if kind.name_attribute is not None:
         attributes[kind.name_attribute] = shown
     inputs = frozenset(_texts(data.get("inputs")) + _texts(data.get("optional_inputs")))
+    inputs -= _INJECTED
     reads, writes = _texts(data.get("reads")), _texts(data.get("writes"))
     return ActionFacts(name, reads, writes, inputs, word, attributes)
 

@@ -105,7 +105,7 @@ class SpanStarter:
         self._sdk: Any = tracer if isinstance(tracer, SdkTracer) else None
         if self._sdk is None:
             return
-        self._ids = id_generator(self._sdk.id_generator)
+        self._ids = id_generator(self._sdk)
         self._asks = not _samples_children(self._sdk.sampler)
         processor = self._sdk.span_processor
         on_ending = getattr(processor, "_on_ending", None)  # experimental in the specification
