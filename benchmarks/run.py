@@ -109,6 +109,8 @@ def main() -> None:
         print(f"{row.key}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         if not options.quick:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if options.quick:
+        print("One round of a fifth of the steps: it shows that all works, and no figures to quote.\n")
     print(report.tables(results))
     if not options.quick:
         (HERE / "README.md").write_text(report.page(results))
