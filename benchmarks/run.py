@@ -110,7 +110,7 @@ def main() -> None:
         if not options.quick:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if options.quick:
-        print("One round of a fifth of the steps: it shows that all works, and no figures to quote.\n")
+        print("One round of a fifth of the steps: no figures to quote.\n")
     print(report.tables(results))
     if not options.quick:
         (HERE / "README.md").write_text(report.page(results))
