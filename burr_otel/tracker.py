@@ -113,9 +113,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
             durability=config.durability,
             exclusive=config.exclusive,
             delta=config.snapshots == "delta",
-            clock=self._clock,
         )
-        self.storage_dir = str(self._store.path)
+        self.storage_dir = self._store.place
         self._policy = content_policy(config)
         self._made: tuple[tuple[Any, ...], Shared] | None = None
         burr_patches.install(_streaming_step, _delegated)

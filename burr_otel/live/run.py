@@ -297,7 +297,7 @@ class Run:
                     self.name,
                     step.action.name,
                 )
-            state = None
+                state = None
         self._finish(step, state, result, exception, now)
 
     def settle_stream(self, step: LiveStep) -> None:
