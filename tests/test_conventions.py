@@ -34,6 +34,7 @@ OTHER_NAMES = {
     ),
     semconv.OK,
     semconv.ERROR,
+    semconv.FAILED,
     semconv.CANCELLED,
     semconv.ABANDONED,
     semconv.CRASHED,
