@@ -131,7 +131,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
             tracer=provider.tracer(made_by),
             metrics=step_metrics(meters, self.project_id),
             clock=self._clock,
-            recorder=children.recorder_of(made_by) if self.config.record_child_spans else None,
+            recorder=children.watcher(made_by, self.config.child_spans),
         )
         self._made = made_for, shared
         return shared

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.config import OtelConfig
-    from burr_otel.spans.children import ChildRecorder
+    from burr_otel.spans.children import Watcher
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.registry import Owner
 
@@ -31,7 +31,7 @@ class Shared:
         owner: Stands for the tracker: its hooks speak of runs of this owner.
         at_home: Whether the tracker was made in this process, and not pickled or forked into it.
         clock: Gives Unix time in nanoseconds.
-        recorder: Records spans of others inside steps, when that is wanted.
+        recorder: Told of steps, so that spans of others inside them are seen.
     """
 
     owner: Owner
@@ -43,7 +43,7 @@ class Shared:
     tracer: Tracer
     metrics: StepMetrics
     clock: Callable[[], int]
-    recorder: ChildRecorder | None = None
+    recorder: Watcher | None = None
 
 
 def content_policy(config: OtelConfig) -> ContentPolicy:
