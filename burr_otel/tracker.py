@@ -20,7 +20,8 @@ from burr_otel.live.run import registry
 from burr_otel.live.shared import Shared, content_policy, session_settings
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
-from burr_otel.spans import children, keeper, parents, provider, shield
+from burr_otel.spans import keeper, parents, provider, shield
+from burr_otel.spans.children import see_child_spans
 from burr_otel.spans.contexts import context_of, is_sampled
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.parents import Spawner
@@ -128,10 +129,11 @@ class OtelTracker(RunHooks, BaseStateLoader):
             # Not compared: providers of others may be unhashable, or say that they are equal.
             if all(a is b for a, b in zip(known, made_for, strict=True)):
                 return shared
-        starter = recorder = None
+        starter = None
         try:
             starter = SpanStarter(provider.tracer(made_by), self._policy)
-            recorder = children.child_spans(made_by, self.config.child_spans)
+            if self.config.child_spans != "off":
+                see_child_spans(made_by)
         except Exception as error:
             shield.report("getting a tracer", error)
         try:
@@ -150,7 +152,6 @@ class OtelTracker(RunHooks, BaseStateLoader):
             starter=starter,
             metrics=metrics,
             clock=self._clock,
-            children=recorder,
         )
         self._made = made_for, shared
         return shared

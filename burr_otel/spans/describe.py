@@ -270,7 +270,9 @@ def _end_of_step(
     if end.stream is not None:
         writer.put_stream(end.stream, begin.time_ns, end_ns)
     told = end.raised is not None and end.raised.type != _EXIT
-    if end.raised is not None and (end.outcome == semconv.ERROR or told and end.outcome == semconv.OK):
+    if end.raised is not None and (
+        end.outcome == semconv.ERROR or (told and end.outcome == semconv.OK)
+    ):
         writer.put_exception(end.raised, end_ns, end.shown, failed=end.outcome == semconv.ERROR)
     elif end.failed is not None:
         writer.status = Status(StatusCode.ERROR, policy.text(end.failed))

@@ -103,9 +103,9 @@ class RunFacts:
         self.project, self.policy, self.settings, self.actions = project, policy, settings, actions
         self.conversation_id = conversation = conversation_id or app_id
         # A span at its limit of attributes drops those that were set first.
-        self.identity: dict[str, AttributeValue] = {} if user_id is None else {
-            semconv.USER_ID: user_id
-        }
+        self.identity: dict[str, AttributeValue] = (
+            {} if user_id is None else {semconv.USER_ID: user_id}
+        )
         self.identity |= {
             semconv.SESSION_ID: conversation,
             semconv.GEN_AI_AGENT_NAME: project,
