@@ -12,6 +12,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel._version import __version__
+from burr_otel.content import capture_exception
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy, ExceptionContent
     from burr_otel.errors import SnapshotError
 
-__all__ = ["formatted", "record_exception", "snapshot_text"]
+__all__ = ["content_of", "formatted", "record_exception", "snapshot_text"]
 
 _SIGNAL = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
+
+
+def content_of(policy: ContentPolicy, error: BaseException) -> ExceptionContent:
+    """What a span says of an exception."""
+    return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 
 
 def record_exception(
@@ -73,7 +79,7 @@ def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
 
     The cause may quote the value that could not be kept, so it goes through the content policy.
     """
-    cause = policy.exception(error.__cause__ or error)
+    cause = content_of(policy, error.__cause__ or error)
     shown = f"{cause.type}: {cause.message}" if cause.message else cause.type
     return error.describe(shown)
 

@@ -121,7 +121,7 @@ class InnerSpan:
         outcome = outcome_of(error)
         if self.open_span.claim_end():
             if outcome == semconv.ERROR and error is not None:
-                content = self._step.shared.policy.exception(error)
+                content = exceptions.content_of(self._step.shared.policy, error)
                 exceptions.record_exception(self.open_span.span, content, now_ns, failed=True)
             self.open_span.put_last({})
             self.open_span.end(now_ns)

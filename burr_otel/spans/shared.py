@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
+from burr_otel.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,18 +53,21 @@ def content_policy(config: OtelConfig) -> ContentPolicy:
     Raises:
         ConfigError: A pattern is not a regular expression.
     """
-    return ContentPolicy(
-        inputs=config.capture_inputs or config.capture,
-        results=config.capture_results or config.capture,
-        state=config.capture_state or config.capture,
-        attributes=config.capture_attributes or config.capture,
-        exceptions=config.capture_exceptions or config.capture,
-        redact=config.redact,
-        redact_keys=config.redact_keys,
-        redact_values=config.redact_values,
-        redactor=config.redactor,
-        max_attribute_bytes=config.max_attribute_bytes,
-    )
+    try:
+        return ContentPolicy(
+            inputs=config.capture_inputs or config.capture,
+            results=config.capture_results or config.capture,
+            state=config.capture_state or config.capture,
+            attributes=config.capture_attributes or config.capture,
+            exceptions=config.capture_exceptions or config.capture,
+            redact=config.redact,
+            redact_keys=config.redact_keys,
+            redact_values=config.redact_values,
+            redactor=config.redactor,
+            max_attribute_bytes=config.max_attribute_bytes,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def identity(project: str, app_id: str, partition_key: str | None) -> dict[str, AttributeValue]:

@@ -395,10 +395,10 @@ class Step:
         span, message = self.open_span.span, None
         if self._raised is not None and self._raised[0] is not error:
             # Burr swallowed it and went on: something to see, and no failure.
-            content = self.shared.policy.exception(self._raised[0])
+            content = exceptions.content_of(self.shared.policy, self._raised[0])
             exceptions.record_exception(span, content, self._raised[1], failed=False)
         if outcome == semconv.ERROR and error is not None:
-            content = self.shared.policy.exception(error)
+            content = exceptions.content_of(self.shared.policy, error)
             message = content.message or content.type
             exceptions.record_exception(span, content, end_ns, failed=True)
         if self.streaming:
@@ -424,7 +424,7 @@ class Step:
             self._say(said, semconv.RESULT, returned)
         if state is not None and error is None and self.action.writes:
             values = {key: state[key] for key in self.action.writes if key in state}
-            written = policy.document("state", values, plain)
+            written = policy.document("state", values)
             self._say(said, semconv.STATE_WRITTEN, written)
         if self.shared.config.openinference_content:
             # Most actions return only state: then that is what they put out.
