@@ -1,0 +1,326 @@
+"""The records of a run's log: what each holds.
+
+A record is one immutable fact: a step began, a step ended with this state, and so on. It is written
+as one line of strict JSON in the layout of Burr's `LocalTrackingClient`, so that the Burr UI reads
+our logs and we read its. What Burr has no field for stands in the object `otel`, which comes last
+and ends with a CRC-32 of all bytes before it. Records of earlier versions and of Burr's client have
+none.
+
+Everything that a span says of a step is derived from these records by `spans.describe`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+__all__ = [
+    "NO_DOCUMENT",
+    "BeginInner",
+    "BeginRoot",
+    "BeginStep",
+    "Document",
+    "EndInner",
+    "EndRoot",
+    "EndStep",
+    "Fragments",
+    "LinkIds",
+    "Logged",
+    "Origin",
+    "Raised",
+    "Record",
+    "SpanIds",
+    "StreamMark",
+    "StreamTimes",
+    "Usage",
+    "encode_json",
+    "encode_text",
+]
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def encode_text(text: str) -> bytes:
+    """One JSON string; lone surrogates become U+FFFD."""
+    try:
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def encode_json(tree: Any) -> bytes:
+    """Strict JSON of exact JSON types; integers may have any size."""
+    try:
+        return orjson.dumps(tree)
+    except orjson.JSONEncodeError:
+        return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+class Document:
+    """One JSON object, held as text, as values, or as both: each is made of the other on demand."""
+
+    __slots__ = ("_text", "_value")
+
+    def __init__(self, text: bytes | None = None, value: Any = None) -> None:
+        self._text, self._value = text, value
+
+    @property
+    def text(self) -> bytes:
+        """The JSON."""
+        if self._text is None:
+            self._text = encode_json(self._value)
+        return self._text
+
+    @property
+    def value(self) -> Any:
+        """The values."""
+        if self._value is None and self._text is not None:
+            self._value = json.loads(self._text)
+        return self._value
+
+    def __bool__(self) -> bool:
+        return self._text != b"{}" if self._text is not None else bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Document) and self.value == other.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+NO_DOCUMENT: Final = Document(b"{}", {})
+
+
+class Fragments(Mapping[str, bytes]):
+    """A state as the JSON of each of its top-level keys, made of the values on demand."""
+
+    __slots__ = ("_texts", "_values")
+
+    def __init__(
+        self, texts: dict[str, bytes] | None, values: Mapping[str, Any] | None = None
+    ) -> None:
+        self._texts: dict[str, bytes] = {} if texts is None else texts
+        self._values = values
+
+    def __getitem__(self, key: str) -> bytes:
+        text = self._texts.get(key)
+        if text is None:
+            if self._values is None:
+                raise KeyError(key)
+            text = self._texts[key] = encode_json(self._values[key])
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts if self._values is None else self._values)
+
+    def __len__(self) -> int:
+        return len(self._texts if self._values is None else self._values)
+
+    @property
+    def values_by_key(self) -> Mapping[str, Any]:
+        """The state as plain data."""
+        if self._values is None:
+            self._values = {key: json.loads(text) for key, text in self._texts.items()}
+        return self._values
+
+
+# --- parts of records -----------------------------------------------------------------------------
+
+
+class SpanIds(NamedTuple):
+    """A span context as the log keeps it; `trace_state` is the W3C header."""
+
+    trace_id: int
+    span_id: int
+    flags: int = 1
+    trace_state: str = ""
+    is_remote: bool = False
+
+
+class LinkIds(NamedTuple):
+    """A link: its target, and its ``burr.link.type`` or, with `kind` None, its attributes."""
+
+    target: SpanIds
+    kind: str | None = None
+    attributes: Mapping[str, Any] | None = None
+
+
+class Origin(NamedTuple):
+    """Where a span stands: its own ids, its parent and the links that it began with."""
+
+    ids: SpanIds
+    parent: SpanIds | None = None
+    links: Sequence[LinkIds] = ()
+
+
+class Raised(NamedTuple):
+    """An exception as bounded texts: qualified class, message, and chained traceback."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Usage(NamedTuple):
+    """Sums over the LLM spans inside of something, and how many these were."""
+
+    input_tokens: int
+    output_tokens: int
+    calls: int
+
+
+class StreamTimes(NamedTuple):
+    """A stream's items, Unix time of the first one, and time spent in its generator."""
+
+    items: int
+    first_item_ns: int | None
+    generator_ns: int
+
+
+# --- records --------------------------------------------------------------------------------------
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class BeginStep(NamedTuple):
+    """A step begins (``begin_entry``).
+
+    `shown` holds attributes that cannot be derived from the record, as the span carries them.
+    `otel` is the whole object of a record that was read.
+    """
+
+    sequence_id: int
+    action: str
+    inputs: Document
+    time_ns: int
+    origin: Origin | None = None
+    root_span_id: int | None = None
+    method: str | None = None
+    prior: str | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class EndStep(NamedTuple):
+    """A step has ended: ``end_entry`` with the state after it, else ``otel_step_end``.
+
+    After an exception Burr's state is the one before the step. `grown` tells of each key whose
+    value goes on from its earlier one how many bytes and items did not change. `swallowed` is what
+    a stream raised and Burr did not pass on. `failed` is the text of a failure that raised nothing.
+    `user` is what other code set on the span.
+    """
+
+    sequence_id: int
+    action: str
+    result: Document | None
+    raised: Raised | None
+    state: Fragments | None
+    time_ns: int
+    outcome: str
+    ids: SpanIds | None = None
+    failed: str | None = None
+    stream: StreamTimes | None = None
+    swallowed: tuple[Raised, int] | None = None
+    grown: Mapping[str, tuple[int, int]] = _NOTHING
+    usage: Usage | None = None
+    snapshot_error: str | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    user: Mapping[str, Any] = _NOTHING
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class BeginInner(NamedTuple):
+    """A span inside a step begins; `span_id` and `parent_span_id` are Burr's own."""
+
+    sequence_id: int
+    span_id: str
+    name: str
+    parent_span_id: str | None
+    dependencies: Sequence[str]
+    time_ns: int
+    origin: Origin | None = None
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class EndInner(NamedTuple):
+    """A span inside a step has ended; `abandoned` at its step's end when it did not itself."""
+
+    sequence_id: int
+    span_id: str
+    time_ns: int
+    outcome: str
+    ids: SpanIds | None = None
+    raised: Raised | None = None
+    user: Mapping[str, Any] = _NOTHING
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class Logged(NamedTuple):
+    """An attribute was logged on a step, or on the inner span of Burr's `span_id`."""
+
+    key: str
+    value: Document
+    tags: Mapping[str, str]
+    sequence_id: int
+    span_id: str | None
+    time_ns: int
+    shown: Any = None
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class StreamMark(NamedTuple):
+    """A stream begins, gives its first item, or ends after so many items."""
+
+    kind: str
+    sequence_id: int
+    time_ns: int
+    items: int | None = None
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class BeginRoot(NamedTuple):
+    """A session begins.
+
+    `fields` are the top-level members of ``otel_root``: app_id, partition_key, parent_pointer,
+    spawning_parent_pointer, graph (digest), owner, graph_changed, forked_from, and with an
+    inherited `state` inherited_sequence_id, position and status. `about` has what its spans need
+    beside their records: resource, scope_version, schema_url, policy, settings, initial.
+    """
+
+    fields: Mapping[str, Any]
+    time_ns: int
+    origin: Origin | None = None
+    state: Fragments | None = None
+    kind: str = "root"
+    about: Mapping[str, Any] = _NOTHING
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class EndRoot(NamedTuple):
+    """A session has ended; `error` is the text and `error_type` the class of its failure."""
+
+    time_ns: int
+    outcome: str
+    ids: SpanIds | None = None
+    steps: int = 0
+    failed: int = 0
+    error: str | None = None
+    error_type: str | None = None
+    usage: Usage | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    user: Mapping[str, Any] = _NOTHING
+    session: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+Record = BeginStep | EndStep | BeginInner | EndInner | Logged | StreamMark | BeginRoot | EndRoot

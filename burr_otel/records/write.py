@@ -1,0 +1,350 @@
+"""Records -> lines of a log."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from burr_otel.records.kinds import STREAM_TIMES
+from burr_otel.records.types import (
+    BeginInner,
+    BeginRoot,
+    BeginStep,
+    EndInner,
+    EndRoot,
+    EndStep,
+    LinkIds,
+    Logged,
+    Origin,
+    Record,
+    SpanIds,
+    StreamMark,
+    encode_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["encode", "encode_end_step", "local_time"]
+
+_last_second = (-1, b"")  # most records of a run fall into the same second
+_name = functools.lru_cache(1024)(encode_text)  # actions have few names
+
+
+def local_time(time_ns: int) -> bytes:
+    """Naive local ISO time in microseconds, as Burr writes it, of nanoseconds since the epoch."""
+    global _last_second
+    seconds = time_ns // 1_000_000_000
+    known, text = _last_second
+    if known != seconds:
+        text = dt.datetime.fromtimestamp(seconds).isoformat().encode()  # noqa: DTZ006 - local, as Burr's
+        _last_second = seconds, text
+    return b"%b.%06d" % (text, time_ns % 1_000_000_000 // 1000)
+
+
+def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
+    """The line of a record.
+
+    `session` is the session id as a JSON member, `more` ready-made members of `otel`. A step's end
+    with a state is written by `encode_end_step`.
+    """
+    return _WRITERS[type(record)](record, session, more)
+
+
+def encode_end_step(
+    record: EndStep, session: bytes, state: Sequence[bytes], more: bytes
+) -> list[bytes]:
+    """The line of a step's end in pieces, with `state` uncopied between them."""
+    raised = record.raised
+    head = (
+        b'{"type":"end_entry","sequence_id":%d,"end_time":"%b","action":%b,"result":%b,'
+        b'"exception":%b,"state":'
+        % (
+            record.sequence_id,
+            local_time(record.time_ns),
+            _name(record.action),
+            b"null" if record.result is None else record.result.text,
+            b"null" if raised is None else encode_text(raised.traceback or raised.type),
+        )
+    )
+    tail = b',"otel":{%b%b' % (_end_members(record, session), more)
+    crc = zlib.crc32(head)
+    for piece in state:
+        crc = zlib.crc32(piece, crc)
+    crc = zlib.crc32(tail, crc)
+    return [head, *state, b'%b,"crc":"%08x"}}\n' % (tail, crc)]
+
+
+def _sealed(line: bytes) -> bytes:
+    """A line that ends inside its `otel` object, with its checksum."""
+    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+
+
+def _ids_members(ids: SpanIds) -> bytes:
+    trace_id, span_id, flags, trace_state, _ = ids
+    text = b',"trace_id":"%032x","span_id":"%016x","flags":%d' % (trace_id, span_id, flags)
+    return b'%b,"trace_state":%b' % (text, encode_text(trace_state)) if trace_state else text
+
+
+def _origin_members(origin: Origin | None) -> bytes:
+    if origin is None:
+        return b""
+    ids, parent, links = origin
+    text = _ids_members(ids)
+    if parent is not None:
+        text += b',"parent_span_id":"%016x"' % parent.span_id
+        if parent.trace_id != ids.trace_id:
+            text += b',"parent_trace_id":"%032x"' % parent.trace_id
+        if parent.is_remote:
+            text += b',"parent_is_remote":true'
+    return (
+        b'%b,"links":%b' % (text, orjson.dumps([_link(each) for each in links])) if links else text
+    )
+
+
+def _link(link: LinkIds) -> dict[str, Any]:
+    target = link.target
+    found: dict[str, Any] = {
+        "trace_id": f"{target.trace_id:032x}",
+        "span_id": f"{target.span_id:016x}",
+        "flags": target.flags,
+    }
+    if target.trace_state:
+        found["trace_state"] = target.trace_state
+    if target.is_remote:
+        found["is_remote"] = True
+    if link.attributes is not None:
+        found["attributes"] = link.attributes
+    else:
+        found["type"] = link.kind
+    return found
+
+
+def _begin_step(record: BeginStep, session: bytes, more: bytes) -> bytes:
+    otel = b'%b,"time_unix_nano":%d%b' % (session, record.time_ns, _origin_members(record.origin))
+    if record.root_span_id is not None:
+        otel = b'%b,"root_span_id":"%016x"' % (otel, record.root_span_id)
+    if record.method is not None:
+        otel = b'%b,"method":%b' % (otel, _name(record.method))
+    if record.prior is not None:
+        otel = b'%b,"prior":%b' % (otel, _name(record.prior))
+    if record.shown:
+        otel = b'%b,"shown":%b' % (otel, orjson.dumps(record.shown))
+    return _sealed(
+        b'{"type":"begin_entry","sequence_id":%d,"start_time":"%b","action":%b,"inputs":%b,'
+        b'"otel":{%b%b'
+        % (
+            record.sequence_id,
+            local_time(record.time_ns),
+            _name(record.action),
+            record.inputs.text,
+            otel,
+            more,
+        )
+    )
+
+
+def _end_members(record: EndStep, session: bytes) -> bytes:
+    otel = b'%b,"time_unix_nano":%d,"outcome":"%b"' % (
+        session,
+        record.time_ns,
+        record.outcome.encode(),
+    )
+    if record.ids is not None:
+        otel += _ids_members(record.ids)
+    rare: dict[str, Any] = {}
+    if record.raised is not None:
+        rare["error"] = [_sound(record.raised.type), _sound(record.raised.message)]
+    if record.failed is not None:
+        rare["failed"] = _sound(record.failed)
+    if record.stream is not None:
+        rare["stream"] = record.stream
+    if record.swallowed is not None:
+        raised, time_ns = record.swallowed
+        rare["swallowed"] = [*map(_sound, raised), time_ns]
+    if record.usage is not None:
+        rare["usage"] = record.usage
+    if record.snapshot_error is not None:
+        rare["snapshot_error"] = _sound(record.snapshot_error)
+    for name in ("grown", "shown", "user"):
+        value = getattr(record, name)
+        if value:
+            rare[name] = value
+    return b"%b,%b" % (otel, orjson.dumps(rare)[1:-1]) if rare else otel
+
+
+def _step_end(record: EndStep, session: bytes, more: bytes) -> bytes:
+    # Not an `end_entry`, which a resume would take for the step's completion, and without a
+    # `sequence_id` of its own: the Burr UI would count it as a step.
+    raised = record.raised
+    return _sealed(
+        b'{"type":"otel_step_end","action_sequence_id":%d,"end_time":"%b","action":%b,'
+        b'"exception":%b,"otel":{%b%b'
+        % (
+            record.sequence_id,
+            local_time(record.time_ns),
+            _name(record.action),
+            b"null" if raised is None else encode_text(raised.traceback or raised.type),
+            _end_members(record, session),
+            more,
+        )
+    )
+
+
+def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
+    return _sealed(
+        b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
+        b'"span_name":%b,"parent_span_id":%b,"span_dependencies":[%b],"otel":{%b,'
+        b'"time_unix_nano":%d%b%b'
+        % (
+            local_time(record.time_ns),
+            record.sequence_id,
+            encode_text(record.span_id),
+            encode_text(record.name),
+            b"null" if record.parent_span_id is None else encode_text(record.parent_span_id),
+            b",".join([encode_text(str(item)) for item in record.dependencies]),
+            session,
+            record.time_ns,
+            _origin_members(record.origin),
+            more,
+        )
+    )
+
+
+def _end_inner(record: EndInner, session: bytes, more: bytes) -> bytes:
+    rare: dict[str, Any] = {"outcome": record.outcome}
+    if record.raised is not None:
+        rare["error"] = [*map(_sound, record.raised)]
+    if record.user:
+        rare["user"] = record.user
+    return _sealed(
+        b'{"type":"end_span","end_time":"%b","action_sequence_id":%d,"span_id":%b,"otel":{%b,'
+        b'"time_unix_nano":%d%b,%b%b'
+        % (
+            local_time(record.time_ns),
+            record.sequence_id,
+            encode_text(record.span_id),
+            session,
+            record.time_ns,
+            b"" if record.ids is None else _ids_members(record.ids),
+            orjson.dumps(rare)[1:-1],
+            more,
+        )
+    )
+
+
+def _logged(record: Logged, session: bytes, more: bytes) -> bytes:
+    # The Burr UI accepts text tags only.
+    tags = b",".join(
+        [b"%b:%b" % (encode_text(str(k)), encode_text(str(v))) for k, v in record.tags.items()]
+    )
+    shown = b"" if record.shown is None else b',"shown":%b' % orjson.dumps(record.shown)
+    return _sealed(
+        b'{"type":"attribute","key":%b,"action_sequence_id":%d,"span_id":%b,"value":%b,'
+        b'"tags":{%b},"time_logged":"%b","otel":{%b,"time_unix_nano":%d%b%b'
+        % (
+            encode_text(record.key),
+            record.sequence_id,
+            b"null" if record.span_id is None else encode_text(record.span_id),
+            record.value.text,
+            tags,
+            local_time(record.time_ns),
+            session,
+            record.time_ns,
+            shown,
+            more,
+        )
+    )
+
+
+def _stream_mark(record: StreamMark, session: bytes, more: bytes) -> bytes:
+    return _sealed(
+        b'{"type":"%b","action_sequence_id":%d,"span_id":null,"%b":"%b"%b,"otel":{%b,'
+        b'"time_unix_nano":%d%b'
+        % (
+            record.kind.encode(),
+            record.sequence_id,
+            STREAM_TIMES[record.kind].encode(),
+            local_time(record.time_ns),
+            b"" if record.items is None else b',"items_streamed":%d' % record.items,
+            session,
+            record.time_ns,
+            more,
+        )
+    )
+
+
+def _begin_root(record: BeginRoot, session: bytes, more: bytes) -> bytes:
+    # Without a `sequence_id` of its own: the Burr UI would count it as a step.
+    state = record.state
+    inherited = b""
+    if state is not None:
+        members = [b"%b:%b" % (encode_text(key), state[key]) for key in state]
+        inherited = b',"state":{%b}' % b",".join(members)
+    about = b",%b" % orjson.dumps(record.about)[1:-1] if record.about else b""
+    return _sealed(
+        b'{"type":"otel_root","start_time":"%b",%b%b,"otel":{%b,"kind":"%b","time_unix_nano":%d%b%b%b'
+        % (
+            local_time(record.time_ns),
+            orjson.dumps(record.fields)[1:-1],
+            inherited,
+            session,
+            record.kind.encode(),
+            record.time_ns,
+            _origin_members(record.origin),
+            about,
+            more,
+        )
+    )
+
+
+def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
+    rare: dict[str, Any] = {
+        "outcome": record.outcome,
+        "steps": record.steps,
+        "steps_failed": record.failed,
+    }
+    for name in ("error", "error_type"):
+        text = getattr(record, name)
+        if text is not None:
+            rare[name] = _sound(text)
+    for name in ("usage", "shown", "user"):
+        value = getattr(record, name)
+        if value:
+            rare[name] = value
+    return _sealed(
+        b'{"type":"otel_root_end","end_time":"%b","otel":{%b,"time_unix_nano":%d%b,%b%b'
+        % (
+            local_time(record.time_ns),
+            session,
+            record.time_ns,
+            b"" if record.ids is None else _ids_members(record.ids),
+            orjson.dumps(rare)[1:-1],
+            more,
+        )
+    )
+
+
+def _sound(text: str) -> str:
+    """`text` with lone surrogates replaced."""
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+_WRITERS: dict[type, Callable[[Any, bytes, bytes], bytes]] = {
+    BeginStep: _begin_step,
+    EndStep: _step_end,
+    BeginInner: _begin_inner,
+    EndInner: _end_inner,
+    Logged: _logged,
+    StreamMark: _stream_mark,
+    BeginRoot: _begin_root,
+    EndRoot: _end_root,
+}
