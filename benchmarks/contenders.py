@@ -1,178 +1,123 @@
-"""What is compared: a run without any tracker, Burr's own trackers, and ours."""
+"""What is compared: a run without a tracker, Burr's own trackers, and ours."""
 
 # ruff: noqa: PLC0415 - each process imports only what it measures
 from __future__ import annotations
 
-import contextlib
-import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
-from burr.lifecycle import PostApplicationCreateHook, PostRunStepHook, PreRunStepHook
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import NoOpTracerProvider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from burr.core import ApplicationBuilder
+    from opentelemetry.sdk.trace import ReadableSpan
 
 NAMES = {
     "none": "no tracker",
     "ltc": "`LocalTrackingClient`",
     "ltc+bridge": "`LocalTrackingClient` + `OpenTelemetryBridge`",
+    "ltc+langfuse": "`LocalTrackingClient` + `LangfuseBridge`",
     "ours": "`OtelTracker`",
     "delta": '`OtelTracker(snapshots="delta")`',
+    "off": '`OtelTracker(capture="off")`',
     "unsampled": "`OtelTracker`, sampled out",
-    "off": '`OtelTracker(capture="off")`, NoOp provider',
-    "spanless": "`OtelTracker`, NoOp provider",
-    "store": "our store alone",
-    "floor": "our store + a bare SDK span",
+    "no-spans": "`OtelTracker`, no spans (`OTEL_SDK_DISABLED`)",
 }
+SETTINGS: dict[str, dict[str, Any]] = {"delta": {"snapshots": "delta"}, "off": {"capture": "off"}}
+SILENT = ("none", "ltc", "unsampled", "no-spans")
+"""Contenders whose exporter gets nothing."""
 
 
-class StoreOnly(PostApplicationCreateHook, PreRunStepHook, PostRunStepHook):
-    """The least that a tracker over our store can do: its records, and no OpenTelemetry at all."""
+class Encode(SpanExporter):
+    """Encodes spans as the OTLP exporters do, and drops the bytes."""
 
-    def __init__(self, folder: str) -> None:
-        from burr_otel.store import Store
+    def __init__(self) -> None:
+        self.spans = self.roots = self.size_bytes = 0
 
-        self._store = Store("bench", folder)
-
-    def post_application_create(self, **told: Any) -> None:
-        self._session = self._store.open_session(
-            told["app_id"],
-            partition_key=told["partition_key"],
-            state=told["state"],
-            application_graph=told["application_graph"],
-            parent_pointer=None,
-            spawning_parent_pointer=None,
-            session_id=uuid.uuid4().hex,
-            otel={"kind": "root"},
-            time_ns=time.time_ns(),
-        )
-
-    def pre_run_step(self, **told: Any) -> None:
-        now = time.time_ns()
-        self._session.begin_step(
-            sequence_id=told["sequence_id"],
-            action=told["action"].name,
-            inputs=told["inputs"],
-            time_ns=now,
-            otel={"time_unix_nano": now},
-        )
-
-    def post_run_step(self, **told: Any) -> None:
-        from burr_otel.store import encode_state
-
-        now = time.time_ns()
-        state = encode_state(
-            told["state"], serde_kwargs={}, run="bench", sequence_id=told["sequence_id"]
-        )
-        self._session.end_step(
-            sequence_id=told["sequence_id"],
-            action=told["action"].name,
-            result=told["result"],
-            exception=None,
-            state=state,
-            time_ns=now,
-            otel={"time_unix_nano": now},
-        )
-
-
-class StoreAndSpan(StoreOnly):
-    """The least that a tracker with spans can do: one of the SDK's, with as many attributes."""
-
-    def __init__(self, folder: str, tracer: Any) -> None:
-        super().__init__(folder)
-        self._tracer = tracer
-        self._attributes = {f"burr.attribute.{number}": "a value" for number in range(15)}
-
-    def pre_run_step(self, **told: Any) -> None:
-        self._span = self._tracer.start_span(told["action"].name, attributes=self._attributes)
-        super().pre_run_step(**told)
-
-    def post_run_step(self, **told: Any) -> None:
-        super().post_run_step(**told)
-        self._span.set_attributes({"burr.outcome": "ok", "burr.result": "{}", "burr.state": "{}"})
-        self._span.end()
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.size_bytes += len(encode_spans(spans).SerializeToString())
+        self.spans += len(spans)
+        self.roots += sum(span.parent is None for span in spans)
+        return SpanExportResult.SUCCESS
 
 
 class Contender:
-    """Attaches one of `NAMES` to builders.
+    """One of `NAMES`, which can be added to any number of builders.
 
-    Args:
-        name: Which one.
-        folder: Where its files go.
-        keeps_spans: Whether the exporter keeps what it is given, as the in-memory one does.
+    Attributes:
+        exporter: What its spans are encoded by.
+        provider: `None` when it makes no spans.
+        hooks: Adapters that are added beside the tracker.
     """
 
-    def __init__(self, name: str, folder: str, *, keeps_spans: bool = True) -> None:
+    def __init__(self, name: str, folder: str, **settings: Any) -> None:
         self.name = name
-        self._folder = folder
-        self._keeps_spans = keeps_spans
-        self._provider = None if name in ("none", "ltc", "store") else self._make_provider()
-        self._tracker = self._make_tracker()
-
-    def _make_provider(self) -> Any:
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-        from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
-        from opentelemetry.trace import NoOpTracerProvider
-
-        if self.name in ("off", "spanless"):  # as under OTEL_SDK_DISABLED=true
-            return NoOpTracerProvider()
-
-        class Discard(SpanExporter):
-            def export(self, spans: Sequence[Any]) -> Any:  # noqa: ARG002 - they are dropped
-                from opentelemetry.sdk.trace.export import SpanExportResult
-
-                return SpanExportResult.SUCCESS
-
-        sampler = ALWAYS_OFF if self.name == "unsampled" else ALWAYS_ON
-        provider = TracerProvider(sampler=sampler)
-        exporter = InMemorySpanExporter() if self._keeps_spans else Discard()
-        provider.add_span_processor(BatchSpanProcessor(exporter))
-        return provider
-
-    def _make_tracker(self) -> Any:
-        if self.name == "none":
-            return None
-        if self.name.startswith("ltc"):
+        self.exporter = Encode()
+        self.provider: Any = None
+        self._tracker: Any = None
+        self.hooks: list[Any] = []
+        if name == "none":
+            return
+        if name.startswith("ltc"):
             from burr.tracking import LocalTrackingClient
 
-            return LocalTrackingClient("bench", self._folder)
-        if self.name == "store":
-            return StoreOnly(self._folder)
-        if self.name == "floor":
-            return StoreAndSpan(self._folder, self._provider.get_tracer("bench"))
+            self._tracker = LocalTrackingClient("bench", folder)
+            if name == "ltc+bridge":
+                self.hooks = [self._bridge()]
+            elif name == "ltc+langfuse":
+                self.hooks = [self._langfuse()]
+            return
         from burr_otel import OtelTracker
 
-        settings: dict[str, Any] = {"off": {"capture": "off"}, "delta": {"snapshots": "delta"}}
-        return OtelTracker(
-            "bench",
-            self._folder,
-            tracer_provider=self._provider,
-            **settings.get(self.name, {}),
+        if name == "no-spans":
+            self.provider = NoOpTracerProvider()
+        else:
+            self.provider = self._batching(ALWAYS_OFF if name == "unsampled" else ALWAYS_ON)
+        settings = {**SETTINGS.get(name, {}), **settings}
+        self._tracker = OtelTracker("bench", folder, tracer_provider=self.provider, **settings)
+
+    def _batching(self, sampler: Any = ALWAYS_ON) -> TracerProvider:
+        provider = TracerProvider(sampler=sampler)
+        provider.add_span_processor(BatchSpanProcessor(self.exporter))
+        return provider
+
+    def _bridge(self) -> Any:
+        from burr.integrations.opentelemetry import OpenTelemetryBridge
+
+        self.provider = self._batching()
+        return OpenTelemetryBridge(tracer=self.provider.get_tracer("bench"))
+
+    def _langfuse(self) -> Any:
+        from burr.integrations.langfuse import LangfuseBridge, burr_span_export_filter
+        from langfuse import Langfuse
+
+        self.provider = TracerProvider()  # the client adds a batch processor of its own
+        client = Langfuse(
+            public_key="pk",
+            secret_key="sk",
+            base_url="http://127.0.0.1:9",  # never called: the exporter is ours
+            tracer_provider=self.provider,
+            span_exporter=self.exporter,
+            should_export_span=burr_span_export_filter,
         )
+        return LangfuseBridge(langfuse_client=client, tracer_provider=self.provider)
 
-    def attach(self, builder: Any) -> Any:
-        """A builder with the contender in it."""
-        if self.name == "none":
-            return builder
-        if self.name in ("store", "floor"):
-            return builder.with_hooks(self._tracker)
-        builder = builder.with_tracker(self._tracker)
-        if self.name == "ltc+bridge":
-            from burr.integrations.opentelemetry import OpenTelemetryBridge
+    def add(self, builder: ApplicationBuilder) -> ApplicationBuilder:
+        """The builder with the contender in it."""
+        if self._tracker is not None:
+            builder = builder.with_tracker(self._tracker)
+        return builder.with_hooks(*self.hooks) if self.hooks else builder
 
-            tracer = self._provider.get_tracer("bench")
-            builder = builder.with_hooks(OpenTelemetryBridge(tracer=tracer))
-        return builder
-
-    def end_spans(self) -> None:
-        """Let applications be idle: end their open spans, as ours do by themselves in time."""
-        if self.name == "ours":
-            self._tracker.close()
+    def load(self, app_id: str) -> Any:
+        """The latest state of a run."""
+        return self._tracker.load(None, app_id, None)
 
     def flush(self) -> None:
-        """Have the exporter take what it has not yet."""
-        with contextlib.suppress(AttributeError):
-            self._provider.force_flush()
+        """Have the exporter take what it has not taken yet."""
+        if isinstance(self.provider, TracerProvider):
+            self.provider.force_flush()

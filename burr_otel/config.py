@@ -29,6 +29,7 @@ ENV_PREFIX = "BURR_OTEL_"
 
 Capture = Literal["full", "types", "off"]
 Redactor = Callable[[str, Any], Any]
+Failed = Callable[[str, Any, Any], "str | None"]
 _LONGEST_BYTES = 16 * 1024
 _SHORTEST_BYTES = 64
 _OFF_WORDS = ("none", "off")
@@ -51,6 +52,11 @@ class OtelSettings(TypedDict, total=False):
     redactor: Redactor | None
     max_attribute_bytes: int
     openinference_content: bool
+    capture_state_read: Literal["failed", "all", "never"]
+    expected_exceptions: tuple[type[BaseException] | str, ...]
+    failed: Failed | None
+    user_id_from_partition_key: bool
+    baggage_keys: tuple[str, ...]
     step_parent: Literal["application", "ambient"]
     on_resume: Literal["link", "continue"]
     root_linger: float | None
@@ -62,6 +68,22 @@ class OtelSettings(TypedDict, total=False):
     snapshots: Literal["full", "delta", "off"]
     record_child_spans: bool
     trace_url: str
+
+
+def _is_pattern(item: object) -> bool:
+    try:
+        return isinstance(item, str) and bool(re.compile(item))
+    except re.error:
+        return False
+
+
+def _is_exception(item: object) -> bool:
+    is_class = isinstance(item, type) and issubclass(item, BaseException)
+    return is_class or _is_text(item)
+
+
+def _is_text(item: object) -> bool:
+    return isinstance(item, str) and bool(item.strip())
 
 
 def _setting(default: Any, doc: str, **metadata: Any) -> Any:
@@ -101,10 +123,10 @@ class OtelConfig:
     )
     redact: bool = _setting(True, "Whether the built-in redaction patterns apply.")
     redact_keys: tuple[str, ...] = _setting(
-        (), "More key patterns (regular expressions) whose values are hidden.", items=str
+        (), "More key patterns (regular expressions) whose values are hidden.", items=_is_pattern
     )
     redact_values: tuple[str, ...] = _setting(
-        (), "More value patterns (regular expressions) whose matches are hidden.", items=str
+        (), "More value patterns (regular expressions) whose matches are hidden.", items=_is_pattern
     )
     redactor: Redactor | None = _setting(
         None,
@@ -118,6 +140,32 @@ class OtelConfig:
     )
     openinference_content: bool = _setting(
         False, "Whether steps also carry `input.value` and `output.value` (Phoenix, Langfuse)."
+    )
+    capture_state_read: Literal["failed", "all", "never"] = _setting(
+        "failed",
+        "Which steps carry the values of the state keys that their action reads.",
+        choices=("failed", "all", "never"),
+    )
+    expected_exceptions: tuple[type[BaseException] | str, ...] = _setting(
+        (),
+        "Exception classes, or their names, with which a step does not fail: they steer the run.",
+        items=_is_exception,
+        of="exception classes or their names",
+    )
+    failed: Failed | None = _setting(
+        None,
+        "A function `(action, result, state)` that says why a step that raised nothing failed, "
+        "or gives None.",
+        env=False,
+    )
+    user_id_from_partition_key: bool = _setting(
+        False, "Whether spans carry the partition key as `user.id` too."
+    )
+    baggage_keys: tuple[str, ...] = _setting(
+        (),
+        "W3C baggage that becomes attributes of the spans begun under it.",
+        items=_is_text,
+        of="names of baggage entries",
     )
     step_parent: Literal["application", "ambient"] = _setting(
         "application",
@@ -320,8 +368,9 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     elif "minimum" in meta:
         good, expected = _is_number(field, value), _number_text(field)
     elif meta.get("items"):
-        good = not isinstance(value, str) and all(map(_is_pattern, value))
-        value, expected = tuple(value) if good else value, "a sequence of regular expressions"
+        good = not isinstance(value, str) and all(map(meta["items"], value))
+        value = tuple(value) if good else value
+        expected = f"a sequence of {meta.get('of', 'regular expressions')}"
     else:
         good, expected = callable(value), "a function or None"
     if good:
@@ -337,13 +386,6 @@ def _checked_text(read: Callable[[str], object], value: Any, name: str) -> str:
     except ConfigError as error:
         raise ConfigError(f"{name}={value!r} is not allowed: {error}") from None
     return value
-
-
-def _is_pattern(item: object) -> bool:
-    try:
-        return isinstance(item, str) and bool(re.compile(item))
-    except re.error:
-        return False
 
 
 def _is_number(field: dataclasses.Field[Any], value: Any) -> bool:

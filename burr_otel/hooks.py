@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from burr.lifecycle.base import PostApplicationExecuteCallHook, PreApplicationExecuteCallHook
 from burr.tracking.base import SyncTrackingClient
 
-from burr_otel.application import Built, start_run
-from burr_otel.errors import BurrOtelError
-from burr_otel.run import registry
-from burr_otel.spans import roots, shield
+from burr_otel.errors import BurrOtelError, SnapshotError
+from burr_otel.live.build import BuiltApplication, start_run
+from burr_otel.live.run import registry
+from burr_otel.spans import keeper, shield
 
 if TYPE_CHECKING:
-    from burr_otel.spans.registry import Owner
-    from burr_otel.spans.shared import Shared
+    from burr_otel.config import OtelConfig
+    from burr_otel.live.registry import Owner
+    from burr_otel.live.shared import Shared
+    from burr_otel.spans.parents import Spawner
     from burr_otel.store import Store
 
 __all__ = ["RunHooks"]
 
+_KEEP_DATA = frozenset({"post_application_create", "pre_run_step", "post_run_step"})
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
@@ -45,13 +48,14 @@ def _hook(method: Hook) -> Hook:
 
     The garbage collector may finalise an abandoned stream, and Burr then calls hooks, at any
     allocation, also at one made while this thread is inside a hook and holds a lock. Such a call
-    is left to the keeper.
+    is left to the keeper. An error of a hook that keeps data is a `SnapshotError`.
     """
+    keeps_data = method.__name__ in _KEEP_DATA
 
     @functools.wraps(method)
     def guarded(self: RunHooks, **arguments: Any) -> None:
         if _inside.hook:
-            roots.keeper.defer(functools.partial(guarded, self, **arguments))
+            keeper.keeper.defer(functools.partial(guarded, self, **arguments))
             return
         _inside.hook = True
         try:
@@ -59,6 +63,8 @@ def _hook(method: Hook) -> Hook:
         except BurrOtelError:
             raise
         except Exception as error:
+            if keeps_data and self.config.snapshots != "off":
+                self._tell_lost(method.__name__, arguments, error)
             shield.report(method.__name__, error)
         finally:
             _inside.hook = False
@@ -69,9 +75,11 @@ def _hook(method: Hook) -> Hook:
 class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicationExecuteCallHook):
     """Burr's hooks, each passed on to the run that it is about; what they need, a tracker has."""
 
+    config: OtelConfig
+    project_id: str
     _owner: Owner
     _store: Store
-    _spawner: dict[str, Any]
+    _spawner: Spawner
 
     @abstractmethod
     def _shared(self) -> Shared:
@@ -80,6 +88,13 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
     @abstractmethod
     def _leave_nothing_open(self) -> None:
         """End what is idle and flush: this process may be killed as soon as its task is done."""
+
+    def _tell_lost(self, hook: str, arguments: Mapping[str, Any], error: Exception) -> None:
+        """Say that a state may not be kept, whatever the cause."""
+        if self.config.on_snapshot_error == "raise":
+            run = f"{self.project_id}/{arguments['app_id']}"
+            cause = f"{hook} failed: {type(error).__name__}"
+            raise SnapshotError(run, cause, sequence_id=arguments.get("sequence_id")) from error
 
     @_hook
     def post_application_create(
@@ -94,26 +109,34 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
         **future_kwargs: Any,
     ) -> None:
         """Start the application span and open the run's files."""
-        built = Built(
+        built = BuiltApplication(
             app_id, partition_key, state, application_graph, parent_pointer, spawning_parent_pointer
         )
         start_run(self._shared(), self._store, built, self._spawner)
 
     @_hook
     def pre_run_execute_call(
-        self, *, app_id: str, state: Any, method: Any, **future_kwargs: Any
+        self,
+        *,
+        app_id: str,
+        partition_key: str | None,
+        state: Any,
+        method: Any,
+        **future_kwargs: Any,
     ) -> None:
         """Note which of Burr's methods runs the application."""
-        run = registry.resolve(self._owner, app_id, state=state)
+        run = registry.resolve(self._owner, app_id, partition_key, state=state)
         if run is not None:
-            run.executing(method.value, state)
+            run.executing(method.value, state, sys.exc_info()[1])
 
     @_hook
-    def post_run_execute_call(self, *, app_id: str, state: Any, **future_kwargs: Any) -> None:
+    def post_run_execute_call(
+        self, *, app_id: str, partition_key: str | None, state: Any, **future_kwargs: Any
+    ) -> None:
         """Note the state that the call ended with."""
-        run = registry.resolve(self._owner, app_id)
+        run = registry.resolve(self._owner, app_id, partition_key)
         if run is not None:
-            run.executed(state)
+            run.executed(state, sys.exc_info()[1])
             if run.is_outpost:
                 self._leave_nothing_open()
 
@@ -122,6 +145,7 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
         self,
         *,
         app_id: str,
+        partition_key: str | None,
         sequence_id: int,
         state: Any,
         action: Any,
@@ -129,15 +153,16 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
         **future_kwargs: Any,
     ) -> None:
         """Start the step's span and make it current."""
-        run = registry.resolve(self._owner, app_id, action=action, state=state)
+        run = registry.resolve(self._owner, app_id, partition_key, action=action, state=state)
         if run is not None:
-            run.begin_step(action, inputs, sequence_id, sys.exc_info()[1])
+            run.begin_step(action, inputs, sequence_id, state, sys.exc_info()[1])
 
     @_hook
     def post_run_step(
         self,
         *,
         app_id: str,
+        partition_key: str | None,
         sequence_id: int,
         state: Any,
         action: Any,
@@ -146,7 +171,7 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
         **future_kwargs: Any,
     ) -> None:
         """End the step's span and keep its state."""
-        run = registry.resolve(self._owner, app_id, action=action)
+        run = registry.resolve(self._owner, app_id, partition_key, action=action)
         if run is not None:
             run.end_step(state, result, sequence_id, exception, sys.exc_info()[1])
 
@@ -155,22 +180,29 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
         self,
         *,
         app_id: str,
+        partition_key: str | None,
         action_sequence_id: int,
         span: Any,
         span_dependencies: list[str],
         **future_kwargs: Any,
     ) -> None:
         """Start an inner span and make it current."""
-        run = registry.resolve(self._owner, app_id)
+        run = registry.resolve(self._owner, app_id, partition_key)
         if run is not None:
             run.begin_span(span, action_sequence_id, span_dependencies, sys.exc_info()[1])
 
     @_hook
     def post_end_span(
-        self, *, app_id: str, action_sequence_id: int, span: Any, **future_kwargs: Any
+        self,
+        *,
+        app_id: str,
+        partition_key: str | None,
+        action_sequence_id: int,
+        span: Any,
+        **future_kwargs: Any,
     ) -> None:
         """End an inner span."""
-        run = registry.resolve(self._owner, app_id)
+        run = registry.resolve(self._owner, app_id, partition_key)
         if run is not None:
             run.end_span(span, action_sequence_id, sys.exc_info()[1])
 
@@ -180,27 +212,32 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
         *,
         attributes: Mapping[str, Any],
         app_id: str,
+        partition_key: str | None,
         action_sequence_id: int,
         span: Any,
         tags: Mapping[str, Any],
         **future_kwargs: Any,
     ) -> None:
         """Set attributes on the step or inner span that they were logged on."""
-        run = registry.resolve(self._owner, app_id)
+        run = registry.resolve(self._owner, app_id, partition_key)
         if run is not None:
             run.log_attributes(attributes, span, action_sequence_id, tags)
 
     @_hook
-    def pre_start_stream(self, *, app_id: str, sequence_id: int, **future_kwargs: Any) -> None:
+    def pre_start_stream(
+        self, *, app_id: str, partition_key: str | None, sequence_id: int, **future_kwargs: Any
+    ) -> None:
         """The step in progress is a stream."""
-        run = registry.resolve(self._owner, app_id)
+        run = registry.resolve(self._owner, app_id, partition_key)
         if run is not None:
             run.begin_stream(sequence_id)
 
     @_hook
-    def post_stream_item(self, *, app_id: str, sequence_id: int, **future_kwargs: Any) -> None:
+    def post_stream_item(
+        self, *, app_id: str, partition_key: str | None, sequence_id: int, **future_kwargs: Any
+    ) -> None:
         """Count an item."""
-        run = registry.resolve(self._owner, app_id)
+        run = registry.resolve(self._owner, app_id, partition_key)
         if run is not None:
             run.stream_item(sequence_id)
 

@@ -21,6 +21,9 @@ APP_ID: Final = "burr.app_id"
 PARTITION_KEY: Final = "burr.partition_key"
 SEQUENCE_ID: Final = "burr.sequence_id"
 SESSION_ID: Final = "session.id"
+USER_ID: Final = "user.id"
+GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
+GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
 
 # --- application span -------------------------------------------------------------------------
 ROOT_NAME_PREFIX: Final = "invoke_workflow"
@@ -28,36 +31,37 @@ GRAPH: Final = "burr.graph"
 OUTCOME: Final = "burr.outcome"
 STEPS: Final = "burr.steps"
 STEPS_FAILED: Final = "burr.steps.failed"
+STATE_INITIAL: Final = "burr.state.initial"
 GEN_AI_OPERATION_NAME: Final = "gen_ai.operation.name"
-GEN_AI_WORKFLOW_NAME: Final = "gen_ai.workflow.name"
-GEN_AI_AGENT_NAME: Final = "gen_ai.agent.name"
-GEN_AI_CONVERSATION_ID: Final = "gen_ai.conversation.id"
 INVOKE_WORKFLOW: Final = "invoke_workflow"
 
 # --- step -------------------------------------------------------------------------------------
 ACTION_NAME: Final = "burr.action.name"
-ACTION_READS: Final = "burr.action.reads"
-ACTION_WRITES: Final = "burr.action.writes"
-ACTION_TAGS: Final = "burr.action.tags"
 INPUTS: Final = "burr.inputs"
 RESULT: Final = "burr.result"
 STATE_WRITTEN: Final = "burr.state.written"
+STATE_READ: Final = "burr.state.read"
 EXECUTE_METHOD: Final = "burr.execute.method"
 CODE_FUNCTION_NAME: Final = "code.function.name"
-CODE_FILE_PATH: Final = "code.file.path"
-CODE_LINE_NUMBER: Final = "code.line.number"
 GEN_AI_TOOL_NAME: Final = "gen_ai.tool.name"
+GEN_AI_TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+GEN_AI_TOOL_RESULT: Final = "gen_ai.tool.call.result"
 KIND_TAG_PREFIX: Final = "otel.kind:"  # an action's tag that says what it is
 STREAM_ITEMS: Final = "burr.stream.items"
 STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"  # seconds
+STREAM_GENERATOR_TIME: Final = "burr.stream.generator_time"  # seconds, without the consumer's
 
 # --- any span ---------------------------------------------------------------------------------
 TRUNCATED: Final = "burr.truncated"
 CHECK: Final = "burr.check"  # a test trace of `burr-otel check`
 SNAPSHOT_ERROR: Final = "burr.snapshot.error"
+USAGE_INPUT_TOKENS: Final = "burr.usage.input_tokens"
+USAGE_OUTPUT_TOKENS: Final = "burr.usage.output_tokens"
+USAGE_CALLS: Final = "burr.usage.calls"
 ERROR_TYPE: Final = "error.type"
 
 # --- OpenInference ----------------------------------------------------------------------------
+OPENINFERENCE_PROJECT_NAME: Final = "openinference.project.name"  # of the resource
 OPENINFERENCE_SPAN_KIND: Final = "openinference.span.kind"
 GRAPH_NODE_ID: Final = "graph.node.id"
 GRAPH_NODE_PARENT_ID: Final = "graph.node.parent_id"
@@ -88,6 +92,7 @@ LINK_DEPENDENCY: Final = "dependency"
 # --- outcomes ---------------------------------------------------------------------------------
 OK: Final = "ok"
 ERROR: Final = "error"
+FAILED: Final = "failed"  # by `mark_failed` or the setting `failed`, without an exception
 CANCELLED: Final = "cancelled"
 ABANDONED: Final = "abandoned"
 CRASHED: Final = "crashed"

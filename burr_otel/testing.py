@@ -25,7 +25,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 from burr_otel import semconv
-from burr_otel.spans import roots, shield
+from burr_otel.spans import keeper, shield
+from burr_otel.spans.keeper import Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,14 +138,14 @@ def capture_spans(
 
 
 @contextlib.contextmanager
-def manual_roots() -> Iterator[roots.Keeper]:
+def manual_roots() -> Iterator[Keeper]:
     """Have application spans ended only by the keeper's `sweep`, with no thread."""
-    before, roots.keeper = roots.keeper, roots.Keeper(threaded=False)
+    before, keeper.keeper = keeper.keeper, Keeper(threaded=False)
     try:
-        yield roots.keeper
+        yield keeper.keeper
     finally:
-        roots.keeper.finish_all()
-        roots.keeper = before
+        keeper.keeper.finish_all()
+        keeper.keeper = before
 
 
 def span_tree(spans: Sequence[ReadableSpan]) -> str:

@@ -8,26 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burr.core.persistence import BaseStateLoader
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.trace import format_trace_id
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import OtelConfig, OtelSettings
 from burr_otel.hooks import RunHooks
+from burr_otel.live import burr_patches
+from burr_otel.live.registry import Owner
+from burr_otel.live.run import registry
+from burr_otel.live.shared import Shared, content_policy, session_settings
+from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
-from burr_otel.run import registry
-from burr_otel.spans import children, delegated, parents, provider, roots, streams
+from burr_otel.spans import children, keeper, parents, provider, shield
+from burr_otel.spans.contexts import context_of, is_sampled
 from burr_otel.spans.metrics import step_metrics
-from burr_otel.spans.registry import Owner
-from burr_otel.spans.shared import Shared, content_policy
+from burr_otel.spans.parents import Spawner
+from burr_otel.spans.start import SpanStarter
 from burr_otel.store import AsyncStoreLoader, Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
     from burr.core.persistence import PersistedStateData
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import SpanContext, TracerProvider
 
 
 __all__ = ["OtelTracker"]
@@ -92,7 +99,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
         self._clock = clock
-        self._spawner: dict[str, Any] = {}
+        self._spawner = Spawner()
         self._home = registry.process
         self._owner = Owner()
         self._open()
@@ -111,15 +118,28 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self.storage_dir = str(self._store.path)
         self._policy = content_policy(config)
         self._made: tuple[tuple[Any, ...], Shared] | None = None
-        streams.install(_streaming_step)
-        delegated.install(_delegated)
+        burr_patches.install(_streaming_step, _delegated)
 
     def _shared(self) -> Shared:
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
         meters = provider.meter_provider(self._meter_provider)
         made_for = (made_by, meters, registry.process)
-        if self._made is not None and self._made[0] == made_for:
-            return self._made[1]
+        if self._made is not None:
+            known, shared = self._made
+            # Not compared: providers of others may be unhashable, or say that they are equal.
+            if all(a is b for a, b in zip(known, made_for, strict=True)):
+                return shared
+        starter = recorder = None
+        try:
+            starter = SpanStarter(provider.tracer(made_by), self._policy)
+            recorder = children.child_spans(made_by, self.config.child_spans)
+        except Exception as error:
+            shield.report("getting a tracer", error)
+        try:
+            metrics = step_metrics(meters, self.project_id)
+        except Exception as error:
+            shield.report("making instruments", error)
+            metrics = step_metrics(NoOpMeterProvider(), self.project_id)
         shared = Shared(
             owner=self._owner,
             at_home=self._home == registry.process,
@@ -127,10 +147,11 @@ class OtelTracker(RunHooks, BaseStateLoader):
             serde_kwargs=self.serde_kwargs,
             config=self.config,
             policy=self._policy,
-            tracer=provider.tracer(made_by),
-            metrics=step_metrics(meters, self.project_id),
+            settings=session_settings(self.config),
+            starter=starter,
+            metrics=metrics,
             clock=self._clock,
-            recorder=children.recorder_of(made_by) if self.config.record_child_spans else None,
+            children=recorder,
         )
         self._made = made_for, shared
         return shared
@@ -150,7 +171,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
                 "_tracer_provider": self._tracer_provider,
                 "_meter_provider": self._meter_provider,
                 "_owner": Owner(self._owner),
-                "_spawner": parents.spawner_record(),
+                "_spawner": parents.copied_spawner(),
             }
         )
         return twin
@@ -260,18 +281,20 @@ class OtelTracker(RunHooks, BaseStateLoader):
             InvalidIdentifierError: The app id cannot be the name of a folder.
             UnknownRunError: There is no such run; the error names the nearest ones.
         """
+        context: SpanContext | None
         live = (run for run in registry.runs(app_id) if run.owner.is_within(self._owner))
         run = next(live, None)
         if run is not None:
-            root: Mapping[str, Any] | None = run.root_record()
+            context, began_ns = run.root.context, run.root.begin.time_ns
         else:
             history = self._store.history(self._store.read(app_id).app_id)
-            root = None if history is None else history.last_root
-        context = parents.context_of(root)
-        if root is None or context is None or not context.trace_flags.sampled:
+            root = (history.last_root if history else None) or {}
+            context = context_of(read_ids(root))
+            began_ns = int(root.get("time_unix_nano") or self._clock())
+        if context is None or not context.is_valid or not is_sampled(context):
             return None
-        began_ns = int(root.get("time_unix_nano") or self._clock())
-        place = TracePlace(root["trace_id"], self.project_id, app_id, began_ns, self._clock())
+        trace_id = format_trace_id(context.trace_id)
+        place = TracePlace(trace_id, self.project_id, app_id, began_ns, self._clock())
         return trace_url(read_template(self.config.trace_url), place)
 
     # --- lifetime ----------------------------------------------------------------------------
@@ -281,18 +304,18 @@ class OtelTracker(RunHooks, BaseStateLoader):
 
         Applications that go on afterwards are still recorded; their steps hang off the ended span.
         """
-        roots.keeper.sweep()
+        keeper.keeper.sweep()
         for run in registry.runs():
             if run.owner.is_within(self._owner):
-                run.root.finish()
+                run.end_open_spans()
         self._flush()
 
     def _flush(self) -> None:
-        provider.flush(self._tracer_provider, self._meter_provider, self.project_id)
+        provider.flush(self._tracer_provider, self.project_id)
 
     def _leave_nothing_open(self) -> None:
         """End what is idle and flush: this process may be killed as soon as its task is done."""
-        roots.keeper.sweep()
+        keeper.keeper.sweep()
         for run in registry.runs():
             if run.owner.is_within(self._owner) and not run.root.busy:
                 run.root.finish()
@@ -318,7 +341,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
             OSError: The log cannot be mended.
         """
         self._store.mend(app_id)
-        return recover_run(self._shared(), self._store, app_id, self._clock(), send)
+        return recover_run(self._shared(), self._store, app_id, None, self._clock(), send)
 
     def __enter__(self) -> Self:
         return self
@@ -334,9 +357,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
 
 def _delegated(app_id: str, sequence_id: int, action: Any, result: Any, state: Any) -> None:
     """A synchronous action has run under an asynchronous method."""
-    for owner in {run.owner for run in registry.runs(app_id)}:
-        run = registry.resolve(owner, app_id, action=action)
-        if run is not None:
+    for run in registry.runs(app_id):
+        if run.has_action(action):
             run.delegated(sequence_id, result, state)
 
 

@@ -6,7 +6,7 @@
 #   scripts/install_backends.sh --where               print the folder and stop
 #
 # Parts: collector (OpenTelemetry Collector), jaeger (v2), phoenix (in a virtual environment of its
-# own), chromium (headless, to look at Phoenix; from the system's packages).
+# own), chromium (headless, to look at Phoenix) and redis (for Celery; both from the system's packages).
 #
 # Everything lands in the folder that BURR_OTEL_BACKENDS names (default: ~/.cache/burr-otel/backends).
 # A part that is there in the wanted version is left alone, so running this again costs nothing.
@@ -20,7 +20,7 @@ readonly PHOENIX_VERSION=20.26.1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here manifest="$here/otelcol-manifest.yaml"
 readonly cache="${BURR_OTEL_BACKENDS:-$HOME/.cache/burr-otel/backends}"
-readonly all_parts=(collector jaeger phoenix chromium)
+readonly all_parts=(collector jaeger phoenix chromium redis)
 
 say() { printf 'backends: %s\n' "$*"; }
 die() {
@@ -127,6 +127,16 @@ install_chromium() {
   fi
   apt_install chromium fonts-dejavu-core
   say "chromium installed: $(command -v chromium)"
+}
+
+install_redis() {
+  if command -v redis-server >/dev/null; then
+    say "redis is there: $(command -v redis-server)"
+    return
+  fi
+  # Debian's package starts a server of its own, which no test uses.
+  apt_install redis-server
+  say "redis installed: $(command -v redis-server)"
 }
 
 # --- main ---------------------------------------------------------------------------------------

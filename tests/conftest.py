@@ -9,8 +9,8 @@ import pytest
 from burr.core import application
 
 from burr_otel import OtelTracker
-from burr_otel.run import registry
-from burr_otel.spans import roots
+from burr_otel.live.run import registry
+from burr_otel.spans import keeper
 from burr_otel.testing import FakeClock, capture_spans, manual_roots
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -75,6 +75,6 @@ def _no_leaks():
     """
     application._run_call_var.set({})
     yield
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     for run in list(registry.runs()):
         registry.remove(run)

@@ -9,7 +9,7 @@ import pytest
 from scenarios import SCENARIOS
 
 from burr_otel import OtelTracker, semconv
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "conventions.csv").read_text().splitlines()))
 TABLE = {row["attribute"]: row for row in ROWS}
@@ -86,7 +86,7 @@ def test_spans_say_what_the_table_says(name, spans, tmp_path):
         )
 
     SCENARIOS[name].run(make, spans.provider.get_tracer("service"))
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     ours = [s for s in spans.spans if s.instrumentation_scope.name == semconv.SCOPE_NAME]
     assert ours
     for span in ours:

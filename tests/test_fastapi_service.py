@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import span_tree
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fastapi_service"
@@ -205,7 +205,7 @@ async def test_a_client_that_hangs_up_ends_the_stream(
     gc.collect()
     for _ in range(10):  # the loop closes the generators that it finds dropped
         await asyncio.sleep(0)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     tracker.close()
     answer = spans.named("answer")
     assert answer.attributes["burr.outcome"] in ("cancelled", "abandoned")

@@ -18,7 +18,7 @@ from burr_otel import OtelTracker
 from burr_otel.check.run import check
 from burr_otel.cli import main
 from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo
-from burr_otel.spans import provider, roots
+from burr_otel.spans import keeper, provider
 from burr_otel.spans.exporters import otlp_exporter
 from burr_otel.testing import manual_roots
 
@@ -50,7 +50,7 @@ def sending(protocol, name="proj"):
     ids = []
     with manual_roots():
         yield made, ids
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
         assert made.force_flush()
         ids += [f"{s.context.span_id:016x}" for s in kept.get_finished_spans()]
     made.shutdown()
@@ -69,7 +69,7 @@ def test_every_span_of_the_scenarios_and_the_demo(protocol, send_to, tmp_path):
                     ),
                     made.get_tracer("service"),
                 )
-                roots.keeper.finish_all()
+                keeper.keeper.finish_all()
             with OtelTracker(DEMO_PROJECT, tmp_path, tracer_provider=made) as tracker:
                 run_demo(build_demo(tracker, wait=lambda seconds: None))
     assert sorted(stand_in.span_ids) == sorted(ids)

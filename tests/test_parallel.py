@@ -18,8 +18,8 @@ from parallel_apps import AsyncDoubles, Doubles, Nested, parallel, recurse
 from trees import in_name_order
 
 from burr_otel import OtelTracker
-from burr_otel.run import registry
-from burr_otel.spans import roots as root_spans
+from burr_otel.live.run import registry
+from burr_otel.spans import keeper
 from burr_otel.testing import capture_spans, manual_roots, span_tree
 
 ONE_FOR_EACH = """
@@ -299,7 +299,7 @@ def test_a_child_may_have_a_project_of_its_own(tracker, spans, clock, tmp_path):
             return OtelTracker("other", tmp_path, tracer_provider=spans.provider, clock=clock)
 
     parallel(tracker, Elsewhere(), ns=[1]).run(halt_after=["map"])
-    root_spans.keeper.finish_all()
+    keeper.keeper.finish_all()
     assert (
         spans.tree()
         == """
@@ -405,7 +405,7 @@ def test_unread_streams_leave_nothing_in_their_context(tracker):
             app.stream_result(halt_after=["step"])
             del app
             gc.collect()
-            root_spans.keeper.sweep()
+            keeper.keeper.sweep()
     finally:
         gc.unfreeze()
     app = apps.single(tracker, apps.stream, "last")

@@ -13,8 +13,8 @@ from opentelemetry import trace
 from parallel_apps import AsyncDoubles, Doubles, parallel
 
 from burr_otel import OtelTracker
-from burr_otel.run import registry
-from burr_otel.spans import roots
+from burr_otel.live.run import registry
+from burr_otel.spans import keeper
 
 
 def shapes(spans):
@@ -42,8 +42,8 @@ COUNTER = tuple(
 def nothing_is_left():
     """Whether every application was freed and struck out, and every root ended."""
     gc.collect()
-    roots.keeper.sweep()
-    return len(registry) == 0 and not roots.keeper._open
+    keeper.keeper.sweep()
+    return len(registry) == 0 and not keeper.keeper._open
 
 
 def test_sixteen_threads_with_two_hundred_applications_each(spans, tmp_path):

@@ -1,5 +1,6 @@
 """Which provider is used, and what bad OTEL_* values say."""
 
+import dataclasses
 import logging
 import os
 import queue
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import apps
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import burr_otel
 from burr_otel import ConfigError, OtelTracker
 from burr_otel.spans import exporters, provider
+from burr_otel.spans.quiet import QuietExporter
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +69,16 @@ def test_our_own_provider_names_service_and_host(monkeypatch):
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=web,team=a")
     found = provider.tracer_provider(None, "c").resource.attributes
     assert (found["service.name"], found["team"]) == ("web", "a")
+
+
+def test_phoenix_files_the_runs_under_the_project(monkeypatch):
+    """By this attribute of the resource; all land in `default` otherwise."""
+    name = "openinference.project.name"
+    assert provider.tracer_provider(None, "shop").resource.attributes[name] == "shop"
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "web")
+    assert provider.tracer_provider(None, "b").resource.attributes[name] == "b"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", f"{name}=theirs")
+    assert provider.tracer_provider(None, "c").resource.attributes[name] == "theirs"
 
 
 def test_the_global_provider_is_never_replaced():
@@ -227,7 +240,7 @@ class Failing(SpanExporter):
 
 def test_an_outage_is_one_warning_and_the_next_one_another(caplog):
     """The exporter's own lines are kept back, and the warning quotes the reason."""
-    exporter = exporters.QuietExporter(Failing(), "http://collector:4317")
+    exporter = QuietExporter(Failing(), "http://collector:4317")
     with caplog.at_level(logging.INFO):
         for _ in range(4):
             exporter.export([])
@@ -253,7 +266,7 @@ def test_what_a_full_queue_drops_is_counted_and_said(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
     gate = Gate()
-    exporter = exporters.QuietExporter(gate, "http://collector:4317")
+    exporter = QuietExporter(gate, "http://collector:4317")
     made = provider._make_provider("proj", [exporter], force_name=False)
     tracer = made.get_tracer("t")
     for _ in range(10):
@@ -281,7 +294,7 @@ def test_what_a_full_queue_drops_is_counted_and_said(monkeypatch, caplog):
 
 def test_a_fork_while_another_thread_counts_a_span(monkeypatch):
     """The child counts from nothing, and does not wait for a thread that it does not have."""
-    exporter = exporters.QuietExporter(Gate(), "http://collector:4317")
+    exporter = QuietExporter(Gate(), "http://collector:4317")
     made = provider._make_provider("proj", [exporter], force_name=False)
     exporter.tally.ended = 5
     with exporter.tally._lock:
@@ -312,7 +325,6 @@ class Hostile(SpanExporter):
 def test_a_broken_exporter_or_processor_never_reaches_the_run(where, tmp_path, caplog):
     """The user's result is what it would be; what failed is logged."""
     from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
     class Broken(SpanProcessor):
         def on_start(self, span, parent_context=None):
@@ -353,7 +365,7 @@ def test_an_endpoint_that_hangs_is_waited_for_once(monkeypatch, tmp_path):
         tracker.close()
     assert stuck.flushes == 1
     stuck.go_on.set()
-    provider._flushing[stuck].join()
+    provider._sending[stuck].flush.join()
     tracker.close()
     assert stuck.flushes == 2
 
@@ -372,3 +384,84 @@ def test_closing_at_exit_is_harmless(tmp_path):
     out, err, _ = python(code, tmp_path, OTEL_TRACES_EXPORTER="console")
     assert err == ""
     assert '"name": "invoke_workflow proj"' in out
+
+
+@dataclasses.dataclass  # unhashable, and comparing two is an error of ours
+class Unhashable(trace.TracerProvider):
+    """As Logfire's provider, which wraps one of the SDK."""
+
+    provider: TracerProvider
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise AssertionError("providers are not compared")
+
+    def get_tracer(self, *arguments, **named):
+        return self.provider.get_tracer(*arguments, **named)
+
+    def add_span_processor(self, processor):
+        self.provider.add_span_processor(processor)
+
+    def force_flush(self, timeout_millis=30_000):
+        return self.provider.force_flush(timeout_millis)
+
+
+@dataclasses.dataclass
+class UnhashableMeters(metrics.MeterProvider):
+    """Likewise."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise AssertionError("providers are not compared")
+
+    def get_meter(self, *arguments, **named):
+        return metrics.NoOpMeter("none")
+
+
+def test_providers_that_cannot_be_hashed_or_compared(spans, tmp_path):
+    """Logfire's; several trackers and applications, and a child-span processor."""
+    given = Unhashable(spans.provider)
+    for number in range(2):
+        with OtelTracker(
+            "proj",
+            tmp_path,
+            tracer_provider=given,
+            meter_provider=UnhashableMeters(),
+            record_child_spans=True,
+        ) as tracker:
+            for _ in range(2):
+                apps.counter(tracker, f"a{number}").run(halt_after=["finish"])
+    assert len(spans.spans) == 20
+
+
+class Replacing(TracerProvider):
+    """As Phoenix's: a processor that is added replaces the exporter that is there."""
+
+    def add_span_processor(self, span_processor):
+        self._active_span_processor._span_processors = ()
+        super().add_span_processor(span_processor)
+
+
+def test_adding_our_processor_replaces_none(tmp_path):
+    """Phoenix's provider would drop its exporter, and send nothing from then on."""
+    exporter = InMemorySpanExporter()
+    theirs = Replacing(shutdown_on_exit=False)
+    theirs.add_span_processor(SimpleSpanProcessor(exporter))
+    with OtelTracker("proj", tmp_path, tracer_provider=theirs, record_child_spans=True) as tracker:
+        apps.counter(tracker).run(halt_after=["finish"])
+    assert len(exporter.get_finished_spans()) == 5
+
+
+def test_closing_leaves_the_users_metrics_alone(spans, tmp_path):
+    """A flush makes a Prometheus reader collect beside its scrapes, and serve duplicates."""
+
+    class Meters(UnhashableMeters):
+        def force_flush(self, timeout_millis=30_000):
+            raise AssertionError("not ours to flush")
+
+    with OtelTracker(
+        "proj", tmp_path, tracer_provider=spans.provider, meter_provider=Meters()
+    ) as tracker:
+        apps.counter(tracker).run(halt_after=["finish"])
+    assert len(spans.spans) == 5

@@ -26,7 +26,7 @@ from scenarios import SCENARIOS
 from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import SnapshotError
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import capture_spans, manual_roots
 
 SECRET = "sk-ant-api03-NeverToBeSeenAnywhere0123456789abcdef"
@@ -41,7 +41,7 @@ def test_every_scenario_comes_back_as_it_was_sent(name, spans, tmp_path):
         return OtelTracker("proj", tmp_path, tracer_provider=spans.provider, **settings)
 
     SCENARIOS[name].run(make, spans.provider.get_tracer("service"))
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     assert_same(ours(spans.spans), stored_spans(tmp_path))
 
 
@@ -352,10 +352,10 @@ def test_streams_that_end_in_other_ways(way, spans, tmp_path):
             with contextlib.suppress(Exception):
                 list(container)
         del container
-        roots.keeper.sweep()
+        keeper.keeper.sweep()
         app.step() if way != "failing" else None
         del app
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     assert_same(spans.spans, stored_spans(tmp_path))
 
 
@@ -365,7 +365,7 @@ def test_steps_after_the_end_of_the_application_span(spans, clock, tmp_path):
     app = apps.counter(tracker)
     app.step()
     clock.advance(10)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     app.run(halt_after=["finish"])
     tracker.close()
     assert_same(spans.spans, stored_spans(tmp_path))

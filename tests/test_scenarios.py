@@ -16,9 +16,9 @@ def test_scenario(name, spans, tmp_path, caplog):
 
     scenario.run(make, spans.provider.get_tracer("service"))
     # Children of spawned applications have trackers of their own.
-    from burr_otel.spans import roots
+    from burr_otel.spans import keeper
 
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     assert spans.tree() == scenario.tree
     assert len({s.context.trace_id for s in spans.spans}) == scenario.traces
     assert not [r for r in caplog.records if r.name.startswith("opentelemetry")]

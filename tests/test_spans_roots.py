@@ -11,8 +11,8 @@ import apps
 import pytest
 
 from burr_otel import OtelTracker
-from burr_otel.run import registry
-from burr_otel.spans import roots
+from burr_otel.live.run import registry
+from burr_otel.spans import keeper
 
 
 def root(spans):
@@ -24,10 +24,10 @@ def test_a_root_ends_after_its_linger_at_its_last_activity(tracker, spans, clock
     apps.counter(tracker).run(halt_after=["finish"])
     last = max(s.end_time for s in spans.spans)
     clock.advance(1.9)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     assert len(spans.spans) == 4
     clock.advance(0.2)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     assert last <= root(spans).end_time < last + 10_000
 
 
@@ -37,10 +37,10 @@ def test_activity_puts_the_end_off(tracker, spans, clock):
     for _ in range(3):
         app.step()
         clock.advance(1.5)
-        roots.keeper.sweep()
+        keeper.keeper.sweep()
     assert all(span.parent for span in spans.spans)
     clock.advance(1.0)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     assert root(spans).attributes["burr.steps"] == 3
 
 
@@ -50,10 +50,10 @@ def test_a_step_in_progress_keeps_the_root_open_up_to_the_maximum(tracker, spans
     @apps.action(reads=["count"], writes=["count"])
     def long(state):
         clock.advance(100)
-        roots.keeper.sweep()
+        keeper.keeper.sweep()
         assert not spans.spans
         clock.advance(250)
-        roots.keeper.sweep()
+        keeper.keeper.sweep()
         assert [s.name for s in spans.spans] == ["invoke_workflow proj"]
         return state.update(count=1)
 
@@ -72,7 +72,7 @@ def test_steps_after_the_end_still_hang_off_the_root(tracker, spans, clock):
     app = apps.counter(tracker)
     app.step()
     clock.advance(3)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     app.run(halt_after=["finish"])
     assert (
         spans.tree()
@@ -100,10 +100,10 @@ def test_limits_can_be_turned_off(spans, clock, tmp_path, linger, longest):
     app = apps.counter(tracker)
     app.step()
     clock.advance(299)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     assert len(spans.spans) == 1
     clock.advance(10_000)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     assert len(spans.spans) == (1 if longest is None else 2)
     tracker.close()
     assert len(spans.spans) == 2
@@ -112,14 +112,14 @@ def test_limits_can_be_turned_off(spans, clock, tmp_path, linger, longest):
 def test_a_collected_application_ends_its_root_and_leaves_the_registry(tracker, spans):
     """The garbage collector frees an application; nothing of ours holds it."""
     gc.collect()
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     before = len(registry)
     app = apps.counter(tracker)
     app.step()
     assert len(registry) == before + 1
     del app
     gc.collect()
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     assert len(registry) == before
     assert root(spans).attributes["burr.outcome"] == "ok"
 

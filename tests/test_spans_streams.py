@@ -11,7 +11,7 @@ import pytest
 from opentelemetry import trace
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 
 CONSUMED = """
 invoke_workflow proj
@@ -75,7 +75,7 @@ def test_breaking_out_abandons_the_stream(tracker, spans):
             break
     del item
     gc.collect()
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     tracker.close()
     assert spans.tree() == ABANDONED
     assert items(spans) == 2
@@ -97,7 +97,7 @@ def test_a_dropped_stream_ends_inside_another_step_without_touching_it(tracker, 
         return state.update(count=1)
 
     apps.single(tracker, other, app_id="a2").step()
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     tracker.close()
     assert (
         spans.tree()
@@ -113,7 +113,7 @@ def test_a_stream_never_read_is_abandoned(tracker, spans):
     _, container = start(tracker)
     del container
     gc.collect()
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     tracker.close()
     assert (
         spans.tree()
@@ -354,7 +354,7 @@ def test_async_stream_broken_out_of(tracker, spans, caplog):
         await iterator.aclose()
 
     asyncio.run(scenario())
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     tracker.close()
     assert spans.tree() == ABANDONED
     assert "detach" not in caplog.text

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from burr_otel import OtelTracker, SnapshotError
-from burr_otel.run import Run
+from burr_otel.live.run import Run
 from burr_otel.store import Session
 
 COUNTER = """

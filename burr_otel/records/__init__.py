@@ -10,7 +10,15 @@ from burr_otel.records.kinds import (
     ROOT_END,
     STEP_END,
 )
-from burr_otel.records.read import DamageError, kind_of_line, parse, read, read_links, salvage
+from burr_otel.records.read import (
+    DamageError,
+    kind_of_line,
+    parse,
+    read,
+    read_ids,
+    read_links,
+    salvage,
+)
 from burr_otel.records.types import (
     NO_DOCUMENT,
     BeginInner,
@@ -33,7 +41,7 @@ from burr_otel.records.types import (
     encode_json,
     encode_text,
 )
-from burr_otel.records.write import encode, encode_end_step, local_time
+from burr_otel.records.write import encode, encode_end_step, link_data, local_time
 
 __all__ = [
     "ATTRIBUTE",
@@ -68,9 +76,11 @@ __all__ = [
     "encode_json",
     "encode_text",
     "kind_of_line",
+    "link_data",
     "local_time",
     "parse",
     "read",
+    "read_ids",
     "read_links",
     "salvage",
 ]

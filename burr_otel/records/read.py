@@ -42,7 +42,7 @@ from burr_otel.records.types import (
     Usage,
 )
 
-__all__ = ["DamageError", "kind_of_line", "parse", "read", "read_links", "salvage"]
+__all__ = ["DamageError", "kind_of_line", "parse", "read", "read_ids", "read_links", "salvage"]
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -192,31 +192,33 @@ def _time(otel: Mapping[str, Any], text: Any) -> int:
         return 0
 
 
-def _read_ids(
+def read_ids(
     otel: Mapping[str, Any], span_id: str = "span_id", *, is_remote: bool = False
 ) -> SpanIds | None:
-    if not otel.get("trace_id") or not otel.get(span_id):
-        return None
+    """The span ids in an `otel` object; None without any, and for ids that are not valid."""
     state = otel.get("trace_state")
-    ids = SpanIds(
-        int(otel["trace_id"], 16),
-        int(otel[span_id], 16),
-        int(otel.get("flags", 1)),
-        state if isinstance(state, str) else "",
-        is_remote,
-    )
+    try:
+        ids = SpanIds(
+            int(otel["trace_id"], 16),
+            int(otel[span_id], 16),
+            int(otel.get("flags", 1)),
+            state if isinstance(state, str) else "",
+            is_remote,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
     return ids if 0 < ids.trace_id < 1 << 128 and 0 < ids.span_id < 1 << 64 else None
 
 
 def _read_origin(otel: Mapping[str, Any]) -> Origin | None:
-    ids = _read_ids(otel)
+    ids = read_ids(otel)
     if ids is None:
         return None
     parent = None
     if otel.get("parent_span_id"):
         trace_id = otel.get("parent_trace_id", otel["trace_id"])
         remote = otel.get("parent_is_remote") is True
-        parent = _read_ids({**otel, "trace_id": trace_id}, "parent_span_id", is_remote=remote)
+        parent = read_ids({**otel, "trace_id": trace_id}, "parent_span_id", is_remote=remote)
     return Origin(ids, parent, read_links(otel.get("links")))
 
 
@@ -224,7 +226,7 @@ def read_links(links: Any) -> tuple[LinkIds, ...]:
     """The links of a record."""
     found = []
     for each in links or ():
-        target = _read_ids(each, is_remote=each.get("is_remote") is True)
+        target = read_ids(each, is_remote=each.get("is_remote") is True)
         if target is not None:
             kind = each.get("type")
             found.append(
@@ -268,7 +270,7 @@ def _read_end_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndSte
         state=None if state is None else Fragments(None, state),
         time_ns=_time(otel, record["end_time"]),
         outcome=str(otel.get("outcome") or ("ok" if raised is None else "error")),
-        ids=_read_ids(otel),
+        ids=read_ids(otel),
         failed=otel.get("failed"),
         stream=StreamTimes(*stream) if stream else None,
         swallowed=(Raised(*swallowed[:3]), swallowed[3]) if swallowed else None,
@@ -303,7 +305,7 @@ def _read_end_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndIn
         record["span_id"],
         _time(otel, record["end_time"]),
         str(otel.get("outcome") or "ok"),
-        _read_ids(otel),
+        read_ids(otel),
         Raised(*map(str, error)) if error else None,
         _mapping(otel.get("user")),
         otel.get("session"),
@@ -359,7 +361,7 @@ def _read_end_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndRoo
     return EndRoot(
         _time(otel, record.get("end_time")),
         str(otel.get("outcome") or "ok"),
-        _read_ids(otel),
+        read_ids(otel),
         otel.get("steps", 0),
         otel.get("steps_failed", 0),
         otel.get("error"),

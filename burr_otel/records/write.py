@@ -29,7 +29,7 @@ from burr_otel.records.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["encode", "encode_end_step", "local_time"]
+__all__ = ["encode", "encode_end_step", "link_data", "local_time"]
 
 _last_second = (-1, b"")  # most records of a run fall into the same second
 _name = functools.lru_cache(1024)(encode_text)  # actions have few names
@@ -102,11 +102,14 @@ def _origin_members(origin: Origin | None) -> bytes:
         if parent.is_remote:
             text += b',"parent_is_remote":true'
     return (
-        b'%b,"links":%b' % (text, orjson.dumps([_link(each) for each in links])) if links else text
+        b'%b,"links":%b' % (text, orjson.dumps([link_data(each) for each in links]))
+        if links
+        else text
     )
 
 
-def _link(link: LinkIds) -> dict[str, Any]:
+def link_data(link: LinkIds) -> dict[str, Any]:
+    """A link as records hold it; `read_links` reads it."""
     target = link.target
     found: dict[str, Any] = {
         "trace_id": f"{target.trace_id:032x}",
@@ -162,12 +165,12 @@ def _end_members(record: EndStep, session: bytes) -> bytes:
     if record.failed is not None:
         rare["failed"] = _sound(record.failed)
     if record.stream is not None:
-        rare["stream"] = record.stream
+        rare["stream"] = tuple(record.stream)
     if record.swallowed is not None:
         raised, time_ns = record.swallowed
         rare["swallowed"] = [*map(_sound, raised), time_ns]
     if record.usage is not None:
-        rare["usage"] = record.usage
+        rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
         rare["snapshot_error"] = _sound(record.snapshot_error)
     for name in ("grown", "shown", "user"):
@@ -312,7 +315,9 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
         text = getattr(record, name)
         if text is not None:
             rare[name] = _sound(text)
-    for name in ("usage", "shown", "user"):
+    if record.usage is not None:
+        rare["usage"] = tuple(record.usage)
+    for name in ("shown", "user"):
         value = getattr(record, name)
         if value:
             rare[name] = value

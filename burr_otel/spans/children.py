@@ -7,14 +7,13 @@ thread or context a span is made.
 
 from __future__ import annotations
 
-import threading
-import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from burr_otel import semconv
 from burr_otel.spans import parents, shield
+from burr_otel.spans.by_identity import ByIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,8 +155,17 @@ def _origin(span: ReadableSpan) -> dict[str, Any]:
     }
 
 
-_recorders: weakref.WeakKeyDictionary[Any, ChildRecorder] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+def _added_to(provider: Any) -> ChildRecorder:
+    recorder = ChildRecorder()
+    if isinstance(provider, TracerProvider):
+        # Not the method of a subclass: Phoenix's replaces the exporter that is there.
+        TracerProvider.add_span_processor(provider, recorder)
+    else:
+        provider.add_span_processor(recorder)
+    return recorder
+
+
+_recorders = ByIdentity(_added_to)
 
 
 def recorder_of(provider: Any) -> ChildRecorder | None:
@@ -166,11 +174,4 @@ def recorder_of(provider: Any) -> ChildRecorder | None:
     Returns:
         `None` for a provider that makes no spans.
     """
-    if not hasattr(provider, "add_span_processor"):
-        return None
-    with _lock:
-        recorder = _recorders.get(provider)
-        if recorder is None:
-            recorder = _recorders[provider] = ChildRecorder()
-            provider.add_span_processor(recorder)
-        return recorder
+    return _recorders[provider] if hasattr(provider, "add_span_processor") else None

@@ -1,61 +1,48 @@
-"""How a span says that it failed."""
+"""Exceptions beside span events: as log records, and as the text of a failed snapshot."""
 
 from __future__ import annotations
 
 import os
-import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import _logs, trace
 from opentelemetry._logs import LogRecord, SeverityNumber
-from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel._version import __version__
+from burr_otel.content import Raised, capture_exception
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-    from burr_otel.content import ContentPolicy, ExceptionContent
+    from burr_otel import records
+    from burr_otel.content import ContentPolicy
     from burr_otel.errors import SnapshotError
 
-__all__ = ["formatted", "record_exception", "snapshot_text"]
+__all__ = ["emit_log", "signals", "snapshot_text"]
 
-_SIGNAL = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
+_SIGNAL: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
+_MOST_BYTES: Final = 4096
 
 
-def record_exception(
-    span: trace.Span, content: ExceptionContent, time_ns: int, *, failed: bool
-) -> None:
-    """Write an exception on a span.
+def signals() -> set[str]:
+    """Where exceptions go beside span events: ``logs`` instead of these, ``logs/dup`` too.
 
-    Args:
-        span: The span.
-        content: The encoded exception.
-        time_ns: Unix time of the event.
-        failed: Whether the span failed with it. Burr swallows what a stream raises after its
-            first items and goes on; such an exception is an event, and no error.
+    https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
     """
-    if not span.is_recording():
+    return {part.strip() for part in os.environ.get(_SIGNAL, "").split(",")} & {"logs", "logs/dup"}
+
+
+def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, time_ns: int) -> None:
+    """Write an exception as a log record of its span, where that is asked for."""
+    if not signals():
         return
-    attributes: dict[str, AttributeValue] = {
+    content = policy.exception(Raised(*raised))
+    told: dict[str, AttributeValue] = {
         semconv.EXCEPTION_TYPE: content.type,
         semconv.EXCEPTION_MESSAGE: content.message,
         semconv.EXCEPTION_STACKTRACE: content.stacktrace,
     }
-    attributes = {key: value for key, value in attributes.items() if value}
-    if failed:
-        span.set_attribute(semconv.ERROR_TYPE, content.type)
-        span.set_status(Status(StatusCode.ERROR, content.message or content.type))
-    # https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
-    signal = {part.strip() for part in os.environ.get(_SIGNAL, "").split(",")}
-    if not signal & {"logs", "logs/dup"} or "logs/dup" in signal:
-        span.add_event(semconv.EVENT_EXCEPTION, attributes, timestamp=time_ns)
-    if signal & {"logs", "logs/dup"}:
-        _emit_log(span, attributes, time_ns)
-
-
-def _emit_log(span: trace.Span, attributes: dict[str, AttributeValue], time_ns: int) -> None:
     logger = _logs.get_logger(semconv.SCOPE_NAME, __version__, schema_url=semconv.SCHEMA_URL)
     logger.emit(
         LogRecord(
@@ -63,7 +50,7 @@ def _emit_log(span: trace.Span, attributes: dict[str, AttributeValue], time_ns: 
             context=trace.set_span_in_context(span),
             severity_number=SeverityNumber.ERROR,
             event_name=semconv.EVENT_EXCEPTION,
-            attributes=attributes,
+            attributes={key: value for key, value in told.items() if value},
         )
     )
 
@@ -73,11 +60,6 @@ def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
 
     The cause may quote the value that could not be kept, so it goes through the content policy.
     """
-    cause = policy.exception(error.__cause__ or error)
+    cause = policy.exception(capture_exception(error.__cause__ or error, _MOST_BYTES))
     shown = f"{cause.type}: {cause.message}" if cause.message else cause.type
     return error.describe(shown)
-
-
-def formatted(error: BaseException) -> str:
-    """The traceback as Burr's own tracker records it; survives an exception whose text raises."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

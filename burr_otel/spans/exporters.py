@@ -1,12 +1,10 @@
-"""OTLP exporters from the ``OTEL_*`` variables, and one that is quiet about an outage."""
+"""The exporters that the ``OTEL_*`` variables ask for."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
-import threading
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,19 +20,17 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
     OTEL_SDK_DISABLED,
 )
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from burr_otel.spans.tally import Tally
+from burr_otel.spans.quiet import QuietExporter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 __all__ = [
     "PROTOCOLS",
     "Protocol",
-    "QuietExporter",
     "bare_exporter",
     "compression_from_environ",
     "endpoint_from_environ",
@@ -53,8 +49,6 @@ logger = logging.getLogger("burr_otel")
 Protocol = Literal["grpc", "http/protobuf"]
 _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 PROTOCOLS = tuple(_DEFAULT_ENDPOINT)
-
-_REFUSED_KEY = re.compile(r"UNAUTHENTICATED|PERMISSION_DENIED|code: (?:401|403)\b")
 
 
 def endpoint_from_environ() -> tuple[str, Protocol]:
@@ -108,7 +102,7 @@ def exporter_names() -> list[str]:
     return [n.strip() for n in (os.environ.get(OTEL_TRACES_EXPORTER) or "otlp").split(",")]
 
 
-def exporters_from_environ() -> Iterator[SpanExporter]:
+def exporters_from_environ() -> Iterator[QuietExporter]:
     """Exporters named by ``OTEL_TRACES_EXPORTER``, ``otlp`` when it is not set."""
     if sdk_disabled():
         return
@@ -120,7 +114,7 @@ def exporters_from_environ() -> Iterator[SpanExporter]:
             continue
         found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
         if found:
-            yield found[0].load()()
+            yield QuietExporter(found[0].load()(), f"{OTEL_TRACES_EXPORTER}={name}")
             continue
         known = sorted(e.name for e in entry_points(group="opentelemetry_traces_exporter"))
         logger.warning(
@@ -152,10 +146,15 @@ def protocol_from_environ() -> Protocol:
 
 def otlp_exporter(
     protocol: Protocol, endpoint: str | None = None, headers: dict[str, str] | None = None
-) -> SpanExporter:
+) -> QuietExporter:
     """An OTLP exporter; what is not given comes from the variables."""
-    exporter = bare_exporter(protocol, endpoint, headers)
-    return QuietExporter(exporter, endpoint or _endpoint_of(protocol))
+    place = endpoint or _endpoint_of(protocol)
+    return QuietExporter(
+        bare_exporter(protocol, endpoint, headers),
+        without_secrets(place),
+        secret=place.rpartition("@")[0].rpartition("://")[2],
+        key_variable=headers_variable() or OTEL_EXPORTER_OTLP_HEADERS,
+    )
 
 
 def bare_exporter(
@@ -210,144 +209,3 @@ def without_secrets(endpoint: str) -> str:
     place = place.rpartition("@")[2]
     path = re.sub(r"(?<==)[^&#]+", "***", path)
     return f"{scheme}{mark}{place}{slash}{path}"
-
-
-class QuietExporter(SpanExporter):
-    """Turns the log lines of a failing OTLP exporter into one warning an outage.
-
-    Args:
-        exporter: What really sends.
-        endpoint: Where to, for the warning.
-
-    Attributes:
-        tally: What became of the spans; a processor of the provider that hands it spans.
-    """
-
-    def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
-        self._exporter = exporter
-        self._endpoint = without_secrets(endpoint)
-        self._secret = endpoint.rpartition("@")[0].rpartition("://")[2]
-        self._lost_before: int | None = None  # while an outage lasts: what was lost until then
-        self._said: list[str] = []
-        self._told_of_drops = False
-        self.tally = Tally()
-
-    @property
-    def struggling(self) -> bool:
-        """Whether the endpoint did not take the batch that is being, or was last, sent."""
-        return self._lost_before is not None or bool(self._said)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch; a failure is reported once until a batch goes through again."""
-        self.tally.reached(len(spans))
-        self._tell_of_drops()
-        lost = self.tally.lost
-        with _hushed() as said:
-            self._said = said
-            result = self._exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self.tally.sent += len(spans)
-            self._outage_is_over(lost)
-            return result
-        self.tally.refused += len(spans)
-        if self._lost_before is None:
-            self._lost_before = lost
-            reason = said[0] if said else "the exporter gave no reason"
-            reason = (reason.replace(self._secret, "***") if self._secret else reason)[:200]
-            logger.warning(
-                "cannot send spans to %s (%s). %s The run is unaffected and its snapshots are "
-                "kept; `burr-otel replay` sends it later.",
-                self._endpoint,
-                reason,
-                _what_to_change(reason),
-            )
-        return result
-
-    def _outage_is_over(self, lost: int) -> None:
-        before, self._lost_before = self._lost_before, None
-        if before is not None:
-            logger.warning(
-                "%s takes spans again. Meanwhile %d were lost; "
-                "`burr-otel replay` sends their runs.",
-                self._endpoint,
-                lost - before,
-            )
-
-    def _tell_of_drops(self) -> None:
-        if self._told_of_drops or not self.tally.dropped:
-            return
-        self._told_of_drops = True
-        logger.warning(
-            "spans end faster than %s takes them: the queue of %d is full and drops the oldest. "
-            "Raise OTEL_BSP_MAX_QUEUE_SIZE; `burr-otel replay` sends the runs whole later.",
-            self._endpoint,
-            self.tally.queue_size,
-        )
-
-    def tell_of_losses(self) -> None:
-        """At the end: how many spans did not arrive, unless a warning has said that none did."""
-        tally, unsent = self.tally, self.tally.ended - self.tally.reached_in_all
-        if tally.sent + tally.dropped and tally.refused + unsent:
-            logger.warning(
-                "%d of %d spans did not get to %s: %d were refused, and %d never sent, because "
-                "the queue of %d was full or time ran out at exit. "
-                "`burr-otel replay` sends their runs.",
-                tally.refused + unsent,
-                tally.ended,
-                self._endpoint,
-                tally.refused,
-                unsent,
-                tally.queue_size,
-            )
-            tally.start()
-
-    def shutdown(self) -> None:
-        """Shut the exporter down, quietly when nobody answers."""
-        with _hushed():
-            self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush the exporter."""
-        return self._exporter.force_flush(timeout_millis)
-
-
-def _what_to_change(reason: str) -> str:
-    if _REFUSED_KEY.search(reason):
-        variable = headers_variable() or OTEL_EXPORTER_OTLP_HEADERS
-        return f"It refuses the key that is sent, or misses one: correct {variable}."
-    return "`burr-otel check` says what to change."
-
-
-class _Hush(logging.Filter):
-    """Keeps what the exporter logs on a thread that is inside `_hushed`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        kept: list[str] | None = getattr(self.kept, "lines", None)
-        if kept is None or record.levelno < logging.WARNING:
-            return True
-        kept.append(" ".join(record.getMessage().split()))
-        return False
-
-
-_hush = _Hush()
-for _name in (
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.http._common",
-    "opentelemetry.exporter.otlp.common.http",
-):
-    logging.getLogger(_name).addFilter(_hush)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[list[str]]:
-    lines: list[str] = []
-    _hush.kept.lines = lines
-    try:
-        yield lines
-    finally:
-        _hush.kept.lines = None

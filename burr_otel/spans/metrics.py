@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from burr_otel import semconv
 from burr_otel._version import __version__
+from burr_otel.spans.by_identity import ByIdentity
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -17,13 +17,18 @@ __all__ = ["StepMetrics", "step_metrics"]
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-@functools.lru_cache(maxsize=64)
+_made: ByIdentity[dict[str, StepMetrics]] = ByIdentity(lambda _: {})
+
+
 def step_metrics(provider: MeterProvider, project: str) -> StepMetrics:
     """The instruments of a provider and project, made once.
 
     Until a global provider is set, OpenTelemetry keeps every proxy instrument ever made.
     """
-    return StepMetrics(provider, project)
+    made = _made[provider]
+    if project not in made:
+        made[project] = StepMetrics(provider, project)
+    return made[project]
 
 
 class StepMetrics:

@@ -1,4 +1,4 @@
-"""Attribute values as strict JSON and back, and texts as what they add to other texts.
+"""Attribute values as strict JSON and back.
 
 Attributes may hold what JSON cannot: NaN, bytes, integers beyond 64 bits, lone surrogates. Such a
 value becomes an object whose one key says what it is; no other value becomes an object.
@@ -11,16 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
+__all__ = ["from_portable", "is_sound", "portable"]
 
-__all__ = ["UNKNOWN", "applied", "difference", "from_portable", "is_sound", "native", "portable"]
-
-UNKNOWN: Final = object()
-"""Equal to no value."""
-
-_WORTH_SHARING_BYTES: Final = 64
 _INT64: Final = 1 << 63
-_CONTINUATION, _CONTINUATION_MASK = 0x80, 0xC0  # of the later bytes of a character in UTF-8
 
 
 def is_sound(text: str) -> bool:
@@ -76,64 +69,6 @@ def from_portable(value: Any) -> Any:
     raise ValueError(f"a value of kind {kind!r} is not known; was a later version its writer?")
 
 
-def native(value: Any) -> Any:
-    """A JSON value as an attribute: as it is where attributes can be that, else its JSON.
-
-    Returns:
-        `UNKNOWN` when it has no JSON of its own (an integer beyond 64 bits).
-    """
-    if _is_scalar(value):
-        return value
-    if type(value) is list and len(set(map(type, value))) == 1 and all(map(_is_scalar, value)):
-        return tuple(value)
-    try:
-        return orjson.dumps(value).decode()
-    except (TypeError, ValueError):
-        return UNKNOWN
-
-
-def difference(text: str, base: bytes | None) -> str | list[Any]:
-    """`text` as what `base` lacks of it: what was cut or hidden is in one place mostly.
-
-    Args:
-        text: Valid Unicode.
-        base: UTF-8.
-
-    Returns:
-        The whole text; or how many bytes of the base it begins with, what comes then, and how
-        many bytes of the base's end it ends with.
-    """
-    if base is None:
-        return text
-    data = text.encode()
-    head = _common(data, base)
-    while 0 < head < len(data) and _inside_a_character(data[head]):
-        head -= 1
-    rest = min(len(data), len(base)) - head
-    tail = _common(data[: -rest - 1 : -1], base[: -rest - 1 : -1])
-    while tail and _inside_a_character(data[-tail]):
-        tail -= 1
-    if head + tail < _WORTH_SHARING_BYTES:
-        return text
-    return [head, data[head : len(data) - tail].decode(), tail]
-
-
-def applied(change: Any, base: bytes | None) -> str | None:
-    """The text that `difference` was given; `None` when the base is not what it was."""
-    if isinstance(change, str):
-        return change
-    if not isinstance(change, list) or base is None:
-        return None
-    head, middle, tail = change
-    if head + tail > len(base):
-        return None
-    data: bytes = base[:head] + middle.encode() + base[len(base) - tail :]
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
-
-
 def _is_scalar(value: Any) -> bool:
     kind = type(value)
     return (
@@ -142,19 +77,3 @@ def _is_scalar(value: Any) -> bool:
         or (kind is int and -_INT64 <= value < _INT64)
         or (kind is float and math.isfinite(value))
     )
-
-
-def _common(one: bytes, other: bytes) -> int:
-    """Length of the common beginning, by comparing slices, which C does."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _inside_a_character(byte: int) -> bool:
-    return byte & _CONTINUATION_MASK == _CONTINUATION

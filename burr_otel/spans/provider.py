@@ -2,7 +2,7 @@
 
 Order: the argument; else the global provider, when one was set by the time an application is
 built; else one of our own from the standard ``OTEL_*`` variables, shared by all trackers of a
-service name. We shut down only what we made, at interpreter exit.
+service name. We shut down only what we made, when the process ends.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 import time
-import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.environment_variables import (
@@ -24,23 +24,24 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
+from burr_otel.spans.by_identity import ByIdentity
 from burr_otel.spans.exporters import (
     PROTOCOLS,
     Protocol,
-    QuietExporter,
     exporters_from_environ,
     otlp_exporter,
     protocol_from_environ,
 )
+from burr_otel.spans.ids import ids
+from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import Iterable
 
 __all__ = [
     "configure",
@@ -56,9 +57,22 @@ logger = logging.getLogger("burr_otel")
 _LONGEST_S = 10.0
 _STRUGGLING_S = 1.0
 
+
+class _Sending:
+    """What we know of a provider that sends.
+
+    Attributes:
+        exporters: Its exporters, when we made it.
+        flush: The last flush that was asked for.
+    """
+
+    def __init__(self, _provider: trace.TracerProvider) -> None:
+        self.exporters: list[QuietExporter] = []
+        self.flush: threading.Thread | None = None
+
+
 _own: dict[str, trace.TracerProvider] = {}
-_quiet: MutableMapping[object, list[QuietExporter]] = weakref.WeakKeyDictionary()
-_flushing: MutableMapping[object, threading.Thread] = weakref.WeakKeyDictionary()
+_sending: ByIdentity[_Sending] = ByIdentity(_Sending)
 _lock = threading.Lock()
 
 
@@ -74,7 +88,8 @@ def tracer_provider(given: trace.TracerProvider | None, project: str) -> trace.T
         provider = _global_provider()
         if isinstance(provider, trace.ProxyTracerProvider):  # nobody has set one
             provider = _own_provider(project)
-    roots.register_exit()
+    _ = _sending[provider]  # to be flushed when a child process ends
+    _register_exit()
     return provider
 
 
@@ -135,7 +150,7 @@ def configure(
     exporter = otlp_exporter(protocol or protocol_from_environ(), endpoint, headers)
     provider = _make_provider(service_name, [exporter], force_name=True)
     trace.set_tracer_provider(provider)
-    roots.register_exit()
+    _register_exit()
     return provider
 
 
@@ -176,26 +191,24 @@ def service_resource(service_name: str, *, force_name: bool = False) -> Resource
         force_name: Whether that wins over the environment's.
     """
     attributes = {"host.name": socket.gethostname()}  # Jaeger warns of a service without a host
-    named = os.environ.get(OTEL_SERVICE_NAME) or "service.name=" in os.environ.get(
-        OTEL_RESOURCE_ATTRIBUTES, ""
-    )
+    said = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
+    named = os.environ.get(OTEL_SERVICE_NAME) or "service.name=" in said
     if force_name or not named:
         attributes["service.name"] = service_name
+    if f"{semconv.OPENINFERENCE_PROJECT_NAME}=" not in said:
+        attributes[semconv.OPENINFERENCE_PROJECT_NAME] = service_name  # else "default" in Phoenix
     return Resource.create(attributes)
 
 
 def _make_provider(
-    service_name: str, exporters: Iterable[SpanExporter], *, force_name: bool
+    service_name: str, exporters: Iterable[QuietExporter], *, force_name: bool
 ) -> TracerProvider:
     # The SDK's own shutdown at exit waits out every retry of an endpoint that does not answer.
     resource = service_resource(service_name, force_name=force_name)
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    quiet = _quiet[provider] = []
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
     for exporter in exporters:
-        if isinstance(exporter, QuietExporter):
-            quiet.append(exporter)
-            provider.add_span_processor(exporter.tally)
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        _sending[provider].exporters.append(exporter)
+        provider.add_span_processor(QuietBatchProcessor(exporter))
     atexit.register(_shut_down, provider, _Closer(provider))
     return provider
 
@@ -228,20 +241,22 @@ class _Closer:
 
 
 def _shut_down(provider: TracerProvider, closer: _Closer) -> None:
-    """Shut a provider down, without waiting long for an endpoint that does not answer."""
-    work = closer.close()
-    if not _finished(work, provider):
-        for exporter in _quiet[provider]:
+    _see_out(closer.close(), _sending[provider].exporters)
+
+
+def _see_out(work: threading.Thread, exporters: Iterable[QuietExporter]) -> None:
+    """Wait for the last export, not long for an endpoint that does not answer; tell of losses."""
+    if not _finished(work, exporters):
+        for exporter in exporters:
             exporter.shutdown()  # interrupts the back-off
         work.join(_STRUGGLING_S)
-    for exporter in _quiet[provider]:
+    for exporter in exporters:
         exporter.tell_of_losses()
 
 
-def _finished(work: threading.Thread, provider: object) -> bool:
+def _finished(work: threading.Thread, exporters: Iterable[QuietExporter]) -> bool:
     """Wait for an export, the shorter when the endpoint has refused one; whether it is over."""
     pid, started = os.getpid(), time.monotonic()
-    exporters = _quiet.get(provider, [])
     while work.is_alive() and os.getpid() == pid:
         work.join(0.05)
         waited = time.monotonic() - started
@@ -251,28 +266,84 @@ def _finished(work: threading.Thread, provider: object) -> bool:
     return True
 
 
-def flush(
-    given: trace.TracerProvider | None, meters: metrics.MeterProvider | None, project: str
-) -> None:
-    """Send what has ended, without waiting long for an endpoint that does not answer.
+def flush(given: trace.TracerProvider | None, project: str) -> None:
+    """Send the spans that have ended, without waiting long for an endpoint that does not answer.
 
-    An endpoint that still has not answered an earlier call is not waited for again.
+    Not the metrics: their provider is the user's, and a flush makes some readers collect twice.
 
     Args:
         given: The tracker's argument.
-        meters: The tracker's argument.
         project: Whose provider of our own to flush when there is neither argument nor global one.
     """
     target = given or _global_provider()
     if isinstance(target, trace.ProxyTracerProvider):
         target = _own.get(project, target)
-    for provider in (target, meter_provider(meters)):
-        force_flush = getattr(provider, "force_flush", None)
-        earlier = _flushing.get(provider)
-        if force_flush is None or (earlier is not None and earlier.is_alive()):
-            continue
-        work = _flushing[provider] = threading.Thread(target=force_flush, daemon=True)
-        # At exit, Python 3.12 starts no thread any more, and providers shut down by themselves.
-        with contextlib.suppress(RuntimeError):
-            work.start()
-            _finished(work, provider)
+    _flush(target, _sending[target])
+
+
+def _flush(provider: Any, sending: _Sending) -> None:
+    """Flush a provider, unless it has not answered an earlier call yet."""
+    force_flush = getattr(provider, "force_flush", None)
+    if force_flush is None or (sending.flush is not None and sending.flush.is_alive()):
+        return
+    sending.flush = threading.Thread(target=force_flush, daemon=True)
+    # At exit, Python 3.12 starts no thread any more, and providers shut down by themselves.
+    with contextlib.suppress(RuntimeError):
+        sending.flush.start()
+        _finished(sending.flush, sending.exporters)
+
+
+# --- the end of the process -----------------------------------------------------------------------
+
+
+def _register_exit() -> None:
+    """Have roots ended at exit *before* the providers that exist by now shut down.
+
+    `atexit` runs last in, first out, so this is called again whenever a provider came to be.
+    """
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _register_child_exit()
+    celery_signals: Any = sys.modules.get("celery.signals")
+    if celery_signals is not None:
+        celery_signals.worker_process_shutdown.connect(
+            _at_child_exit, weak=False, dispatch_uid="burr_otel"
+        )
+
+
+def _register_child_exit(_: object = None) -> None:
+    """In a child of multiprocessing: it may end by `os._exit`, which runs nothing of `atexit`."""
+    global _child_pid
+    if _child_pid != os.getpid():
+        from multiprocessing.util import Finalize  # noqa: PLC0415  # loaded already, in a child
+
+        _child_pid = os.getpid()
+        Finalize(None, _at_child_exit, exitpriority=0)
+
+
+def _at_exit() -> None:
+    keeper.keeper.finish_all()
+
+
+def _at_child_exit(**_: object) -> None:
+    keeper.keeper.finish_all()
+    for provider, sending in _sending:
+        _flush(provider, sending)
+        if sending.flush is not None:
+            _see_out(sending.flush, sending.exporters)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    keeper.keeper.after_fork()
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:  # it forgets the finalisers of now when it begins the child's work
+        util.register_after_fork(_register_child_exit, _register_child_exit)
+
+
+_child_pid = 0
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

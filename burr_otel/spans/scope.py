@@ -1,64 +1,120 @@
-"""One span's place in the current context: attach and detach, each exactly once.
+"""A Burr span's place in OpenTelemetry's current context.
 
-OpenTelemetry's `detach` logs an error when its token was made in another `contextvars.Context`,
-and Python has no public way to ask which context is running. The one test that there is, whether
-a token can be reset, is made on a variable of our own *before* OpenTelemetry's is touched.
+Tokens are not used. Hooks of others attach and detach between ours, in any order, or never; a
+generator goes on in another `contextvars.Context`, where a token cannot be reset; and with
+Datadog's API `detach` does nothing. So each context that we attach knows its scope, a scope knows
+what was current before it, and leaving one attaches that.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+import threading
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
 
-__all__ = ["BurrStep", "SpanScope", "innermost_scope"]
+from burr_otel.records import Usage
 
-BurrStep = tuple[str, int]
-"""App id and sequence id of a step."""
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
-Suspended = tuple["SpanScope | None", Context]
+__all__ = ["BurrStep", "Scope", "current_context", "innermost_scope"]
 
-_innermost: ContextVar[SpanScope | None] = ContextVar("burr_otel_scope", default=None)
-
-
-def innermost_scope() -> SpanScope | None:
-    """The scope attached last in the running context, or in the one that it was copied from."""
-    return _innermost.get()
+_SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
+_usage_lock = threading.Lock()
 
 
-class SpanScope:
-    """A span that can be made current, and the context in which it is.
+class BurrStep:
+    """The step in progress that a span is inside of, as spans of others are told of it.
+
+    Attributes:
+        context: Span context of the step.
+        conversation_id: App id of the outermost application that the step is a part of.
+        agent_name: The project.
+        failed: Why the step counts as failed although it raised nothing.
+    """
+
+    __slots__ = (
+        "_usage",
+        "agent_name",
+        "app_id",
+        "context",
+        "conversation_id",
+        "failed",
+        "sequence_id",
+    )
+
+    def __init__(
+        self, app_id: str, sequence_id: int, conversation_id: str, agent_name: str
+    ) -> None:
+        self.app_id, self.sequence_id = app_id, sequence_id
+        self.conversation_id, self.agent_name = conversation_id, agent_name
+        self.context: SpanContext = trace.INVALID_SPAN_CONTEXT
+        self.failed: str | None = None
+        self._usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the models inside took and gave; None without any."""
+        return self._usage
+
+    def add_usage(self, input_tokens: int, output_tokens: int) -> None:
+        """Count one call of a model."""
+        with _usage_lock:
+            taken, given, calls = self._usage or (0, 0, 0)
+            self._usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
+
+
+def innermost_scope(context: Context | None = None) -> Scope | None:
+    """The Burr scope that a context is inside of, at any depth; the current one by default."""
+    scope = otel_context.get_value(_SCOPE_KEY, context)
+    return scope if isinstance(scope, Scope) else None
+
+
+def current_context() -> Context:
+    """The current context, without spans of scopes that were left open and have ended since."""
+    current = otel_context.get_current()
+    alive = _alive(current)
+    if alive is not current:
+        otel_context.attach(alive)
+    return alive
+
+
+def _alive(context: Context) -> Context:
+    """`context`, or what was current around it if its innermost span is of an ended scope."""
+    while True:
+        scope = context.get(_SCOPE_KEY)
+        if not isinstance(scope, Scope) or not scope.left:
+            return context
+        inside = trace.get_current_span(context)
+        if inside is not scope.span and scope.span.get_span_context().is_valid:
+            return context  # something of others is inside, in a task that outlives the step
+        context = scope.outer
+
+
+class Scope:
+    """A span that can be made current.
 
     Attributes:
         span: The span.
-        context: The OpenTelemetry context in which `span` is current.
-        parent: The Burr scope that encloses this one, for inner spans.
-        step: Which step it is the scope of, for a step's own.
-
-    Args:
-        outer: What is current here, if the caller knows.
+        step: The step that it is in.
+        outer: What was current around it when it was entered last.
+        parent: The Burr scope that encloses it, for inner spans.
+        left: Whether it is not to be current any more.
     """
 
-    __slots__ = ("_attached", "_outer", "context", "parent", "span", "step")
+    __slots__ = ("_inside", "left", "outer", "parent", "span", "step")
 
     def __init__(
-        self,
-        span: trace.Span,
-        parent: SpanScope | None = None,
-        step: BurrStep | None = None,
-        outer: Context | None = None,
+        self, span: trace.Span, step: BurrStep, outer: Context, parent: Scope | None = None
     ) -> None:
-        self.span = span
-        self.parent = parent
-        self.step = step
-        self._outer = outer = otel_context.get_current() if outer is None else outer
-        *_, valid = span.get_span_context()
-        self.context: Context = trace.set_span_in_context(span, outer) if valid else outer
-        self._attached: tuple[Token[SpanScope | None], Token[Context]] | None = None
+        self.span, self.step, self.outer, self.parent = span, step, outer, parent
+        self.left = False
+        self._inside: Context | None = None
 
-    def encloses(self, other: SpanScope | None) -> bool:
+    def encloses(self, other: Scope | None) -> bool:
         """Whether `other` is this scope or inside it."""
         while other is not None:
             if other is self:
@@ -66,37 +122,40 @@ class SpanScope:
             other = other.parent
         return False
 
-    def outermost(self) -> SpanScope:
-        """The scope of the step that this one is in."""
-        return self if self.parent is None else self.parent.outermost()
+    def enter(self) -> None:
+        """Make the span current until `leave`."""
+        context = self.outer
+        if self.span.get_span_context().is_valid:
+            context = trace.set_span_in_context(self.span, context)
+        otel_context.attach(otel_context.set_value(_SCOPE_KEY, self, context))
 
-    def attach(self, inside: Suspended | None = None) -> None:
-        """Make the span current until `detach`.
+    def pause(self) -> None:
+        """Make current what was current before, until `resume`."""
+        if self.encloses(innermost_scope()):
+            otel_context.attach(_alive(self.outer))
 
-        Args:
-            inside: What was current inside this span when a generator was suspended, if it is
-                resumed now.
+    def leave(self) -> None:
+        """Make current what was current before, wherever that can be done; idempotent.
+
+        What an action attached and never detached goes too. Where another scope of ours is
+        current (a second tracker's), that one finds this one left when it is left itself.
         """
-        innermost, context = inside or (self, self.context)
-        self._attached = (_innermost.set(innermost), otel_context.attach(context))
+        self.left = True
+        self.pause()
 
-    @staticmethod
-    def suspended() -> Suspended:
-        """What is current now, for `attach` when the generator goes on."""
-        return _innermost.get(), otel_context.get_current()
+    # --- generators ---------------------------------------------------------------------------
 
-    def detach(self) -> None:
-        """Make current what was current before `attach`, wherever that can be done; idempotent."""
-        if self._attached is None:
-            return
-        (own, theirs), self._attached = self._attached, None
-        try:
-            _innermost.reset(own)
-        except ValueError:
-            # Another contextvars.Context: that of a consumer, a finaliser or a copied task. What
-            # it holds of ours came by copying; cover it, so that no ended span stays current.
-            if otel_context.get_current() is self.context:
-                otel_context.attach(self._outer)
-                _innermost.set(self.parent)
-            return
-        otel_context.detach(theirs)
+    def resume(self) -> Context:
+        """Make current what was when the step's generator was suspended; what is current now."""
+        consumer = otel_context.get_current()
+        if self._inside is None:
+            self.outer, self.left = consumer, False
+            self.enter()
+        else:
+            otel_context.attach(self._inside)
+        return consumer
+
+    def suspend(self, consumer: Context) -> None:
+        """The generator yields: its consumer's context is current again."""
+        self._inside = otel_context.get_current()
+        otel_context.attach(consumer)

@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
 
 __all__ = ["Tally"]
 
 
-class Tally(SpanProcessor):
+class Tally:
     """Counts for one exporter behind a `BatchSpanProcessor`.
 
     Attributes:
@@ -45,11 +40,10 @@ class Tally(SpanProcessor):
         self._lock = threading.Lock()  # in a child, a thread that is no more may hold the old one
         self.ended = self.reached_in_all = self.sent = self.refused = 0
 
-    def on_end(self, span: ReadableSpan) -> None:
-        """Count a span that the batch processor will take."""
-        if span.context is not None and span.context.trace_flags.sampled:
-            with self._lock:
-                self.ended += 1
+    def count(self) -> None:
+        """A span has ended that the batch processor will take."""
+        with self._lock:
+            self.ended += 1
 
     def reached(self, count: int) -> None:
         """The exporter has been given so many spans."""

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import burr_otel
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 
 PROJECT = "outage"
 APPLICATIONS = 20
@@ -80,7 +80,7 @@ def main(folder: str, endpoint: str) -> None:
         stopping.set()
         for thread in threads:
             thread.join()
-    roots.keeper.finish_all()
+    keeper.keeper.finish_all()
     provider.force_flush()
     spans = made.get_finished_spans()
     steps = collections.Counter(span.name for span in spans if span.name in ("think", "answer"))

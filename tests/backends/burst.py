@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 import burr_otel
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 
 
 class Counter(SpanProcessor):
@@ -59,7 +59,7 @@ def main(folder: str, endpoint: str, spans: str) -> None:
         app.step(inputs={"spans": 100})  # what is made once is made now
         before = peak_mib()
         app.step(inputs={"spans": int(spans)})
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
         sys.stdout.write(f"{counter.ended} {peak_mib() - before:.1f}\n")
         sys.stdout.flush()
         sys.stdin.readline()

@@ -15,7 +15,7 @@ from jaeger_api import Jaeger
 from sending import sending_provider
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import manual_roots, span_tree
 
 KILLED = """
@@ -94,6 +94,6 @@ def test_a_collector_that_restarts_in_mid_run_loses_nothing(
         app.step()
         collector.server.start()
         app.run(halt_after=["finish"])
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
     trace_id = kept.get_finished_spans()[0].context.trace_id
     assert len(jaeger.trace(trace_id, spans=5).spans) == 5

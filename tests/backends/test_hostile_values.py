@@ -20,7 +20,7 @@ from processes import wait_for
 from sending import PROTOCOLS, sending_provider
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import manual_roots
 
 JSON_ATTRIBUTES = ("burr.inputs", "burr.result", "burr.state.written", "burr.graph")
@@ -104,7 +104,7 @@ def test_no_span_of_a_hostile_batch_is_lost(
             except pytest.skip.Exception:
                 continue
             run_with(tracker, f"zoo-{number}", value)
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
     sent = list(kept.get_finished_spans())
     assert len([s for s in sent if s.parent is None]) > 100
     check_all_arrived(sent, service, jaeger)
@@ -147,5 +147,5 @@ def test_no_span_of_an_arbitrary_batch_is_lost(
         tracker = OtelTracker("arbitrary", folder, tracer_provider=made, on_snapshot_error="warn")
         for number, value in enumerate(values):
             run_with(tracker, f"any-{number}", value)
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
     check_all_arrived(list(kept.get_finished_spans()), "arbitrary", jaeger)

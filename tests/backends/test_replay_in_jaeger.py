@@ -21,7 +21,7 @@ from scenarios import SCENARIOS
 from sending import content, sending_provider
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import manual_roots, span_tree
 
 DEMO_DATA = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_data"
@@ -100,7 +100,7 @@ def test_a_replayed_run_is_in_jaeger_as_a_live_one(
             lambda **settings: OtelTracker("proj", runs, tracer_provider=made, **settings),
             made.get_tracer("service"),
         )
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
     sent = kept.get_finished_spans()
     other = new_jaeger("other")
     other.server.start()

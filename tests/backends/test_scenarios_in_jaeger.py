@@ -12,7 +12,7 @@ from scenarios import SCENARIOS
 from sending import content, sending_provider
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import manual_roots, span_tree
 
 
@@ -27,7 +27,7 @@ def test_scenario_in_jaeger(
             lambda **settings: OtelTracker("proj", tmp_path, tracer_provider=made, **settings),
             made.get_tracer("service", "1.0"),
         )
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
     sent = kept.get_finished_spans()
     read: list[ReadableSpan] = []
     for trace_id in {span.context.trace_id for span in sent}:

@@ -18,7 +18,7 @@ from scenarios import Squares
 from sending import sending_provider
 
 from burr_otel import OtelTracker
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.testing import manual_roots
 
 JSON_ATTRIBUTES = ("burr.inputs", "burr.result", "burr.state.written", "burr.graph")
@@ -74,7 +74,7 @@ def send(shape: str, endpoint: str, folder: pathlib.Path) -> list[Any]:
     with manual_roots(), sending_provider(shape, "grpc", endpoint) as (made, kept):
         tracker = OtelTracker(shape, folder, tracer_provider=made, openinference_content=True)
         SHAPES[shape][0](tracker)
-        roots.keeper.finish_all()
+        keeper.keeper.finish_all()
     sent = list(kept.get_finished_spans())
     assert len(sent) == SHAPES[shape][1]
     assert len({span.context.trace_id for span in sent}) == 1

@@ -1,0 +1,266 @@
+"""An application has been built: start its span, open its files, and make its `Run`."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import orjson
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from burr_otel import recover, semconv
+from burr_otel.errors import BurrOtelError, SnapshotError
+from burr_otel.live.root import Root
+from burr_otel.live.run import Run, registry
+from burr_otel.records import BeginRoot, read_ids
+from burr_otel.spans import describe, exceptions, keeper, parents, shield
+from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
+from burr_otel.spans.facts import RunFacts, actions_of_graph
+from burr_otel.spans.portable import portable
+from burr_otel.spans.start import NoSpan
+from burr_otel.store import digest, graph_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import SpanContext
+
+    from burr_otel.live.shared import Shared
+    from burr_otel.spans.parents import Spawner
+    from burr_otel.spans.start import LiveSpan
+    from burr_otel.store import RunHistory, Session, Store
+
+__all__ = ["BuiltApplication", "start_run"]
+
+_MOST_GRAPHS = 64
+_NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
+
+
+class BuiltApplication(NamedTuple):
+    """What Burr tells of an application; `fork` and `spawner` are Burr's pointers to a step."""
+
+    app_id: str
+    partition_key: str | None
+    state: Any
+    graph: Any
+    fork: Any
+    spawner: Any
+
+
+def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spawner) -> Run:
+    """Start the application span and open the run's files.
+
+    Raises:
+        InvalidIdentifierError: The app id cannot be the name of a folder.
+        RunLockedError: ``exclusive=True``, and another session holds the run.
+        SnapshotError: The files cannot be written, and ``on_snapshot_error`` is ``"raise"``.
+    """
+    keeps = store if shared.config.snapshots != "off" else None
+    if keeps is not None:
+        keeps.run_path(built.app_id)  # refuses an id that is no folder name
+    now = shared.clock()
+    graph = graph_json(built.graph)
+    history = None
+    if keeps is not None:
+        try:
+            history = keeps.history(built.app_id, built.partition_key)
+            recover.recover_run(shared, keeps, built.app_id, built.partition_key, now)
+        except Exception as error:
+            shield.report("looking for earlier sessions of a run", error)
+    data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
+    begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
+    try:
+        begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
+    except Exception as error:
+        shield.report("starting an application span", error)
+    root = Root(
+        span,
+        begin,
+        facts,
+        data,
+        linger=shared.config.root_linger,
+        max_open=shared.config.root_max_open,
+        clock=shared.idle_clock,
+    )
+    try:
+        root.session = None if keeps is None else _open_session(keeps, built, graph, begin)
+    except SnapshotError as error:
+        if shared.config.on_snapshot_error == "raise":
+            root.finish()
+            raise
+        shield.logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
+    except BurrOtelError:
+        root.finish()
+        raise
+    run = Run(
+        shared,
+        built.app_id,
+        built.partition_key,
+        root,
+        root.session,
+        built.graph,
+        built.state,
+    )
+    run.is_outpost = _is_outpost(shared, built.spawner)
+    registry.add(run)
+    keeper.keeper.watch(root)
+    return run
+
+
+def _open_session(store: Store, built: BuiltApplication, graph: bytes, begin: BeginRoot) -> Session:
+    return store.open_session(
+        built.app_id,
+        partition_key=built.partition_key,
+        state=built.state,
+        graph=graph,
+        parent_pointer=built.fork,
+        spawning_parent_pointer=built.spawner,
+        session_id=uuid.uuid4().hex,
+        begin=begin,
+    )
+
+
+def _facts(
+    shared: Shared, built: BuiltApplication, graph: bytes, conversation_id: str | None
+) -> tuple[Any, RunFacts]:
+    """The graph as data, and what the run's spans share; equal graphs share both."""
+    key = digest(graph)
+    known = shared.graphs.get(key)
+    if known is None:
+        data = orjson.loads(graph)
+        if len(shared.graphs) >= _MOST_GRAPHS:
+            shared.graphs.clear()
+        known = shared.graphs[key] = data, actions_of_graph(data, shared.policy)
+    data, actions = known
+    by_partition = shared.config.user_id_from_partition_key
+    facts = RunFacts(
+        shared.project,
+        built.app_id,
+        built.partition_key,
+        shared.policy,
+        shared.settings,
+        actions,
+        conversation_id=conversation_id,
+        user_id=built.partition_key if by_partition else None,
+    )
+    return data, facts
+
+
+def _start_root(
+    shared: Shared,
+    store: Store | None,
+    built: BuiltApplication,
+    history: RunHistory | None,
+    copied: Spawner,
+    facts: RunFacts,
+    graph: Any,
+    begin: BeginRoot,
+) -> tuple[BeginRoot, LiveSpan]:
+    """The record of a session's begin, and its span."""
+    starter = shared.starter
+    if starter is None or suppressed():
+        return begin, _NO_SPAN
+    earlier = _recorded(history.last_root if history else None)
+    last_step = _recorded(history.last_step if history else None)
+    # Burr passes a fork pointer without an app id when an application is merely resumed.
+    is_fork = built.fork is not None and built.fork.app_id is not None
+    forked = _recorded_step(store, built.fork) if is_fork else None
+    current = trace.get_current_span()
+    ambient = parents.ambient()
+    spawner = None if built.spawner is None else _spawning_step(store, built, copied, ambient)
+    parent = parents.root_parent(ambient, spawner)
+    if parent is None and shared.config.on_resume == "continue":
+        parent = earlier
+    over: trace.Span | None = current
+    if parent is not ambient or parent is None:
+        over = None if parent is None else trace.NonRecordingSpan(parent)
+    links = links_to(
+        (forked, semconv.LINK_FORK),
+        (earlier, semconv.LINK_RESUME),
+        (last_step, semconv.LINK_RESUME),
+    )
+    begin = begin._replace(about=_about(shared, facts, graph))
+    span = starter.start(
+        facts.name,
+        over,
+        otel_context.get_current(),
+        links,
+        (facts.identity, {semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW}),
+        begin.time_ns,
+        functools.partial(describe.root, facts, graph, begin, None),
+    )
+    origin = origin_of(span.get_span_context(), parent, links)
+    return begin._replace(origin=origin), span
+
+
+def _about(shared: Shared, facts: RunFacts, graph: Any) -> dict[str, Any]:
+    """What a reader of the log needs to make the session's spans, beside their records."""
+    found: dict[str, Any] = {
+        "policy": shared.policy.to_data(),
+        "settings": shared.settings._asdict(),
+    }
+    if facts.conversation_id != facts.identity[semconv.APP_ID]:
+        found["conversation"] = facts.conversation_id
+    if semconv.USER_ID in facts.identity:
+        found["user_id"] = facts.identity[semconv.USER_ID]
+    if shared.policy.asks_user:
+        content = describe.root(facts, graph, BeginRoot({}, 0), None)
+        shown = {key: content.attributes.get(key) for key in (semconv.GRAPH, semconv.TRUNCATED)}
+        found["shown"] = {key: value for key, value in shown.items() if value is not None}
+    source = getattr(shared.starter, "source", None)
+    if source is not None:
+        resource, scope = source.resource, source.scope
+        found["resource"] = {key: portable(value) for key, value in resource.attributes.items()}
+        found["scope_version"] = None if scope is None else scope.version
+        found["schema_url"] = None if scope is None else scope.schema_url
+        if resource.schema_url:
+            found["resource_schema_url"] = resource.schema_url
+    return found
+
+
+def _spawning_step(
+    store: Store | None, built: BuiltApplication, copied: Spawner, ambient: SpanContext | None
+) -> SpanContext | None:
+    app_id, sequence_id = built.spawner.app_id, built.spawner.sequence_id
+    if copied.context is not None and copied.pointer == (app_id, sequence_id):
+        return copied.context
+    return (
+        registry.step_context(app_id, sequence_id, near=ambient)
+        or _recorded_step(store, built.spawner)
+        or copied.context
+    )
+
+
+def _conversation(store: Store | None, built: BuiltApplication, copied: Spawner) -> str | None:
+    """App id of the outermost application that a spawned one is a part of."""
+    if built.spawner is None:
+        return None
+    app_id: str = built.spawner.app_id
+    if copied.pointer == (app_id, built.spawner.sequence_id) and copied.conversation_id:
+        return copied.conversation_id
+    live = next(iter(registry.runs(app_id)), None)
+    if live is not None:
+        return live.root.facts.conversation_id
+    try:
+        history = None if store is None else store.history(app_id)
+    except Exception:
+        history = None  # another persister kept the parent
+    told = (history.last_root or {}).get("conversation") if history else None
+    return told if isinstance(told, str) else app_id
+
+
+def _is_outpost(shared: Shared, spawner: Any) -> bool:
+    if spawner is None or shared.at_home:
+        return False
+    return registry.step_context(spawner.app_id, spawner.sequence_id) is None
+
+
+def _recorded(otel: Mapping[str, Any] | None) -> SpanContext | None:
+    return context_of(read_ids(otel or {}), is_remote=True)
+
+
+def _recorded_step(store: Store | None, pointer: Any) -> SpanContext | None:
+    record = None if store is None else store.find_step(pointer.app_id, pointer.sequence_id)
+    return _recorded((record or {}).get("otel"))

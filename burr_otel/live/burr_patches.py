@@ -1,0 +1,204 @@
+"""What Burr tells no hook, found by wrapping its internal functions, once a process.
+
+Streams: there is no hook at which a generator is resumed, so the four functions that drive
+streaming actions are wrapped; the step is current while the generator runs, and never between its
+items. Where a later Burr has others, streams are still traced and timed; spans made inside the
+generator then do not nest, and a test says so.
+
+Synchronous actions under asynchronous methods: `astep` runs such an action by calling `step`'s
+inner half, and calls ``post_run_step`` with the state before the action and no result. The true
+state comes with the hook after that, if one is called at all: Burr calls none for an application
+that still counts as busy with a stream which nobody read. So that inner half is wrapped, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from burr.core import application as burr_application
+from burr.core.application import Application
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+__all__ = ["DRIVERS", "StreamObserver", "install"]
+
+logger = logging.getLogger("burr_otel")
+
+DRIVERS = {
+    "_run_single_step_streaming_action": False,
+    "_run_multi_step_streaming_action": False,
+    "_arun_single_step_streaming_action": True,
+    "_arun_multi_step_streaming_action": True,
+}
+"""Burr's functions that drive a stream, and whether each is asynchronous."""
+
+
+class StreamObserver(Protocol):
+    """The step that a stream belongs to."""
+
+    def stream_resumed(self) -> tuple[Context, int]:
+        """The generator goes on: make the step current; what `stream_suspended` wants to know."""
+
+    def stream_suspended(self, entered: tuple[Context, int]) -> None:
+        """The generator has yielded: its consumer's context is current again."""
+
+    def stream_ended(self, result: Any, state: Any) -> None:
+        """The generator has yielded its final result and state."""
+
+    def stream_failed(self, error: Exception) -> None:
+        """The action's own generator raised; Burr may swallow that."""
+
+    def stream_dropped(self) -> None:
+        """The generator can never run again. Called by a finaliser: must only defer work."""
+
+
+Find = Callable[[str, int], "StreamObserver | None"]
+Note = Callable[[str, int, Any, Any, Any], None]
+
+
+def install(find: Find, note: Note) -> None:
+    """Wrap Burr's functions; idempotent.
+
+    Args:
+        find: Gives the step of an app id and sequence id, None for one that nobody traces.
+        note: Takes app id, sequence id, action, result and state of a synchronous action that
+            has run under an asynchronous method.
+    """
+    for name, is_async in DRIVERS.items():
+        driver = getattr(burr_application, name, None)
+        if driver is not None and not getattr(driver, "burr_otel_wrapped", False):
+            setattr(burr_application, name, _wrapped(driver, find, is_async=is_async))
+    inner = getattr(Application, "_step", None)
+    if inner is not None and not getattr(inner, "burr_otel_wrapped", False):
+        Application._step = _noted(inner, note)  # type: ignore[method-assign, assignment]  # noqa: SLF001
+
+
+def _noted(inner: Callable[..., Any], note: Note) -> Callable[..., Any]:
+    @functools.wraps(inner)
+    def run(app: Any, inputs: Any, _run_hooks: bool = True) -> Any:
+        done = inner(app, inputs, _run_hooks)
+        if not _run_hooks and done is not None:
+            note(app.uid, app.sequence_id, *done)
+        return done
+
+    run.burr_otel_wrapped = True  # type: ignore[attr-defined]
+    return run
+
+
+def _wrapped(driver: Callable[..., Any], find: Find, *, is_async: bool) -> Callable[..., Any]:
+    @functools.wraps(driver)
+    def drive(*args: Any, **kwargs: Any) -> Any:
+        step = None
+        if "app_id" in kwargs and "sequence_id" in kwargs and "action" in kwargs:
+            step = find(kwargs["app_id"], kwargs["sequence_id"])
+        if step is None:
+            return driver(*args, **kwargs)
+        kwargs["action"] = _ObservedAction(kwargs["action"], step)
+        stream = driver(*args, **kwargs)
+        return DrivenAsyncStream(stream, step) if is_async else DrivenStream(stream, step)
+
+    drive.burr_otel_wrapped = True  # type: ignore[attr-defined]
+    return drive
+
+
+class _ObservedAction:
+    """An action whose generator reports what it raises, because Burr may only log it."""
+
+    def __init__(self, action: Any, step: StreamObserver) -> None:
+        self._action, self._step = action, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._action, name)
+
+    def stream_run(self, *args: Any, **kwargs: Any) -> Any:
+        return self._observed(self._action.stream_run(*args, **kwargs))
+
+    def stream_run_and_update(self, *args: Any, **kwargs: Any) -> Any:
+        return self._observed(self._action.stream_run_and_update(*args, **kwargs))
+
+    def _observed(self, stream: Any) -> Any:
+        if hasattr(stream, "__aiter__"):
+            return _observed_async(stream, self._step)
+        return _observed_sync(stream, self._step)
+
+
+def _observed_sync(stream: Any, step: StreamObserver) -> Generator[Any, None, None]:
+    try:
+        yield from stream
+    except Exception as error:
+        step.stream_failed(error)
+        raise
+
+
+async def _observed_async(stream: Any, step: StreamObserver) -> AsyncGenerator[Any, None]:
+    try:
+        async for item in stream:
+            yield item
+    except Exception as error:
+        step.stream_failed(error)
+        raise
+
+
+class _Driven:
+    """What the synchronous and the asynchronous driver share."""
+
+    def __init__(self, stream: Any, step: StreamObserver) -> None:
+        self._stream = stream
+        self._step = step
+
+    def _note(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
+        result, state = item
+        if state is not None:
+            self._step.stream_ended(result, state)
+        return item
+
+    def __del__(self) -> None:
+        self._step.stream_dropped()
+
+
+class DrivenStream(_Driven):
+    """Burr's synchronous stream, with the step current whenever it runs."""
+
+    def __iter__(self) -> DrivenStream:
+        return self
+
+    def __next__(self) -> tuple[Any, Any]:
+        entered = self._step.stream_resumed()
+        try:
+            return self._note(next(self._stream))
+        finally:
+            self._step.stream_suspended(entered)
+
+    def close(self) -> None:
+        """Close the generator, with the step current for its clean-up."""
+        entered = self._step.stream_resumed()
+        try:
+            self._stream.close()
+        finally:
+            self._step.stream_suspended(entered)
+
+
+class DrivenAsyncStream(_Driven):
+    """Burr's asynchronous stream, with the step current whenever it runs."""
+
+    def __aiter__(self) -> DrivenAsyncStream:
+        return self
+
+    async def __anext__(self) -> tuple[Any, Any]:
+        entered = self._step.stream_resumed()
+        try:
+            return self._note(await self._stream.__anext__())
+        finally:
+            self._step.stream_suspended(entered)
+
+    async def aclose(self) -> None:
+        """Close the generator, with the step current for its clean-up."""
+        entered = self._step.stream_resumed()
+        try:
+            await self._stream.aclose()
+        finally:
+            self._step.stream_suspended(entered)

@@ -1,0 +1,124 @@
+"""Values as the hooks see them -> what records hold of them.
+
+What is plain JSON goes into a record as it is, and spans are described from that later. All other
+values are shown here, in the hook, and the record carries the result: so does everything when the
+user gave a function that redacts, which no later reader has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel import semconv
+from burr_otel.content import Raised as RaisedContent
+from burr_otel.content import capture_exception
+from burr_otel.records import NO_DOCUMENT, Document, Raised
+from burr_otel.store import encode_mapping, encode_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from burr_otel.content import Attribute, ContentPolicy
+    from burr_otel.live.shared import Shared
+    from burr_otel.spans.facts import ActionFacts
+    from burr_otel.store import EncodedState
+
+__all__ = [
+    "Shown",
+    "captured",
+    "raised_of",
+    "show_attribute",
+    "show_exception",
+    "show_names",
+    "show_state",
+]
+
+_MOST_EXCEPTION_BYTES: Final = 64 * 1024
+_NAMES: Final = (semconv.ACTION_NAME, semconv.GRAPH_NODE_ID, semconv.GEN_AI_TOOL_NAME)
+
+
+class Shown:
+    """Attributes that a record carries as spans show them."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def put(self, name: str, content: Attribute | None) -> None:
+        """Add content, and note when it was cut."""
+        if content is None:
+            return
+        self.attributes[name] = content.value
+        if content.truncated:
+            cut = self.attributes.setdefault(semconv.TRUNCATED, [])
+            cut.append(name)
+
+
+def captured(
+    shared: Shared, run: str, kind: str, name: str, values: Mapping[str, Any], shown: Shown
+) -> tuple[Document, bool]:
+    """Inputs or a result as a record holds them, and whether the JSON says all of it.
+
+    What it does not say is put into `shown` under the attribute's `name`.
+    """
+    if not values:
+        return NO_DOCUMENT, True
+    what = "input" if kind == "inputs" else "result"
+    text, exact = encode_mapping(values, serde_kwargs=shared.serde_kwargs, run=run, what=what)
+    if shared.starter is not None and (not exact or shared.policy.asks_user):
+        shown.put(name, shared.policy.document(kind, values))
+    return Document(text), exact
+
+
+def show_state(
+    policy: ContentPolicy,
+    name: str,
+    keys: tuple[str, ...],
+    state: Any,
+    encoded: EncodedState | None,
+    shown: Shown,
+) -> None:
+    """Put a part of a state into `shown` if its JSON does not say all of it."""
+    present = [key for key in keys if key in state]
+    if encoded is not None and not policy.asks_user and all(map(encoded.is_exact, present)):
+        return
+    shown.put(name, policy.document("state", {key: state[key] for key in present}))
+
+
+def raised_of(error: BaseException) -> Raised:
+    """An exception as bounded texts, which keep none of its frames alive."""
+    return Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
+
+
+def show_exception(policy: ContentPolicy, raised: Raised, shown: Shown) -> None:
+    """Put an exception into `shown` if the user has a say in what is shown of it."""
+    if policy.asks_user:
+        content = policy.exception(RaisedContent(*raised))
+        shown.attributes[semconv.EXCEPTION_TYPE] = content.type
+        shown.attributes[semconv.EXCEPTION_MESSAGE] = content.message
+        shown.attributes[semconv.EXCEPTION_STACKTRACE] = content.stacktrace
+
+
+def show_names(policy: ContentPolicy, action: ActionFacts, prior: str | None, shown: Shown) -> None:
+    """Put names into `shown` if the user has a say in what is shown of them."""
+    if not policy.asks_user:
+        return
+    shown.attributes |= {
+        name: value
+        for name, value in action.attributes.items()
+        if value != action.name and isinstance(value, str) and name in _NAMES
+    }
+    if prior is not None:
+        shown.attributes[semconv.GRAPH_NODE_PARENT_ID] = policy.name(prior)
+
+
+def show_attribute(shared: Shared, run: str, key: Any, value: Any) -> tuple[Document, Any]:
+    """A logged value as a record holds it, and as it is shown if the JSON does not say all."""
+    text, exact = encode_value(
+        value, serde_kwargs=shared.serde_kwargs, run=run, what=f"attribute {key!r}"
+    )
+    content = None
+    if not exact or shared.policy.asks_user:
+        content = shared.policy.attribute(str(key), value)
+    return Document(text), None if content is None else [content.value, content.truncated]

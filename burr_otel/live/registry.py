@@ -1,0 +1,200 @@
+"""The applications of this process: which one a hook speaks of, and where a step's span is.
+
+Burr's hooks name an application by its id only, while a web server may hold several live
+applications of one id, and copies of one tracker run in many threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.trace import SpanContext
+
+__all__ = ["LiveRun", "Owner", "Registry"]
+
+
+class Owner:
+    """Stands for a tracker, whose hooks speak of runs of this owner.
+
+    Args:
+        original: The tracker that this one is a copy of, if any.
+    """
+
+    __slots__ = ("_original",)
+
+    def __init__(self, original: Owner | None = None) -> None:
+        self._original = original
+
+    def is_within(self, other: Owner) -> bool:
+        """Whether this is `other`, a copy of it, a copy of a copy, and so on."""
+        owner: Owner | None = self
+        while owner is not None:
+            if owner is other:
+                return True
+            owner = owner._original  # noqa: SLF001  # our own class
+        return False
+
+
+class LiveRun(Protocol):
+    """What the registry needs to know of a run."""
+
+    app_id: str
+    partition_key: str | None
+    owner: Owner
+
+    def has_action(self, action: Any) -> bool:
+        """Whether `action` is an object of this run's graph."""
+
+    def saw_state(self, state: Any) -> bool:
+        """Whether `state` is the object that this run's application holds, as far as we know."""
+
+    def step_context(self, sequence_id: int) -> SpanContext | None:
+        """Span context of a step in progress, or of the last one finished."""
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, what belongs to the parent."""
+
+
+R = TypeVar("R", bound=LiveRun)
+
+
+class Registry(Generic[R]):
+    """Live runs by app id, oldest first.
+
+    Attributes:
+        process: A name of this process that no other one has, a forked child neither.
+    """
+
+    def __init__(self) -> None:
+        self.process = uuid.uuid4().hex
+        self._lock = threading.RLock()  # reentrant: a finaliser may run inside
+        self._only: dict[str, R] = {}
+        self._several: dict[str, list[R]] = {}  # of one app id
+        self._executing: ContextVar[dict[str, weakref.ref[R]] | None] = ContextVar(
+            "burr_otel_executing", default=None
+        )
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def __len__(self) -> int:
+        return len(self._only) + sum(len(runs) for runs in self._several.values())
+
+    def add(self, run: R) -> None:
+        """Enter a run."""
+        with self._lock:
+            runs = self._several.get(run.app_id)
+            if runs is not None:
+                runs.append(run)
+            elif run.app_id in self._only:
+                self._several[run.app_id] = [self._only[run.app_id], run]
+                del self._only[run.app_id]
+            else:
+                self._only[run.app_id] = run
+
+    def remove(self, run: R) -> None:
+        """Strike a run out; idempotent."""
+        with self._lock:
+            runs = self._several.get(run.app_id)
+            if runs is None:
+                if self._only.get(run.app_id) is run:
+                    del self._only[run.app_id]
+            elif run in runs:
+                runs.remove(run)
+                if len(runs) == 1:
+                    self._only[run.app_id] = runs[0]
+                    del self._several[run.app_id]
+
+    def runs(self, app_id: str | None = None) -> Iterator[R]:
+        """Runs of an app id, or all; the newest first."""
+        with self._lock:
+            if app_id is None:
+                several = (run for runs in self._several.values() for run in runs)
+                return reversed([*self._only.values(), *several])
+            only = self._only.get(app_id)
+            found = self._several.get(app_id, ()) if only is None else (only,)
+            return reversed(tuple(found))
+
+    def resolve(
+        self,
+        owner: Owner,
+        app_id: str,
+        partition_key: str | None,
+        *,
+        action: Any = None,
+        state: Any = None,
+    ) -> R | None:
+        """The run that a hook of the tracker `owner` speaks of; None when there is none here.
+
+        Of several with the same id: the one of that partition, whose graph holds the action, that
+        holds the state, that executes in this context, that was built last; the first of these
+        that tells them apart.
+        """
+        run = self._only.get(app_id)
+        if run is None:
+            return self._among_several(owner, app_id, partition_key, action, state)
+        return run if run.owner is owner else None
+
+    def _among_several(
+        self, owner: Owner, app_id: str, partition_key: str | None, action: Any, state: Any
+    ) -> R | None:
+        runs = [run for run in self.runs(app_id) if run.owner is owner]
+        if len(runs) > 1:
+            runs = [run for run in runs if run.partition_key == partition_key] or runs
+        if len(runs) <= 1:
+            return runs[0] if runs else None
+        if action is not None:
+            runs = [run for run in runs if run.has_action(action)] or runs
+        if len(runs) > 1 and state is not None:
+            runs = [run for run in runs if run.saw_state(state)] or runs
+        if len(runs) > 1:
+            reference = (self._executing.get() or {}).get(app_id)
+            runs = [run for run in runs if reference is not None and run is reference()] or runs
+        return runs[0]
+
+    def executing(self, run: R) -> None:
+        """Note that `run` executes in the running context."""
+        held = self._executing.get()
+        if held is None:
+            self._executing.set({run.app_id: weakref.ref(run)})
+            return
+        # An abandoned stream never says that it no longer executes; its run is freed some day.
+        known = {k: ref for k, ref in held.items() if ref() is not None}
+        self._executing.set({**known, run.app_id: weakref.ref(run)})
+
+    def not_executing(self, run: R) -> None:
+        """Note that it no longer does."""
+        known = self._executing.get()
+        if known and run.app_id in known:
+            rest = {key: value for key, value in known.items() if key != run.app_id}
+            self._executing.set(rest or None)
+
+    def step_context(
+        self, app_id: str, sequence_id: int, near: SpanContext | None = None
+    ) -> SpanContext | None:
+        """Span context of a step that this process knows of.
+
+        Args:
+            app_id: The application's id.
+            sequence_id: Burr's number of the step.
+            near: A span context; of several such steps the one in its trace is meant.
+        """
+        found = [run.step_context(sequence_id) for run in self.runs(app_id)]
+        known = [context for context in found if context is not None]
+        for context in known:
+            if near is not None and context.trace_id == near.trace_id:
+                return context
+        return known[0] if known else None
+
+    def _after_fork(self) -> None:
+        self.process = uuid.uuid4().hex
+        self._lock = threading.RLock()
+        for run in self.runs():
+            run.after_fork()

@@ -1,0 +1,209 @@
+"""The life of an application span.
+
+Burr has no hook for the end of an application. A root ends at the first of: an explicit finish,
+the collection of its application, interpreter exit, a time without activity, a longest time open.
+Its end time is that of the last activity, whenever we notice.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import NonRecordingSpan
+
+from burr_otel import semconv
+from burr_otel.records import BeginRoot, EndRoot, Usage
+from burr_otel.spans import describe, keeper, shield
+from burr_otel.spans.contexts import ids_of
+from burr_otel.spans.start import NoSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from burr_otel.spans.facts import RunFacts
+    from burr_otel.spans.start import LiveSpan
+    from burr_otel.store import Session
+
+__all__ = ["Root"]
+
+_NS = 1_000_000_000
+_NO_USAGE = Usage(0, 0, 0)
+
+
+class Root:
+    """One application span, from its start to its end.
+
+    Attributes:
+        span: The span; once it has ended, what stands for it as a parent.
+        context: Its context.
+        is_valid: Whether that is valid.
+        stand_in: A span of the same context, which is the parent of steps.
+        begin: Its record.
+        ended: Whether it has been ended.
+        facts: What the run's spans share.
+        graph: Its ``graph.json`` as data.
+        session: Where records go; None when there is no store, or none that works.
+        due: When the keeper looks at it next.
+        clock: The clock of idle time.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_error",
+        "_failed",
+        "_idle_since",
+        "_last_ns",
+        "_linger_ns",
+        "_lock",
+        "_max_open_ns",
+        "_opened_at",
+        "_outcome",
+        "_said",
+        "_steps",
+        "_usage",
+        "begin",
+        "clock",
+        "context",
+        "due",
+        "ended",
+        "facts",
+        "graph",
+        "is_valid",
+        "session",
+        "span",
+        "stand_in",
+    )
+
+    def __init__(
+        self,
+        span: LiveSpan,
+        begin: BeginRoot,
+        facts: RunFacts,
+        graph: Any,
+        *,
+        linger: float | None,
+        max_open: float | None,
+        clock: Callable[[], int],
+    ) -> None:
+        self.span, self.begin, self.facts, self.graph = span, begin, facts, graph
+        self.context = span.get_span_context()
+        self.is_valid = self.context.is_valid
+        self.stand_in = NonRecordingSpan(self.context)
+        self.session: Session | None = None
+        self.ended = False
+        self.clock = clock
+        self._opened_at = self._idle_since = clock()
+        self._last_ns = begin.time_ns
+        self._linger_ns, self._max_open_ns = _in_ns(linger), _in_ns(max_open)
+        self.due = 0
+        self._active = self._steps = self._failed = 0
+        self._outcome = semconv.OK
+        self._error: tuple[str | None, str | None] = (None, None)
+        self._usage = _NO_USAGE
+        self._said: dict[str, Any] | None = None
+        self._lock = threading.RLock()  # reentrant: a finaliser may run inside
+
+    def __lt__(self, other: Root) -> bool:
+        """Whether the keeper looks at this one sooner; of equals, the elder one."""
+        return (self.due, self._opened_at) < (other.due, other._opened_at)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is in progress."""
+        return self._active > 0
+
+    def touch(self, now_ns: int) -> None:
+        """Note activity."""
+        self._last_ns = max(self._last_ns, now_ns)
+        self._idle_since = self.clock()
+
+    def enter(self, now_ns: int) -> None:
+        """Note that a step begins."""
+        with self._lock:
+            self._active += 1
+            self.touch(now_ns)
+
+    def leave(self, now_ns: int, outcome: str, error: tuple[str | None, str | None]) -> None:
+        """Note that a step has ended; `error` is the type and the text of its failure."""
+        with self._lock:
+            self._active -= 1
+            self._steps += 1
+            self._failed += outcome in (semconv.ERROR, semconv.FAILED)
+            self._outcome, self._error = outcome, error
+            self.touch(now_ns)
+
+    def fail(self, kind: str, text: str) -> None:
+        """Note a failure between steps: the application ended with it unless it goes on."""
+        self._outcome, self._error = semconv.ERROR, (kind, text)
+
+    def add_usage(self, usage: Usage) -> None:
+        """Add what a step's models took and gave."""
+        with self._lock:
+            self._usage = Usage(*(a + b for a, b in zip(self._usage, usage, strict=True)))
+
+    def say(self, attributes: Mapping[str, Any]) -> None:
+        """Note attributes for its end that no record of its own would tell."""
+        self._said = {**(self._said or {}), **attributes}
+
+    def said(self, name: str) -> bool:
+        """Whether such an attribute has been noted."""
+        return self._said is not None and name in self._said
+
+    def due_ns(self, now: int) -> int | None:
+        """When, by `clock`, it should end if nothing more happens; None: not by itself."""
+        with self._lock:
+            due = None
+            if self._linger_ns is not None:
+                due = (now if self._active else self._idle_since) + self._linger_ns
+            if self._max_open_ns is not None:
+                latest = self._opened_at + self._max_open_ns
+                due = latest if due is None else min(due, latest)
+            return due
+
+    def finish(self) -> None:
+        """End the span at the time of its last activity; idempotent."""
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+            record = self._end_record()
+            span, self.span = self.span, NoSpan(self.context)
+            try:
+                told = functools.partial(describe.root, self.facts, self.graph, self.begin, record)
+                span.finish(told, record.time_ns)
+            except Exception as error:
+                shield.report("ending an application span", error)
+        keeper.keeper.unwatch(self)
+        if self.session is not None:
+            self.session.end(record)
+        # The application may live on for long; nobody asks its span for more than its context.
+        self._said = None
+
+    def _end_record(self) -> EndRoot:
+        kind, text = self._error if self._outcome != semconv.OK else (None, None)
+        return EndRoot(
+            describe.soonest_end(self.begin.time_ns, self._last_ns),
+            self._outcome,
+            ids_of(self.context),
+            self._steps,
+            self._failed,
+            text,
+            kind,
+            self._usage if self._usage.calls else None,
+            self._said or {},
+            self.span.user_data(),
+        )
+
+    def forget(self) -> None:
+        """In a forked child: the span is the parent's to end, and so may its lock be."""
+        self.ended = True
+        self._lock = threading.RLock()
+
+
+@functools.lru_cache(maxsize=64)
+def _in_ns(seconds: float | None) -> int | None:
+    """The same object for all applications of a setting."""
+    return None if seconds is None else int(seconds * _NS)

@@ -1,0 +1,455 @@
+"""One application as one tracker sees it: its spans and its records, kept in step.
+
+A `Run` is made when an application is built and lives as long as the application does. Each
+method is what one of Burr's hooks means; a record that cannot be written is a `SnapshotError`
+once the span has ended properly.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from burr_otel import semconv
+from burr_otel.errors import SnapshotError
+from burr_otel.live import step_end
+from burr_otel.live.capture import raised_of
+from burr_otel.live.registry import Registry
+from burr_otel.live.step import InnerSpan, LiveStep, logged_records
+from burr_otel.records import StreamMark
+from burr_otel.spans import exceptions, keeper
+from burr_otel.spans.contexts import ids_of
+from burr_otel.spans.scope import innermost_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry.trace import SpanContext
+
+    from burr_otel.live.root import Root
+    from burr_otel.live.shared import Shared
+    from burr_otel.spans.facts import ActionFacts
+    from burr_otel.store import Session
+
+__all__ = ["Run", "registry"]
+
+logger = logging.getLogger("burr_otel")
+
+SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
+PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP
+
+
+class Run:
+    """One live application.
+
+    Attributes:
+        partition_key: Burr's partition key.
+        root: The application span.
+        session: Where records go; None when there is no store, or none that works.
+        is_outpost: Whether it was spawned by a step of another process, so that this one may end
+            with it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_action_ids",
+        "_calls",
+        "_last",
+        "_method",
+        "_outer_error",
+        "_prior",
+        "_state",
+        "_step_failed",
+        "_steps",
+        "app_id",
+        "is_outpost",
+        "owner",
+        "partition_key",
+        "root",
+        "session",
+        "shared",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        app_id: str,
+        partition_key: str | None,
+        root: Root,
+        session: Session | None,
+        application_graph: Any,
+        state: Any,
+    ) -> None:
+        self.shared = shared
+        self.owner = shared.owner
+        self.app_id, self.partition_key = app_id, partition_key
+        self.root = root
+        self.session = session
+        self.is_outpost = False
+        self._method: str | None = None
+        self._prior: str | None = state.get(PRIOR_STEP_KEY)
+        self._steps: dict[int, LiveStep] = {}
+        self._last: tuple[int, SpanContext] | None = None
+        self._action_ids = frozenset(map(id, application_graph.actions))
+        self._calls = 0
+        self._outer_error: BaseException | None = None
+        self._step_failed = False
+        self._state = weakref.ref(state)
+        collected = weakref.finalize(application_graph, _collected, weakref.ref(self))
+        collected.atexit = False  # the keeper ends what is open at exit
+
+    @property
+    def name(self) -> str:
+        """``project/app_id``, for messages."""
+        return f"{self.shared.project}/{self.app_id}"
+
+    # --- what the registry asks ---------------------------------------------------------------
+
+    def has_action(self, action: Any) -> bool:
+        """Whether `action` belongs to this run's graph."""
+        return id(action) in self._action_ids
+
+    def saw_state(self, state: Any) -> bool:
+        """Whether `state` is the object that the application held when we last saw it."""
+        return self._state() is state
+
+    def step_context(self, sequence_id: int) -> SpanContext | None:
+        """Span context of a step in progress, or of the last one finished."""
+        step = self._steps.get(sequence_id)
+        if step is not None:
+            return step.tag.context
+        if self._last is not None and self._last[0] == sequence_id:
+            return self._last[1]
+        return None
+
+    def delegated(self, sequence_id: int, result: Any, state: Any) -> None:
+        """The action of the step in progress has run, and Burr tells its hooks nothing of it."""
+        step = self._steps.get(sequence_id)
+        if step is not None and not step.streaming:
+            step.final = (result, state)
+
+    def stream_step(self, sequence_id: int) -> LiveStep | None:
+        """The step in progress when it is a stream."""
+        step = self._steps.get(sequence_id)
+        return step if step is not None and step.streaming else None
+
+    def after_fork(self) -> None:
+        """In a forked child: the open spans are the parent's, and so is the session."""
+        self.root.forget()
+        self._steps.clear()
+        if self.session is not None:
+            self.session = self.root.session = self.session.fork(uuid.uuid4().hex)
+
+    # --- the application ----------------------------------------------------------------------
+
+    def executing(self, method: str, state: Any, outer_error: BaseException | None) -> None:
+        """An execute call begins."""
+        self._method = method
+        self._calls += 1
+        self._outer_error, self._step_failed = outer_error, False
+        self._state = weakref.ref(state)
+        self.root.touch(self.shared.clock())
+        registry.executing(self)
+
+    def executed(self, state: Any, in_flight: BaseException | None) -> None:
+        """An execute call has ended with `state`, perhaps raising what `sys.exc_info` reports."""
+        self._state = weakref.ref(state)
+        self._calls = max(0, self._calls - 1)
+        error = None if in_flight is self._outer_error else in_flight
+        if not self._calls:
+            for step in list(self._steps.values()):
+                if not step.streaming:
+                    self._settle_left(step, state, error)
+        # Between steps: a condition, a missing input, an unknown action to halt after.
+        if error is not None and not self._step_failed and self._is_error(error):
+            self.root.fail(*step_end.failure_of(self.shared.policy, raised_of(error)))
+        self.root.touch(self.shared.clock())
+        self._outer_error = None
+        registry.not_executing(self)
+
+    def end_open_spans(self) -> None:
+        """Nothing that is open stays unsent; a stream that goes on later still keeps its state."""
+        for step in list(self._steps.values()):
+            if step.streaming and not step.running:
+                self._finish(step, None, None, GeneratorExit(), self.shared.clock())
+                step.go_on_unseen()
+                self.root.enter(self.shared.clock())
+        self.root.finish()
+
+    def _is_error(self, error: BaseException) -> bool:
+        return self.shared.outcome_of(error) == semconv.ERROR
+
+    def close(self) -> None:
+        """The application is gone: end what is open."""
+        registry.remove(self)
+        for step in list(self._steps.values()):
+            if step.streaming:
+                self.settle_stream(step)
+            else:
+                self._settle_left(step, step.state_before, None)
+        self.root.finish()
+        if self.session is not None:
+            self.session.close()
+
+    def _mark(self) -> None:
+        if self.session is not None and self.root.ended:
+            self.session.mark_open(ids_of(self.root.context), self.shared.clock())
+
+    def _unmark(self) -> None:
+        if self.session is not None and self.root.ended and not self._steps:
+            self.session.unmark()
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def begin_step(
+        self,
+        action: Any,
+        inputs: Mapping[str, Any],
+        sequence_id: int,
+        state: Any,
+        outer_error: BaseException | None,
+    ) -> None:
+        """A step begins: make its span and its record, and make the span current.
+
+        Raises:
+            SnapshotError: The record cannot be written, and ``on_snapshot_error`` is ``"raise"``.
+        """
+        if self._steps:
+            self._settle_earlier(sequence_id, state)
+        shared, root, session = self.shared, self.root, self.session
+        now = shared.clock()
+        facts = root.facts.action(action.name)
+        root.enter(now)
+        step = self._steps[sequence_id] = LiveStep(
+            shared,
+            root,
+            facts,
+            self.app_id,
+            sequence_id,
+            state,
+            outer_error,
+            self.name,
+            self.settle_stream,
+        )
+        if root.ended:
+            self._mark()
+        step.start(_taken(action, facts, inputs), self._method, self._prior, now)
+        step.labels = shared.metrics.step_began(str(facts.attributes[semconv.ACTION_NAME]))
+        if session is None:
+            return
+        if shared.children is not None:
+            shared.children.watch(step.span.current, session, sequence_id, None)
+        try:
+            session.begin_step(step.begin)
+        except SnapshotError as error:
+            if shared.config.on_snapshot_error == "raise":
+                # The step does not take place, because its begin cannot be recorded.
+                del self._steps[sequence_id]
+                self._finish(step, None, None, error, now, recorded=False)
+                raise
+            logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
+        else:
+            step.recorded = True
+
+    def _settle_earlier(self, sequence_id: int, state: Any) -> None:
+        """Steps whose post hook never came, because another hook raised or a stream was dropped."""
+        here = innermost_scope()
+        for step in list(self._steps.values()):
+            if step.streaming:
+                if step.sequence_id != sequence_id:
+                    self.settle_stream(step)
+            elif step.scope.encloses(here):
+                self._settle_left(step, state, None)
+
+    def end_step(
+        self,
+        state: Any,
+        result: Mapping[str, Any] | None,
+        sequence_id: int,
+        exception: BaseException | None,
+        in_flight: BaseException | None,
+    ) -> None:
+        """A step has ended, as Burr tells it; `in_flight` is what `sys.exc_info` reports.
+
+        Raises:
+            SnapshotError: The state cannot be kept, and ``on_snapshot_error`` is ``"raise"``.
+        """
+        step = self._steps.pop(sequence_id, None)
+        if step is None:
+            return
+        now = self.shared.clock()
+        if step.streaming and step.final is not None:
+            exception = None  # the stream was complete; what its consumer handles is not its own
+        elif step.final is not None:
+            result, state = step.final  # Burr has the state before the step, and no result
+        elif exception is None and result is None:
+            # Ctrl-C and cancellation: Burr passes on an `Exception` only.
+            exception = step.own_error(in_flight)
+            if exception is None and step.streaming:
+                exception = GeneratorExit()
+            elif exception is None:
+                # The state before the step is not the step's, and nothing else told of another.
+                logger.warning(
+                    "%s: Burr does not tell what %r gave, so its state is not kept; "
+                    "burr-otel is not made for this version of Burr.",
+                    self.name,
+                    step.action.name,
+                )
+            state = None
+        self._finish(step, state, result, exception, now)
+
+    def settle_stream(self, step: LiveStep) -> None:
+        """End a stream's step that Burr does not end: read by `next()`, or never read."""
+        if not step.streaming or self._steps.get(step.sequence_id) is not step:
+            return
+        del self._steps[step.sequence_id]
+        now = self.shared.clock()
+        if step.final is None:
+            self._finish(step, None, None, GeneratorExit(), now)
+            return
+        result, state = step.final
+        internal = {PRIOR_STEP_KEY: step.action.name, SEQUENCE_KEY: step.sequence_id}
+        self._finish(step, state.update(**internal), result, None, now)
+
+    def _settle_left(self, step: LiveStep, state: Any, error: BaseException | None) -> None:
+        """End a step whose post hook never came; `state` tells whether its action completed."""
+        if self._steps.pop(step.sequence_id, None) is None:
+            return
+        completed = state is not step.state_before and state.get(PRIOR_STEP_KEY) == step.action.name
+        now = self.shared.clock()
+        if completed:
+            self._finish(step, state, None, None, now)
+        else:
+            self._finish(step, None, None, error or GeneratorExit(), now)
+
+    def _finish(
+        self,
+        step: LiveStep,
+        state: Any,
+        result: Any,
+        error: BaseException | None,
+        end_ns: int,
+        *,
+        recorded: bool = True,
+    ) -> None:
+        """Make the record of a step's end, write it, and end the span whatever comes of that."""
+        if not step.claim_end():
+            return
+        shared, session = self.shared, self.session if recorded else None
+        step.leave(end_ns, session)
+        if session is not None and shared.children is not None:
+            shared.children.unwatch(step.span.current)
+        self._step_failed = self._step_failed or error is not None
+        ended = step_end.ended(step, state, result, error, end_ns, session)
+        failure = ended.failure
+        if error is None and state is not None:
+            self._prior = step.action.name
+            self._state = weakref.ref(state)
+        try:
+            if session is not None:
+                failure = step_end.write(step, ended, session)
+        finally:
+            step_end.end_span(step, ended.record, failure)
+            self._last = step.sequence_id, step.tag.context
+            self._unmark()
+        if failure is not None:
+            self._tell(failure, error)
+
+    def _tell(self, failure: SnapshotError, error: BaseException | None) -> None:
+        """A step's state could not be kept: raise or log."""
+        if error is None and self.shared.config.on_snapshot_error == "raise":
+            raise failure
+        # Also when raising it would mask the user's own error.
+        logger.warning("%s", exceptions.snapshot_text(self.shared.policy, failure))
+
+    # --- streams ------------------------------------------------------------------------------
+
+    def begin_stream(self, sequence_id: int) -> None:
+        """The step in progress is a stream."""
+        step = self._steps.get(sequence_id)
+        if step is None:
+            return
+        step.begin_stream()
+        if self.session is not None:
+            mark = StreamMark("begin_stream", sequence_id, self.shared.clock())
+            self.session.append(mark)
+
+    def stream_item(self, sequence_id: int) -> None:
+        """A stream has yielded an item."""
+        step = self._steps.get(sequence_id)
+        if step is None:
+            return
+        now = self.shared.clock()
+        self.root.touch(now)
+        if not step.item(now):
+            return
+        self.shared.metrics.first_item(step.labels, max(0, now - step.begin.time_ns) / 1e9)
+        if self.session is not None:
+            self.session.append(StreamMark("first_item_stream", sequence_id, now))
+
+    # --- inner spans --------------------------------------------------------------------------
+
+    def begin_span(
+        self,
+        burr_span: Any,
+        sequence_id: int,
+        dependencies: Sequence[str],
+        outer_error: BaseException | None,
+    ) -> None:
+        """An inner span begins."""
+        step = self._steps.get(sequence_id)
+        if step is None:
+            return
+        now, children = self.shared.clock(), self.shared.children
+        inner = InnerSpan(step, burr_span, dependencies, now, outer_error, self.session)
+        if self.session is not None and children is not None:
+            children.watch(inner.span.current, self.session, sequence_id, burr_span.uid)
+
+    def end_span(self, burr_span: Any, sequence_id: int, in_flight: BaseException | None) -> None:
+        """An inner span has ended."""
+        step = self._steps.get(sequence_id)
+        inner = None if step is None else step.inner.get(id(burr_span))
+        if inner is None:
+            return
+        if self.shared.children is not None:
+            self.shared.children.unwatch(inner.span.current)
+        inner.end(self.shared.clock(), self.session, in_flight)
+
+    def log_attributes(
+        self,
+        attributes: Mapping[str, Any],
+        burr_span: Any,
+        sequence_id: int,
+        tags: Mapping[str, Any],
+    ) -> None:
+        """The action logs attributes on its step or on an inner span."""
+        step = self._steps.get(sequence_id)
+        if step is not None:
+            step.log(attributes, burr_span, tags, self.session)
+        elif self.session is not None:  # the step is over: they only go into the log
+            for record in logged_records(
+                self.shared, attributes, burr_span, sequence_id, tags, self.name
+            ):
+                self.session.append(record)
+
+
+def _taken(action: Any, facts: ActionFacts, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs that an action takes, of its caller and bound ones."""
+    bound = getattr(action, "_bound_params", None)
+    if not inputs and not bound:
+        return {}
+    # `astep` and streams pass on everything that the caller gave, also what others take.
+    taken = {key: value for key, value in inputs.items() if key in facts.inputs}
+    return {**bound, **taken} if bound else taken
+
+
+def _collected(reference: weakref.ref[Run]) -> None:
+    """Finaliser of an application; the work is the keeper's, see `Keeper`."""
+    run = reference()
+    if run is not None:
+        keeper.keeper.defer(run.close)
+
+
+registry: Registry[Run] = Registry()

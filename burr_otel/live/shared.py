@@ -1,0 +1,121 @@
+"""What all runs of a tracker share in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from burr_otel import semconv
+from burr_otel.content import ContentPolicy
+from burr_otel.errors import ConfigError
+from burr_otel.spans import exceptions
+from burr_otel.spans.facts import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from burr_otel.config import OtelConfig
+    from burr_otel.live.registry import Owner
+    from burr_otel.spans.children import ChildSpans
+    from burr_otel.spans.facts import ActionFacts
+    from burr_otel.spans.metrics import StepMetrics
+    from burr_otel.spans.start import SpanStarter
+
+__all__ = ["Shared", "content_policy", "session_settings"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Settings and tools of one tracker.
+
+    Attributes:
+        owner: Stands for the tracker: its hooks speak of runs of this owner.
+        at_home: Whether the tracker was made in this process, and not pickled or forked into it.
+        clock: Gives Unix time in nanoseconds.
+        children: Sees the spans of others inside steps; None when they are left alone.
+        graphs: Each graph as data, and its actions, by digest.
+        starter: Starts spans; None when there is no tracer to start them with.
+    """
+
+    owner: Owner
+    at_home: bool
+    project: str
+    serde_kwargs: dict[str, Any]
+    config: OtelConfig
+    policy: ContentPolicy
+    settings: Settings
+    starter: SpanStarter | None
+    metrics: StepMetrics
+    clock: Callable[[], int]
+    children: ChildSpans | None = None
+    graphs: dict[str, tuple[Any, Mapping[str, ActionFacts]]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    @property
+    def idle_clock(self) -> Callable[[], int]:
+        """The clock of idle time, which nobody sets back unless `clock` was injected."""
+        return time.monotonic_ns if self.clock is time.time_ns else self.clock
+
+    @property
+    def tells_state_read(self) -> bool:
+        """Whether failed steps say what they read."""
+        return self.settings.capture_state_read != "never"
+
+    def outcome_of(self, error: BaseException | None) -> str:
+        """The ``burr.outcome`` of something that ended with `error`."""
+        if error is None:
+            return semconv.OK
+        if isinstance(error, asyncio.CancelledError):
+            return semconv.CANCELLED
+        if isinstance(error, GeneratorExit):
+            return semconv.ABANDONED
+        if isinstance(error, SystemExit) and error.code in (0, None):
+            return semconv.OK
+        return semconv.OK if self._is_expected(error) else semconv.ERROR
+
+    def _is_expected(self, error: BaseException) -> bool:
+        for each in self.config.expected_exceptions:
+            if isinstance(each, str):
+                names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+                names |= {kind.__qualname__ for kind in type(error).__mro__}
+                if each in names:
+                    return True
+            elif isinstance(error, each):
+                return True
+        return False
+
+
+def session_settings(config: OtelConfig) -> Settings:
+    """The settings that a session's record keeps for its readers."""
+    signals = exceptions.signals()
+    return Settings(
+        config.openinference_content,
+        config.capture_state_read,
+        exception_events="logs" not in signals or "logs/dup" in signals,
+    )
+
+
+def content_policy(config: OtelConfig) -> ContentPolicy:
+    """The content policy of settings.
+
+    Raises:
+        ConfigError: A pattern is not a regular expression.
+    """
+    try:
+        return ContentPolicy(
+            inputs=config.capture_inputs or config.capture,
+            results=config.capture_results or config.capture,
+            state=config.capture_state or config.capture,
+            attributes=config.capture_attributes or config.capture,
+            exceptions=config.capture_exceptions or config.capture,
+            redact=config.redact,
+            redact_keys=config.redact_keys,
+            redact_values=config.redact_values,
+            redactor=config.redactor,
+            max_attribute_bytes=config.max_attribute_bytes,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

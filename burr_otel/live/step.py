@@ -1,0 +1,399 @@
+"""A step in progress, and the spans inside of it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+
+from burr_otel import semconv
+from burr_otel.live.capture import Shown, captured, raised_of, show_attribute, show_names
+from burr_otel.live.surroundings import surrounding_attributes
+from burr_otel.records import (
+    BeginInner,
+    BeginStep,
+    EndInner,
+    Logged,
+    Raised,
+    StreamTimes,
+)
+from burr_otel.spans import describe, keeper, parents, shield
+from burr_otel.spans.contexts import ids_of, link, links_to, origin_of
+from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_scope
+from burr_otel.spans.start import NoSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanContext
+
+    from burr_otel.live.root import Root
+    from burr_otel.live.shared import Shared
+    from burr_otel.spans.facts import ActionFacts
+    from burr_otel.spans.start import LiveSpan
+    from burr_otel.store import Session
+
+__all__ = ["InnerSpan", "LiveStep"]
+
+logger = logging.getLogger("burr_otel")
+
+_NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
+
+
+class LiveStep:
+    """One step in progress.
+
+    Attributes:
+        tag: What spans inside of it are told of it.
+        begin: Its record.
+        span: Its span.
+        scope: Its place in the current context.
+        run: ``project/app_id``, for messages.
+        state_before: The state object that it began with.
+        outer_error: The exception that was being handled when it began, which is not its own.
+        streaming: Whether it is a stream.
+        running: Whether its generator runs at this moment.
+        final: Result and state, once known other than from Burr's hooks: what a stream has
+            yielded last, what a synchronous action under an asynchronous method gave.
+        logged: What was logged on it.
+        inner: Its inner spans by identity of Burr's span object.
+        labels: What measurements of it carry.
+    """
+
+    labels: dict[str, str]
+    streaming = running = recorded = False
+    items = generator_ns = 0
+    final: tuple[Any, Any] | None = None
+    first_item_ns: int | None = None
+    swallowed: tuple[Raised, int] | None = None
+    _raised_id = 0
+
+    def __init__(
+        self,
+        shared: Shared,
+        root: Root,
+        action: ActionFacts,
+        app_id: str,
+        sequence_id: int,
+        state_before: Any,
+        outer_error: BaseException | None,
+        run: str,
+        settle: Callable[[LiveStep], None],
+    ) -> None:
+        self.run = run
+        self.shared, self.root, self.action = shared, root, action
+        self.state_before, self.outer_error = state_before, outer_error
+        facts = root.facts
+        self.tag = BurrStep(app_id, sequence_id, facts.conversation_id, facts.project)
+        self.sequence_id = sequence_id
+        self.logged: list[Logged] = []
+        self.inner: dict[int, InnerSpan] = {}
+        self.named: dict[str, SpanContext] = {}
+        self.span: LiveSpan = _NO_SPAN
+        self._settle = settle
+        self._claims = [True]
+
+    def start(
+        self,
+        inputs: Mapping[str, Any],
+        method: str | None,
+        prior: str | None,
+        now_ns: int,
+    ) -> None:
+        """Begin the span, make it current, and make the record; a failed span costs no record."""
+        shared, facts, name = self.shared, self.root.facts, self.action.name
+        outer, shown = current_context(), Shown()
+        inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
+        if self.root.is_valid:
+            show_names(shared.policy, self.action, prior, shown)
+            shown.attributes |= surrounding_attributes(shared.config, outer)
+            if shared.settings.capture_state_read == "all":
+                state, reads = self.state_before, self.action.reads
+                read = {key: state[key] for key in reads if key in state}
+                shown.put(semconv.STATE_READ, shared.policy.document("state", read))
+        record = BeginStep(
+            self.sequence_id, name, inputs_json, now_ns, None, None, method, prior, shown.attributes
+        )
+        if self.root.is_valid:
+            try:
+                told = functools.partial(describe.step, facts, record, None, self.logged)
+                record = self._start(record, outer, told)
+            except Exception as error:
+                shield.report("starting a step span", error)
+        self.begin = record
+        self.scope = Scope(self.span.current, self.tag, outer)
+        self.scope.enter()
+
+    def _start(self, record: BeginStep, outer: Context, told: Callable[[], Any]) -> BeginStep:
+        root, shared = self.root, self.shared
+        parent: trace.Span = root.stand_in
+        links: list[Link] = []
+        current = trace.get_current_span(outer)
+        ambient = None
+        if current is not trace.INVALID_SPAN:
+            ambient = current.get_span_context()
+            ambient = ambient if ambient.is_valid else None
+            over, links = parents.step_parent(shared.config.step_parent, root.context, ambient)
+            parent = root.stand_in if over is root.context else current
+        starter = shared.starter
+        if starter is None:
+            return record
+        shown_name = str(
+            record.shown.get(semconv.ACTION_NAME, self.action.attributes[semconv.ACTION_NAME])
+        )
+        self.span = span = starter.start(
+            shown_name,
+            parent,
+            outer,
+            links,
+            (self.action.attributes, root.facts.identity),
+            record.time_ns,
+            told,
+            self.tag,
+        )
+        context = self.tag.context = span.get_span_context()
+        if ambient is not None and ambient.trace_id != context.trace_id:
+            try:
+                back = link(context, semconv.LINK_STEP)
+                current.add_link(back.context, back.attributes)
+            except Exception as error:  # Datadog's API warns, and warnings may be errors
+                logger.debug("no link back to step %s: %s", self.sequence_id, error)
+        return record._replace(
+            origin=origin_of(context, parent.get_span_context(), links),
+            root_span_id=root.context.span_id,
+        )
+
+    @property
+    def traced(self) -> bool:
+        """Whether anybody will see the span."""
+        return self.span.is_recording()
+
+    def claim_end(self) -> bool:
+        """Whether the caller is the one to end it: true once."""
+        try:
+            return self._claims.pop()  # by one thread: a list's pop is atomic
+        except IndexError:
+            return False
+
+    def own_error(self, in_flight: BaseException | None) -> BaseException | None:
+        """What `sys.exc_info` reports, unless that was being handled before the step began."""
+        return None if in_flight is self.outer_error else in_flight
+
+    def leave(self, end_ns: int, session: Session | None) -> None:
+        """The step is over: nothing of it stays current, and no inner span stays open."""
+        for inner in reversed(list(self.inner.values())):
+            inner.end(end_ns, session, None, abandoned=True)
+        self.scope.leave()
+
+    # --- stream -------------------------------------------------------------------------------
+
+    def begin_stream(self) -> None:
+        """The step turns out to be a stream: current only while its generator runs."""
+        self.streaming = True
+        self.scope.pause()
+
+    def item(self, now_ns: int) -> bool:
+        """Count an item; whether it was the first."""
+        self.items += 1
+        if self.first_item_ns is not None:
+            return False
+        self.first_item_ns = now_ns
+        return True
+
+    def stream_times(self) -> StreamTimes | None:
+        """What the end record says of the stream."""
+        if not self.streaming:
+            return None
+        return StreamTimes(self.items, self.first_item_ns, self.generator_ns)
+
+    def go_on_unseen(self) -> None:
+        """The span has ended before the stream: what follows is recorded and not shown."""
+        self.span = NoSpan(self.tag.context)
+        self._claims = [True]
+
+    def stream_resumed(self) -> tuple[Context, int]:
+        """See `burr_patches.StreamObserver`."""
+        self.running = True
+        return self.scope.resume(), self.shared.idle_clock()
+
+    def stream_suspended(self, entered: tuple[Context, int]) -> None:
+        """See `burr_patches.StreamObserver`."""
+        consumer, began = entered
+        self.running = False
+        self.generator_ns += max(0, self.shared.idle_clock() - began)
+        self.scope.suspend(consumer)
+
+    def stream_ended(self, result: Any, state: Any) -> None:
+        """See `burr_patches.StreamObserver`."""
+        self.final = (result, state)
+
+    def stream_failed(self, error: Exception) -> None:
+        """See `burr_patches.StreamObserver`: whether the step fails with it is for Burr to say."""
+        self._raised_id = id(error)
+        self.swallowed = raised_of(error), self.shared.clock()
+
+    def stream_dropped(self) -> None:
+        """See `burr_patches.StreamObserver`: settled once Burr's hooks had their turn."""
+        keeper.keeper.defer(lambda: self._settle(self))
+
+    def swallowed_unless(self, error: BaseException | None) -> tuple[Raised, int] | None:
+        """What the generator raised, if that is not what the step failed with."""
+        return None if error is not None and id(error) == self._raised_id else self.swallowed
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def target(self, burr_span: Any) -> LiveStep | InnerSpan:
+        """What Burr's span object stands for; the step itself for None and an unknown one."""
+        return self.inner.get(id(burr_span)) or self
+
+    def log(
+        self,
+        attributes: Mapping[str, Any],
+        burr_span: Any,
+        tags: Mapping[str, Any],
+        session: Session | None,
+    ) -> None:
+        """The action logs attributes on the step, or on an inner span."""
+        target = self.target(burr_span)
+        for record in logged_records(
+            self.shared, attributes, burr_span, self.sequence_id, tags, self.run
+        ):
+            target.logged.append(record)
+            if session is not None:
+                session.append(record)
+
+
+def logged_records(
+    shared: Shared,
+    attributes: Mapping[str, Any],
+    burr_span: Any,
+    sequence_id: int,
+    tags: Mapping[str, Any],
+    run: str,
+) -> list[Logged]:
+    """The records of logged attributes."""
+    now_ns = shared.clock()
+    uid = None if burr_span is None else burr_span.uid
+    return [
+        Logged(str(key), value, tags, sequence_id, uid, now_ns, shown)
+        for key, (value, shown) in (
+            (key, show_attribute(shared, run, key, value)) for key, value in attributes.items()
+        )
+    ]
+
+
+class InnerSpan:
+    """One span of ``__tracer`` or ``@trace``, started and made current.
+
+    It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
+    begin, and attributes may come, after its end. An action may make any number of them.
+    """
+
+    def __init__(
+        self,
+        step: LiveStep,
+        burr_span: Any,
+        dependencies: Sequence[str],
+        now_ns: int,
+        outer_error: BaseException | None,
+        session: Session | None,
+    ) -> None:
+        self._step, self._burr_span, self._outer_error = step, burr_span, outer_error
+        self.logged: list[Logged] = []
+        self.span: LiveSpan = _NO_SPAN
+        self._ended = False
+        enclosing = step.target(burr_span.parent)
+        outer = current_context()
+        links = links_to(
+            *((step.named.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
+        )
+        self.begin = BeginInner(
+            step.sequence_id,
+            burr_span.uid,
+            str(burr_span.name),
+            burr_span.parent.uid if burr_span.parent else None,
+            tuple(map(str, dependencies)),
+            now_ns,
+        )
+        try:
+            self._start(enclosing, outer, links)
+        except Exception as error:
+            shield.report("starting a span inside a step", error)
+        step.inner[id(burr_span)] = self
+        step.named[burr_span.name] = self.span.get_span_context()
+        self.scope = Scope(self.span.current, step.tag, outer, enclosing.scope)
+        self.scope.enter()
+        if session is not None:
+            session.append(self.begin)
+
+    def _start(self, enclosing: LiveStep | InnerSpan, outer: Context, links: list[Link]) -> None:
+        step = self._step
+        starter = step.shared.starter
+        parent = enclosing.span.current
+        # What is current inside the enclosing Burr span, an HTTP span say, is the closer parent;
+        # in a thread that copied no context, what is current has nothing to do with it.
+        current = trace.get_current_span(outer)
+        inside = innermost_scope(outer)
+        if current.get_span_context().is_valid and enclosing.scope.encloses(inside):
+            parent = current
+        if starter is None or not parent.get_span_context().is_valid:
+            return
+        facts = step.root.facts
+        self.span = starter.start(
+            facts.policy.name(self.begin.name),
+            parent,
+            outer,
+            links,
+            (facts.identity,),
+            self.begin.time_ns,
+            functools.partial(describe.inner, facts, self.begin, None, self.logged),
+            step.tag,
+        )
+        origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
+        self.begin = self.begin._replace(origin=origin)
+
+    def end(
+        self,
+        now_ns: int,
+        session: Session | None,
+        in_flight: BaseException | None,
+        *,
+        abandoned: bool = False,
+    ) -> None:
+        """End the span, with what `sys.exc_info` reports; Burr tells its hooks nothing of it."""
+        if self._ended:
+            return
+        self._ended = True
+        self.scope.leave()
+        error = None if in_flight is self._outer_error else in_flight
+        shared, span = self._step.shared, self.span
+        outcome = semconv.ABANDONED if abandoned else shared.outcome_of(error)
+        user = span.user_data()
+        name = shared.policy.name(self.begin.name)
+        if shared.policy.asks_user and name != self.begin.name:
+            user = {"name": name, **user}
+        record = EndInner(
+            self.begin.sequence_id,
+            self.begin.span_id,
+            now_ns,
+            outcome,
+            ids_of(span.get_span_context()),
+            None if error is None else raised_of(error),
+            user,
+        )
+        if session is not None:
+            session.append(record)
+        try:
+            told = functools.partial(
+                describe.inner, self._step.root.facts, self.begin, record, self.logged
+            )
+            span.finish(told, describe.soonest_end(self.begin.time_ns, now_ns))
+        except Exception as problem:
+            shield.report("ending a span inside a step", problem)
+        inner, identity = self._step.inner, id(self._burr_span)
+        self._gone = weakref.ref(self._burr_span, lambda _: inner.pop(identity, None))
+        self._burr_span = None

@@ -1,0 +1,198 @@
+"""The end of a step: its record, how that is written, and the end of its span."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from burr_otel import semconv
+from burr_otel.errors import SnapshotError
+from burr_otel.live.capture import Shown, captured, raised_of, show_exception, show_state
+from burr_otel.records import EndStep, Fragments, StreamMark
+from burr_otel.spans import describe, exceptions, shield
+from burr_otel.spans.contexts import ids_of
+from burr_otel.store import encode_state
+
+if TYPE_CHECKING:
+    from burr_otel.content import ContentPolicy
+    from burr_otel.live.root import Root
+    from burr_otel.live.step import LiveStep
+    from burr_otel.records import Raised
+    from burr_otel.store import EncodedState, Session
+
+__all__ = ["StepEnd", "end_span", "ended", "failure_of", "write"]
+
+logger = logging.getLogger("burr_otel")
+
+
+class StepEnd(NamedTuple):
+    """How a step ended; `exact` tells whether the JSON says all of its result."""
+
+    record: EndStep
+    encoded: EncodedState | None
+    exact: bool
+    failure: SnapshotError | None
+
+
+def ended(
+    step: LiveStep,
+    state: Any,
+    result: Any,
+    error: BaseException | None,
+    end_ns: int,
+    session: Session | None,
+) -> StepEnd:
+    """The record of a step's end, with the encoded state beside it."""
+    shared, action, policy = step.shared, step.action, step.shared.policy
+    shown, traced = Shown(), step.traced
+    encoded = failure = None
+    told = action.writes if error is None else action.reads
+    if state is not None and (session is not None or traced):
+        kept = state if session is not None else {k: state[k] for k in told if k in state}
+        try:
+            encoded = encode_state(
+                kept,
+                serde_kwargs=shared.serde_kwargs,
+                run=step.run,
+                sequence_id=step.sequence_id,
+            )
+        except SnapshotError as problem:
+            failure = None if session is None else problem
+    document, exact = None, True
+    if result is not None:
+        named = result if isinstance(result, Mapping) else {"result": result}
+        document, exact = captured(shared, step.run, "results", semconv.RESULT, named, shown)
+    raised = None if error is None else raised_of(error)
+    outcome, failed = shared.outcome_of(error), step.tag.failed
+    if error is None and failed is None:
+        failed = _found_failed(step, result, state)
+    if outcome == semconv.OK and failed is not None:
+        outcome = semconv.FAILED
+    if traced:
+        if state is not None and told and (error is None or shared.tells_state_read):
+            name = semconv.STATE_WRITTEN if error is None else semconv.STATE_READ
+            show_state(policy, name, told, state, encoded, shown)
+        if raised is not None:
+            show_exception(policy, raised, shown)
+    record = EndStep(
+        step.sequence_id,
+        action.name,
+        document,
+        raised,
+        None,
+        end_ns,
+        outcome,
+        ids_of(step.tag.context),
+        failed if outcome == semconv.FAILED else None,
+        step.stream_times(),
+        step.swallowed_unless(error),
+        session.grown(encoded) if session is not None and encoded is not None else {},
+        step.tag.usage,
+        None,
+        shown.attributes,
+        step.span.user_data(),
+    )
+    if encoded is not None:
+        texts = {k: encoded.fragments[k] for k in told if k in encoded.fragments}
+        record = record._replace(state=Fragments(texts))
+    return StepEnd(record, encoded, exact, failure)
+
+
+def _found_failed(step: LiveStep, result: Any, state: Any) -> str | None:
+    """What the setting `failed` says of a step that raised nothing."""
+    found = step.shared.config.failed
+    if found is None or state is None:
+        return None
+    try:
+        why = found(step.action.name, result, state)
+    except Exception as error:
+        logger.warning("%s: the setting `failed` raised %r", step.run, error)
+        return None
+    return None if why is None else str(why)
+
+
+def write(step: LiveStep, ended: StepEnd, session: Session) -> SnapshotError | None:
+    """Write the records of a step's end; why the state is not in the log, if it is not."""
+    record, encoded, failure = ended.record, ended.encoded, ended.failure
+    if step.streaming:
+        mark = StreamMark("end_stream", step.sequence_id, record.time_ns, step.items)
+        session.append(mark)
+    if encoded is not None:
+        try:
+            size_bytes = session.end_step(record, encoded, exact=ended.exact)
+        except SnapshotError as problem:
+            failure = problem
+        else:
+            step.shared.metrics.snapshot(size_bytes)
+            return None
+    if failure is not None:
+        record = _unkept(step, record, failure)
+    session.settle_step(record._replace(state=None))
+    return failure
+
+
+def _unkept(step: LiveStep, record: EndStep, failure: SnapshotError) -> EndStep:
+    """A record that says why it has no state, and what the span shows of that state."""
+    shown = dict(record.shown)
+    if record.state is not None and step.traced and record.raised is None:
+        content = step.shared.policy.shown_parts("state", record.state, record.grown)
+        if content is not None and step.action.writes:
+            shown.setdefault(semconv.STATE_WRITTEN, content.value)
+    return record._replace(
+        snapshot_error=exceptions.snapshot_text(step.shared.policy, failure), shown=shown
+    )
+
+
+def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> None:
+    """End the span of a step; never raises."""
+    shared, root = step.shared, step.root
+    begin = step.begin
+    if failure is not None:
+        record = record._replace(
+            snapshot_error=exceptions.snapshot_text(step.shared.policy, failure)
+        )
+    try:
+        told = functools.partial(describe.step, root.facts, begin, record, step.logged)
+        size_bytes = len(begin.inputs.text)
+        if record.result is not None:
+            size_bytes += len(record.result.text)
+        if record.state is not None:
+            size_bytes += sum(map(len, record.state.values()))
+        if shared.config.openinference_content and step.traced:
+            _say_in_root(root, told().attributes)
+        if record.raised is not None and record.outcome == semconv.ERROR and step.traced:
+            exceptions.emit_log(step.span.current, shared.policy, record.raised, record.time_ns)
+        step.span.finish(told, describe.soonest_end(begin.time_ns, record.time_ns), size_bytes)
+        seconds = max(0, record.time_ns - begin.time_ns) / 1e9
+        shared.metrics.step_ended(step.labels, record.outcome, seconds)
+    except Exception as error:
+        shield.report("ending a step span", error)
+    if record.usage is not None:
+        root.add_usage(record.usage)
+    root.leave(record.time_ns, record.outcome, _failure(step, record))
+
+
+def _say_in_root(root: Root, attributes: Mapping[str, Any]) -> None:
+    """The first step's input and the last step's output are those of the application."""
+    names = [semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE]
+    if not root.said(semconv.INPUT_VALUE):
+        names += [semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE]
+    root.say({name: attributes[name] for name in names if name in attributes})
+
+
+def _failure(step: LiveStep, record: EndStep) -> tuple[str | None, str | None]:
+    """Type and text of a step's failure, as the application span says them."""
+    if record.failed is not None:
+        return None, record.failed
+    if record.raised is None or record.outcome != semconv.ERROR:
+        return None, None
+    return failure_of(step.shared.policy, record.raised)
+
+
+def failure_of(policy: ContentPolicy, raised: Raised) -> tuple[str, str]:
+    """Type and text of a failure; the text is shown here if the user has a say in that."""
+    text = raised.message if policy.exceptions == "full" else ""
+    text = text or raised.type
+    return raised.type, policy.text(text) if policy.asks_user else text

@@ -1,0 +1,423 @@
+"""The span of an application, a step, or something inside one, described when somebody looks.
+
+`BurrSpan` goes through the SDK's span processors and exporters like the SDK's own spans. It holds
+the records that it is about, and derives its attributes, events and status when they are first
+read: normally by the exporter, on its own thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry import trace
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+
+from burr_otel import semconv
+from burr_otel.content import capture_exception
+from burr_otel.records import link_data
+from burr_otel.spans import shield
+from burr_otel.spans.contexts import link_ids
+from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.portable import portable
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanLimits
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.content import ContentPolicy
+    from burr_otel.spans.scope import BurrStep
+
+__all__ = ["BurrSpan", "SpanSource", "describe_nothing", "held"]
+
+logger = logging.getLogger("burr_otel")
+
+_MOST_HELD_BYTES: Final = 32 * 1024 * 1024
+_SMALL_BYTES: Final = 1024  # less is not worth being counted
+_MESSAGE_BYTES: Final = 64 * 1024
+
+
+class SpanSource(NamedTuple):
+    """What spans of one tracer share; `on_end` gives an ended span to its processors."""
+
+    resource: Resource
+    scope: InstrumentationScope | None
+    limits: SpanLimits | None
+    policy: ContentPolicy
+    on_end: Callable[[BurrSpan], None]
+
+
+class Held:
+    """Counts the bytes that ended spans hold until they are described."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a span may be collected inside
+        self.size_bytes = 0
+
+    def add(self, size_bytes: int) -> bool:
+        """Count bytes if there is room for them."""
+        with self._lock:
+            if self.size_bytes + size_bytes > _MOST_HELD_BYTES:
+                return False
+            self.size_bytes += size_bytes
+            return True
+
+    def remove(self, size_bytes: int) -> None:
+        """Bytes are held no more."""
+        with self._lock:
+            self.size_bytes -= size_bytes
+
+
+held = Held()
+
+Describe = Callable[[], SpanContent]
+
+
+def describe_nothing() -> SpanContent:
+    """The content of a span of which nothing could be described."""
+    return SpanContent("", {}, [], Status(StatusCode.UNSET), [])
+
+
+class _UserData:
+    """What code other than ours sets on an open span."""
+
+    __slots__ = ("attributes", "events", "links", "name", "status")
+
+    def __init__(self, limits: SpanLimits | None) -> None:
+        most = None if limits is None else limits.max_span_attributes
+        longest = None if limits is None else limits.max_span_attribute_length
+        self.attributes = _bounded(most, None, longest, immutable=False)
+        self.events: list[Event] = []
+        self.links: list[Link] = []
+        self.status: Status | None = None
+        self.name: str | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The same as plain JSON, for a record; see `spans.describe`."""
+        found: dict[str, Any] = {}
+        if self.name is not None:
+            found["name"] = portable(self.name)
+        if self.attributes:
+            found["attributes"] = [
+                [portable(key), portable(value)] for key, value in self.attributes.copy().items()
+            ]
+        if self.events:
+            found["events"] = [
+                [portable(each.name), each.timestamp, portable(dict(each.attributes or {}))]
+                for each in self.events
+            ]
+        if self.links:
+            found["links"] = [link_data(each) for each in link_ids(self.links)]
+        if self.status is not None:
+            found["status"] = [self.status.status_code.name, portable(self.status.description)]
+        return found
+
+
+def _bounded(
+    most: int | None, attributes: Any, longest: int | None, *, immutable: bool = True
+) -> Any:
+    return BoundedAttributes(most, attributes, immutable=immutable, max_value_len=longest)
+
+
+class BurrSpan(ReadableSpan, trace.Span):
+    """A span of burr-otel.
+
+    Args:
+        name: As it is shown.
+        context: Its span context.
+        parent: That of its parent, if any.
+        links: That it begins with.
+        start_ns: Unix time.
+        source: What the spans of its tracer share.
+        burr_step: The step that it is, or is in.
+    """
+
+    __slots__ = (
+        "_content",
+        "_context",
+        "_describe",
+        "_end_time",
+        "_first_links",
+        "_held_bytes",
+        "_name",
+        "_parent",
+        "_source",
+        "_start_time",
+        "_user",
+        "burr_step",
+    )
+
+    def __init__(  # the base class would set what is derived here
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        links: Sequence[Link],
+        start_ns: int,
+        source: SpanSource,
+        describe: Describe,
+        burr_step: BurrStep | None = None,
+    ) -> None:
+        self._name, self._context, self._parent = name, context, parent
+        self._first_links = links
+        self._start_time, self._end_time = start_ns, None
+        self._source, self._describe = source, describe
+        self._content: SpanContent | None = None
+        self._user: _UserData | None = None
+        self._held_bytes = 0
+        self.burr_step = burr_step
+
+    @classmethod
+    def finished(
+        cls,
+        content: SpanContent,
+        context: SpanContext,
+        parent: SpanContext | None,
+        links: Sequence[Link],
+        times_ns: tuple[int, int],
+        source: SpanSource,
+    ) -> BurrSpan:
+        """A span that ended earlier, as `replay` and `recover` send it."""
+        span = cls(content.name, context, parent, links, times_ns[0], source, lambda: content)
+        span._end_time = times_ns[1]
+        return span
+
+    # --- its end ------------------------------------------------------------------------------
+
+    def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
+        """End the span; `describe` holds so many bytes until it is called.
+
+        Raises whatever a span processor raises.
+        """
+        if self._end_time is not None:
+            return
+        self._describe = describe
+        self._end_time = end_ns
+        if size_bytes >= _SMALL_BYTES:
+            if held.add(size_bytes):
+                self._held_bytes = size_bytes
+            else:
+                self._derived()
+        self._source.on_end(self)
+
+    def user_data(self) -> dict[str, Any]:
+        """What other code has set on the span, for the record of its end."""
+        return {} if self._user is None else self._user.data()
+
+    def _derived(self) -> SpanContent:
+        content = self._content
+        if content is not None:
+            return content
+        describe = self._describe
+        try:
+            content = describe()
+        except Exception as error:
+            shield.report("describing a span", error)
+            content = describe_nothing()
+        if self._end_time is None:
+            return self._with_user_data(content)
+        content = self._limited(content)
+        self._content, self._describe = content, describe_nothing  # lets go of the records
+        self._name = content.name or self._name
+        self._let_go()
+        return content
+
+    def _with_user_data(self, content: SpanContent) -> SpanContent:
+        """The content of an open span, of whose end no record tells yet."""
+        user = self._user
+        if user is None:
+            return content._replace(links=[*self._first_links, *content.links])
+        return SpanContent(
+            user.name or content.name,
+            {**content.attributes, **user.attributes.copy()},
+            [*content.events, *user.events],
+            user.status or content.status,
+            [*self._first_links, *user.links],
+        )
+
+    def _limited(self, content: SpanContent) -> SpanContent:
+        """The content within the limits of the provider, as the SDK's own spans apply them."""
+        limits = self._source.limits
+        if limits is None:
+            return content._replace(links=[*self._first_links, *content.links])
+        attributes, events, links = content.attributes, content.events, content.links
+        most, longest = limits.max_span_attributes, limits.max_span_attribute_length
+        if longest is not None or (most is not None and len(attributes) > most):
+            attributes = _bounded(most, attributes, longest, immutable=False)
+        longest = limits.max_attribute_length
+        if events:
+            events = [
+                Event(
+                    each.name,
+                    _bounded(limits.max_event_attributes, each.attributes, longest),
+                    each.timestamp,
+                )
+                for each in events
+            ]
+            if limits.max_events is not None:
+                events = BoundedList.from_seq(limits.max_events, events)
+        links = [
+            Link(each.context, _bounded(limits.max_link_attributes, each.attributes, longest))
+            for each in (*self._first_links, *links)
+        ]
+        if limits.max_links is not None and len(links) > limits.max_links:
+            links = BoundedList.from_seq(limits.max_links, links)
+        return SpanContent(content.name, attributes, events, content.status, links)
+
+    def _let_go(self) -> None:
+        size_bytes, self._held_bytes = self._held_bytes, 0
+        if size_bytes:
+            held.remove(size_bytes)
+
+    def __del__(self) -> None:
+        if self._held_bytes:  # dropped by a full queue before anybody looked
+            self._let_go()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    @property
+    def _attributes(self) -> Any:
+        return self._derived().attributes
+
+    @property
+    def _events(self) -> Sequence[Event]:
+        return self._derived().events
+
+    @property
+    def _links(self) -> Sequence[Link]:
+        return self._derived().links
+
+    @property
+    def _status(self) -> Status:
+        return self._derived().status
+
+    @property
+    def _resource(self) -> Resource:
+        return self._source.resource
+
+    @property
+    def _instrumentation_scope(self) -> InstrumentationScope | None:
+        return self._source.scope
+
+    @property
+    def _kind(self) -> SpanKind:
+        return SpanKind.INTERNAL
+
+    @property
+    def _instrumentation_info(self) -> None:
+        return None
+
+    @property
+    def name(self) -> str:
+        """The span's name."""
+        return self._name
+
+    def _readable_span(self) -> ReadableSpan:
+        return self
+
+    # --- writing, by other code ---------------------------------------------------------------
+
+    def get_span_context(self) -> SpanContext:
+        """Its context."""
+        return self._context
+
+    def is_recording(self) -> bool:
+        """Whether what is set on it is kept."""
+        return self._end_time is None
+
+    @property
+    def current(self) -> BurrSpan:
+        """What is current inside it."""
+        return self
+
+    def _writable(self, what: str) -> _UserData | None:
+        if self._end_time is not None:
+            logger.warning("%s on a span that has ended is ignored.", what)
+            return None
+        if self._user is None:
+            self._user = _UserData(self._source.limits)
+        return self._user
+
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Set several attributes."""
+        user = self._writable("Setting an attribute")
+        if user is not None:
+            for key, value in attributes.items():
+                user.attributes[key] = value
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        """Set one attribute."""
+        self.set_attributes({key: value})
+
+    def add_event(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        timestamp: int | None = None,
+    ) -> None:
+        """Add an event."""
+        user = self._writable("Adding an event")
+        if user is not None:
+            limits = self._source.limits
+            most = None if limits is None else limits.max_event_attributes
+            longest = None if limits is None else limits.max_attribute_length
+            kept = _bounded(most, attributes, longest)
+            user.events.append(Event(name, kept, timestamp or time.time_ns()))
+
+    def add_link(
+        self, context: SpanContext, attributes: Mapping[str, AttributeValue] | None = None
+    ) -> None:
+        """Add a link."""
+        user = self._writable("Adding a link")
+        if user is not None and context is not None and (context.is_valid or attributes):
+            user.links.append(Link(context, BoundedAttributes(attributes=attributes)))
+
+    def update_name(self, name: str) -> None:
+        """Give it another name."""
+        user = self._writable("Giving a name")
+        if user is not None:
+            user.name = self._name = name
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Set the status; OK is final, and UNSET changes nothing."""
+        user = self._writable("Setting the status")
+        made = status if isinstance(status, Status) else Status(status, description)
+        if user is None or made.status_code is StatusCode.UNSET:
+            return
+        if user.status is None or user.status.status_code is not StatusCode.OK:
+            user.status = made
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Add an exception as an event, redacted as all exceptions are."""
+        raised = capture_exception(exception, _MESSAGE_BYTES)
+        content = self._source.policy.exception(raised)
+        told: dict[str, AttributeValue] = {
+            semconv.EXCEPTION_TYPE: content.type,
+            semconv.EXCEPTION_MESSAGE: content.message,
+            semconv.EXCEPTION_STACKTRACE: content.stacktrace,
+            "exception.escaped": str(escaped),
+        }
+        self.add_event(semconv.EVENT_EXCEPTION, {**told, **(attributes or {})}, timestamp)
+
+    def end(self, end_time: int | None = None) -> None:
+        """End it: only for other code, since the tracker ends its spans itself."""
+        if self._end_time is not None:
+            logger.warning("Ending a span that has ended is ignored.")
+            return
+        content = self._derived()
+        content = content._replace(links=content.links[len(self._first_links) :])
+        self.finish(lambda: content, time.time_ns() if end_time is None else end_time)

@@ -1,0 +1,105 @@
+"""Span contexts and links as OpenTelemetry and as records have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.trace import Link, SpanContext, TraceFlags, TraceState
+
+from burr_otel import semconv
+from burr_otel.records import LinkIds, Origin, SpanIds
+from burr_otel.spans.portable import from_portable, portable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "context_of",
+    "ids_of",
+    "is_sampled",
+    "link",
+    "link_ids",
+    "link_of",
+    "links_to",
+    "origin_of",
+    "suppressed",
+]
+
+
+def ids_of(context: SpanContext | None) -> SpanIds | None:
+    """What a record keeps of a span context; None for one that is not valid."""
+    if context is None:
+        return None
+    trace_id, span_id, is_remote, flags, state, valid = context  # a tuple; properties cost a call
+    if not valid:
+        return None
+    return SpanIds(trace_id, span_id, int(flags), state.to_header() if state else "", is_remote)
+
+
+def context_of(ids: SpanIds | None, *, is_remote: bool | None = None) -> SpanContext | None:
+    """The span context that a record kept; `is_remote` as recorded unless given."""
+    if ids is None:
+        return None
+    state = TraceState.from_header([ids.trace_state]) if ids.trace_state else None
+    remote = ids.is_remote if is_remote is None else is_remote
+    return SpanContext(ids.trace_id, ids.span_id, remote, TraceFlags(ids.flags), state)
+
+
+def is_sampled(context: SpanContext) -> bool:
+    """Whether a span of this context was sampled."""
+    _, _, _, flags, _, _ = context
+    return bool(flags & TraceFlags.SAMPLED)
+
+
+def suppressed() -> bool:
+    """Whether instrumentation is suppressed here, as OpenTelemetry's instrumentations ask it."""
+    return bool(otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+
+
+def link(context: SpanContext, kind: str) -> Link:
+    """A link of the given ``burr.link.type``."""
+    return Link(context, {semconv.LINK_TYPE: kind})
+
+
+def links_to(*targets: tuple[SpanContext | None, str]) -> list[Link]:
+    """Links to those targets that are known, each target once."""
+    found: dict[tuple[int, int], Link] = {}
+    for context, kind in targets:
+        if context is not None and context.is_valid:
+            found.setdefault((context.trace_id, context.span_id), link(context, kind))
+    return list(found.values())
+
+
+def link_ids(links: Iterable[Link]) -> list[LinkIds]:
+    """What a record keeps of links."""
+    kept = []
+    for each in links:
+        target = ids_of(each.context)
+        if target is None:
+            continue
+        attributes = dict(each.attributes or {})
+        kind = attributes.get(semconv.LINK_TYPE)
+        if len(attributes) == 1 and isinstance(kind, str):
+            kept.append(LinkIds(target, kind))
+        else:
+            kept.append(LinkIds(target, None, portable(attributes)))
+    return kept
+
+
+def link_of(kept: LinkIds) -> Link:
+    """The link that a record kept."""
+    context = context_of(kept.target) or trace.INVALID_SPAN_CONTEXT
+    if kept.attributes is not None:
+        return Link(context, from_portable(kept.attributes))
+    return link(context, str(kept.kind))
+
+
+def origin_of(
+    context: SpanContext, parent: SpanContext | None, links: Iterable[Link]
+) -> Origin | None:
+    """What a record keeps of a span's ids, parent and links; None for a span that is not valid."""
+    ids = ids_of(context)
+    return None if ids is None else Origin(ids, ids_of(parent), link_ids(links) if links else ())

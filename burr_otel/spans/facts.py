@@ -1,0 +1,222 @@
+"""What all spans of a session share, and what all steps of an action share.
+
+Both are made of plain data that the store keeps (``graph.json`` and the session's first record), so
+that a reader of the log has just what the live process had.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from burr_otel import semconv
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.content import ContentPolicy
+
+__all__ = ["KINDS", "ActionFacts", "RunFacts", "Settings", "actions_of_graph", "graph_document"]
+
+logger = logging.getLogger("burr_otel")
+
+
+_INJECTED: Final = frozenset({"__tracer", "__context"})  # Burr's own, not data
+
+
+class ActionKind(NamedTuple):
+    """What an action of a kind is called in the conventions."""
+
+    openinference: str
+    operation: str | None = None
+    name_attribute: str | None = None
+
+
+KINDS: Final = {
+    "chain": ActionKind("CHAIN"),
+    "llm": ActionKind("LLM", "chat"),
+    "tool": ActionKind("TOOL", "execute_tool", semconv.GEN_AI_TOOL_NAME),
+    "agent": ActionKind("AGENT", "invoke_agent"),
+    "retriever": ActionKind("RETRIEVER", "retrieval"),
+}
+"""What follows ``otel.kind:`` in a tag of an action."""
+
+
+class ActionFacts(NamedTuple):
+    """An action; `attributes` are what each of its steps says of it."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    inputs: frozenset[str]
+    kind: str
+    attributes: Mapping[str, AttributeValue]
+
+
+class Settings(NamedTuple):
+    """Settings of a session that decide what its spans say; the log keeps them."""
+
+    openinference_content: bool = False
+    capture_state_read: str = "failed"
+    exception_events: bool = True
+
+    @classmethod
+    def of_record(cls, data: Any) -> Settings:
+        """The settings that a session's first record holds."""
+        data = data if isinstance(data, Mapping) else {}
+        return cls(**{name: data[name] for name in cls._fields if name in data})
+
+
+class RunFacts:
+    """What all spans of one session share.
+
+    Attributes:
+        name: The application span's name.
+        identity: Attributes that every span carries.
+        conversation_id: App id of the outermost application that this one is a part of.
+        actions: The actions of the graph by name.
+    """
+
+    __slots__ = (
+        "actions",
+        "conversation_id",
+        "identity",
+        "policy",
+        "project",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: str | None,
+        policy: ContentPolicy,
+        settings: Settings,
+        actions: Mapping[str, ActionFacts],
+        *,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+    ) -> None:
+        self.project, self.policy, self.settings, self.actions = project, policy, settings, actions
+        self.conversation_id = conversation = conversation_id or app_id
+        self.identity: dict[str, AttributeValue] = {
+            semconv.PROJECT: project,
+            semconv.APP_ID: app_id,
+            semconv.GEN_AI_CONVERSATION_ID: conversation,
+            semconv.GEN_AI_AGENT_NAME: project,
+            semconv.SESSION_ID: conversation,
+        }
+        if partition_key is not None:
+            self.identity[semconv.PARTITION_KEY] = partition_key
+        if user_id is not None:
+            self.identity[semconv.USER_ID] = user_id
+
+    @property
+    def name(self) -> str:
+        """The application span's name."""
+        return _root_name(self.project)
+
+    def action(self, name: str) -> ActionFacts:
+        """The facts of an action; of one that the graph lacks, what its name tells."""
+        return self.actions.get(name) or _unknown_action(name, self.policy.name(name))
+
+
+@functools.lru_cache(maxsize=64)
+def _root_name(project: str) -> str:
+    return f"{semconv.ROOT_NAME_PREFIX} {project}"  # one object for all runs of a project
+
+
+def _unknown_action(name: str, shown: str) -> ActionFacts:
+    attributes: dict[str, AttributeValue] = {
+        semconv.ACTION_NAME: shown,
+        semconv.OPENINFERENCE_SPAN_KIND: KINDS["chain"].openinference,
+        semconv.GRAPH_NODE_ID: shown,
+    }
+    return ActionFacts(name, (), (), frozenset(), "chain", attributes)
+
+
+def actions_of_graph(graph: Any, policy: ContentPolicy) -> dict[str, ActionFacts]:
+    """The actions of a ``graph.json``, whatever its condition, by name."""
+    found = {}
+    more = _mapping(_mapping(_mapping(graph).get("otel")).get("actions"))
+    for each in _items(_mapping(graph).get("actions")):
+        if isinstance(each, Mapping) and isinstance(each.get("name"), str):
+            name = each["name"]
+            found[name] = _action(each, _mapping(more.get(name)), policy)
+    return found
+
+
+def _action(data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPolicy) -> ActionFacts:
+    name = data["name"]
+    word = _kind(name, _texts(more.get("tags")), policy)
+    kind, shown = KINDS[word], policy.name(name)
+    attributes: dict[str, AttributeValue] = {
+        semconv.ACTION_NAME: shown,
+        semconv.OPENINFERENCE_SPAN_KIND: kind.openinference,
+        semconv.GRAPH_NODE_ID: shown,
+    }
+    if isinstance(more.get("function"), str):
+        attributes[semconv.CODE_FUNCTION_NAME] = more["function"]
+    if kind.operation is not None:
+        attributes[semconv.GEN_AI_OPERATION_NAME] = kind.operation
+    if kind.name_attribute is not None:
+        attributes[kind.name_attribute] = shown
+    inputs = frozenset(_texts(data.get("inputs")) + _texts(data.get("optional_inputs")))
+    inputs -= _INJECTED
+    reads, writes = _texts(data.get("reads")), _texts(data.get("writes"))
+    return ActionFacts(name, reads, writes, inputs, word, attributes)
+
+
+def _kind(action: str, tags: tuple[str, ...], policy: ContentPolicy) -> str:
+    for tag in tags:
+        if tag.startswith(semconv.KIND_TAG_PREFIX):
+            word = tag[len(semconv.KIND_TAG_PREFIX) :].strip().lower()
+            if word in KINDS:
+                return word
+            logger.warning(
+                "action %r has the tag %r, which names no kind of span; allowed are %s. "
+                "It is shown as a chain.",
+                policy.name(action),
+                policy.name(tag),
+                ", ".join(semconv.KIND_TAG_PREFIX + each for each in KINDS),
+            )
+    return "chain"
+
+
+def graph_document(graph: Any) -> dict[str, Any] | None:
+    """What the application span says of a ``graph.json``: its actions and transitions."""
+    if not isinstance(graph, Mapping):
+        return None
+    more = _mapping(_mapping(graph.get("otel")).get("actions"))
+    actions = []
+    for each in _items(graph.get("actions")):
+        if isinstance(each, Mapping) and isinstance(each.get("name"), str):
+            facts = _mapping(more.get(each["name"]))
+            told = {"reads": each.get("reads"), "writes": each.get("writes")}
+            told |= {key: facts[key] for key in ("tags", "file", "line") if facts.get(key)}
+            actions.append({"name": each["name"], **told})
+    transitions = [
+        {"from": each.get("from_"), "to": each.get("to"), "condition": each.get("condition")}
+        for each in _items(graph.get("transitions"))
+        if isinstance(each, Mapping)
+    ]
+    return {
+        "entrypoint": graph.get("entrypoint"),
+        "actions": actions,
+        "transitions": transitions,
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(each for each in _items(value) if isinstance(each, str))

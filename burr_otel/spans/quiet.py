@@ -1,0 +1,279 @@
+"""Exporting without noise or needless loss: one warning an outage, batches that fit a message."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+import textwrap
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from burr_otel.spans.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["QuietBatchProcessor", "QuietExporter", "batches", "size_bytes"]
+
+logger = logging.getLogger("burr_otel")
+
+# Jaeger, Phoenix and most collectors take messages of 4 MiB, and sizes here are estimates.
+_BATCH_BYTES = 2 * 1024 * 1024
+_LEAST_BATCH_BYTES = 64 * 1024
+_SPAN_BYTES = 200  # ids, times, name and framing
+_REASON_CHARACTERS = 400
+
+_REFUSED_KEY = re.compile(r"UNAUTHENTICATED|PERMISSION_DENIED|code: (?:401|403)\b")
+# As said by gRPC in C, Go and Java, by HTTP, and by servers that answer 400.
+_TOO_LARGE = re.compile(r"larger than max|exceeds max|too large|code: 413\b", re.IGNORECASE)
+
+
+class QuietExporter(SpanExporter):
+    """Sends batches that are small enough, and says once an outage that nobody takes them.
+
+    Args:
+        exporter: What really sends.
+        place: Where to, for the warnings.
+        secret: What they must not show.
+        key_variable: The variable to correct when the key is refused.
+
+    Attributes:
+        tally: What became of the spans.
+    """
+
+    def __init__(
+        self, exporter: SpanExporter, place: str, secret: str = "", key_variable: str = ""
+    ) -> None:
+        self._exporter = exporter
+        self._place, self._secret, self._key_variable = place, secret, key_variable
+        self._batch_bytes = _BATCH_BYTES
+        self._lost_before: int | None = None  # while an outage lasts: what was lost until then
+        self._said: list[str] = []
+        self._told: set[str] = set()
+        self.tally = Tally()
+
+    @property
+    def struggling(self) -> bool:
+        """Whether the endpoint did not take the batch that is being, or was last, sent."""
+        return self._lost_before is not None or bool(self._said)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans; a failure is reported once until a batch goes through again."""
+        self.tally.reached(len(spans))
+        if self.tally.dropped:
+            self._tell_once(
+                "spans end faster than %s takes them: the queue of %d is full and drops the "
+                "oldest. Raise OTEL_BSP_MAX_QUEUE_SIZE; `burr-otel replay` sends the runs whole "
+                "later.",
+                self.tally.queue_size,
+            )
+        lost = self.tally.lost
+        waiting, refused = [*reversed(batches(spans, self._batch_bytes))], 0
+        while waiting:
+            batch = waiting.pop()
+            reason = self._refusal(batch)
+            if reason is None:
+                self.tally.sent += len(batch)
+                self._outage_is_over(lost)
+            elif not _TOO_LARGE.search(reason):
+                refused += len(batch) + sum(map(len, waiting))  # nor would it take the rest
+                self._outage_began(lost, reason)
+                break
+            elif len(batch) > 1:
+                half = len(batch) // 2
+                waiting += [batch[half:], batch[:half]]
+                halved_bytes = sum(map(size_bytes, batch)) // 2
+                self._batch_bytes = max(halved_bytes, _LEAST_BATCH_BYTES)
+            else:
+                refused += 1
+                self._tell_once(
+                    "%s takes no span of about %d bytes (%s), so it is missing there. Lower "
+                    "BURR_OTEL_MAX_ATTRIBUTE_BYTES, or raise the limit of the receiver.",
+                    size_bytes(batch[0]),
+                    reason,
+                )
+        self.tally.refused += refused
+        return SpanExportResult.FAILURE if refused else SpanExportResult.SUCCESS
+
+    def _refusal(self, batch: Sequence[ReadableSpan]) -> str | None:
+        """Send a batch; why it was not taken, `None` when it was."""
+        with _hushed() as said:
+            self._said = said
+            try:
+                if self._exporter.export(batch) is SpanExportResult.SUCCESS:
+                    said.clear()  # of a transient failure
+                    return None
+            except Exception as error:
+                said.append(f"{type(error).__name__}: {error}")
+        reason = next(filter(_TOO_LARGE.search, said), said[0] if said else "it gave no reason")
+        reason = reason.replace(self._secret, "***") if self._secret else reason
+        return textwrap.shorten(reason, _REASON_CHARACTERS, placeholder=" …")
+
+    def _outage_began(self, lost: int, reason: str) -> None:
+        if self._lost_before is not None:
+            return
+        self._lost_before = lost
+        change = "`burr-otel check` says what to change."
+        if _REFUSED_KEY.search(reason):
+            change = (
+                f"It refuses the key that is sent, or misses one: correct {self._key_variable}."
+            )
+        logger.warning(
+            "cannot send spans to %s (%s). %s The run is unaffected and its snapshots are "
+            "kept; `burr-otel replay` sends it later.",
+            self._place,
+            reason,
+            change,
+        )
+
+    def _outage_is_over(self, lost: int) -> None:
+        before, self._lost_before = self._lost_before, None
+        if before is not None:
+            logger.warning(
+                "%s takes spans again. Meanwhile %d were lost; "
+                "`burr-otel replay` sends their runs.",
+                self._place,
+                lost - before,
+            )
+
+    def _tell_once(self, message: str, *arguments: object) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message, self._place, *arguments)
+
+    def tell_of_losses(self) -> None:
+        """At the end: how many spans did not arrive, unless a warning has said that none did."""
+        tally, unsent = self.tally, self.tally.ended - self.tally.reached_in_all
+        if tally.sent + tally.dropped and tally.refused + unsent:
+            logger.warning(
+                "%d of %d spans did not get to %s: %d were refused, and %d never sent, because "
+                "the queue of %d was full or time ran out at exit. "
+                "`burr-otel replay` sends their runs.",
+                tally.refused + unsent,
+                tally.ended,
+                self._place,
+                tally.refused,
+                unsent,
+                tally.queue_size,
+            )
+            tally.start()
+
+    def shutdown(self) -> None:
+        """Shut the exporter down, quietly when nobody answers."""
+        with _hushed():
+            self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the exporter."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+class QuietBatchProcessor(BatchSpanProcessor):
+    """Queues spans for an exporter and counts them; what the SDK logs of a full queue is kept back.
+
+    Args:
+        exporter: Sends what was queued.
+    """
+
+    def __init__(self, exporter: QuietExporter) -> None:
+        super().__init__(exporter)
+        self._tally = exporter.tally
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            self._tally.count()
+            with _hushed():
+                super().on_end(span)
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def batches(spans: Sequence[ReadableSpan], most_bytes: int) -> list[Sequence[ReadableSpan]]:
+    """The spans in messages of about that size at most, in order; a larger span has its own."""
+    found: list[Sequence[ReadableSpan]] = []
+    begin = held_bytes = 0
+    for place, span in enumerate(spans):
+        span_bytes = size_bytes(span)
+        if place > begin and held_bytes + span_bytes > most_bytes:
+            found.append(spans[begin:place])
+            begin, held_bytes = place, 0
+        held_bytes += span_bytes
+    return [*found, spans[begin:]]
+
+
+def size_bytes(span: ReadableSpan) -> int:
+    """About what a span takes in a message."""
+    carriers: list[Any] = [span, *span.events, *span.links]
+    return sum(_SPAN_BYTES + _value_bytes(each.attributes or {}) for each in carriers)
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(key) + 10 + _value_bytes(each) for key, each in value.items())
+    if isinstance(value, Sequence):
+        return sum(4 + _value_bytes(each) for each in value)
+    return 6
+
+
+# --- log lines of the SDK and its exporters -------------------------------------------------------
+
+
+class _TooLargeError(Exception):
+    """The endpoint refuses a batch for its size."""
+
+
+class _Hush(logging.Filter):
+    """Keeps what is logged on a thread that is inside `_hushed`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kept: list[str] | None = getattr(self.kept, "lines", None)
+        if kept is None or record.levelno < logging.WARNING:
+            return True
+        text = " ".join(record.getMessage().split())
+        details = getattr(sys.exc_info()[1], "details", None)  # older exporters do not log them
+        if callable(details) and str(details()) not in text:
+            text = f"{text} {details()}"
+        kept.append(text)
+        if _TOO_LARGE.search(text):
+            # The exporter of gRPC would try the same again for seconds.
+            raise _TooLargeError(text)
+        return False
+
+
+_hush = _Hush()
+for _name in (
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._common",
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.trace.export",
+):
+    logging.getLogger(_name).addFilter(_hush)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[list[str]]:
+    before = getattr(_hush.kept, "lines", None)
+    lines = _hush.kept.lines = []
+    try:
+        yield lines
+    finally:
+        _hush.kept.lines = before

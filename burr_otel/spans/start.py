@@ -1,0 +1,206 @@
+"""Starting spans: with the SDK's tracer as `BurrSpan`, with any other through its public API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace import sampling
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+
+from burr_otel.spans import shield
+from burr_otel.spans.burr_span import BurrSpan, SpanSource
+from burr_otel.spans.contexts import is_sampled
+from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.ids import id_generator
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.content import ContentPolicy
+    from burr_otel.spans.scope import BurrStep
+
+__all__ = ["ApiSpan", "LiveSpan", "NoSpan", "SpanStarter"]
+
+Describe = Callable[[], SpanContent]
+
+_ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
+_RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
+
+
+class NoSpan:
+    """Stands for a span that nobody will ever see; it has a context all the same, if any."""
+
+    __slots__ = ("current",)
+    burr_step = None
+
+    def __init__(self, context: SpanContext) -> None:
+        self.current: trace.Span = trace.NonRecordingSpan(context)
+
+    def get_span_context(self) -> SpanContext:
+        """Its context."""
+        return self.current.get_span_context()
+
+    def is_recording(self) -> bool:
+        """Never."""
+        return False
+
+    def user_data(self) -> dict[str, Any]:
+        """Nothing: it keeps nothing."""
+        return {}
+
+    def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
+        """Nothing ends."""
+
+
+class ApiSpan:
+    """A span of a tracer that is not the SDK's, described at its end through the public API."""
+
+    __slots__ = ("_ended", "burr_step", "current")
+
+    def __init__(self, span: trace.Span, burr_step: BurrStep | None) -> None:
+        self.current, self.burr_step = span, burr_step
+        self._ended = False
+
+    def get_span_context(self) -> SpanContext:
+        """Its context."""
+        return self.current.get_span_context()
+
+    def is_recording(self) -> bool:
+        """Whether what is set on it is kept."""
+        return not self._ended and self.current.is_recording()
+
+    def user_data(self) -> dict[str, Any]:
+        """Nothing: what other code set on the span is not ours to read."""
+        return {}
+
+    def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:  # noqa: ARG002 - as BurrSpan
+        """Describe and end it."""
+        if self._ended:
+            return
+        self._ended, span = True, self.current
+        try:
+            content = describe()
+            span.set_attributes(content.attributes)
+            for event in content.events:
+                span.add_event(event.name, event.attributes, event.timestamp)
+            if not content.status.is_unset:
+                span.set_status(content.status)
+        finally:
+            span.end(end_ns)
+
+
+LiveSpan = BurrSpan | ApiSpan | NoSpan
+
+
+class SpanStarter:
+    """Starts the spans of one tracer."""
+
+    def __init__(self, tracer: trace.Tracer, policy: ContentPolicy) -> None:
+        self._tracer = tracer
+        # Providers that wrap the SDK's (Logfire's) have tracers of their own.
+        self._sdk: Any = tracer if isinstance(tracer, SdkTracer) else None
+        if self._sdk is None:
+            return
+        self._ids = id_generator(self._sdk)
+        self._asks = not _samples_children(self._sdk.sampler)
+        processor = self._sdk.span_processor
+        on_ending = getattr(processor, "_on_ending", None)  # experimental in the specification
+
+        def on_end(span: BurrSpan) -> None:
+            if on_ending is not None:
+                on_ending(span)
+            processor.on_end(span)
+
+        self.source = SpanSource(
+            self._sdk.resource,
+            self._sdk._instrumentation_scope,  # noqa: SLF001 - the tracer's only way to it
+            self._sdk._span_limits,  # noqa: SLF001 - likewise
+            policy,
+            on_end,
+        )
+
+    def start(
+        self,
+        name: str,
+        parent: trace.Span | None,
+        outer: Context,
+        links: Sequence[Link],
+        facts: Sequence[Mapping[str, AttributeValue]],
+        start_ns: int,
+        describe: Describe,
+        burr_step: BurrStep | None = None,
+    ) -> LiveSpan:
+        """Start a span under `parent` in the context `outer`.
+
+        One decision a trace: under an unsampled parent no sampler is asked, so that one which does
+        not look at parents cannot make half a trace. `facts` are the attributes that samplers see.
+        """
+        over = None if parent is None else parent.get_span_context()
+        if over is not None and not is_sampled(over):
+            return NoSpan(over)
+        context = trace.set_span_in_context(parent or trace.INVALID_SPAN, outer)
+        if self._sdk is None:
+            attributes = {key: value for each in facts for key, value in each.items()}
+            span = self._tracer.start_span(
+                name, context, links=links, attributes=attributes, start_time=start_ns
+            )
+            return ApiSpan(span, burr_step)
+        return self._start(name, over, context, links, facts, start_ns, describe, burr_step)
+
+    def _start(
+        self,
+        name: str,
+        over: SpanContext | None,
+        context: Context,
+        links: Sequence[Link],
+        facts: Sequence[Mapping[str, AttributeValue]],
+        start_ns: int,
+        describe: Describe,
+        burr_step: BurrStep | None,
+    ) -> LiveSpan:
+        tracer = self._sdk
+        enabled = getattr(tracer, "_is_enabled", None)
+        if enabled is not None and not enabled():
+            return NoSpan(over or trace.INVALID_SPAN_CONTEXT)
+        flags, added = 0, None
+        if over is None:
+            trace_id, state = self._ids.generate_trace_id(), None
+            is_random = getattr(self._ids, "is_trace_id_random", None)
+            flags = _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
+        else:
+            trace_id, flags, state = over.trace_id, int(over.trace_flags), over.trace_state
+        recording = True
+        if self._asks or over is None:
+            told = {key: value for each in facts for key, value in each.items()}
+            answer = tracer.sampler.should_sample(
+                context, trace_id, name, SpanKind.INTERNAL, told, links
+            )
+            recording = answer.decision.is_recording()
+            state, sampled = answer.trace_state, answer.decision.is_sampled()
+            flags = flags | TraceFlags.SAMPLED if sampled else flags & ~TraceFlags.SAMPLED
+            added = {k: v for k, v in (answer.attributes or {}).items() if k not in told}
+        span_context = SpanContext(
+            trace_id, self._ids.generate_span_id(), False, TraceFlags(flags), state
+        )
+        if not recording:
+            return NoSpan(span_context)
+        span = BurrSpan(name, span_context, over, links, start_ns, self.source, describe, burr_step)
+        if added:
+            span.set_attributes(added)
+        try:
+            tracer.span_processor.on_start(span, parent_context=context)
+        except Exception as error:
+            shield.report("telling a span processor of a span", error)
+        return span
+
+
+def _samples_children(sampler: Any) -> bool:
+    """Whether a sampler, known to be the SDK's, samples whatever has a sampled parent."""
+    if type(sampler) is sampling.ParentBased:
+        names = ("_local_parent_sampled", "_remote_parent_sampled")
+        return all(_samples_children(getattr(sampler, name, None)) for name in names)
+    return isinstance(sampler, sampling.StaticSampler) and sampler.get_description() == _ALWAYS_ON
