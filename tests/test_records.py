@@ -144,8 +144,10 @@ def test_what_is_no_record_says_why():
         (b'{"type":"end_span"}', "end_time"),
         (b"[" * 100_000, "not JSON"),
     ):
-        with pytest.raises(DamageError, match=why) if line[:1] != b"[" or why != "not JSON" else (
-            pytest.raises(DamageError)
+        with (
+            pytest.raises(DamageError, match=why)
+            if line[:1] != b"[" or why != "not JSON"
+            else (pytest.raises(DamageError))
         ):
             records.parse(line)
 

@@ -9,7 +9,7 @@ from replay_support import by_id, ours, stored_spans
 from burr_otel import OtelTracker
 from burr_otel.history.liveness import writer_lives
 from burr_otel.history.read import read_run
-from burr_otel.spans import roots
+from burr_otel.spans import keeper
 from burr_otel.store import Store
 from burr_otel.store.owner import this_owner
 from burr_otel.view.summary import summarise
@@ -30,7 +30,7 @@ def killed(spans, clock, tmp_path):
             if state["count"] == 1:
                 if ends == "within":
                     clock.advance(301)
-                    roots.keeper.sweep()
+                    keeper.keeper.sweep()
                 shutil.copytree(tmp_path / "runs", left)
             return state.update(count=state["count"] + 1)
 
@@ -41,7 +41,7 @@ def killed(spans, clock, tmp_path):
         app.step()
         if ends == "before":
             clock.advance(3)
-            roots.keeper.sweep()
+            keeper.keeper.sweep()
         app.step()
         assert list((tmp_path / "runs" / "proj" / "a1").glob("open-*")) == []
         [marker] = (left / "proj" / "a1").glob("open-*")
@@ -108,7 +108,7 @@ def test_a_step_that_ends_leaves_no_marker(spans, clock, tmp_path):
     app = apps.counter(tracker, step=step)
     app.step()
     clock.advance(3)
-    roots.keeper.sweep()
+    keeper.keeper.sweep()
     app.step()
     assert list(folder.glob("open-*")) == []
     with pytest.raises(ValueError, match="no"):

@@ -78,9 +78,7 @@ def test_otlp_bytes_equal_those_of_an_sdk_span(
 ):
     """The encoder makes the same of both, also within limits of the provider."""
     tracer, exporter = collected(span_limits)
-    theirs = tracer.start_span(
-        "name", links=[Link(*each) for each in first_links], start_time=NOW
-    )
+    theirs = tracer.start_span("name", links=[Link(*each) for each in first_links], start_time=NOW)
     theirs.set_attributes(told)
     for name, event_attributes, time_ns in happened:
         theirs.add_event(name, event_attributes, time_ns)

@@ -10,7 +10,7 @@ import pytest
 from cli_support import RECORDED, run
 
 from burr_otel.history.tree import RunTree, SpanNode
-from burr_otel.records import Raised, StreamMark
+from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark
 from burr_otel.view.page import html_page
 
 T0 = 1_700_000_000_000_000_000
@@ -88,7 +88,7 @@ def hostile_view():
                     failure=Raised(HOSTILE, HOSTILE, HOSTILE),
                     details={"inputs": {HOSTILE: HOSTILE}},
                     attributes={HOSTILE: HOSTILE},
-                    links=[{HOSTILE: HOSTILE}],
+                    links=[LinkIds(SpanIds(1, 2), HOSTILE)],
                 ),
             )
         ],

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -20,7 +21,7 @@ from burr_otel.history.liveness import writer_lives
 from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.store import Store
 from burr_otel.view.as_json import run_as_json, step_as_json
-from burr_otel.view.content import ShownContent
+from burr_otel.view.content import ShownContent, reader_policy
 from burr_otel.view.find import find_run
 from burr_otel.view.page import html_page
 from burr_otel.view.step_sheet import step_sheet
@@ -140,9 +141,14 @@ def _write_page(page: str, file: str) -> None:
     if file == "-":
         sys.stdout.write(page)
         return
-    with click.open_file(file, "w", encoding="utf-8", atomic=True) as opened:
-        opened.write(page)
-        os.chmod(opened.name, 0o600)
+    temporary = f"{file}.{os.getpid()}.tmp"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as opened:
+            opened.write(page)
+        Path(temporary).replace(file)
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from error
     size = f"{len(page.encode()) / 1000:,.0f} kB"
     lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
 
