@@ -66,6 +66,7 @@ class OtelSettings(TypedDict, total=False):
     exclusive: bool
     on_snapshot_error: Literal["raise", "warn"]
     snapshots: Literal["full", "delta", "off"]
+    child_spans: Literal["stamp", "record", "off"]
     record_child_spans: bool
     trace_url: str
 
@@ -211,11 +212,14 @@ class OtelConfig:
         "(`delta`), or nothing is stored (`off`: spans only, no resume).",
         choices=("full", "delta", "off"),
     )
-    record_child_spans: bool = _setting(
-        False,
-        "Whether spans that others make inside a step are also written into the run's log, for "
-        "the Burr UI and `burr-otel show`.",
+    child_spans: Literal["stamp", "record", "off"] = _setting(
+        "stamp",
+        "Spans that others make inside a step get its conversation and agent, and their token "
+        "usage is added up (`stamp`); they are also written into the run's log, for the Burr UI "
+        "and `burr-otel show` (`record`); or they are left alone (`off`).",
+        choices=("stamp", "record", "off"),
     )
+    record_child_spans: bool = _setting(False, "An earlier name for `child_spans=record`.")
     trace_url: str = _setting(
         "jaeger",
         "Where traces are looked at: `jaeger`, `phoenix`, `tempo` (in Grafana), `honeycomb=…`, or "
@@ -228,6 +232,8 @@ class OtelConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, _checked(field, value, field.name))
+        if self.record_child_spans:
+            object.__setattr__(self, "child_spans", "record")
 
     @classmethod
     def resolve(

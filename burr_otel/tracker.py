@@ -20,9 +20,10 @@ from burr_otel.live.run import registry
 from burr_otel.live.shared import Shared, session_settings
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
-from burr_otel.spans.facts import content_policy
-from burr_otel.spans import children, keeper, parents, provider, shield
+from burr_otel.spans import keeper, parents, provider, shield
+from burr_otel.spans.children import see_child_spans
 from burr_otel.spans.contexts import context_of, is_sampled
+from burr_otel.spans.facts import content_policy
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.parents import Spawner
 from burr_otel.spans.start import SpanStarter
@@ -114,9 +115,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
             durability=config.durability,
             exclusive=config.exclusive,
             delta=config.snapshots == "delta",
-            clock=self._clock,
         )
-        self.storage_dir = str(self._store.path)
+        self.storage_dir = self._store.place
         self._policy = content_policy(config)
         self._made: tuple[tuple[Any, ...], Shared] | None = None
         burr_patches.install(_streaming_step, _delegated)
@@ -130,10 +130,11 @@ class OtelTracker(RunHooks, BaseStateLoader):
             # Not compared: providers of others may be unhashable, or say that they are equal.
             if all(a is b for a, b in zip(known, made_for, strict=True)):
                 return shared
-        starter = recorder = None
+        starter = None
         try:
             starter = SpanStarter(provider.tracer(made_by), self._policy)
-            recorder = children.child_spans(made_by, self.config.child_spans)
+            if self.config.child_spans != "off":
+                see_child_spans(made_by)
         except Exception as error:
             shield.report("getting a tracer", error)
         try:
@@ -152,7 +153,6 @@ class OtelTracker(RunHooks, BaseStateLoader):
             starter=starter,
             metrics=metrics,
             clock=self._clock,
-            children=recorder,
         )
         self._made = made_for, shared
         return shared

@@ -97,6 +97,12 @@ def single(tracker, step, app_id="a1", state=None, **identifiers):
     )
 
 
+def answering(tracker, app_id="a1"):
+    """One action, named `answer`; docs/processes.md builds it in its examples."""
+    answer = action(reads=[], writes=["answer"])(lambda state: state.update(answer="42"))
+    return builder(tracker, app_id, answer=answer).with_entrypoint("answer").build()
+
+
 def resumed(tracker, app_id="a1", upto=3, step=count, loader=None, **initialize):
     """The counter, continued from what the tracker holds."""
     return (

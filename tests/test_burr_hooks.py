@@ -11,9 +11,9 @@ from burr.core.persistence import BaseStateLoader
 from burr.tracking.base import SyncTrackingClient
 from burr.visibility import ActionSpan
 
-from burr_otel import OtelTracker, run
+from burr_otel import OtelTracker
 from burr_otel.hooks import RunHooks
-from burr_otel.spans import streams
+from burr_otel.live import burr_patches, run
 
 # One line for each thing, as Burr 0.43 has it.
 EXPECTED = """
@@ -77,13 +77,12 @@ ADVICE = {
     "method": "nothing but the values of burr.execute.method in docs/spans.md, if the hooks of a new "
     "method come in an order that tests/test_spans_streams.py and tests/test_tracker.py know; run "
     "an application with it and look",
-    "driver": "DRIVERS and _wrapped in burr_otel/spans/streams.py, which run a stream's generator "
+    "driver": "DRIVERS and _wrapped in burr_otel/live/burr_patches.py, which run a stream's generator "
     "with its step current",
     "abstract": "the methods of OtelTracker: without a new abstract one it cannot be made at all",
-    "field": "what reads it: burr_otel/application.py (pointers), burr_otel/spans/inner.py and "
-    "burr_otel/run.py (spans)",
-    "state key": "SEQUENCE_KEY and PRIOR_STEP_KEY in burr_otel/run.py, and burr_otel/store",
-    "inner": "burr_otel/spans/delegated.py, which learns from it what a synchronous action gave under "
+    "field": "what reads it: burr_otel/live/build.py (pointers) and burr_otel/live/step.py (spans)",
+    "state key": "SEQUENCE_KEY and PRIOR_STEP_KEY in burr_otel/live/run.py, and burr_otel/store",
+    "inner": "burr_otel/live/burr_patches.py, which learns from it what a synchronous action gave under "
     "an asynchronous method",
     "argument": "BurrInstrumentor in burr_otel/instrumentor.py, which adds a tracker there",
 }
@@ -187,7 +186,7 @@ def test_the_names_that_we_repeat_are_burrs():
     """Names of Burr's that stand in our code as text are still Burr's."""
     assert burr.core.application.SEQUENCE_ID == run.SEQUENCE_KEY
     assert burr.core.application.PRIOR_STEP == run.PRIOR_STEP_KEY
-    assert sorted(streams.DRIVERS) == sorted(
+    assert sorted(burr_patches.DRIVERS) == sorted(
         line.split(" ")[1].split("(")[0] for line in drivers(burr.core.application)
     )
 
@@ -195,7 +194,7 @@ def test_the_names_that_we_repeat_are_burrs():
 def test_every_driver_is_wrapped(tracker):
     """A tracker that exists has wrapped what drives a stream, once, however many there are."""
     tracker.copy()
-    for name in streams.DRIVERS:
+    for name in burr_patches.DRIVERS:
         driver = getattr(burr.core.application, name)
         assert driver.burr_otel_wrapped
         assert not hasattr(driver.__wrapped__, "__wrapped__")

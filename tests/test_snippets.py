@@ -13,6 +13,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import apps
 import pytest
 from burr.core import ApplicationBuilder, action
 from click.testing import CliRunner
@@ -87,6 +88,11 @@ def presumed():
         "README.md": {"build_app": build_app},
         "docs/command-line.md": {"logger": logging.getLogger("order"), **an_application()},
         "docs/privacy.md": {"EMAIL": re.compile(r"\S+@\S+"), "OtelTracker": OtelTracker},
+        "docs/processes.md": {
+            "build_application": apps.answering,
+            "customer_id": "ann",
+            "OtelTracker": OtelTracker,
+        },
         "docs/spans.md": {"action": action},
     }
 

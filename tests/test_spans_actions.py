@@ -1,12 +1,14 @@
 """What an action's tags and definition put on its steps."""
 
+import json
 import logging
 
 import apps
 import pytest
 from burr.core import Action
 
-from burr_otel.spans.actions import KINDS
+from burr_otel.spans import keeper
+from burr_otel.spans.facts import KINDS
 
 
 def tagged(*tags):
@@ -23,7 +25,7 @@ def tagged(*tags):
         (None, "CHAIN", None, {}),
         ("otel.kind:llm", "LLM", "chat", {}),
         ("otel.kind:tool", "TOOL", "execute_tool", {"gen_ai.tool.name": "step"}),
-        ("otel.kind:agent", "AGENT", "invoke_agent", {"gen_ai.agent.name": "step"}),
+        ("otel.kind:agent", "AGENT", "invoke_agent", {"gen_ai.agent.name": "proj"}),
         ("otel.kind: Retriever", "RETRIEVER", "retrieval", {}),
     ],
 )
@@ -34,7 +36,9 @@ def test_a_tag_says_what_kind_of_span_a_step_is(tracker, spans, tag, kind, opera
     assert found["openinference.span.kind"] == kind
     assert found.get("gen_ai.operation.name") == operation
     assert {key: found.get(key) for key in extra} == extra
-    assert "mine" in found["burr.action.tags"]
+    keeper.keeper.finish_all()
+    root = json.loads(spans.named("invoke_workflow proj").attributes["burr.graph"])
+    assert "mine" in root["actions"][0]["tags"]
 
 
 def test_an_unknown_kind_is_reported_with_what_is_allowed(tracker, spans, caplog):
@@ -68,5 +72,7 @@ def test_class_based_actions_say_where_they_are_defined(tracker, spans):
     apps.single(tracker, Add()).step()
     found = spans.named("step").attributes
     assert found["code.function.name"].endswith("Add.run")
-    assert found["code.file.path"] == __file__
-    assert found["code.line.number"] > 0
+    keeper.keeper.finish_all()
+    root = json.loads(spans.named("invoke_workflow proj").attributes["burr.graph"])
+    assert root["actions"][0]["file"] == __file__
+    assert root["actions"][0]["line"] > 0

@@ -83,6 +83,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
         linger=shared.config.root_linger,
         max_open=shared.config.root_max_open,
         clock=shared.idle_clock,
+        metrics=shared.metrics,
     )
     try:
         root.session = None if keeps is None else _open_session(keeps, built, graph, begin)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from burr_otel.spans.facts import RunFacts
+    from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
@@ -59,6 +60,7 @@ class Root:
         "_linger_ns",
         "_lock",
         "_max_open_ns",
+        "_metrics",
         "_opened_at",
         "_outcome",
         "_said",
@@ -87,7 +89,9 @@ class Root:
         linger: float | None,
         max_open: float | None,
         clock: Callable[[], int],
+        metrics: StepMetrics,
     ) -> None:
+        self._metrics = metrics
         self.span, self.begin, self.facts, self.graph = span, begin, facts, graph
         self.context = span.get_span_context()
         self.is_valid = self.context.is_valid
@@ -174,6 +178,8 @@ class Root:
             try:
                 told = functools.partial(describe.root, self.facts, self.graph, self.begin, record)
                 span.finish(told, record.time_ns)
+                seconds = (record.time_ns - self.begin.time_ns) / 1e9
+                self._metrics.application_ended(record.outcome, record.error_type, seconds)
             except Exception as error:
                 shield.report("ending an application span", error)
         keeper.keeper.unwatch(self)

@@ -239,8 +239,8 @@ class Run:
         step.labels = shared.metrics.step_began(str(facts.attributes[semconv.ACTION_NAME]))
         if session is None:
             return
-        if shared.children is not None:
-            shared.children.watch(step.span.current, session, sequence_id, None)
+        if shared.config.child_spans == "record":
+            step.tag.child_records = session
         try:
             session.begin_step(step.begin)
         except SnapshotError as error:
@@ -297,7 +297,7 @@ class Run:
                     self.name,
                     step.action.name,
                 )
-            state = None
+                state = None
         self._finish(step, state, result, exception, now)
 
     def settle_stream(self, step: LiveStep) -> None:
@@ -337,10 +337,8 @@ class Run:
         """Make the record of a step's end, write it, and end the span whatever comes of that."""
         if not step.claim_end():
             return
-        shared, session = self.shared, self.session if recorded else None
+        _shared, session = self.shared, self.session if recorded else None
         step.leave(end_ns, session)
-        if session is not None and shared.children is not None:
-            shared.children.unwatch(step.span.current)
         self._step_failed = self._step_failed or error is not None
         ended = step_end.ended(step, state, result, error, end_ns, session)
         failure = ended.failure
@@ -402,20 +400,15 @@ class Run:
         step = self._steps.get(sequence_id)
         if step is None:
             return
-        now, children = self.shared.clock(), self.shared.children
-        inner = InnerSpan(step, burr_span, dependencies, now, outer_error, self.session)
-        if self.session is not None and children is not None:
-            children.watch(inner.span.current, self.session, sequence_id, burr_span.uid)
+        now = self.shared.clock()
+        InnerSpan(step, burr_span, dependencies, now, outer_error, self.session)
 
     def end_span(self, burr_span: Any, sequence_id: int, in_flight: BaseException | None) -> None:
         """An inner span has ended."""
         step = self._steps.get(sequence_id)
         inner = None if step is None else step.inner.get(id(burr_span))
-        if inner is None:
-            return
-        if self.shared.children is not None:
-            self.shared.children.unwatch(inner.span.current)
-        inner.end(self.shared.clock(), self.session, in_flight)
+        if inner is not None:
+            inner.end(self.shared.clock(), self.session, in_flight)
 
     def log_attributes(
         self,

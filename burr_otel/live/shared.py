@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from burr_otel.config import OtelConfig
     from burr_otel.content import ContentPolicy
     from burr_otel.live.registry import Owner
-    from burr_otel.spans.children import ChildSpans
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import SpanStarter
@@ -33,7 +32,6 @@ class Shared:
         owner: Stands for the tracker: its hooks speak of runs of this owner.
         at_home: Whether the tracker was made in this process, and not pickled or forked into it.
         clock: Gives Unix time in nanoseconds.
-        children: Sees the spans of others inside steps; None when they are left alone.
         graphs: Each graph as data, and its actions, by digest.
         starter: Starts spans; None when there is no tracer to start them with.
     """
@@ -48,7 +46,6 @@ class Shared:
     starter: SpanStarter | None
     metrics: StepMetrics
     clock: Callable[[], int]
-    children: ChildSpans | None = None
     graphs: dict[str, tuple[Any, Mapping[str, ActionFacts]]] = dataclasses.field(
         default_factory=dict
     )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
-__all__ = ["InnerSpan", "LiveStep"]
+__all__ = ["InnerSpan", "LiveStep", "logged_records", "mark_failed"]
 
 logger = logging.getLogger("burr_otel")
 
@@ -187,6 +187,7 @@ class LiveStep:
         """The step is over: nothing of it stays current, and no inner span stays open."""
         for inner in reversed(list(self.inner.values())):
             inner.end(end_ns, session, None, abandoned=True)
+        self.tag.child_records = None
         self.scope.leave()
 
     # --- stream -------------------------------------------------------------------------------
@@ -286,6 +287,19 @@ def logged_records(
     ]
 
 
+def mark_failed(why: str) -> None:
+    """Let the step that runs here count as failed although it raises nothing.
+
+    Its outcome is then ``failed``, and its span's status ERROR. Outside of a step nothing happens.
+
+    Args:
+        why: What is wrong, in a sentence; redacted as all texts are.
+    """
+    scope = innermost_scope()
+    if scope is not None:
+        scope.step.failed = str(why)
+
+
 class InnerSpan:
     """One span of ``__tracer`` or ``@trace``, started and made current.
 
@@ -353,6 +367,7 @@ class InnerSpan:
             functools.partial(describe.inner, facts, self.begin, None, self.logged),
             step.tag,
         )
+        self.span.burr_uid = self.begin.span_id
         origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
         self.begin = self.begin._replace(origin=origin)
 

@@ -171,6 +171,7 @@ def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> 
         shield.report("ending a step span", error)
     if record.usage is not None:
         root.add_usage(record.usage)
+        shared.metrics.usage(step.labels, record.usage.input_tokens, record.usage.output_tokens)
     root.leave(record.time_ns, record.outcome, _failure(step, record))
 
 

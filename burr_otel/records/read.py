@@ -293,6 +293,8 @@ def _read_begin_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Beg
         tuple(map(str, record["span_dependencies"])),
         _time(otel, record["start_time"]),
         _read_origin(otel),
+        otel.get("kind"),
+        otel.get("scope"),
         otel.get("session"),
         otel,
     )

@@ -235,7 +235,10 @@ class EndStep(NamedTuple):
 
 
 class BeginInner(NamedTuple):
-    """A span inside a step begins; `span_id` and `parent_span_id` are Burr's own."""
+    """A span inside a step begins; `span_id` and `parent_span_id` are Burr's own.
+
+    `scope` names the library that made it, and `kind` is its kind, unless it is one of Burr's.
+    """
 
     sequence_id: int
     span_id: str
@@ -244,6 +247,8 @@ class BeginInner(NamedTuple):
     dependencies: Sequence[str]
     time_ns: int
     origin: Origin | None = None
+    kind: str | None = None
+    scope: str | None = None
     session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 

@@ -199,6 +199,9 @@ def _step_end(record: EndStep, session: bytes, more: bytes) -> bytes:
 
 
 def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
+    if record.scope is not None:
+        foreign = {"kind": record.kind, "scope": _sound(record.scope)}
+        more = b",%b%b" % (orjson.dumps(foreign)[1:-1], more)
     return _sealed(
         b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
         b'"span_name":%b,"parent_span_id":%b,"span_dependencies":[%b],"otel":{%b,'

@@ -138,6 +138,9 @@ class BurrSpan(ReadableSpan, trace.Span):
         start_ns: Unix time.
         source: What the spans of its tracer share.
         burr_step: The step that it is, or is in.
+
+    Attributes:
+        burr_uid: Burr's id of an inner span.
     """
 
     __slots__ = (
@@ -153,6 +156,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         "_start_time",
         "_user",
         "burr_step",
+        "burr_uid",
     )
 
     def __init__(  # the base class would set what is derived here
@@ -174,6 +178,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._user: _UserData | None = None
         self._held_bytes = 0
         self.burr_step = burr_step
+        self.burr_uid: str | None = None
 
     @classmethod
     def finished(

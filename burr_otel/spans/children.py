@@ -1,143 +1,116 @@
-"""Spans of others inside a step (LLM, HTTP, SQL), written into the run's log as Burr span records.
+"""Spans of others inside a step (LLM, HTTP, SQL): stamped, counted and, on request, recorded.
 
-A span processor sees every span of the provider; those whose parent is a step, an inner span or a
-span recorded before are of interest. Its parent's id tells, so that it does not matter in which
+A span processor sees every span of the provider; those whose parent is a Burr span, or a span that
+was inside one itself, are of interest. The parent tells, so that it does not matter in which
 thread or context a span is made.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
 
+from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from burr_otel import semconv
-from burr_otel.spans import parents, shield
+from burr_otel.records import BeginInner, Document, EndInner, Logged
+from burr_otel.spans import shield
 from burr_otel.spans.by_identity import ByIdentity
+from burr_otel.spans.contexts import ids_of, origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from opentelemetry import trace
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-__all__ = ["ChildRecorder", "recorder_of"]
+    from burr_otel.spans.scope import BurrStep
+
+__all__ = ["ChildSpans", "Records", "see_child_spans"]
+
+# The Burr UI takes the depth of a span from the dots in its id; unbounded, a log would grow with
+# the square of the depth.
+_DEEPEST = 16
+
+# The current names of the GenAI conventions, their earlier ones, and OpenInference's.
+_INPUT_TOKENS = (
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.prompt_tokens",
+    "llm.token_count.prompt",
+)
+_OUTPUT_TOKENS = (
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.completion_tokens",
+    "llm.token_count.completion",
+)
 
 
 class Records(Protocol):
     """Where records go: a session of the store."""
 
-    def begin_span(
-        self,
-        *,
-        sequence_id: int,
-        span_id: str,
-        name: str,
-        parent_span_id: str | None,
-        dependencies: Sequence[str],
-        time_ns: int,
-        otel: Any,
-    ) -> None:
-        """Write a begin record."""
-
-    def end_span(self, *, sequence_id: int, span_id: str, time_ns: int, otel: Any) -> None:
-        """Write an end record."""
-
-    def attribute(
-        self,
-        *,
-        key: str,
-        value: Any,
-        tags: Any,
-        sequence_id: int,
-        span_id: str | None,
-        time_ns: int,
-    ) -> object:
-        """Write an attribute record."""
+    def append(self, record: BeginInner | EndInner | Logged) -> None:
+        """Write a record."""
 
 
-class _Place(NamedTuple):
-    """Where in a run a span is.
+class _Place:
+    """Where a span of others is.
 
     Attributes:
-        uid: Burr's id of the span, `None` for the step itself.
+        step: The step that it is in.
+        above: The place of its parent, when that is a span of others too.
+        uid: Burr's id of the span, when it is recorded.
+        records: Where to.
+        has_usage: Whether a span below has told its usage, which this one would only sum up.
     """
 
-    records: Records
-    sequence_id: int
-    uid: str | None
+    __slots__ = ("__weakref__", "above", "has_usage", "records", "step", "uid")
+
+    def __init__(self, step: BurrStep, above: _Place | None) -> None:
+        self.step, self.above = step, above
+        self.uid: str | None = None
+        self.records: Records | None = None
+        self.has_usage = False
 
 
-class ChildRecorder(SpanProcessor):
-    """Records the descendants of the spans that it was told of."""
+class ChildSpans(SpanProcessor):
+    """Sees the spans of others inside steps."""
 
     def __init__(self) -> None:
-        self._places: dict[int, _Place] = {}
+        # A place lives as long as its span object, whether the span is ever ended or not.
+        self._places: weakref.WeakValueDictionary[int, _Place] = weakref.WeakValueDictionary()
 
-    def watch(self, span: trace.Span, records: Records, sequence_id: int, uid: str | None) -> None:
-        """Record what is made inside `span` until `unwatch`."""
-        if span.is_recording():
-            place = _Place(records, sequence_id, uid)
-            self._places[span.get_span_context().span_id] = place
-
-    def unwatch(self, span: trace.Span) -> None:
-        """Record nothing more that begins inside `span`; what has begun is recorded to its end."""
-        self._places.pop(span.get_span_context().span_id, None)
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002  # the SDK names it
-        """Write the begin record of a span inside a watched one."""
-        place = None if span.parent is None else self._places.get(span.parent.span_id)
-        if place is None or _is_ours(span):
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Stamp a span inside a step, and record its begin."""
+        if span.parent is None or _is_ours(span):
             return
         try:
-            # The Burr UI takes the depth of a span from the dots in its id.
-            number = f"{span.context.span_id:016x}"
-            uid = f"{place.uid}.{number}" if place.uid else f"{place.sequence_id}:{number}"
-            self._places[span.context.span_id] = place._replace(uid=uid)
-            place.records.begin_span(
-                sequence_id=place.sequence_id,
-                span_id=uid,
-                name=span.name,
-                parent_span_id=place.uid,
-                dependencies=(),
-                time_ns=span.start_time or 0,
-                otel=_origin(span),
-            )
+            parent = trace.get_current_span(parent_context)
+            above = self._places.get(span.parent.span_id)
+            step = getattr(parent, "burr_step", None) if above is None else above.step
+            if step is None:
+                return
+            place = self._places[span.context.span_id] = _Place(step, above)
+            span.burr_place = place  # type: ignore[attr-defined]  # where it is held
+            _stamp(span, step)
+            if step.child_records is not None:
+                uid = getattr(parent, "burr_uid", None) if above is None else above.uid
+                _record_begin(span, place, uid)
         except Exception as error:
-            shield.report("recording a span inside a step", error)
+            shield.report("looking at a span inside a step", error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Write the attributes and the end record of a span that `on_start` has recorded."""
-        if _is_ours(span):
+        """Add up the usage of a span that was seen to start, and record its end."""
+        place = self._places.get(span.context.span_id)
+        if place is None:
             return
-        place = self._places.pop(span.context.span_id, None)
-        if place is None or place.uid is None:
-            return
-        end_ns = span.end_time or 0
         try:
-            for key, value in (span.attributes or {}).items():
-                place.records.attribute(
-                    key=key,
-                    value=list(value) if isinstance(value, tuple) else value,
-                    tags={},
-                    sequence_id=place.sequence_id,
-                    span_id=place.uid,
-                    time_ns=end_ns,
-                )
-            failed = not span.status.is_ok and not span.status.is_unset
-            place.records.end_span(
-                sequence_id=place.sequence_id,
-                span_id=place.uid,
-                time_ns=end_ns,
-                otel={
-                    **parents.record_of(span.context),
-                    "time_unix_nano": end_ns,
-                    "outcome": semconv.ERROR if failed else semconv.OK,
-                },
-            )
+            attributes = span.attributes or {}
+            _count(attributes, place)
+            if place.records is not None and place.uid is not None:
+                _record_end(span, attributes, place.records, place.uid, place.step.sequence_id)
         except Exception as error:
-            shield.report("recording a span inside a step", error)
+            shield.report("looking at a span inside a step", error)
 
 
 def _is_ours(span: ReadableSpan) -> bool:
@@ -145,33 +118,93 @@ def _is_ours(span: ReadableSpan) -> bool:
     return scope is not None and scope.name == semconv.SCOPE_NAME
 
 
-def _origin(span: ReadableSpan) -> dict[str, Any]:
+def _stamp(span: Span, step: BurrStep) -> None:
+    said = span.attributes or {}
+    if semconv.GEN_AI_CONVERSATION_ID not in said:
+        span.set_attribute(semconv.GEN_AI_CONVERSATION_ID, step.conversation_id)
+    if semconv.GEN_AI_AGENT_NAME not in said:
+        span.set_attribute(semconv.GEN_AI_AGENT_NAME, step.agent_name)
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+def _count(attributes: Mapping[str, Any], place: _Place) -> None:
+    taken, given = _tokens(attributes, _INPUT_TOKENS), _tokens(attributes, _OUTPUT_TOKENS)
+    if taken is None and given is None:
+        return
+    if not place.has_usage:
+        place.step.add_usage(taken or 0, given or 0)
+    above = place.above
+    while above is not None and not above.has_usage:
+        above.has_usage = True
+        above = above.above
+
+
+def _tokens(attributes: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    found = (attributes[name] for name in names if name in attributes)
+    return next((each for each in found if type(each) is int and each >= 0), None)
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
+    records, sequence_id = place.step.child_records, place.step.sequence_id
+    if records is None:
+        return
+    number = f"{span.context.span_id:016x}"
+    if parent_uid is None:
+        uid = f"{sequence_id}:{number}"
+    else:
+        siblings = parent_uid.count(".") >= _DEEPEST
+        uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
+    place.uid, place.records = uid, records
     scope = span.instrumentation_scope
-    return {
-        **parents.origin_record(span.context, span.parent, ()),
-        "time_unix_nano": span.start_time,
-        "kind": span.kind.name,
-        "scope": scope.name if scope is not None else None,
-    }
+    records.append(
+        BeginInner(
+            sequence_id,
+            uid,
+            span.name,
+            parent_uid,
+            (),
+            span.start_time or 0,
+            origin_of(span.context, span.parent, ()),
+            kind=span.kind.name,
+            scope=scope.name if scope is not None else "",
+        )
+    )
 
 
-def _added_to(provider: Any) -> ChildRecorder:
-    recorder = ChildRecorder()
+def _record_end(
+    span: ReadableSpan, attributes: Mapping[str, Any], records: Records, uid: str, sequence_id: int
+) -> None:
+    end_ns = span.end_time or 0
+    for key, value in attributes.items():
+        kept = Document(None, list(value) if isinstance(value, tuple) else value)
+        records.append(Logged(key, kept, {}, sequence_id, uid, end_ns))
+    failed = span.status.status_code is trace.StatusCode.ERROR
+    outcome = semconv.ERROR if failed else semconv.OK
+    records.append(EndInner(sequence_id, uid, end_ns, outcome, ids_of(span.context)))
+
+
+# --- one processor a provider ---------------------------------------------------------------------
+
+
+def _added_to(provider: Any) -> ChildSpans:
+    processor = ChildSpans()
     if isinstance(provider, TracerProvider):
         # Not the method of a subclass: Phoenix's replaces the exporter that is there.
-        TracerProvider.add_span_processor(provider, recorder)
+        TracerProvider.add_span_processor(provider, processor)
     else:
-        provider.add_span_processor(recorder)
-    return recorder
+        provider.add_span_processor(processor)
+    return processor
 
 
-_recorders = ByIdentity(_added_to)
+_processors = ByIdentity(_added_to)
 
 
-def recorder_of(provider: Any) -> ChildRecorder | None:
-    """The one recorder of a provider, added to it on the first call.
-
-    Returns:
-        `None` for a provider that makes no spans.
-    """
-    return _recorders[provider] if hasattr(provider, "add_span_processor") else None
+def see_child_spans(provider: Any) -> None:
+    """Have a provider's spans seen, if it has span processors; idempotent."""
+    if hasattr(provider, "add_span_processor"):
+        _processors[provider]

@@ -44,6 +44,7 @@ __all__ = ["DIED", "SpanContent", "inner", "root", "soonest_end", "step"]
 DIED: Final = "the process ended before this did"
 _UNSET: Final = Status(StatusCode.UNSET)
 _EXCEPTION: Final = "exception."
+_EXIT: Final = "SystemExit"  # with 0 or nothing it ends a program in order
 
 
 class SpanContent(NamedTuple):
@@ -268,7 +269,10 @@ def _end_of_step(
         writer.put_exception(*end.swallowed, {}, failed=False)
     if end.stream is not None:
         writer.put_stream(end.stream, begin.time_ns, end_ns)
-    if end.raised is not None and end.outcome in (semconv.ERROR, semconv.OK):
+    told = end.raised is not None and end.raised.type != _EXIT
+    if end.raised is not None and (
+        end.outcome == semconv.ERROR or (told and end.outcome == semconv.OK)
+    ):
         writer.put_exception(end.raised, end_ns, end.shown, failed=end.outcome == semconv.ERROR)
     elif end.failed is not None:
         writer.status = Status(StatusCode.ERROR, policy.text(end.failed))

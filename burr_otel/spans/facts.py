@@ -112,17 +112,18 @@ class RunFacts:
     ) -> None:
         self.project, self.policy, self.settings, self.actions = project, policy, settings, actions
         self.conversation_id = conversation = conversation_id or app_id
-        self.identity: dict[str, AttributeValue] = {
-            semconv.PROJECT: project,
-            semconv.APP_ID: app_id,
-            semconv.GEN_AI_CONVERSATION_ID: conversation,
-            semconv.GEN_AI_AGENT_NAME: project,
+        # A span at its limit of attributes drops those that were set first.
+        self.identity: dict[str, AttributeValue] = (
+            {} if user_id is None else {semconv.USER_ID: user_id}
+        )
+        self.identity |= {
             semconv.SESSION_ID: conversation,
+            semconv.GEN_AI_AGENT_NAME: project,
+            semconv.GEN_AI_CONVERSATION_ID: conversation,
         }
         if partition_key is not None:
             self.identity[semconv.PARTITION_KEY] = partition_key
-        if user_id is not None:
-            self.identity[semconv.USER_ID] = user_id
+        self.identity |= {semconv.PROJECT: project, semconv.APP_ID: app_id}
 
     @property
     def name(self) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
+    from burr_otel.spans.children import Records
+
 __all__ = ["BurrStep", "Scope", "current_context", "innermost_scope"]
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
@@ -34,12 +36,14 @@ class BurrStep:
         conversation_id: App id of the outermost application that the step is a part of.
         agent_name: The project.
         failed: Why the step counts as failed although it raised nothing.
+        child_records: Where spans of others inside are recorded; None when they are not.
     """
 
     __slots__ = (
         "_usage",
         "agent_name",
         "app_id",
+        "child_records",
         "context",
         "conversation_id",
         "failed",
@@ -53,6 +57,7 @@ class BurrStep:
         self.conversation_id, self.agent_name = conversation_id, agent_name
         self.context: SpanContext = trace.INVALID_SPAN_CONTEXT
         self.failed: str | None = None
+        self.child_records: Records | None = None
         self._usage: Usage | None = None
 
     @property

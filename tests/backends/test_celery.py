@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -17,19 +18,18 @@ from otlp_receiver import Receiver, receiving
 from processes import free_ports, wait_for
 from test_neighbours import need
 
-TASKS = """
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "processes.md"
+(SNIPPET,) = re.findall(r"```python\n(from celery.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+TASKS = f"""
 import os
-import apps
-from burr_otel import OtelTracker
-from celery import Celery
-
-app = Celery("tasks", broker=os.environ["TEST_REDIS"], backend=os.environ["TEST_REDIS"])
+from apps import answering as build_application
+{SNIPPET.replace("redis://localhost:6379/0", "{os.environ['TEST_REDIS']}").replace('broker="', 'broker=f"')}
+celery.conf.result_backend = os.environ["TEST_REDIS"]
 tracker = OtelTracker("proj", "runs")
 
-@app.task
-def run(app_id):
-    apps.counter(tracker, app_id).run(halt_after=["finish"])
-    return os.getpid()
+@celery.task
+def run(customer_id):
+    return report(customer_id), os.getpid()
 """
 
 
@@ -89,7 +89,10 @@ def test_a_worker_of_celery_loses_nothing(
             command, cwd=tmp_path, env=environ, stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        ask = "import tasks; print(len({r.get(timeout=60) for r in map(tasks.run.delay, '12345')}))"
+        ask = (
+            "import tasks; results = [r.get(timeout=60) for r in map(tasks.run.delay, '12345')]; "
+            "print({answer for answer, _ in results}, len({pid for _, pid in results}))"
+        )
         done = subprocess.run(
             [sys.executable, "-c", ask],
             cwd=tmp_path,
@@ -99,7 +102,9 @@ def test_a_worker_of_celery_loses_nothing(
             check=True,
             timeout=90,
         )
-        assert int(done.stdout) == 5 if recycled else int(done.stdout) <= 2
+        answers, processes = done.stdout.split()
+        assert answers == "{'42'}"
+        assert int(processes) == 5 if recycled else int(processes) <= 2
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
     finally:
@@ -107,7 +112,7 @@ def test_a_worker_of_celery_loses_nothing(
             worker.kill()
             worker.wait()
     said = (tmp_path / "worker.log").read_text()
-    assert len(receiver.spans) == 25, said
-    for app_id in "12345":
-        last = (tmp_path / "runs" / "proj" / app_id / "log.jsonl").read_text().splitlines()[-1]
-        assert '"otel_root_end"' in last
+    assert len(receiver.spans) == 10, said
+    for number in "12345":
+        log = tmp_path / "runs" / "proj" / f"report-{number}" / "log.jsonl"
+        assert '"otel_root_end"' in log.read_text().splitlines()[-1]
