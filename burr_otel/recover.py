@@ -73,16 +73,16 @@ def recover_run(
     for session in run.left_open(now_ns=now_ns, recover_after_s=shared.config.recover_after):
         root = read_ids(session.root)
         is_traced = root is not None and bool(root.flags & _SAMPLED)
-        left, ended = (), ()
+        left, ended, last_ns = (), (), session.last_ns
         if is_traced and not session.completed:
-            left, ended = _spans(shared, store, run, session.session_id)
+            left, ended, last_ns = _spans(shared, store, run, session.session_id)
         if session.completed or (session.root_ended and not left):
             session.unmark()
             continue
         spans = (*ended, *left)
         sent = _emit(shared, spans) if send is None else send(spans)
         if sent:
-            session.end(EndRoot(session.last_ns, semconv.CRASHED, root))
+            session.end(EndRoot(last_ns or session.last_ns, semconv.CRASHED, root))
             session.unmark()
         trace_id = None if root is None else f"{root.trace_id:032x}"
         names = tuple(span.name for span in left)
@@ -92,11 +92,12 @@ def recover_run(
 
 def _spans(
     shared: Shared, store: Store, run: StoredRun, session_id: str
-) -> tuple[tuple[ReadableSpan, ...], tuple[ReadableSpan, ...]]:
-    """The spans that a session left open, and the newest of those that it ended."""
+) -> tuple[tuple[ReadableSpan, ...], tuple[ReadableSpan, ...], int]:
+    """The spans that a session left open, the newest that it ended, and its last record's time."""
     # Few processes find a crashed session, and each would import all of replay to look for one.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
+    from burr_otel.history.content import session_of  # noqa: PLC0415
     from burr_otel.replay.places import Relatives  # noqa: PLC0415
     from burr_otel.replay.read import RunSpans  # noqa: PLC0415
 
@@ -109,10 +110,12 @@ def _spans(
     )
     left: list[ReadableSpan] = []
     ended: deque[ReadableSpan] = deque(maxlen=_MOST_FINISHED)
+    last_ns = 0
     for node, span in spans.nodes():
         if node.session == session_id:
-            (left if node.closed_ns is not None else ended).append(span)
-    return tuple(left), tuple(ended)
+            (ended if node.closed_ns is None else left).append(span)
+            last_ns = max(last_ns, session_of(node).last_record_ns)
+    return tuple(left), tuple(ended), last_ns
 
 
 def _source(shared: Shared) -> Any:
