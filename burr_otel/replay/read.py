@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Counts", "RunSpans", "default_resource"]
 
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
-_SHORT_NS: Final = 1_000
 
 
 @dataclasses.dataclass
@@ -116,14 +115,9 @@ class RunSpans:
 
     def _span(self, session: SessionNode, node: SpanNode) -> ReadableSpan:
         origin, (content, is_legacy) = self._places.of(node), self._said(node)
-        end_ns = (
-            (self._legacy.end_ns(node) if is_legacy else None) or node.closed_ns or node.last_ns
-        )
-        if node.end is not None and not (is_legacy and self._legacy.end_ns(node)):
-            end_ns = node.end_ns or end_ns
+        end_ns = (self._legacy.end_ns(node) if is_legacy else None) or node.closed_ns
+        end_ns = end_ns or node.end_ns or node.last_ns
         start_ns = node.start_ns
-        if not node.begun and node.kind == "step" and start_ns >= end_ns:
-            start_ns = end_ns - _SHORT_NS
         links = [link_of(each) for each in origin.links]
         if is_legacy and self._legacy.replaces_links(node):
             links = []
