@@ -1,31 +1,35 @@
-"""Crash completion: the spans that a killed process left open, sent once by another one.
+"""Crash completion: the spans that a killed process left behind, sent by another one.
 
 A session's marker says that it is open and who owns it; its log says which ids and start times were
 reserved. Whoever holds the marker, the next builder of the run or ``burr-otel recover``, sends the
-spans, and takes it away once they have been taken. A process that dies in between leaves it to the
-next one, which sends the same spans under the same ids.
+open spans and, since they may never have been sent, the newest finished ones again, and takes the
+marker away once they have been taken. A process that dies in between leaves it to the next one,
+which sends the same spans under the same ids.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
-from burr_otel.spans import parents
-from burr_otel.store import markers
+from burr_otel.records import EndRoot, read_ids
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from burr_otel.spans.shared import Shared
-    from burr_otel.store import Store
-    from burr_otel.store.markers import OpenSession
+    from burr_otel.live.shared import Shared
+    from burr_otel.store import Store, StoredRun
+    from burr_otel.store.port import Partition
 
 __all__ = ["Recovered", "Send", "recover_run"]
 
 Send = Callable[[Sequence["ReadableSpan"]], bool]
 """Sends spans; whether they were taken."""
+
+_MOST_FINISHED: Final = 2_048  # as many as the SDK's span processor holds unsent
+_SAMPLED: Final = 1
 
 
 class Recovered(NamedTuple):
@@ -37,87 +41,88 @@ class Recovered(NamedTuple):
         spans: Names of the spans that it left open.
         sent: Whether they were taken, by the provider or by `send`; if not, the session stays as
             it was, for the next one that looks.
+        again: How many spans were sent that had ended, and may never have been sent.
     """
 
     session_id: str
     trace_id: str | None
     spans: tuple[str, ...]
     sent: bool
+    again: int = 0
 
 
 def recover_run(
-    shared: Shared, store: Store, app_id: str, now_ns: int, send: Send | None = None
+    shared: Shared,
+    store: Store,
+    app_id: str,
+    partition_key: Partition,
+    now_ns: int,
+    send: Send | None = None,
 ) -> list[Recovered]:
-    """Send what crashed sessions of a run left open.
+    """Send what crashed sessions of a run left behind, with `send` or else the tracer.
 
-    Args:
-        shared: Settings, and the tracer to send with.
-        store: Where the run is.
-        app_id: The run.
-        now_ns: Unix time.
-        send: Sends the spans in place of the tracer.
-
-    Returns:
-        One item for each session that this call took on; sessions whose owner lives and those
-        that another process completes are not among them.
+    Sessions whose owner lives and those that another process completes are passed over.
 
     Raises:
-        OSError: A marker cannot be locked, or the run's files cannot be written.
+        OSError: A marker cannot be held, or the run's files cannot be written.
     """
-    folder = store.run_path(app_id)
-    done = []
-    for session in markers.left_open(
-        folder, now_ns=now_ns, recover_after_s=shared.config.recover_after
-    ):
-        spans = () if session.completed else _left_open(shared, store, app_id, session)
-        if session.completed or (session.root_ended and not spans):
-            markers.remove(folder, session.session_id)
+    done: list[Recovered] = []
+    if not store.exists(app_id, partition_key):
+        return done
+    run = store.read(app_id, partition_key)
+    for session in run.left_open(now_ns=now_ns, recover_after_s=shared.config.recover_after):
+        root = read_ids(session.root)
+        is_traced = root is not None and bool(root.flags & _SAMPLED)
+        left, ended, last_ns = (), (), session.last_ns
+        if is_traced and not session.completed:
+            left, ended, last_ns = _spans(shared, store, run, session.session_id)
+        if session.completed or (session.root_ended and not left):
+            session.unmark()
             continue
-        sent = send(spans) if send is not None else _emit(shared, spans)
+        spans = (*ended, *left)
+        sent = _emit(shared, spans) if send is None else send(spans)
         if sent:
-            markers.end_crashed(folder, session)
-            markers.remove(folder, session.session_id)
-        names = tuple(span.name for span in spans)
-        done.append(Recovered(session.session_id, session.root.get("trace_id"), names, sent))
+            session.end(EndRoot(last_ns or session.last_ns, semconv.CRASHED, root))
+            session.unmark()
+        trace_id = None if root is None else f"{root.trace_id:032x}"
+        names = tuple(span.name for span in left)
+        done.append(Recovered(session.session_id, trace_id, names, sent, len(ended)))
     return done
 
 
-def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
-    from burr_otel.spans.reserved import emit  # noqa: PLC0415  # see `_left_open`
-
-    return all(emit(shared.tracer, span) for span in spans)
-
-
-def _left_open(
-    shared: Shared, store: Store, app_id: str, session: OpenSession
-) -> Sequence[ReadableSpan]:
-    """The open spans of a session; none when the session was not traced."""
+def _spans(
+    shared: Shared, store: Store, run: StoredRun, session_id: str
+) -> tuple[tuple[ReadableSpan, ...], tuple[ReadableSpan, ...], int]:
+    """The spans that a session left open, the newest that it ended, and its last record's time."""
     # Few processes find a crashed session, and each would import all of replay to look for one.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
-    from burr_otel.replay.build import SpanBuilder  # noqa: PLC0415
-    from burr_otel.replay.graphs import Graphs  # noqa: PLC0415
-    from burr_otel.replay.parts import Origin  # noqa: PLC0415
+    from burr_otel.history.content import session_of  # noqa: PLC0415
+    from burr_otel.replay.places import Relatives  # noqa: PLC0415
+    from burr_otel.replay.read import RunSpans  # noqa: PLC0415
 
-    root = parents.context_of(session.root)
-    if root is None or not root.trace_flags.sampled:
-        return ()
-    origin = Origin(
-        project=store.project,
-        app_id=app_id,
-        partition_key=session.partition_key,
-        fork=None,
-        spawner=None,
-        graph=Graphs(store.run_path(app_id), None),
-        resource=getattr(shared.tracer, "resource", None) or Resource.get_empty(),
+    spans = RunSpans(
+        run,
+        policy=shared.policy,
+        relatives=Relatives(store),
+        alive=lambda _fields, _last_ns: False,
+        resource=getattr(_source(shared), "resource", None) or Resource.get_empty(),
     )
-    openinference = shared.config.openinference_content
-    builder = SpanBuilder(origin, shared.policy, openinference=openinference)
-    builder.add(session.root_record)
-    if session.root_ended:
-        builder.add(markers.end_record(session, time_ns=session.root["time_unix_nano"]))
-    if session.facts is not None:
-        builder.learn(session.session_id, *session.facts)
-    for record in session.records:
-        builder.add(record)
-    return builder.add(markers.end_record(session, outcome=semconv.CRASHED))
+    left: list[ReadableSpan] = []
+    ended: deque[ReadableSpan] = deque(maxlen=_MOST_FINISHED)
+    last_ns = 0
+    for node, span in spans.nodes():
+        if node.session == session_id:
+            (ended if node.closed_ns is None else left).append(span)
+            last_ns = max(last_ns, session_of(node).last_record_ns)
+    return tuple(left), tuple(ended), last_ns
+
+
+def _source(shared: Shared) -> Any:
+    return getattr(shared.starter, "source", None)
+
+
+def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
+    """Give spans to the tracer's processors, as if they began and ended now."""
+    starter = shared.starter
+    return starter is not None and all(starter.send(span) for span in spans)

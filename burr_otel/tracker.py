@@ -17,16 +17,17 @@ from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner
 from burr_otel.live.run import registry
-from burr_otel.live.shared import Shared, content_policy, session_settings
+from burr_otel.live.shared import Shared, session_settings
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import keeper, parents, provider, shield
 from burr_otel.spans.children import child_spans
 from burr_otel.spans.contexts import context_of, is_sampled
+from burr_otel.spans.facts import content_policy
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.parents import Spawner
 from burr_otel.spans.start import SpanStarter
-from burr_otel.store import AsyncStoreLoader, Store
+from burr_otel.store import ALL, AsyncStoreLoader, Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
             OSError: The log cannot be mended.
         """
         self._store.mend(app_id)
-        return recover_run(self._shared(), self._store, app_id, None, self._clock(), send)
+        return recover_run(self._shared(), self._store, app_id, ALL, self._clock(), send)
 
     def __enter__(self) -> Self:
         return self

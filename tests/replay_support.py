@@ -4,12 +4,12 @@ from opentelemetry.sdk.resources import Resource
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
-from burr_otel.replay.family import Family
+from burr_otel.replay.places import Relatives
 from burr_otel.replay.read import RunSpans
 from burr_otel.store import Store
 
 
-def dead(record, last_ns):
+def dead(fields, last_ns):
     """Says of every writer that it is gone."""
     return False
 
@@ -25,13 +25,12 @@ def stored_spans(folder, project="proj", *, app_ids=None, alive=dead, policy=Non
 def stored_runs(folder, project="proj", *, app_ids=None, alive=dead, policy=None, **more):
     """The readers of stored runs."""
     store = Store(project, folder)
-    family = Family(store)
+    relatives = Relatives(store)
     for app_id in app_ids or store.list_app_ids():
         yield RunSpans(
             store.read(app_id),
             policy=policy or ContentPolicy(),
-            openinference=more.get("openinference", False),
-            family=family,
+            relatives=relatives,
             alive=alive,
             resource=more.get("resource") or Resource.get_empty(),
         )

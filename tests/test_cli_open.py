@@ -9,7 +9,8 @@ from cli_support import RECORDED, run
 
 from burr_otel import OtelTracker
 from burr_otel.cli import main
-from burr_otel.replay.choose import Found, opened
+from burr_otel.replay.choose import opened
+from burr_otel.store import Store
 from burr_otel.testing import capture_spans, manual_roots
 
 GIRAFFE = ("chat-1-giraffe", "-p", "demo_chatbot", "--storage-dir", RECORDED)
@@ -63,8 +64,9 @@ def test_json(tmp_path, traced, capfd):
 def test_a_run_that_was_never_traced_has_the_address_that_replay_sends_it_to(capfd):
     """And it is said that it is not there before."""
     code, out, errors = called(capfd, "open", *GIRAFFE)
-    [chosen] = opened([Found(0, "demo_chatbot", "chat-1-giraffe", 0)], str(RECORDED))
-    sent = {f"{span.context.trace_id:032x}" for span in chosen.open()}
+    run = Store("demo_chatbot", RECORDED).read("chat-1-giraffe")
+    [spans] = opened([run], str(RECORDED))
+    sent = {f"{span.context.trace_id:032x}" for span in spans}
     assert code == 0
     assert {out.strip().rpartition("/")[2]} == sent
     assert "burr-otel replay" in errors

@@ -1,5 +1,6 @@
 """Steps that a killed process left open after its application span had ended by idling."""
 
+import re
 import shutil
 
 import apps
@@ -7,12 +8,11 @@ import pytest
 from replay_support import by_id, ours, stored_spans
 
 from burr_otel import OtelTracker
+from burr_otel.history.liveness import writer_lives
+from burr_otel.history.read import read_run
 from burr_otel.spans import keeper
 from burr_otel.store import Store
 from burr_otel.store.owner import this_owner
-from burr_otel.view.find import Found
-from burr_otel.view.liveness import writer_lives
-from burr_otel.view.read import view_run
 from burr_otel.view.summary import summarise
 
 
@@ -48,15 +48,23 @@ def killed(spans, clock, tmp_path):
         [marker] = (left / "proj" / "a1").glob("open-*")
         start = this_owner()["process_start"]
         for file in (marker, marker.parent / "log.jsonl"):
-            file.write_text(file.read_text().replace(start, "x" * len(start)))
+            lines = file.read_text().splitlines()
+            # A checksum would not fit any more; records of earlier versions have none.
+            edited = [
+                re.sub(',"crc":"[0-9a-f]{8}"', "", line).replace(start, "x" * len(start))
+                if start in line
+                else line
+                for line in lines
+            ]
+            file.write_text("\n".join(edited) + "\n")
         return left
 
     return make
 
 
 @pytest.mark.parametrize("ends", ["before", "within"])
-def test_the_open_step_is_sent_and_the_root_is_not_sent_again(killed, spans, ends):
-    """Once, below the span that was sent, and a replay makes it the same."""
+def test_the_open_step_is_sent_below_the_root_as_it_was(killed, spans, ends):
+    """What had ended may never have been sent, so it is sent again, and a replay makes it the same."""
     left = killed(ends)
     root = spans.named("invoke_workflow proj")
     [live] = [s for s in spans.spans if s.attributes.get("burr.sequence_id") == 0]
@@ -64,9 +72,9 @@ def test_the_open_step_is_sent_and_the_root_is_not_sent_again(killed, spans, end
     tracker = OtelTracker("proj", left, tracer_provider=spans.provider)
     [session] = tracker.recover("a1")
     assert (session.spans, session.sent) == (("count",), True)
-    [step] = spans.spans
-    assert step.attributes["burr.outcome"] == "crashed"
+    [step] = [s for s in spans.spans if s.attributes.get("burr.outcome") == "crashed"]
     assert step.parent.span_id == root.context.span_id
+    assert by_id(spans.spans) == by_id([live, root, step])
     assert by_id(ours(stored_spans(left))) == by_id([live, root, step])
     assert tracker.recover("a1") == []
     assert list((left / "proj" / "a1").glob("open-*")) == []
@@ -78,20 +86,19 @@ def test_a_replay_without_a_recovery_says_the_same(killed, spans):
     replayed = by_id(stored_spans(left))
     spans.clear()
     OtelTracker("proj", left, tracer_provider=spans.provider).recover("a1")
-    [step] = spans.spans
-    assert by_id([step])[step.context.span_id] == replayed[step.context.span_id]
+    assert by_id(spans.spans) == replayed
 
 
 def test_the_run_is_shown_as_crashed_and_its_root_as_it_was(killed, spans):
     """Before and after the recovery."""
     left = killed("before")
     for _ in range(2):
-        view = view_run(Store("proj", left).read("a1"), writer_lives())
+        run = Store("proj", left).read("a1")
+        view = read_run(run, writer_lives()(run))
         [session] = view.sessions
         assert session.outcome == "ok"
         assert [step.outcome for step in view.steps] == ["ok", "crashed"]
-        found = summarise(Found("proj", "a1", left / "proj" / "a1"), writer_lives())
-        assert found.status == "crashed"
+        assert summarise(run, writer_lives()(run)).status == view.outcome == "crashed"
         OtelTracker("proj", left, tracer_provider=spans.provider).recover("a1")
 
 

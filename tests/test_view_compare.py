@@ -8,8 +8,10 @@ from burr.core import State, action
 from store_support import keep
 
 from burr_otel import OtelTracker
+from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
-from burr_otel.view.compare import compare, comparison_lines
+from burr_otel.view.compare import RunReading, compare, comparison_lines
+from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import Change
 
 
@@ -23,6 +25,12 @@ def add(state: State, x: int) -> tuple[dict, State]:
 @action(reads=["sum"], writes=["sum", "noise"])
 def noisy(state: State, x: int, noise: int) -> State:
     return state.update(sum=state["sum"] + x, noise=noise)
+
+
+def reading(folder, app_id):
+    run = Store("proj", folder).read(app_id)
+    shown = ShownContent(run, ContentPolicy(), details=True)
+    return RunReading(run, shown, lambda fields, last_ns: False)
 
 
 @pytest.fixture
@@ -45,8 +53,7 @@ def made(spans, clock, tmp_path, monkeypatch):
         tracker.close()
 
     def compared(one, other, *ignore):
-        store = Store("proj", tmp_path)
-        return compare(store.read(one), store.read(other), ignore)
+        return compare(reading(tmp_path, one), reading(tmp_path, other), ignore)
 
     make.compared = compared
     return make
@@ -130,8 +137,7 @@ def test_a_run_and_its_fork(tracker, tmp_path):
     fork = apps.resumed(tracker, "b1", upto=3, fork_from_app_id="a1", fork_from_sequence_id=1)
     fork.run(halt_after=["finish"])
     tracker.close()
-    store = Store("proj", tmp_path)
-    found = compare(store.read("a1"), store.read("b1"))
+    found = compare(reading(tmp_path, "a1"), reading(tmp_path, "b1"))
     assert (found.shared, found.parts_at) == (1, 3)
     assert "action" in found.differs
     assert [line.plain for line in comparison_lines(found)][2:4] == [

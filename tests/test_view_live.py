@@ -5,15 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
+from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.records import Raised
 from burr_otel.view.live import frame, grow
-from burr_otel.view.model import Failure, RunView, ViewSpan
 
 T0 = 1_700_000_000_000_000_000
 S = 10**9
 
 
 def step(seq, start_s, end_s=None, **fields):
-    return ViewSpan(
+    return SpanNode(
         "step",
         f"step{seq}",
         T0 + start_s * S,
@@ -25,8 +26,8 @@ def step(seq, start_s, end_s=None, **fields):
 
 
 def view_of(*steps, outcome="running"):
-    session = ViewSpan("application", "run", T0, None, outcome, "app", children=list(steps))
-    return RunView("proj", "app", "/store/proj/app", sessions=[session])
+    session = SpanNode("application", "run", T0, None, outcome, "app", children=list(steps))
+    return RunTree("proj", "app", "/store/proj/app", sessions=[session])
 
 
 def draw(view, height):
@@ -48,7 +49,7 @@ def test_a_long_run_fits_the_terminal(height):
     """The newest steps are in sight, and how many are not is told."""
     steps = [step(n, n, n + 1) for n in range(500)]
     steps.append(
-        step(500, 500, 501, outcome="error", failure=Failure("E", "long " * 100, "")),
+        step(500, 500, 501, outcome="error", failure=Raised("E", "long " * 100, "")),
     )
     lines = draw(view_of(*steps), height)
     assert len(lines) <= height
@@ -67,4 +68,4 @@ def test_a_short_run_is_shown_whole():
 
 def test_a_run_without_a_session_has_a_header():
     """A log that is still empty can be followed."""
-    assert draw(RunView("proj", "app", "/x"), 20)[0].startswith("proj/app")
+    assert draw(RunTree("proj", "app", "/x"), 20)[0].startswith("proj/app")

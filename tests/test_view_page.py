@@ -9,7 +9,8 @@ import browser
 import pytest
 from cli_support import RECORDED, run
 
-from burr_otel.view.model import Failure, Mark, RunView, ViewSpan
+from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark
 from burr_otel.view.page import html_page
 
 T0 = 1_700_000_000_000_000_000
@@ -29,7 +30,7 @@ def page(tmp_path_factory):
 
 
 def span(kind, name, start_ms, end_ms, *children, **fields):
-    made = ViewSpan(kind, name, T0 + start_ms * MS, T0 + end_ms * MS, app_id="app", **fields)
+    made = SpanNode(kind, name, T0 + start_ms * MS, T0 + end_ms * MS, app_id="app", **fields)
     made.children = list(children)
     return made
 
@@ -37,7 +38,7 @@ def span(kind, name, start_ms, end_ms, *children, **fields):
 def view_of(*steps, **fields):
     end_ms = max((step.end_ns - T0) // MS for step in steps)
     root = span("application", "invoke_workflow proj", 0, end_ms, *steps)
-    return RunView("proj", "app", "/store/proj/app", sessions=[root], **fields)
+    return RunTree("proj", "app", "/store/proj/app", sessions=[root], **fields)
 
 
 def three_steps():
@@ -50,16 +51,23 @@ def three_steps():
             500,
             sequence_id=1,
             outcome="error",
-            failure=Failure("OSError", "gone", "Traceback\n  line\nOSError: gone"),
+            failure=Raised("OSError", "gone", "Traceback\n  line\nOSError: gone"),
             details={"inputs": {"url": "https://example.org/needle"}},
             attributes={"attempt": 3},
         ),
-        span("step", "write", 500, 1000, sequence_id=2, marks=[Mark("first item", T0 + 750 * MS)]),
+        span(
+            "step",
+            "write",
+            500,
+            1000,
+            sequence_id=2,
+            marks=[StreamMark("first_item_stream", 0, T0 + 750 * MS)],
+        ),
     )
 
 
 def hostile_view():
-    return RunView(
+    return RunTree(
         "proj",
         HOSTILE,
         HOSTILE,
@@ -77,10 +85,10 @@ def hostile_view():
                     9,
                     sequence_id=0,
                     outcome="error",
-                    failure=Failure(HOSTILE, HOSTILE, HOSTILE),
+                    failure=Raised(HOSTILE, HOSTILE, HOSTILE),
                     details={"inputs": {HOSTILE: HOSTILE}},
                     attributes={HOSTILE: HOSTILE},
-                    links=[{HOSTILE: HOSTILE}],
+                    links=[LinkIds(SpanIds(1, 2), HOSTILE)],
                 ),
             )
         ],

@@ -8,7 +8,9 @@ from burr.core import State, action
 from store_support import SNAPSHOTS, keep
 
 from burr_otel import OtelTracker
+from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
+from burr_otel.view.content import ShownContent
 from burr_otel.view.step_sheet import step_sheet, value_text
 from burr_otel.view.steps import UnknownStepError, read_step
 
@@ -25,8 +27,14 @@ def talked(tracker, app_id="a1"):
     tracker.close()
 
 
+def read_of(run, sequence_id):
+    shown = ShownContent(run, ContentPolicy(), details=True)
+    return read_step(run, lambda fields, last_ns: False, sequence_id, shown)
+
+
 def read(tmp_path, sequence_id, app_id="a1"):
-    return read_step(Store("proj", tmp_path).read(app_id), sequence_id)
+    _, span, step = read_of(Store("proj", tmp_path).read(app_id), sequence_id)
+    return span, step
 
 
 @pytest.mark.parametrize("kind", SNAPSHOTS)
@@ -35,9 +43,9 @@ def test_a_step_in_full(spans, tmp_path, kind, monkeypatch):
     keep(kind, monkeypatch)
     tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, snapshots=kind)
     talked(tracker)
-    step = read(tmp_path, 1)
-    assert (step.action, step.times) == ("step", 1)
-    assert (step.inputs, step.result) == ({"word": "two"}, {"word": "two"})
+    span, step = read(tmp_path, 1)
+    assert (span.name, step.times) == ("step", 1)
+    assert (span.details["inputs"], span.details["result"]) == ({"word": "two"}, {"word": "two"})
     assert step.before["chat"] == ["one"]
     assert step.after["chat"] == ["one", "two"]
     assert math.isnan(step.before["odd"])
@@ -47,7 +55,7 @@ def test_a_step_in_full(spans, tmp_path, kind, monkeypatch):
 def test_the_first_step_starts_from_nothing_recorded(tracker, tmp_path):
     """A fresh run records no state at creation, so all of it is new."""
     talked(tracker)
-    step = read(tmp_path, 0)
+    _, step = read(tmp_path, 0)
     assert step.before == {}
     assert {change.path for change in step.changes} == {("chat",), ("kept",), ("odd",)}
 
@@ -55,7 +63,7 @@ def test_the_first_step_starts_from_nothing_recorded(tracker, tmp_path):
 def test_burrs_own_keys_are_no_state(tracker, tmp_path):
     """Sequence id and prior step change in every step and mean nothing to a reader."""
     talked(tracker)
-    step = read(tmp_path, 1)
+    _, step = read(tmp_path, 1)
     assert set(step.after) == {"chat", "kept", "odd"}
 
 
@@ -66,7 +74,7 @@ def test_a_fork_starts_from_what_it_inherited(tracker, tmp_path):
         app.step()
     apps.resumed(tracker, "b1", fork_from_app_id="a1", fork_from_sequence_id=1).step()
     tracker.close()
-    step = read(tmp_path, 2, "b1")
+    _, step = read(tmp_path, 2, "b1")
     assert step.before == {"count": 2}
     assert step.after == {"count": 3}
 
@@ -79,8 +87,8 @@ def test_a_failed_step_changed_nothing(tracker, tmp_path):
     with pytest.raises(ValueError, match="kaputt"):
         app.step()
     tracker.close()
-    step = read(tmp_path, 1)
-    assert step.result is None
+    span, step = read(tmp_path, 1)
+    assert "result" not in span.details
     assert step.changes == []
 
 
@@ -94,7 +102,9 @@ def test_an_unknown_step_names_the_known_ones(tracker, tmp_path):
 class Lines:
     """A stored run of made-up records."""
 
-    project, app_id = "proj", "a1"
+    project, app_id, place = "proj", "a1", "here"
+    partition_key = parent_pointer = spawning_parent_pointer = graph = None
+    children = skipped = ()
 
     def __init__(self, *records):
         self._records = records
@@ -109,6 +119,7 @@ def begin(seq, session):
         "sequence_id": seq,
         "action": "act",
         "inputs": {"by": session},
+        "start_time": "",
         "otel": {"session": session},
     }
 
@@ -121,6 +132,7 @@ def end(seq, session, **state):
         "result": {},
         "exception": None,
         "state": state,
+        "end_time": "",
         "otel": {"session": session},
     }
 
@@ -130,8 +142,8 @@ def test_the_last_run_of_a_repeated_step_counts():
     run = Lines(
         begin(0, "one"), end(0, "one", n=1), begin(1, "one"), begin(1, "two"), end(1, "two", n=2)
     )
-    step = read_step(run, 1)
-    assert (step.inputs, step.times) == ({"by": "two"}, 2)
+    _, span, step = read_of(run, 1)
+    assert (span.details["inputs"], step.times) == ({"by": "two"}, 2)
     assert (step.before, step.after) == ({"n": 1}, {"n": 2})
 
 
@@ -145,12 +157,12 @@ def test_sessions_do_not_see_each_others_states():
         begin(1, "one"),
         end(1, "one", n=2),
     )
-    assert read_step(run, 1).before == {"n": 1}
+    assert read_of(run, 1)[2].before == {"n": 1}
 
 
 def test_a_step_that_never_ended_has_no_state_after():
     """What it would have done is not known."""
-    step = read_step(Lines(begin(0, "one"), begin(1, "two"), end(1, "two", n=1)), 0)
+    _, _, step = read_of(Lines(begin(0, "one"), begin(1, "two"), end(1, "two", n=1)), 0)
     assert step.after is None
     assert step.changes == []
 
@@ -171,9 +183,7 @@ def test_hostile_values_are_neutralised(tracker, tmp_path):
 
     apps.single(tracker, attack).step()
     tracker.close()
-    from burr_otel.view.read import view_run
-
-    view = view_run(Store("proj", tmp_path).read("a1"), lambda record, last_ns: False)
-    text = "\n".join(t.plain for t in step_sheet(view, view.steps[0], read(tmp_path, 0)))
+    view, span, step = read_of(Store("proj", tmp_path).read("a1"), 0)
+    text = "\n".join(t.plain for t in step_sheet(view, span, step))
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
     assert "␛[2J" in text or "\\u001b[2J" in text

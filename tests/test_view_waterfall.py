@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from burr_otel.view.model import Child, Failure, Mark, Pointer, RunView, ViewSpan
+from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
+from burr_otel.records import Raised, SpanIds, StreamMark
 from burr_otel.view.waterfall import Waterfall, header
 
 T0 = 1_700_000_000_000_000_000
@@ -16,7 +17,7 @@ MS = 10**6
 
 def span(kind, name, start_ms, end_ms, *children, **fields):
     end_ns = None if end_ms is None else T0 + end_ms * MS
-    made = ViewSpan(kind, name, T0 + start_ms * MS, end_ns, app_id="app", **fields)
+    made = SpanNode(kind, name, T0 + start_ms * MS, end_ns, app_id="app", **fields)
     made.children = list(children)
     return made
 
@@ -26,7 +27,7 @@ def step(seq, name, start_ms, end_ms, *children, **fields):
 
 
 def run(*sessions, **fields):
-    return RunView("proj", "app", "/store/proj/app", sessions=list(sessions), **fields)
+    return RunTree("proj", "app", "/store/proj/app", sessions=list(sessions), **fields)
 
 
 def draw(view, width=60, encoding="utf-8", **options):
@@ -45,8 +46,8 @@ def small(**fields):
             0,
             1000,
             step(0, "ask", 0, 250, span("span", "model", 100, 250)),
-            step(1, "fetch", 250, 500, outcome="error", failure=Failure("OSError", "gone", "")),
-            step(2, "write", 500, 1000, marks=[Mark("first item", T0 + 750 * MS), Mark("stream ends", T0 + 999 * MS, 9)]),
+            step(1, "fetch", 250, 500, outcome="error", failure=Raised("OSError", "gone", "")),
+            step(2, "write", 500, 1000, marks=[StreamMark("first_item_stream", 0, T0 + 750 * MS), StreamMark("end_stream", 0, T0 + 999 * MS, 9)]),
         ),
         **fields,
     )  # fmt: skip
@@ -92,7 +93,7 @@ def test_no_line_is_wider_than_the_terminal(width):
     for level in range(40):
         deep = span("span", f"level {level}", 0, 900, deep)
     failed = step(
-        0, "n" * 300, 0, 900, deep, outcome="error", failure=Failure("E" * 90, "字" * 9999, "")
+        0, "n" * 300, 0, 900, deep, outcome="error", failure=Raised("E" * 90, "字" * 9999, "")
     )
     view = run(span("application", "r", 0, 1000, failed))
     assert all(cell_len(line) <= width for line in draw(view, width).splitlines())
@@ -106,7 +107,7 @@ def test_long_messages_take_three_lines():
             "r",
             0,
             9,
-            step(0, "s", 0, 9, outcome="error", failure=Failure("E", "words " * 10**6, "")),
+            step(0, "s", 0, 9, outcome="error", failure=Raised("E", "words " * 10**6, "")),
         )
     )
     lines = draw(view).splitlines()
@@ -115,12 +116,12 @@ def test_long_messages_take_three_lines():
 
 
 def test_outcomes_differ_without_colour():
-    """Failed, stopped, running and unfinished have signs, so a plain file tells them apart."""
-    outcomes = ["ok", "error", "crashed", "cancelled", "abandoned", "running", "unfinished"]
+    """Failed, stopped and running ones have signs, so a plain file tells them apart."""
+    outcomes = ["ok", "error", "crashed", "cancelled", "abandoned", "running"]
     steps = [step(n, "s", n, n + 1, outcome=outcome) for n, outcome in enumerate(outcomes)]
     lines = draw(run(span("application", "r", 0, 9, *steps))).splitlines()
     signs = [line[0] for line in lines if re.match(r".   \d s ", line)]
-    assert signs == [" ", "✗", "✗", "⊘", "⊘", "…", "?"]
+    assert signs == [" ", "✗", "✗", "⊘", "⊘", "…"]
 
 
 def test_colours_mark_failures():
@@ -138,9 +139,7 @@ def test_hostile_names_are_neutralised():
             "[red]r[/red] :smile:",
             0,
             9,
-            step(
-                0, "\x1b[2Jx\r\n", 0, 9, outcome="error", failure=Failure("E", "\x1b]0;t\x07", "")
-            ),
+            step(0, "\x1b[2Jx\r\n", 0, 9, outcome="error", failure=Raised("E", "\x1b]0;t\x07", "")),
         ),
         partition_key="\x1b[31m",
     )
@@ -189,15 +188,18 @@ def test_header_names_everything_needed_to_go_on():
         partition_key="user-7",
         forked_from=Pointer("older", 3),
         spawned_by=Pointer("boss", 1),
-        children=[Child("kid", "spawn", 1), *(Child(f"fork-{n}", "fork", n) for n in range(7))],
+        children=[
+            ChildRun("kid", "spawn", 1),
+            *(ChildRun(f"fork-{n}", "fork", n) for n in range(7)),
+        ],
         skipped=["12 bytes at offset 40: not JSON"],
     )
-    view.sessions[0].trace_id = "ab" * 16
-    view.path = "/very/" + "long/" * 60
+    view.sessions[0].ids = SpanIds(int("ab" * 16, 16), 1)
+    view.place = "/very/" + "long/" * 60
     lines = [text.plain for text in header(view)]
     assert lines[0] == "proj/app  ok"
     assert lines[1] == "trace   " + "ab" * 16
-    assert lines[2] == "files   " + view.path
+    assert lines[2] == "files   " + view.place
     assert lines[3:6] == [
         "key     user-7",
         "parent  forked from older at step 3",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -15,14 +14,14 @@ from burr_otel.cli.endpoint import answers
 from burr_otel.cli.show import draw, load
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.config import OtelConfig
+from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
-from burr_otel.view.find import Found
-from burr_otel.view.plain import run_as_json
+from burr_otel.view.as_json import run_as_json
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
     from burr_otel.cli.sending import Target, Witness
-    from burr_otel.view.model import RunView
+    from burr_otel.history.tree import RunTree
 
 __all__ = ["command"]
 
@@ -66,8 +65,8 @@ def command(storage_dir: str, as_json: bool) -> None:
     with collected_warnings("opentelemetry") as said:
         tracker.close()
         provider.shutdown()
-    found = Found(DEMO_PROJECT, run.app_id, Path(tracker.storage_dir) / run.app_id)
-    view = load(found, storage_dir, details=as_json)
+    stored = Store(DEMO_PROJECT, storage_dir).read(run.app_id)
+    view = load(stored, storage_dir, details=as_json)
     sent = witness is not None and witness.sent > 0 and witness.refused == 0
     if as_json:
         print_json({**run_as_json(view), "sent_to": target.shown if sent else None})
@@ -82,7 +81,7 @@ def command(storage_dir: str, as_json: bool) -> None:
     lines(console, [Text(f"To draw it again: {shlex.join(again)}")])
 
 
-def _sending(target: Target, witness: Witness | None, said: list[str], view: RunView) -> list[Text]:
+def _sending(target: Target, witness: Witness | None, said: list[str], view: RunTree) -> list[Text]:
     if witness is None:
         found = [Text(target.problem)]
         if target.unreachable:

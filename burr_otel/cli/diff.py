@@ -8,10 +8,11 @@ from burr_otel.cli import options
 from burr_otel.cli.app import DIFFERENT
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json
-from burr_otel.store import Store, StoredRun
-from burr_otel.view.compare import compare, comparison_lines
+from burr_otel.history.liveness import writer_lives
+from burr_otel.view.as_json import comparison_as_json
+from burr_otel.view.compare import RunReading, compare, comparison_lines
+from burr_otel.view.content import ShownContent, reader_policy
 from burr_otel.view.find import find_run
-from burr_otel.view.plain import comparison_as_json
 
 __all__ = ["command"]
 
@@ -25,6 +26,7 @@ __all__ = ["command"]
     multiple=True,
     help="A state key whose value does not count, such as a time stamp; may be repeated.",
 )
+@options.unredacted
 @options.project
 @options.storage_dir
 @options.as_json
@@ -32,6 +34,7 @@ def command(
     app_a: str,
     app_b: str,
     ignore: tuple[str, ...],
+    unredacted: bool,
     project: str | None,
     storage_dir: str,
     as_json: bool,
@@ -46,12 +49,17 @@ def command(
       burr-otel diff demo-1f3a9c02 demo-77b01d9e
       burr-otel diff checkout-8 checkout-8-fork --ignore started_at
     """
+    policy, alive_of = reader_policy(), writer_lives()
 
-    def stored(app_id: str) -> StoredRun:
+    def reading(app_id: str) -> RunReading:
         run = find_run(storage_dir, app_id, project)
-        return Store(run.project, storage_dir).read(run.app_id)
+        return RunReading(
+            run,
+            ShownContent(run, policy, details=True, unredacted=unredacted),
+            alive_of(run),
+        )
 
-    found = compare(stored(app_a), stored(app_b), ignore)
+    found = compare(reading(app_a), reading(app_b), ignore)
     if as_json:
         print_json(comparison_as_json(found))
     else:

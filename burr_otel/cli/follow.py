@@ -10,16 +10,16 @@ from rich.live import Live
 from rich.text import Text
 
 from burr_otel.cli.terminal import json_line, output
+from burr_otel.history.tree import RUNNING
+from burr_otel.view.as_json import span_as_json
 from burr_otel.view.live import frame, grow
-from burr_otel.view.model import RUNNING
-from burr_otel.view.plain import span_as_json
 from burr_otel.view.text import duration, one_line
-from burr_otel.view.waterfall import OUTCOME_WORDS, outcome_style
+from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from burr_otel.view.model import RunView, ViewSpan
+    from burr_otel.history.tree import RunTree, SpanNode
 
 __all__ = ["follow"]
 
@@ -29,7 +29,7 @@ _LOOK_AGAIN_S: Final = 2.0  # a process may die without a word
 _AFTER_END_S: Final = 10.0  # a session that ended by idling may go on
 
 
-def follow(read: Callable[[], RunView], changed: Callable[[], object], *, as_json: bool) -> RunView:
+def follow(read: Callable[[], RunTree], changed: Callable[[], object], *, as_json: bool) -> RunTree:
     """Show a run while it goes on.
 
     On a terminal the waterfall is drawn again and again; elsewhere each step is a line once it has
@@ -48,7 +48,7 @@ def follow(read: Callable[[], RunView], changed: Callable[[], object], *, as_jso
     if as_json or not console.is_terminal:
         printed: set[tuple[str | None, int | None, int]] = set()
 
-        def show(view: RunView) -> None:
+        def show(view: RunTree) -> None:
             for step in _newly_ended(view, printed):
                 if as_json:
                     sys.stdout.write(json_line(span_as_json(step)))
@@ -59,7 +59,7 @@ def follow(read: Callable[[], RunView], changed: Callable[[], object], *, as_jso
         return _watch(read, changed, show)
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
-        def draw(view: RunView) -> None:
+        def draw(view: RunTree) -> None:
             grow(view, time.time_ns())
             live.update(frame(view, console.height), refresh=True)
 
@@ -67,8 +67,8 @@ def follow(read: Callable[[], RunView], changed: Callable[[], object], *, as_jso
 
 
 def _watch(
-    read: Callable[[], RunView], changed: Callable[[], object], show: Callable[[RunView], None]
-) -> RunView:
+    read: Callable[[], RunTree], changed: Callable[[], object], show: Callable[[RunTree], None]
+) -> RunTree:
     idle_since = time.monotonic()
     while True:
         seen, started = changed(), time.monotonic()
@@ -88,7 +88,7 @@ def _watch(
             idle_since = time.monotonic()
 
 
-def _over(view: RunView, idle_s: float) -> bool:
+def _over(view: RunTree, idle_s: float) -> bool:
     newest = view.sessions[-1] if view.sessions else None
     if newest is None or newest.session is None:
         return False
@@ -96,8 +96,8 @@ def _over(view: RunView, idle_s: float) -> bool:
 
 
 def _newly_ended(
-    view: RunView, printed: set[tuple[str | None, int | None, int]]
-) -> Iterator[ViewSpan]:
+    view: RunTree, printed: set[tuple[str | None, int | None, int]]
+) -> Iterator[SpanNode]:
     for step in view.steps:
         key = (step.session, step.sequence_id, step.start_ns)
         if step.outcome != RUNNING and key not in printed:
@@ -105,11 +105,11 @@ def _newly_ended(
             yield step
 
 
-def _line(step: ViewSpan) -> Text:
+def _line(step: SpanNode) -> Text:
     word = OUTCOME_WORDS.get(step.outcome, one_line(step.outcome))
     took = duration(step.last_ns - step.start_ns)
     line = Text(f"{step.sequence_id} {one_line(step.name)}  {took}  ")
     line.append(word, style=outcome_style(step.outcome))
     if step.failure is not None:
-        line.append(f"  {one_line(step.failure)}", style="red")
+        line.append(f"  {one_line(failure_text(step.failure))}", style="red")
     return line

@@ -16,10 +16,10 @@ from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
 from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
-from burr_otel.view.find import LOG, find_run
+from burr_otel.view.find import find_run
 
 if TYPE_CHECKING:
-    from burr_otel.view.find import Found
+    from burr_otel.store import StoredRun
 
 __all__ = ["command"]
 
@@ -73,26 +73,25 @@ def command(
     return None
 
 
-def _live_trace(run: Found, storage_dir: str) -> TracePlace | None:
-    history = Store(run.project, storage_dir).history(run.app_id)
+def _live_trace(run: StoredRun, storage_dir: str) -> TracePlace | None:
+    history = Store(run.project, storage_dir).history(run.app_id, run.partition_key)
     root = (history.last_root if history else None) or {}
     trace_id, began_ns = root.get("trace_id"), root.get("time_unix_nano")
-    if not isinstance(trace_id, str) or not root.get("flags", 1) & _SAMPLED:
+    flags = root.get("flags", 1)
+    if not isinstance(trace_id, str) or not isinstance(flags, int) or not flags & _SAMPLED:
         return None
-    changed_ns = (run.folder / LOG).stat().st_mtime_ns
-    began_ns = began_ns if isinstance(began_ns, int) else changed_ns
-    return TracePlace(trace_id, run.project, run.app_id, began_ns, changed_ns)
+    began_ns = began_ns if isinstance(began_ns, int) else run.changed_ns
+    return TracePlace(trace_id, run.project, run.app_id, began_ns, run.changed_ns)
 
 
-def _replayed_trace(run: Found, storage_dir: str) -> TracePlace:
+def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
     """The trace that a replay would make of a run's newest session."""
-    # These take a second to import, which most runs need not pay.
-    from burr_otel.replay.choose import Found as Chosen  # noqa: PLC0415
+    # It takes a second to import, which most runs need not pay.
     from burr_otel.replay.choose import opened  # noqa: PLC0415
 
     last = None
-    for chosen in opened([Chosen(0, run.project, run.app_id, 0)], storage_dir):
-        for span in chosen.open():
+    for spans in opened([run], storage_dir):
+        for span in spans:
             last = span  # the newest session's own comes last
     context = None if last is None else last.get_span_context()
     if last is None or context is None:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.text import Text
 
-from burr_otel import OtelTracker
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
-from burr_otel.cli.sending import collected_warnings, find_target, open_exporter
 from burr_otel.cli.terminal import complain, lines, output, print_json
-from burr_otel.replay.send import Sender, SendingStoppedError
-from burr_otel.store.markers import PREFIX
-from burr_otel.view.find import Found, find_run, projects, runs
+from burr_otel.view.find import find_run, runs
 from burr_otel.view.text import clean, plural
 
 if TYPE_CHECKING:
@@ -26,8 +21,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from burr_otel import OtelTracker
     from burr_otel.cli.sending import Target
     from burr_otel.replay.send import Refusal
+    from burr_otel.store import StoredRun
 
 __all__ = ["command"]
 
@@ -45,7 +42,7 @@ def command(
     """Complete the traces of runs whose process was killed.
 
     Sends the spans that it left open to the endpoint of the OTEL_* variables, once, with outcome
-    "crashed", and mends torn logs. The next process that builds the run does the same. Sessions
+    "crashed", and again the finished ones that may never have been sent; and mends torn logs. The next process that builds the run does the same. Sessions
     whose process lives are left alone; one whose spans nobody took stays as it is. Without an
     APP_ID, all runs with an open session are looked at.
 
@@ -55,6 +52,10 @@ def command(
       burr-otel recover --project burr-otel-demo
       burr-otel recover 4f1c9d7e --json
     """
+    # These take a second to import, which --help and shell completion need not pay.
+    from burr_otel import OtelTracker  # noqa: PLC0415
+    from burr_otel.cli.sending import find_target  # noqa: PLC0415
+
     target = find_target()
     # What is not sent by OTLP is the provider's affair.
     courier = _Courier(target) if target.unreachable or not target.problem else None
@@ -87,6 +88,7 @@ def command(
 
 def _line(each: dict[str, Any]) -> Text:
     spans = ", ".join(each["spans"]) or "never traced, so nothing to send"
+    spans += f" and {plural(each['again'], 'finished span')} again" if each["again"] else ""
     trace = f" (trace {each['trace_id']})" if each["trace_id"] else ""
     unsent = "" if each["sent"] else "  not sent"
     return Text(clean(f"{each['project']}/{each['app_id']}: {spans}{trace}{unsent}"))
@@ -107,6 +109,9 @@ class _Courier:
 
     def __call__(self, spans: Sequence[ReadableSpan]) -> bool:
         """Send the spans of one session; once the endpoint takes nothing, it is not asked again."""
+        from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
+        from burr_otel.replay.send import Sender, SendingStoppedError  # noqa: PLC0415
+
         if not spans or self._stopped:
             return not spans
         if self._exporter is None:
@@ -134,12 +139,11 @@ class _Courier:
             self._exporter.shutdown()
 
 
-def _meant(app_ids: tuple[str, ...], project: str | None, storage_dir: str) -> Iterator[Found]:
+def _meant(app_ids: tuple[str, ...], project: str | None, storage_dir: str) -> Iterator[StoredRun]:
     if app_ids:
         for app_id in app_ids:
             yield find_run(storage_dir, app_id, project)
         return
-    for name, folder in projects(storage_dir, project):
-        for run in runs(folder):
-            if any(Path(run.path).glob(f"{PREFIX}*")):
-                yield Found(name, run.name, Path(run.path))
+    for run in runs(storage_dir, project):
+        if run.has_open:
+            yield run

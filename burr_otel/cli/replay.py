@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from burr_otel.cli.sending import Target
-    from burr_otel.replay.choose import Found
     from burr_otel.replay.job import Job
+    from burr_otel.store import StoredRun
 
 __all__ = ["command"]
 
@@ -109,24 +109,16 @@ def command(
 
 
 def _run(
-    found: list[Found],
+    found: list[StoredRun],
     storage_dir: str,
     target: Target | None,
     remembered: str | None,
     *,
     again: bool,
 ) -> tuple[Job, bool]:
-    """Send, or rehearse without a target.
+    """Send, or rehearse without a target; gives the job, and whether it was interrupted.
 
-    Args:
-        found: What.
-        storage_dir: Where it is.
-        target: Where to.
-        remembered: Under which name to remember how far it came.
-        again: Whether to forget how far an earlier one came.
-
-    Returns:
-        The job, and whether it was interrupted.
+    How far it came is `remembered` under that name, and with `again` forgotten before.
     """
     from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
     from burr_otel.replay.choose import opened  # noqa: PLC0415 - as in `command`
@@ -160,7 +152,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _bar(found: list[Found], doing: str) -> Iterator[Callable[[int, int, int], None]]:
+def _bar(found: list[StoredRun], doing: str) -> Iterator[Callable[[int, int, int], None]]:
     """A bar on a terminal; what to call with the runs, bytes of logs and spans done so far."""
     console = output(stderr=True)
     bar = Bar(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -12,27 +16,27 @@ from burr_otel.cli import options
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.follow import follow as follow_run
 from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.errors import BurrOtelError
+from burr_otel.history.liveness import writer_lives
+from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.store import Store
-from burr_otel.view.find import LOG, Found, find_run
-from burr_otel.view.liveness import writer_lives
+from burr_otel.view.as_json import run_as_json, step_as_json
+from burr_otel.view.content import ShownContent, reader_policy
+from burr_otel.view.find import find_run
 from burr_otel.view.page import html_page
-from burr_otel.view.plain import run_as_json, step_as_json
-from burr_otel.view.read import nest_spawned, view_run
 from burr_otel.view.step_sheet import step_sheet
 from burr_otel.view.steps import read_step
 from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
-    from burr_otel.view.model import RunView
+    from burr_otel.history.tree import RunTree
+    from burr_otel.store import StoredRun
 
 __all__ = ["command", "draw", "load"]
 
-CHILDREN: Final = "children.jsonl"
 _MOST_WATCHED: Final = 50
 
 
@@ -52,6 +56,7 @@ _MOST_WATCHED: Final = 50
     help="Write one page for a browser instead, which needs no network (-: standard output).",
 )
 @click.option("--follow", is_flag=True, help="Go on showing the run until its process ends.")
+@options.unredacted
 @options.project
 @options.storage_dir
 @options.as_json
@@ -60,6 +65,7 @@ def command(
     step: int | None,
     html_file: str | None,
     follow: bool,
+    unredacted: bool,
     project: str | None,
     storage_dir: str,
     as_json: bool,
@@ -82,22 +88,21 @@ def command(
         )
     run = find_run(storage_dir, app_id, project)
     if step is not None:
-        _show_step(run, storage_dir, step, as_json=as_json)
+        _show_step(run, step, as_json=as_json, unredacted=unredacted)
     elif html_file is not None:
-        _write_page(run, storage_dir, html_file)
+        page = html_page(load(run, storage_dir, details=True, unredacted=unredacted))
+        _write_page(page, html_file)
     elif follow:
         _follow(run, storage_dir, as_json=as_json)
     elif as_json:
-        print_json(run_as_json(load(run, storage_dir, details=True)))
+        print_json(run_as_json(load(run, storage_dir, details=True, unredacted=unredacted)))
     else:
-        draw(output(), load(run, storage_dir))
+        draw(output(), load(run, storage_dir, unredacted=unredacted))
 
 
-def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool) -> None:
-    details = read_step(Store(run.project, storage_dir).read(run.app_id), sequence_id)
-    view = load(run, storage_dir)
-    # The last one of that number is also the one that the details are about.
-    span = [step for step in view.steps if step.sequence_id == sequence_id][-1]
+def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
+    content = ShownContent(run, reader_policy(), details=True, unredacted=unredacted)
+    view, span, details = read_step(run, writer_lives()(run), sequence_id, content)
     if as_json:
         print_json(step_as_json(view, span, details))
         return
@@ -108,53 +113,62 @@ def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool)
         console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
 
 
-def _follow(run: Found, storage_dir: str, *, as_json: bool) -> None:
-    files = [run.folder / LOG, run.folder / CHILDREN]
+def _follow(run: StoredRun, storage_dir: str, *, as_json: bool) -> None:
+    store, watched = Store(run.project, storage_dir), [run.app_id]
 
-    def read() -> RunView:
+    def read() -> RunTree:
         view = load(run, storage_dir)
         spawned = [child.app_id for child in view.children if child.kind == "spawn"]
-        files[2:] = [run.folder.parent / app_id / LOG for app_id in spawned[:_MOST_WATCHED]]
+        watched[1:] = spawned[:_MOST_WATCHED]
         return view
 
-    view = follow_run(read, lambda: [_fingerprint(file) for file in files], as_json=as_json)
+    def changed() -> list[tuple[int, int]]:
+        found = []
+        for app_id in watched:
+            with contextlib.suppress(BurrOtelError, OSError):
+                each = store.read(app_id)
+                found.append((each.size_bytes, each.changed_ns))
+        return found
+
+    view = follow_run(read, changed, as_json=as_json)
     console = output()
     if not as_json and console.is_terminal:
         draw(console, view)
 
 
-def _fingerprint(file: Path) -> tuple[int, int] | None:
+def _write_page(page: str, file: str) -> None:
+    """Write a page, which says no less than the log, so that only its owner may read it."""
+    if file == "-":
+        sys.stdout.write(page)
+        return
+    temporary = f"{file}.{os.getpid()}.tmp"
     try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as opened:
+            opened.write(page)
+        Path(temporary).replace(file)
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from error
+    size = f"{len(page.encode()) / 1000:,.0f} kB"
+    lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
 
 
-def _write_page(run: Found, storage_dir: str, file: str) -> None:
-    page = html_page(load(run, storage_dir, details=True))
-    with click.open_file(file, "w", encoding="utf-8", atomic=file != "-") as opened:
-        opened.write(page)
-    if file != "-":
-        size = f"{len(page.encode()) / 1000:,.0f} kB"
-        lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
-
-
-def load(run: Found, storage_dir: str, *, details: bool = False) -> RunView:
+def load(
+    run: StoredRun, storage_dir: str, *, details: bool = False, unredacted: bool = False
+) -> RunTree:
     """Read a run and the runs that it spawned."""
-    store, alive = Store(run.project, storage_dir), writer_lives()
+    store, alive_of, policy = Store(run.project, storage_dir), writer_lives(), reader_policy()
 
-    def load_child(app_id: str) -> RunView | None:
-        if not store.exists(app_id):
-            return None
-        return view_run(store.read(app_id), alive, details=details)
+    def read(stored: StoredRun) -> RunTree:
+        shown = ShownContent(stored, policy, details=details, unredacted=unredacted)
+        return read_run(stored, alive_of(stored), shown)
 
-    view = view_run(store.read(run.app_id), alive, details=details)
-    nest_spawned(view, load_child)
+    view = read(run)
+    nest_spawned(view, lambda app_id: read(store.read(app_id)) if store.exists(app_id) else None)
     return view
 
 
-def draw(console: Console, view: RunView) -> None:
+def draw(console: Console, view: RunTree) -> None:
     """Print header and waterfall."""
     lines(console, header(view))
     console.print()

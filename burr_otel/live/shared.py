@@ -8,8 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
-from burr_otel.content import ContentPolicy
-from burr_otel.errors import ConfigError
 from burr_otel.spans import exceptions
 from burr_otel.spans.facts import Settings
 
@@ -17,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from burr_otel.config import OtelConfig
+    from burr_otel.content import ContentPolicy
     from burr_otel.live.registry import Owner
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import SpanStarter
 
-__all__ = ["Shared", "content_policy", "session_settings"]
+__all__ = ["Shared", "session_settings"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,26 +92,3 @@ def session_settings(config: OtelConfig) -> Settings:
         config.capture_state_read,
         exception_events="logs" not in signals or "logs/dup" in signals,
     )
-
-
-def content_policy(config: OtelConfig) -> ContentPolicy:
-    """The content policy of settings.
-
-    Raises:
-        ConfigError: A pattern is not a regular expression.
-    """
-    try:
-        return ContentPolicy(
-            inputs=config.capture_inputs or config.capture,
-            results=config.capture_results or config.capture,
-            state=config.capture_state or config.capture,
-            attributes=config.capture_attributes or config.capture,
-            exceptions=config.capture_exceptions or config.capture,
-            redact=config.redact,
-            redact_keys=config.redact_keys,
-            redact_values=config.redact_values,
-            redactor=config.redactor,
-            max_attribute_bytes=config.max_attribute_bytes,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error

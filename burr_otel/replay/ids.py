@@ -9,27 +9,18 @@ bytes as a decimal number and a colon.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import Final
 
-from opentelemetry.trace import SpanContext, TraceFlags
+from burr_otel.records import SpanIds
 
-if TYPE_CHECKING:
-    from typing import Final
-
-__all__ = ["Ids"]
+__all__ = ["DerivedIds"]
 
 _SCHEME: Final = "burr-otel/1"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
 
 
-class Ids:
-    """Ids of one session of one run.
-
-    Args:
-        project: Of the run.
-        app_id: Of the run.
-        session: The session's id; `None` in a log of Burr's own client.
-    """
+class DerivedIds:
+    """Ids of one session of one run; `session` is None in a log of Burr's own client."""
 
     def __init__(self, project: str, app_id: str, session: str | None) -> None:
         self._run = (project, app_id, session or "")
@@ -38,38 +29,21 @@ class Ids:
         """Id of the session's trace."""
         return _number(_TRACE_BYTES, "trace", *self._run)
 
-    def root(self, trace_id: int) -> SpanContext:
-        """Context of the application span."""
-        return self._context(trace_id, "root")
+    def root(self, trace_id: int) -> SpanIds:
+        """The application span."""
+        return self._span(trace_id, "root")
 
-    def step(self, trace_id: int, sequence_id: int, occurrence: int) -> SpanContext:
-        """Context of a step's span.
+    def step(self, trace_id: int, sequence_id: int, occurrence: int) -> SpanIds:
+        """A step; `occurrence` counts the steps of that number that the session began before."""
+        return self._span(trace_id, "step", str(sequence_id), str(occurrence))
 
-        Args:
-            trace_id: Of the trace that the session is in.
-            sequence_id: Burr's number of the step.
-            occurrence: How many steps of that number the session began before.
-        """
-        return self._context(trace_id, "step", str(sequence_id), str(occurrence))
+    def inner(self, trace_id: int, step: tuple[int, int], burr_id: str, occurrence: int) -> SpanIds:
+        """A span inside a step, given as number and occurrence, by Burr's id and its use of it."""
+        place = (*map(str, step), burr_id, str(occurrence))
+        return self._span(trace_id, "inner", *place)
 
-    def inner(
-        self, trace_id: int, sequence_id: int, occurrence: int, burr_id: str, again: int
-    ) -> SpanContext:
-        """Context of a span inside a step.
-
-        Args:
-            trace_id: Of the trace that the session is in.
-            sequence_id: Burr's number of the step.
-            occurrence: As for the step.
-            burr_id: Burr's id of the span.
-            again: How many spans of that id the step had before.
-        """
-        place = (str(sequence_id), str(occurrence), burr_id, str(again))
-        return self._context(trace_id, "inner", *place)
-
-    def _context(self, trace_id: int, *place: str) -> SpanContext:
-        span_id = _number(_SPAN_BYTES, "span", *self._run, *place)
-        return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(1))
+    def _span(self, trace_id: int, *place: str) -> SpanIds:
+        return SpanIds(trace_id, _number(_SPAN_BYTES, "span", *self._run, *place))
 
 
 def _number(size_bytes: int, *texts: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry.trace import format_trace_id
 
@@ -17,44 +17,20 @@ if TYPE_CHECKING:
 
     from burr_otel.replay.progress import Progress
     from burr_otel.replay.read import RunSpans
-    from burr_otel.store import StoredRun
 
-__all__ = ["Chosen", "Job", "Report", "Status"]
+__all__ = ["Job", "Report", "Status"]
 
 Status = Literal["sent", "skipped", "refused", "unsent", "unreadable"]
 _MOST_REASONS: Final = 5  # of one run
-
-
-class Chosen(NamedTuple):
-    """A run that is to be sent.
-
-    Attributes:
-        project: Of the run.
-        app_id: Of the run.
-        size_bytes: Length of its log.
-        open: Reads it.
-    """
-
-    project: str
-    app_id: str
-    size_bytes: int
-    open: Callable[[], RunSpans]
 
 
 @dataclasses.dataclass
 class Report:
     """What became of a run.
 
-    Attributes:
-        project: Of the run.
-        app_id: Of the run.
-        status: ``sent``: all its spans were taken (in a rehearsal: would be sent); ``skipped``: it
-            has none to send; ``refused``: some were not taken; ``unsent``: the sending stopped
-            before its end; ``unreadable``.
-        spans: How many were taken.
-        refused: How many were not.
-        trace_ids: Of its spans.
-        reasons: Why, of whatever did not go as one would think.
+    ``sent``: all its spans were taken (in a rehearsal: would be sent); ``skipped``: it has none to
+    send; ``refused``: some were not taken; ``unsent``: the sending stopped before its end.
+    `reasons` say why, of whatever did not go as one would think.
     """
 
     project: str
@@ -64,15 +40,14 @@ class Report:
     refused: int = 0
     trace_ids: list[str] = dataclasses.field(default_factory=list)
     reasons: list[str] = dataclasses.field(default_factory=list)
-    _read: int = 0
-    _size_bytes: int = 0
 
     def explain(self, reason: str) -> None:
         """Add a reason, unless there are many."""
         if reason not in self.reasons and len(self.reasons) < _MOST_REASONS:
             self.reasons.append(reason)
 
-    def _note_trace(self, span: ReadableSpan) -> None:
+    def note_trace(self, span: ReadableSpan) -> None:
+        """Note the trace that a span is in."""
         context = span.get_span_context()
         trace_id = "" if context is None else format_trace_id(context.trace_id)
         if trace_id not in self.trace_ids:
@@ -82,15 +57,10 @@ class Report:
 class Job:
     """Sends runs one after another, several of them in a batch.
 
-    Args:
-        make_sender: Makes the sender, given what it is to tell of each batch; `None` rehearses.
-        progress: Remembers which runs are done, should this not come to its end.
-        told: Told again and again how many runs are done with, how many bytes of logs have been
-            read, and how many spans were taken.
-
-    Attributes:
-        reports: One for each run that was looked at.
-        stopped: Why the sending stopped, if it did.
+    `make_sender` makes the sender, given what it is to tell of each batch; None rehearses.
+    `progress` remembers which runs are done, should this not come to its end. `told` is told again
+    and again how many runs are done with, how many bytes of logs were read, and how many spans were
+    taken. `stopped` says why the sending stopped, if it did.
     """
 
     def __init__(
@@ -105,21 +75,22 @@ class Job:
         self._progress, self._told = progress, told
         self._under_way: dict[int, Report] = {}  # by identity of a span that has not been taken
         self._waiting: list[tuple[Report, int]] = []  # read to the end, but not all taken
-        self._reading: StoredRun | None = None
+        self._reading: RunSpans | None = None
         self._behind_bytes = 0  # logs of the runs before it
         self._spans = 0
 
-    def run(self, runs: Iterable[Chosen]) -> None:
+    def run(self, runs: Iterable[RunSpans]) -> None:
         """Send runs until the last one, or until the endpoint takes nothing.
 
         Raises:
             KeyboardInterrupt: It was interrupted; the reports tell how far it came.
         """
         try:
-            for chosen in runs:
-                self._send(chosen)
+            for spans in runs:
+                size_bytes = spans.run.size_bytes
+                self._send(spans, size_bytes)
                 self._reading = None
-                self._behind_bytes += chosen.size_bytes
+                self._behind_bytes += size_bytes
                 self._tell()
             if self._sender is not None:
                 self._sender.flush()
@@ -132,16 +103,16 @@ class Job:
             self._settle()
             self._tell()
 
-    def _send(self, chosen: Chosen) -> None:
-        report = Report(chosen.project, chosen.app_id)
+    def _send(self, spans: RunSpans, size_bytes: int) -> None:
+        run = spans.run
+        report = Report(run.project, run.app_id)
         self.reports.append(report)
-        if self._progress is not None and self._progress.has(*chosen[:3]):
+        if self._progress is not None and self._progress.has(run, size_bytes):
             report.status = "skipped"
             report.explain("an interrupted replay has sent it already")
             return
+        self._reading = spans
         try:
-            spans = chosen.open()
-            self._reading = spans.run
             for span in spans:
                 self._hand_over(report, span)
         except SendingStoppedError:
@@ -156,13 +127,13 @@ class Job:
             if not report.reasons:
                 report.explain("its log is empty")
             return
-        self._waiting.append((report, chosen.size_bytes))
+        self._waiting.append((report, size_bytes))
         if self._sender is None:
             report.status = "sent"
         self._settle()
 
     def _hand_over(self, report: Report, span: ReadableSpan) -> None:
-        report._note_trace(span)  # noqa: SLF001  # our own class
+        report.note_trace(span)
         if self._sender is None:
             report.spans += 1
             self._spans += 1
@@ -182,8 +153,8 @@ class Job:
 
     def _tell(self) -> None:
         runs = len(self.reports) - len(self._waiting) - (self._reading is not None)
-        read_bytes = self._behind_bytes + (self._reading.read_bytes if self._reading else 0)
-        self._told(runs, read_bytes, self._spans)
+        read_bytes = self._reading.run.read_bytes if self._reading else 0
+        self._told(runs, self._behind_bytes + read_bytes, self._spans)
 
     def _settle(self) -> None:
         """Close the reports of the runs whose spans have all been answered for."""
@@ -194,18 +165,18 @@ class Job:
                 continue
             report.status = "refused" if report.refused else "sent"
             if report.status == "sent" and self._progress is not None:
-                self._progress.note(report.project, report.app_id, size_bytes)
+                self._progress.note(report, size_bytes)
             self._waiting.remove(waiting)
 
 
 def _explain(report: Report, spans: RunSpans) -> None:
     """Say what of a run is not sent, and why."""
-    counts = spans.builder.counts
+    counts = spans.counts
     if counts.running:
         names = ", ".join(dict.fromkeys(counts.running))
         report.explain(f"still running, so not sent: {names}")
-    if counts.others:
-        report.explain(f"{counts.others:,} spans of others, which whoever made them sends")
+    if counts.foreign:
+        report.explain(f"{counts.foreign:,} spans of others, which whoever made them sends")
     if counts.damaged:
         report.explain(f"{counts.damaged:,} records could not be understood")
     if spans.run.skipped:

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,15 +31,15 @@ def state_folder() -> Path:
     return Path(base).expanduser() / "burr-otel"
 
 
-class Progress:
-    """Which runs have been sent whole.
+class NamedRun(Protocol):
+    """What has the name of a run."""
 
-    Args:
-        folder: Where the file is.
-        destination: Where runs are sent to.
-        storage_dir: Where they are.
-        clock: Gives Unix time in seconds.
-    """
+    project: str
+    app_id: str
+
+
+class Progress:
+    """Which runs of a storage directory have been sent whole to a destination."""
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class Progress:
                 project, app_id, size_bytes = json.loads(line)
                 self._done[project, app_id] = size_bytes
 
-    def has(self, project: str, app_id: str, size_bytes: int) -> bool:
+    def has(self, run: NamedRun, size_bytes: int) -> bool:
         """Whether a run has been sent when its log was as long as it is."""
-        return self._done.get((project, app_id)) == size_bytes
+        return self._done.get((run.project, run.app_id)) == size_bytes
 
-    def note(self, project: str, app_id: str, size_bytes: int) -> None:
+    def note(self, run: NamedRun, size_bytes: int) -> None:
         """Note that a run has been sent."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # then the next replay sends it again
-                self._file.write(json.dumps([project, app_id, size_bytes]) + "\n")
+                self._file.write(json.dumps([run.project, run.app_id, size_bytes]) + "\n")
                 self._file.flush()
 
     def restart(self) -> None:

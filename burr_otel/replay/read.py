@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanKind
 
-from burr_otel.replay.build import Alive, SpanBuilder
-from burr_otel.replay.graphs import Graphs
-from burr_otel.replay.parts import Origin
-from burr_otel.replay.times import RecordTimes
+from burr_otel import semconv
+from burr_otel._version import __version__
+from burr_otel.history.content import RunContent, session_of
+from burr_otel.history.fold import Fold
+from burr_otel.history.times import RecordTimes
+from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
+from burr_otel.replay.legacy import LegacyContent
+from burr_otel.replay.places import Places, Relatives
 from burr_otel.spans import provider
+from burr_otel.spans.contexts import context_of, link_of
+from burr_otel.spans.describe import soonest_end
+from burr_otel.spans.portable import from_portable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from opentelemetry.sdk.trace import ReadableSpan
+    from collections.abc import Iterator
 
     from burr_otel.content import ContentPolicy
-    from burr_otel.replay.family import Family
+    from burr_otel.history.settle import Alive
+    from burr_otel.spans.describe import SpanContent
     from burr_otel.store import StoredRun
 
-__all__ = ["RunSpans", "default_resource"]
+__all__ = ["Counts", "RunSpans", "default_resource"]
 
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 
 
+@dataclasses.dataclass
+class Counts:
+    """What there is to tell of a run besides its spans.
+
+    `running` names spans that are open in processes that live; `foreign` counts spans that other
+    code made and sent; `damaged` records that could not be understood.
+    """
+
+    running: list[str] = dataclasses.field(default_factory=list)
+    foreign: int = 0
+    damaged: int = 0
+
+
 class RunSpans:
-    """The spans of a stored run.
+    """The spans of a stored run, each as soon as no later record changes it.
 
-    Args:
-        run: The run.
-        policy: For what no record keeps.
-        openinference: Whether such spans also carry ``input.value`` and ``output.value``.
-        family: Of the run's project.
-        alive: Whether the writer of a session lives.
-        resource: For sessions whose log does not tell one.
-
-    Attributes:
-        run: The run.
-        builder: What counts besides the spans.
+    `resource` is for sessions whose log does not tell one.
     """
 
     def __init__(
@@ -47,28 +61,16 @@ class RunSpans:
         run: StoredRun,
         *,
         policy: ContentPolicy,
-        openinference: bool,
-        family: Family,
+        relatives: Relatives,
         alive: Alive,
         resource: Resource,
     ) -> None:
-        self.run = run
-        self._alive = alive
-        self.builder = SpanBuilder(
-            Origin(
-                project=run.project,
-                app_id=run.app_id,
-                partition_key=run.partition_key,
-                fork=_named(run.parent_pointer),
-                spawner=_named(run.spawning_parent_pointer),
-                graph=Graphs(run.path, run.graph),
-                resource=resource,
-            ),
-            policy,
-            openinference=openinference,
-            find_step=family.find_step,
-            time_of=RecordTimes(run.records),
-        )
+        self.run, self.counts = run, Counts()
+        self._alive, self._resource = alive, resource
+        self._content = RunContent(run, policy)
+        self._legacy = LegacyContent(run, self._content)
+        self._places = Places(run, relatives.find_step)
+        self._sources: dict[str | None, tuple[Resource, InstrumentationScope]] = {}
 
     def __iter__(self) -> Iterator[ReadableSpan]:
         """The spans, once: those inside others first.
@@ -76,9 +78,96 @@ class RunSpans:
         Raises:
             OSError: The log cannot be read.
         """
-        for record in self.run.records():
-            yield from self.builder.add(record)
-        yield from self.builder.finish(self._alive)
+        for _, span in self.nodes():
+            yield span
+
+    def nodes(self) -> Iterator[tuple[SpanNode, ReadableSpan]]:
+        """The spans, each with what the log has of it."""
+        fold = Fold(
+            self.run.project, self.run.app_id, keep=False, times=RecordTimes(self.run.records)
+        )
+        for raw in self.run.records():
+            self._legacy.note(raw)
+            for node in fold.add(raw):
+                yield from self._made(node)
+        for node in fold.finish(self._alive):
+            yield from self._made(node)
+        self.counts.foreign = fold.foreign
+        self.counts.damaged += fold.damaged
+
+    def _made(self, node: SpanNode) -> Iterator[tuple[SpanNode, ReadableSpan]]:
+        session = session_of(node)
+        if isinstance(node, SessionNode):
+            if node.donor is not None:
+                return
+            if node.outcome == RUNNING or (node.lives and node.end is None):
+                self.counts.running.append(node.name)
+                return
+        elif node.outcome == RUNNING:
+            self.counts.running += [node.name] if node.kind == "step" else []
+            return
+        step = node
+        while step.kind == "span" and step.above is not None:
+            step = step.above
+        if step.kind == "step" and step.begin is None and step.end is None:
+            return  # only spans in it are known
+        yield node, self._span(session, node)
+
+    def _span(self, session: SessionNode, node: SpanNode) -> ReadableSpan:
+        origin, (content, is_legacy) = self._places.of(node), self._said(node)
+        end_ns = (self._legacy.end_ns(node) if is_legacy else None) or node.closed_ns
+        end_ns = end_ns or node.end_ns or node.last_ns
+        start_ns = node.start_ns
+        links = [link_of(each) for each in origin.links]
+        if is_legacy and self._legacy.replaces_links(node):
+            links = []
+        resource, scope = self._source(session, node)
+        return ReadableSpan(
+            name=content.name,
+            context=context_of(origin.ids, is_remote=False),
+            parent=context_of(origin.parent),
+            resource=resource,
+            attributes=content.attributes,
+            events=tuple(content.events),
+            links=(*links, *content.links),
+            kind=SpanKind.INTERNAL,
+            status=content.status,
+            start_time=start_ns,
+            end_time=soonest_end(start_ns, end_ns),
+            instrumentation_scope=scope,
+        )
+
+    def _said(self, node: SpanNode) -> tuple[SpanContent, bool]:
+        """What a span said, and whether its records keep that in the old way."""
+        try:
+            legacy = self._legacy.of(node)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self.counts.damaged += 1
+            legacy = None
+        return (self._content.of(node), False) if legacy is None else (legacy, True)
+
+    def _source(
+        self, session: SessionNode, node: SpanNode
+    ) -> tuple[Resource, InstrumentationScope]:
+        """Resource and scope of a span, as its session's records tell them."""
+        key = session.session
+        if node.kind == "step" and node.begin is not None and "resource" in node.begin.otel:
+            self._sources[key] = source_of(node.begin.otel, self._resource)  # of a forked process
+        if key not in self._sources:
+            begin = session.top.begin
+            self._sources[key] = source_of({} if begin is None else begin.otel, self._resource)
+        return self._sources[key]
+
+
+def source_of(otel: Mapping[str, Any], default: Resource) -> tuple[Resource, InstrumentationScope]:
+    """Resource and scope that a record tells, or those of a run that tells none."""
+    kept = otel.get("resource")
+    if not isinstance(kept, Mapping):
+        return default, InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
+    attributes = {key: from_portable(value) for key, value in kept.items()}
+    version, schema_url = otel.get("scope_version"), otel.get("schema_url")
+    resource = Resource(attributes, otel.get("resource_schema_url"))
+    return resource, InstrumentationScope(semconv.SCOPE_NAME, version, schema_url)
 
 
 def default_resource(project: str) -> Resource:
@@ -91,8 +180,3 @@ def default_resource(project: str) -> Resource:
         key: value for key, value in made.attributes.items() if not key.startswith(_OF_THIS_PROCESS)
     }
     return Resource(kept, made.schema_url)
-
-
-def _named(pointer: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """A pointer that names a run: a merely resumed application has one that does not."""
-    return pointer if pointer and pointer.get("app_id") is not None else None

@@ -41,11 +41,7 @@ _NEVER: Final = re.compile(
 
 
 class SendingStoppedError(BurrOtelError):
-    """The endpoint takes nothing, so nothing more was sent.
-
-    Attributes:
-        reason: What it said.
-    """
+    """The endpoint takes nothing, so nothing more was sent; `reason` is what it said."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -53,24 +49,14 @@ class SendingStoppedError(BurrOtelError):
 
 
 class Refusal(NamedTuple):
-    """A span that was not taken.
-
-    Attributes:
-        span: The span.
-        reason: What the endpoint said.
-    """
+    """A span that was not taken, and what the endpoint said."""
 
     span: ReadableSpan
     reason: str
 
 
 class Taken(NamedTuple):
-    """What became of a batch.
-
-    Attributes:
-        spans: Those that were taken.
-        refused: Those that were not.
-    """
+    """What became of the spans of a batch."""
 
     spans: Sequence[ReadableSpan]
     refused: Sequence[Refusal]
@@ -86,11 +72,8 @@ class _Verdict(enum.Enum):
 class Sender:
     """Sends spans in batches.
 
-    Args:
-        exporter: Sends one batch and says whether it was taken.
-        said: Where the exporter's log lines are kept: the reason of a failure stands there only.
-        taken: Told what became of each batch.
-        wait: Waits so many seconds.
+    `said` is where the exporter's log lines are kept: the reason of a failure stands there only.
+    `taken` is told what became of each batch; `wait` waits so many seconds.
     """
 
     def __init__(

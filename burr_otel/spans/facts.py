@@ -12,13 +12,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
+from burr_otel.content import ContentPolicy
+from burr_otel.errors import ConfigError
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-    from burr_otel.content import ContentPolicy
+    from burr_otel.config import OtelConfig
 
-__all__ = ["KINDS", "ActionFacts", "RunFacts", "Settings", "actions_of_graph", "graph_document"]
+__all__ = [
+    "KINDS",
+    "ActionFacts",
+    "RunFacts",
+    "Settings",
+    "actions_of_graph",
+    "content_policy",
+    "graph_document",
+]
 
 logger = logging.getLogger("burr_otel")
 
@@ -209,6 +219,29 @@ def graph_document(graph: Any) -> dict[str, Any] | None:
         "actions": actions,
         "transitions": transitions,
     }
+
+
+def content_policy(config: OtelConfig) -> ContentPolicy:
+    """The content policy of settings.
+
+    Raises:
+        ConfigError: A pattern is not a regular expression.
+    """
+    try:
+        return ContentPolicy(
+            inputs=config.capture_inputs or config.capture,
+            results=config.capture_results or config.capture,
+            state=config.capture_state or config.capture,
+            attributes=config.capture_attributes or config.capture,
+            exceptions=config.capture_exceptions or config.capture,
+            redact=config.redact,
+            redact_keys=config.redact_keys,
+            redact_values=config.redact_values,
+            redactor=config.redactor,
+            max_attribute_bytes=config.max_attribute_bytes,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import Tracer as SdkTracer
@@ -18,6 +18,7 @@ from burr_otel.spans.ids import id_generator
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import ContentPolicy
@@ -122,6 +123,26 @@ class SpanStarter:
             policy,
             on_end,
         )
+
+    def send(self, span: ReadableSpan) -> bool:
+        """Give a span that another process left behind to the processors; whether that is done."""
+        if self._sdk is None:
+            return False
+        content = SpanContent(
+            span.name, dict(span.attributes or {}), [*span.events], span.status, []
+        )
+        made = BurrSpan(
+            span.name,
+            cast("SpanContext", span.get_span_context()),
+            span.parent,
+            span.links,
+            span.start_time or 0,
+            self.source._replace(resource=span.resource, scope=span.instrumentation_scope),
+            lambda: content,
+        )
+        self._sdk.span_processor.on_start(made)
+        made.finish(lambda: content, span.end_time or 0)
+        return True
 
     def start(
         self,

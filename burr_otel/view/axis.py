@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Axis", "Pause"]
+    from burr_otel.history.tree import SpanNode
+
+__all__ = ["Axis", "Pause", "session_axis"]
 
 _SHORTEST_PAUSE_NS: Final = 1_000_000_000
 _PAUSE_SHARE: Final = 0.4  # a pause is cut when it is longer than this share of the busy time
@@ -18,12 +20,7 @@ _MOST_DRAWN_SHARE: Final = 0.3  # all cut pauses together
 
 
 class Pause(NamedTuple):
-    """A stretch in which nothing ran and which the axis leaves out.
-
-    Attributes:
-        start_ns: When the last thing before it ended.
-        end_ns: When the first thing after it began.
-    """
+    """A stretch in which nothing ran and which the axis leaves out."""
 
     start_ns: int
     end_ns: int
@@ -38,12 +35,8 @@ class Axis:
     """Maps the time of a session onto a width."""
 
     def __init__(self, busy: Iterable[tuple[int, int]], whole: tuple[int, int]) -> None:
-        """Lay out the axis.
-
-        Args:
-            busy: Start and end of everything that ran, in any order.
-            whole: Start and end of what is drawn; widened to hold all of `busy`.
-        """
+        # `busy` has start and end of everything that ran, in any order; `whole` is widened to
+        # hold all of it.
         merged = _merged(busy)
         start_ns = min([whole[0], *(s for s, _ in merged)])
         end_ns = max([whole[1], *(e for _, e in merged)])
@@ -77,6 +70,12 @@ class Axis:
     def _knot(self, time_ns: int, drawn: float) -> None:
         self._times.append(time_ns)
         self._drawn.append(self._drawn[-1] + drawn)
+
+
+def session_axis(session: SpanNode) -> Axis:
+    """The axis of a session and all steps in it."""
+    busy = [(step.start_ns, step.last_ns) for step in session.children]
+    return Axis(busy, (session.start_ns, session.last_ns))
 
 
 def _merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.text import Text
 
-from burr_otel.view.diff import Change, changes
+from burr_otel.history.fold import Fold
+from burr_otel.view.diff import Change
 from burr_otel.view.step_sheet import change_lines
-from burr_otel.view.steps import StepDetails, read_step
+from burr_otel.view.steps import shown_changes, whole_state
 from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from burr_otel.history.settle import Alive
+    from burr_otel.history.tree import SpanNode
     from burr_otel.store import StoredRun
+    from burr_otel.view.content import ShownContent
 
-__all__ = ["Comparison", "Side", "compare", "comparison_lines"]
+__all__ = ["Comparison", "RunReading", "Side", "compare", "comparison_lines"]
 
 _PARTS: Final = ("inputs", "result", "state")
 _MOST_STEPS_NAMED: Final = 12
@@ -30,24 +34,17 @@ class _Print:
     """What two steps must share to be the same."""
 
     action: str
-    outcome: str = "unfinished"
-    parts: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    outcome: str
+    parts: dict[str, bytes]
+    order: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two runs.
-
-    Attributes:
-        project: Its project.
-        app_id: Its application id.
-        step: The step in which they part; ``None`` when this run has no step of that number.
-        rest: Number, action and outcome of its steps from there on.
-    """
+    """One of the two runs; `rest` has number, action and outcome of its steps from there on."""
 
     project: str
     app_id: str
-    step: StepDetails | None
     rest: tuple[tuple[int, str, str], ...]
 
 
@@ -55,13 +52,9 @@ class Side:
 class Comparison:
     """What came of comparing two runs.
 
-    Attributes:
-        left: The first run.
-        right: The second.
-        shared: How many steps, from the first on, are the same in both.
-        parts_at: Number of the first step that differs; ``None`` when none does.
-        differs: What differs in it: ``action``, ``outcome``, ``inputs``, ``result``, ``state``.
-        changes: The differences of inputs, result and state, by those names.
+    The first `shared` steps are the same in both. `parts_at` is the number of the first step that
+    differs, None when none does; `differs` names what differs in it (``action``, ``outcome``,
+    ``inputs``, ``result``, ``state``), and `changes` has the differences by those names.
     """
 
     left: Side
@@ -72,13 +65,18 @@ class Comparison:
     changes: dict[str, list[Change]] = dataclasses.field(default_factory=dict)
 
 
-def compare(left: StoredRun, right: StoredRun, ignore: Collection[str] = ()) -> Comparison:
+class RunReading(NamedTuple):
+    """A stored run, how its values are shown, and whether its writers live."""
+
+    run: StoredRun
+    content: ShownContent
+    alive: Alive
+
+
+def compare(left: RunReading, right: RunReading, ignore: Collection[str] = ()) -> Comparison:
     """Compare two runs step by step, by sequence id, so that a run and its fork line up.
 
-    Args:
-        left: The first run.
-        right: The second.
-        ignore: State keys whose values do not count, such as time stamps.
+    Values of state keys in `ignore`, such as time stamps, do not count.
 
     Raises:
         OSError: A log cannot be read.
@@ -87,17 +85,15 @@ def compare(left: StoredRun, right: StoredRun, ignore: Collection[str] = ()) -> 
     # A fork has no steps before the one that it was forked at: they are its parent's.
     starts = [min(found) for found in prints if found]
     numbers = sorted(n for n in {*prints[0], *prints[1]} if n >= max(starts, default=0))
-    shared = 0
-    for number in numbers:
-        one, other = prints[0].get(number), prints[1].get(number)
-        differs = _differs(one, other)
+    for shared, number in enumerate(numbers):
+        differs = _differs(prints[0].get(number), prints[1].get(number))
         if differs:
-            one_side = _side(left, prints[0], number)
-            other_side = _side(right, prints[1], number)
-            changed = _part_changes(one_side.step, other_side.step, ignore)
-            return Comparison(one_side, other_side, shared, number, differs, changed)
-        shared += 1
-    return Comparison(_side(left, {}, None), _side(right, {}, None), shared, None)
+            sides = _side(left.run, prints[0], number), _side(right.run, prints[1], number)
+            changed = _part_changes(left, right, number, ignore) if "gone" not in differs else {}
+            told = tuple(part for part in differs if part != "gone")
+            return Comparison(*sides, shared, number, told, changed)
+    sides = _side(left.run, {}, None), _side(right.run, {}, None)
+    return Comparison(*sides, len(numbers), None)
 
 
 def comparison_lines(found: Comparison) -> Iterator[Text]:
@@ -121,63 +117,78 @@ def comparison_lines(found: Comparison) -> Iterator[Text]:
 
 def _differs(one: _Print | None, other: _Print | None) -> tuple[str, ...]:
     if one is None or other is None:
-        return ("action",)
+        return ("action", "gone")
     found = [part for part in ("action", "outcome") if getattr(one, part) != getattr(other, part)]
     found += [part for part in _PARTS if one.parts.get(part) != other.parts.get(part)]
     return tuple(found)
 
 
 def _part_changes(
-    left: StepDetails | None, right: StepDetails | None, ignore: Collection[str]
+    left: RunReading, right: RunReading, number: int, ignore: Collection[str]
 ) -> dict[str, list[Change]]:
-    if left is None or right is None:
-        return {}
-    pairs = {
-        "inputs": (left.inputs, right.inputs),
-        "result": (left.result, right.result),
-        "state": (_without(left.after, ignore), _without(right.after, ignore)),
-    }
-    found = {part: list(changes(*pair)) for part, pair in pairs.items()}
-    return {part: changed for part, changed in found.items() if changed}
+    """The differences of a step, with the values as a person may see them."""
+    (span, content, parts), (_, _, other) = _values(left, number), _values(right, number)
+    found = {}
+    for part in _PARTS:
+        pair = [
+            _without(each.get(part), ignore if part == "state" else ()) for each in (parts, other)
+        ]
+        changed = shown_changes(span, *pair, content)
+        if changed:
+            found[part] = changed
+    return found
+
+
+def _values(reading: RunReading, number: int) -> tuple[SpanNode, ShownContent, dict[str, Any]]:
+    """Inputs, result and state of the newest step of a number, as recorded."""
+    found: list[tuple[SpanNode, dict[str, Any]]] = []
+    for step in _steps(reading):
+        if step.sequence_id == number and (not found or step.order > found[0][0].order):
+            found[:] = [(step, {part: _part(step, part) for part in _PARTS})]
+    return found[0][0], reading.content, found[0][1]
+
+
+def _part(step: SpanNode, part: str) -> Any:
+    if part == "state":
+        return whole_state(step.end)
+    document = getattr(step.begin if part == "inputs" else step.end, part, None)
+    return None if document is None else document.value
 
 
 def _side(run: StoredRun, prints: Mapping[int, _Print], number: int | None) -> Side:
-    step = read_step(run, number) if number is not None and number in prints else None
     rest = sorted((n, p.action, p.outcome) for n, p in prints.items() if n >= (number or 0))
-    return Side(run.project, run.app_id, step, tuple(rest))
+    return Side(run.project, run.app_id, tuple(rest))
 
 
-def _prints(run: StoredRun, ignore: Collection[str]) -> dict[int, _Print]:
+def _steps(reading: RunReading) -> Iterator[SpanNode]:
+    """The steps of a run, each with its records."""
+    fold = Fold(reading.run.project, reading.run.app_id, keep=False)
+    for record in reading.run.records():
+        yield from filter(_is_step, fold.add(record))
+    yield from filter(_is_step, fold.finish(reading.alive))
+
+
+def _is_step(span: SpanNode) -> bool:
+    return span.kind == "step" and (span.begin is not None or span.end is not None)
+
+
+def _prints(reading: RunReading, ignore: Collection[str]) -> dict[int, _Print]:
     """A digest of the newest run of each step: the states of them all may not fit in memory."""
     found: dict[int, _Print] = {}
-    for record in run.records():
-        number = record.get("sequence_id")
-        if not isinstance(number, int):
+    for step in _steps(reading):
+        number = step.sequence_id or 0
+        if number in found and found[number].order > step.order:
             continue
-        if record["type"] == "begin_entry":
-            found[number] = _Print(record["action"], parts={"inputs": _digest(record["inputs"])})
-        elif record["type"] == "end_entry":
-            step = found.setdefault(number, _Print(record["action"]))
-            step.outcome = _outcome(record)
-            step.parts["result"] = _digest(record["result"])
-            state = _without(record["state"], ("__SEQUENCE_ID", "__PRIOR_STEP", *ignore))
-            step.parts["state"] = _digest([state, _otel(record).get("exact")])
+        state = _without(whole_state(step.end), ignore)
+        parts = {"inputs": _part(step, "inputs"), "result": _part(step, "result"), "state": state}
+        digests = {part: _digest(value) for part, value in parts.items()}
+        found[number] = _Print(step.name, step.outcome, digests, step.order)
     return found
 
 
 def _digest(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True, default=repr)
+    text = json.dumps(value, sort_keys=True, default=repr, skipkeys=True)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _outcome(record: Mapping[str, Any]) -> str:
-    outcome = _otel(record).get("outcome")
-    return str(outcome or ("error" if record.get("exception") else "ok"))
-
-
-def _otel(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    otel = record.get("otel")
-    return otel if isinstance(otel, dict) else {}
 
 
 def _without(state: Any, keys: Collection[str]) -> Any:

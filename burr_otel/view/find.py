@@ -2,146 +2,119 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from burr_otel.errors import ConfigError, StoreError, UnknownRunError
 from burr_otel.store import Store
+from burr_otel.store import projects as project_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["AmbiguousRunError", "Found", "find_run", "projects", "runs"]
+    from burr_otel.store import StoredRun
 
-LOG: Final = "log.jsonl"
+__all__ = ["AmbiguousRunError", "UnknownProjectError", "find_run", "runs", "stores"]
+
 _MOST_NAMED: Final = 5
 _MOST_COMPARED: Final = 200_000  # difflib takes some 15 µs a name
 
 
-class Found(NamedTuple):
-    """A run's place.
-
-    Attributes:
-        project: Its project.
-        app_id: Its application id.
-        folder: Folder of its files.
-    """
-
-    project: str
-    app_id: str
-    folder: Path
+class UnknownProjectError(StoreError):
+    """There is no project of that name; the message names the nearest."""
 
 
 class AmbiguousRunError(StoreError):
-    """More than one run is meant; the message names some of them.
+    """More than one run is meant; the message names some of them."""
 
-    Attributes:
-        candidates: All of them.
-    """
-
-    def __init__(self, app_id: str, candidates: list[Found]) -> None:
+    def __init__(self, app_id: str, candidates: list[StoredRun]) -> None:
         self.candidates = candidates
         names = [f"{run.project}/{run.app_id}" for run in candidates[:_MOST_NAMED]]
         more = len(candidates) - len(names)
         rest = f" and {more:,} more" if more else ""
-        same = len({run.app_id for run in candidates}) == 1
-        hint = "Add --project." if same else "Give more of the id, or add --project."
+        hint = "Give more of the id, or add --project."
+        if len({run.app_id for run in candidates}) == 1:
+            keys = {run.partition_key for run in candidates}
+            one_project = len({run.project for run in candidates}) == 1
+            hint = "Add --partition." if one_project and len(keys) > 1 else "Add --project."
         super().__init__(
             f"{app_id!r} may mean {len(candidates):,} runs: {', '.join(names)}{rest}. {hint}"
         )
 
 
-def projects(storage_dir: str, project: str | None = None) -> Iterator[tuple[str, Path]]:
-    """Names and folders of the projects below a storage directory, in order of their names.
-
-    Args:
-        storage_dir: Where the projects are.
-        project: Only this one.
+def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
+    """The projects of a storage directory, in order of their names, or only the named one.
 
     Raises:
-        InvalidIdentifierError: `project` cannot be a folder's name.
-        StoreError: There is no such folder, or it cannot be read.
+        InvalidIdentifierError: `project` cannot be a project's name.
+        StoreError: There is no such place or project, or it cannot be read.
     """
-    top = Path(storage_dir).expanduser()
+    try:
+        names = project_names(storage_dir)
+    except OSError as error:
+        raise StoreError(f"{storage_dir} cannot be read: {error.strerror}.") from error
     if project is not None:
-        folder = Store(project, storage_dir).path
-        if not folder.is_dir():
-            raise StoreError(f"no project {project!r} under {top}.{_nearest_project(project, top)}")
-        yield project, folder
+        store = Store(project, storage_dir)
+        if project not in names:
+            close = difflib.get_close_matches(project, names, n=2, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise UnknownProjectError(f"no project {project!r} under {_shown(storage_dir)}.{hint}")
+        yield store
         return
-    try:
-        names = sorted(entry.name for entry in os.scandir(top) if entry.is_dir())
-    except FileNotFoundError:
+    if not names and "://" not in storage_dir and not Path(storage_dir).expanduser().is_dir():
         raise StoreError(
-            f"no storage directory {top}: nothing has been recorded there. "
+            f"no storage directory {_shown(storage_dir)}: nothing has been recorded there. "
             "Pass --storage-dir, or run `burr-otel demo` for a first run."
-        ) from None
-    except OSError as error:
-        raise StoreError(f"{top} cannot be read: {error.strerror}.") from error
+        )
     for name in names:
-        with contextlib.suppress(ConfigError):  # not a project's folder
-            yield name, Store(name, storage_dir).path
+        try:
+            yield Store(name, storage_dir)
+        except ConfigError:  # noqa: PERF203 - not a project's folder
+            continue
 
 
-def runs(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Folders in a project's folder that may hold a run.
-
-    Raises:
-        StoreError: It cannot be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be read: {error.strerror}.") from error
+def runs(storage_dir: str, project: str | None = None) -> Iterator[StoredRun]:
+    """All runs, in no order; see `stores` for what it raises."""
+    for store in stores(storage_dir, project):
+        try:
+            yield from store.runs()
+        except OSError as error:
+            raise StoreError(f"{store.place} cannot be read: {error.strerror}.") from error
 
 
-def find_run(storage_dir: str, app_id: str, project: str | None = None) -> Found:
+def find_run(
+    storage_dir: str, app_id: str, project: str | None = None, partition: str | None = None
+) -> StoredRun:
     """The run of that id, or the only one whose id begins so.
-
-    Args:
-        storage_dir: Where the projects are.
-        app_id: An id or the beginning of one.
-        project: Where to look; everywhere when absent.
 
     Raises:
         UnknownRunError: There is none; names the nearest ids.
         AmbiguousRunError: There are several.
         StoreError: The files cannot be read.
     """
-    exact: list[Found] = []
-    prefixed: list[Found] = []
+    exact: list[StoredRun] = []
+    prefixed: list[StoredRun] = []
     others: list[str] = []
-    for name, folder in projects(storage_dir, project):
-        for entry in runs(folder):
-            if not entry.name.startswith(app_id):
-                others.append(entry.name)
-                continue
-            path = Path(entry.path)
-            if (path / LOG).is_file():
-                (exact if entry.name == app_id else prefixed).append(Found(name, entry.name, path))
+    for run in runs(storage_dir, project):
+        if not run.app_id.startswith(app_id):
+            others.append(run.app_id)
+        elif partition is None or run.partition_key == partition:
+            (exact if run.app_id == app_id else prefixed).append(run)
     candidates = exact or (prefixed if app_id else [])
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
         raise AmbiguousRunError(app_id, candidates)
-    where = Path(storage_dir).expanduser() / (project or "")
-    raise UnknownRunError(app_id, str(where), _nearest(app_id, others))
+    where = f"{_shown(storage_dir)}/{project or ''}".rstrip("/")
+    raise UnknownRunError(app_id, where, _nearest(app_id, others))
+
+
+def _shown(storage_dir: str) -> str:
+    return storage_dir if "://" in storage_dir else str(Path(storage_dir).expanduser())
 
 
 def _nearest(app_id: str, names: list[str]) -> list[str]:
     inside = [name for name in names if app_id and app_id.lower() in name.lower()]
     close = difflib.get_close_matches(app_id, names[:_MOST_COMPARED], n=3, cutoff=0.5)
     return list(dict.fromkeys([*close, *inside[:3]]))[:3]
-
-
-def _nearest_project(project: str, top: Path) -> str:
-    try:
-        names = [entry.name for entry in os.scandir(top) if entry.is_dir()]
-    except OSError:
-        return ""
-    close = difflib.get_close_matches(project, names, n=2, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

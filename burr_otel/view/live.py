@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from burr_otel.view.model import RUNNING, RunView, ViewSpan
+from burr_otel.history.tree import RUNNING, RunTree, SpanNode
 from burr_otel.view.text import plural
 from burr_otel.view.waterfall import NOTE_LINES, Waterfall, header
 
@@ -20,20 +20,15 @@ __all__ = ["frame", "grow"]
 _FRAME_LINES = 5  # blank lines, the session's own row, the line about hidden steps, one to spare
 
 
-def grow(view: RunView, now_ns: int) -> None:
+def grow(view: RunTree, now_ns: int) -> None:
     """Draw what is running up to now, not up to its last record."""
     for span, _ in view.walk():
         if span.outcome == RUNNING:
             span.end_ns = max(now_ns, span.start_ns)
 
 
-def frame(view: RunView, height: int) -> RenderableType:
-    """Header and the newest steps of the newest session, as many as fit.
-
-    Args:
-        view: The run; see `grow`.
-        height: Lines of the terminal.
-    """
+def frame(view: RunTree, height: int) -> RenderableType:
+    """Header and the newest steps of the newest session, as many as fit into `height` lines."""
     top = header(view)
     for line in top:
         line.no_wrap, line.overflow = True, "ellipsis"
@@ -52,8 +47,8 @@ def frame(view: RunView, height: int) -> RenderableType:
     return Group(*parts)
 
 
-def _newest(session: ViewSpan, room: int) -> list[ViewSpan]:
-    kept: list[ViewSpan] = []
+def _newest(session: SpanNode, room: int) -> list[SpanNode]:
+    kept: list[SpanNode] = []
     for step in reversed(session.children):
         room -= sum(
             1 + (NOTE_LINES if span.failure else 0) + bool(span.marks) for span, _ in step.walk()

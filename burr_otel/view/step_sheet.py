@@ -9,10 +9,10 @@ from rich.text import Text
 
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
 from burr_otel.view.text import clean, duration, local_time, one_line, plural
-from burr_otel.view.waterfall import OUTCOME_WORDS, outcome_style
+from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style, tokens_text
 
 if TYPE_CHECKING:
-    from burr_otel.view.model import RunView, ViewSpan
+    from burr_otel.history.tree import RunTree, SpanNode
     from burr_otel.view.steps import StepDetails
 
 __all__ = ["change_lines", "step_sheet", "value_text"]
@@ -50,17 +50,11 @@ def change_lines(changed: Iterable[Change]) -> Iterator[Text]:
         yield line
 
 
-def step_sheet(view: RunView, span: ViewSpan, step: StepDetails) -> Iterator[Text]:
-    """Everything recorded about a step, without its waterfall.
-
-    Args:
-        view: The run.
-        span: The step's span in it.
-        step: What was read of it.
-    """
+def step_sheet(view: RunTree, span: SpanNode, step: StepDetails) -> Iterator[Text]:
+    """Everything recorded about a step, without its waterfall."""
     word = OUTCOME_WORDS.get(span.outcome, span.outcome)
     yield Text.assemble(
-        (f"step {step.sequence_id} {one_line(step.action)}", "bold"),
+        (f"step {span.sequence_id} {one_line(span.name)}", "bold"),
         "  ",
         (one_line(word), outcome_style(span.outcome)),
     )
@@ -71,15 +65,19 @@ def step_sheet(view: RunView, span: ViewSpan, step: StepDetails) -> Iterator[Tex
     yield _field("began", f"{local_time(span.start_ns)}, {took}")
     if step.times > 1:
         yield _field("times", f"run {step.times} times under this number; this is the last")
+    if span.usage is not None:
+        yield _field("tokens", tokens_text(span.usage))
     if span.failure is not None:
         yield Text()
-        yield Text(clean(str(span.failure)), style="red")
-        lines = clean(span.failure.stacktrace).splitlines()
+        yield Text(clean(failure_text(span.failure)), style="red")
+        lines = clean(span.failure.traceback).splitlines()
         if len(lines) > _MOST_FRAMES:
             yield Text(f"  {len(lines) - _MOST_FRAMES:,} lines left out", style="dim")
         yield from (Text(f"  {line}", style="dim") for line in lines[-_MOST_FRAMES:])
-    yield from _section("inputs", _entries(step.inputs))
-    yield from _section("result", _entries(step.result))
+    yield from _section("inputs", _entries(span.details.get("inputs")))
+    if "read" in span.details:
+        yield from _section("read", _entries(span.details["read"]))
+    yield from _section("result", _entries(span.details.get("result")))
     yield from _section("state", _state_lines(step))
     for logged, depth in span.walk():
         said = {k: v for k, v in logged.attributes.items() if not k.startswith(_FROM_BURR)}
@@ -91,10 +89,9 @@ def step_sheet(view: RunView, span: ViewSpan, step: StepDetails) -> Iterator[Tex
 def _state_lines(step: StepDetails) -> list[Text]:
     if step.after is None:
         return [Text("  not recorded: the step never ended", style="dim")]
-    changed = step.changes
-    touched = {change.path[0] for change in changed if change.path}
+    touched = {change.path[0] for change in step.changes if change.path}
     kept = [key for key in step.after if key not in touched]
-    lines = list(change_lines(changed))
+    lines = list(change_lines(step.changes))
     if kept:
         names = one_line(", ".join(str(key) for key in kept), 200)
         lines.append(Text(f"  {plural(len(kept), 'key')} unchanged: {names}", style="dim"))

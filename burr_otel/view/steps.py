@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import StoreError
+from burr_otel.history.read import read_run
 from burr_otel.store import exact
-from burr_otel.view.diff import Change, changes
+from burr_otel.view.diff import MISSING, Change, changes
 
 if TYPE_CHECKING:
+    from burr_otel.history.settle import Alive
+    from burr_otel.history.tree import RunTree, SpanNode
+    from burr_otel.records import BeginRoot, EndStep
     from burr_otel.store import StoredRun
+    from burr_otel.view.content import ShownContent
 
-__all__ = ["StepDetails", "UnknownStepError", "read_step"]
+__all__ = ["StepDetails", "UnknownStepError", "read_step", "shown_changes", "whole_state"]
 
-_INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
+INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
 
 class UnknownStepError(StoreError):
@@ -29,80 +33,81 @@ class UnknownStepError(StoreError):
 
 @dataclasses.dataclass(slots=True)
 class StepDetails:
-    """A step in full.
+    """What the newest step of a number did to the state, as a person may see it.
 
-    Attributes:
-        sequence_id: Its number.
-        action: Its action.
-        session: The session that ran it.
-        times: How often the log has it; this is the last time.
-        inputs: What it was given.
-        result: What it returned; ``None`` too when it failed or never ended.
-        before: The state before it.
-        after: The state after it, or ``None`` when it never ended.
+    `times` tells how often the log has the step; `after` is None when it never ended.
     """
 
-    sequence_id: int
-    action: str
-    session: str | None = None
-    times: int = 1
-    inputs: Any = None
-    result: Any = None
+    times: int = 0
     before: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] | None = None
-
-    @property
-    def changes(self) -> list[Change]:
-        """What it did to the state."""
-        return [] if self.after is None else list(changes(self.before, self.after))
+    changes: list[Change] = dataclasses.field(default_factory=list)
 
 
-def read_step(run: StoredRun, sequence_id: int) -> StepDetails:
-    """Find the newest run of a step.
+def read_step(
+    run: StoredRun, alive: Alive, sequence_id: int, content: ShownContent
+) -> tuple[RunTree, SpanNode, StepDetails]:
+    """Read a run, and of the newest step of a number what it did.
 
     Raises:
         UnknownStepError: It was never begun.
         OSError: The log cannot be read.
     """
-    found: StepDetails | None = None
-    open_: dict[str | None, StepDetails] = {}
-    states: dict[str | None, Mapping[str, Any]] = {}
-    newest: Mapping[str, Any] = {}
-    known: list[int] = []
-    for record in run.records():
-        kind, number = record["type"], record.get("sequence_id")
-        session = _session(record)
-        if kind == "begin_entry" and isinstance(number, int):
-            known.append(number)
-            if number == sequence_id:
-                times = found.times + 1 if found else 1
-                # Another session's steps may stand between; its own last state is the one it saw.
-                before = _state(states.get(session, newest))
-                found = StepDetails(number, record["action"], session, times, before=before)
-                found.inputs = record.get("inputs")
-                open_[session] = found
-        elif kind in ("end_entry", "otel_root") and isinstance(record.get("state"), Mapping):
-            step = open_.pop(session, None) if number == sequence_id else None
-            if step is not None:
-                step.result, step.after = record.get("result"), _state(record)
-            newest = states[session] = record
-    if found is None:
-        raise UnknownStepError(f"{run.project}/{run.app_id}", sequence_id, sorted(set(known)))
+    found: list[tuple[SpanNode, StepDetails]] = []
+
+    def show(span: SpanNode) -> None:
+        content(span)
+        if span.kind == "step" and span.sequence_id == sequence_id:
+            if not found or span.order > found[0][0].order:
+                found[:] = [(span, _details(span, content))]
+
+    tree = read_run(run, alive, show)
+    numbers = [step.sequence_id for step in tree.steps if step.sequence_id is not None]
+    if not found:
+        raise UnknownStepError(f"{run.project}/{run.app_id}", sequence_id, sorted(set(numbers)))
+    span, details = found[0]
+    details.times = numbers.count(sequence_id)
+    return tree, span, details
+
+
+def _details(span: SpanNode, content: ShownContent) -> StepDetails:
+    before, after = whole_state(span.before), whole_state(span.end)
+    found = StepDetails(before=_shown(span, before or {}, content))
+    if after is not None:
+        found.after = _shown(span, after, content)
+        found.changes = shown_changes(span, before or {}, after, content)
     return found
 
 
-def _session(record: Mapping[str, Any]) -> str | None:
-    otel = record.get("otel")
-    session = otel.get("session") if isinstance(otel, Mapping) else None
-    return session if isinstance(session, str) else None
+def _shown(span: SpanNode, state: dict[str, Any], content: ShownContent) -> dict[str, Any]:
+    return {key: content.value(span, (key,), value) for key, value in state.items()}
 
 
-def _state(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The recorded state with its exact values, without Burr's own keys."""
-    state: dict[str, Any] = record.get("state") or {}
-    otel = record.get("otel")
-    patches = otel.get("exact") if isinstance(otel, Mapping) else None
+def shown_changes(span: SpanNode, before: Any, after: Any, content: ShownContent) -> list[Change]:
+    """The differences between two states, with their values as a person may see them."""
+    return [
+        Change(
+            change.path,
+            *(
+                side if side is MISSING else content.value(span, change.path, side)
+                for side in (change.before, change.after)
+            ),
+        )
+        for change in changes(before, after)
+    ]
+
+
+def whole_state(record: EndStep | BeginRoot | Any) -> dict[str, Any] | None:
+    """The state in a record with its exact values, without Burr's own keys; None without one."""
+    state = getattr(record, "state", None)
+    if state is None:
+        return None
+    values = dict(state.values_by_key)
+    patches = record.otel.get("exact")
     if patches:
-        state = copy.deepcopy(state)  # the record may be read again
-        exact.restore(state, patches)
-    return {key: value for key, value in state.items() if key not in _INTERNAL_KEYS}
+        values = copy.deepcopy(values)  # the record may be read again
+        try:
+            exact.restore(values, patches)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+            values = dict(state.values_by_key)  # the patches are damaged
+    return {key: value for key, value in values.items() if key not in INTERNAL_KEYS}

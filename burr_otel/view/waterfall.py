@@ -9,16 +9,28 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from burr_otel import semconv
-from burr_otel.view.axis import Axis, Pause
-from burr_otel.view.model import RUNNING, UNFINISHED, RunView, ViewSpan
+from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.view.axis import Axis, Pause, session_axis
 from burr_otel.view.text import duration, fit, local_time, one_line, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-__all__ = ["NOTE_LINES", "OUTCOME_WORDS", "Waterfall", "header", "outcome_style"]
+    from burr_otel.records import Raised, StreamMark, Usage
+
+__all__ = [
+    "NOTE_LINES",
+    "OUTCOME_WORDS",
+    "Waterfall",
+    "failure_text",
+    "first_item",
+    "header",
+    "notes",
+    "outcome_style",
+    "tokens_text",
+]
 
 OUTCOME_WORDS: Final = {semconv.ERROR: "failed"}
 """What is shown where the recorded word is another."""
@@ -28,10 +40,16 @@ _STYLES: Final = {
     semconv.CRASHED: "bold red",
     semconv.CANCELLED: "yellow",
     semconv.ABANDONED: "yellow",
-    UNFINISHED: "yellow",
     RUNNING: "blue",
 }
 _OK_STYLES: Final = {"application": "bold cyan", "step": "green", "span": "cyan"}
+_WHY: Final = {
+    semconv.CRASHED: ("crashed: it never ended, and its process is gone", "red"),
+    semconv.CANCELLED: ("cancelled", "yellow"),
+    semconv.ABANDONED: ("abandoned: nobody read its stream to the end", "yellow"),
+}
+_MOST_STEPS: Final = 2_000  # of a session are drawn; of a longer one its two ends
+_FIRST_STEPS: Final = 200
 _LEAST_BAR: Final = 4
 _LEAST_NAME: Final = 14
 _LEAST_TEXT: Final = 8  # of a name, however deep it is indented
@@ -50,13 +68,12 @@ class _Glyphs(NamedTuple):
     failed: str
     stopped: str
     running: str
-    unfinished: str
     rule: str
     more: str
 
 
-_UNICODE: Final = _Glyphs("━", "╸", "╺", "◆", "✗", "⊘", "…", "?", "·", "…")
-_ASCII: Final = _Glyphs("=", "=", "=", "*", "x", "-", ">", "?", ".", "~")
+_UNICODE: Final = _Glyphs("━", "╸", "╺", "◆", "✗", "⊘", "…", "·", "…")
+_ASCII: Final = _Glyphs("=", "=", "=", "*", "x", "-", ">", ".", "~")
 
 
 def outcome_style(outcome: str) -> str:
@@ -64,7 +81,7 @@ def outcome_style(outcome: str) -> str:
     return _STYLES.get(outcome, "green")
 
 
-def header(view: RunView) -> list[Text]:
+def header(view: RunTree) -> list[Text]:
     """What the run is, where it is, and how it went. For lines that may wrap: ids stay whole."""
     outcome = view.outcome
     title = Text.assemble(
@@ -78,7 +95,7 @@ def header(view: RunView) -> list[Text]:
         _field("trace", one_line(trace_id))
         for trace_id in traces or ["none (written without OpenTelemetry)"]
     ]
-    lines.append(_field("files", one_line(view.path, limit=4096)))
+    lines.append(_field("files", one_line(view.place, limit=4096)))
     if view.partition_key:
         lines.append(_field("key", one_line(view.partition_key)))
     lines += _relatives(view)
@@ -87,7 +104,7 @@ def header(view: RunView) -> list[Text]:
     return lines
 
 
-def _relatives(view: RunView) -> list[Text]:
+def _relatives(view: RunTree) -> list[Text]:
     lines = []
     for verb, pointer in (("forked from", view.forked_from), ("spawned by", view.spawned_by)):
         if pointer is not None:
@@ -99,13 +116,13 @@ def _relatives(view: RunView) -> list[Text]:
     return lines
 
 
-def _began(view: RunView) -> str:
+def _began(view: RunTree) -> str:
     if not view.sessions:
         return "never: its log is empty"
     steps = view.steps
     start_ns = min(session.start_ns for session in view.sessions)
     facts = [local_time(start_ns), duration(view.active_ns), plural(len(steps), "step")]
-    failed = sum(step.failed for step in steps)
+    failed = sum(step.is_bad for step in steps)
     if failed:
         facts.append(f"{failed:,} failed")
     if len(view.sessions) > 1:
@@ -124,14 +141,8 @@ def _where(app_id: str, sequence_id: int | None) -> str:
 class Waterfall:
     """The spans of a run as a Rich renderable, one line each, never wider than the console."""
 
-    def __init__(self, view: RunView, *, notes: bool = True) -> None:
-        """Prepare to draw.
-
-        Args:
-            view: The run.
-            notes: Whether failures and streams get a line of their own below their bar.
-        """
-        self._view, self._notes = view, notes
+    def __init__(self, view: RunTree) -> None:
+        self._view = view
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw to the width at hand."""
@@ -144,7 +155,7 @@ class Waterfall:
                 yield Text("")
             if len(self._view.sessions) > 1:
                 yield painter.session_title(number, session)
-            yield from painter.session(session, notes=self._notes)
+            yield from painter.session(session)
 
     def _name_cells(self, width: int) -> int:
         longest = max(
@@ -162,23 +173,37 @@ class _Painter:
         self._glyphs, self._width, self._name_cells = glyphs, width, name_cells
         self._bar_cells = max(_LEAST_BAR, width - name_cells - _DURATION_CELLS - _FRAME_CELLS)
 
-    def session_title(self, number: int, session: ViewSpan) -> Text:
+    def session_title(self, number: int, session: SpanNode) -> Text:
         title = f"session {number + 1}, {local_time(session.start_ns)}"
         return Text(fit(title, self._width).rstrip(), style="dim")
 
-    def session(self, session: ViewSpan, *, notes: bool) -> Iterator[Text]:
-        whole = (session.start_ns, session.last_ns)
-        busy = [(step.start_ns, step.last_ns) for step in session.children]
-        axis = Axis(busy, whole)
+    def session(self, session: SpanNode) -> Iterator[Text]:
+        axis = session_axis(session)
         pauses = list(axis.pauses)
-        for span, depth in session.walk():
-            while depth == 1 and pauses and span.start_ns >= pauses[0].end_ns:
+        steps, left_out = session.children, len(session.children) - _MOST_STEPS
+        yield from self._lines(session, 0, axis)
+        for number, step in enumerate(steps):
+            if left_out > 0 and _FIRST_STEPS <= number < _FIRST_STEPS + left_out:
+                if number == _FIRST_STEPS:
+                    yield self._left_out(steps[number : number + left_out])
+                continue
+            while pauses and step.start_ns >= pauses[0].end_ns:
                 yield self._pause(pauses.pop(0))
-            yield self._row(span, depth, axis)
-            if notes:
-                yield from self._note_lines(span, depth)
+            for span, depth in step.walk():
+                yield from self._lines(span, depth + 1, axis)
 
-    def _row(self, span: ViewSpan, depth: int, axis: Axis) -> Text:
+    def _lines(self, span: SpanNode, depth: int, axis: Axis) -> Iterator[Text]:
+        yield self._row(span, depth, axis)
+        yield from self._note_lines(span, depth)
+
+    def _left_out(self, steps: Sequence[SpanNode]) -> Text:
+        bad = sum(step.is_bad for step in steps)
+        failed = f", {bad:,} of them failed" if bad else ""
+        label = f"{plural(len(steps), 'step')} left out{failed}; --json has all, --step N one"
+        dots = self._glyphs.rule * 3
+        return Text(fit(f"  {dots} {label} {dots}", self._width).rstrip(), style="dim")
+
+    def _row(self, span: SpanNode, depth: int, axis: Axis) -> Text:
         style = _STYLES.get(span.outcome) or _OK_STYLES[span.kind]
         bad = span.outcome in _STYLES
         name = fit(" " * self._indent(depth) + _label(span), self._name_cells)
@@ -191,7 +216,7 @@ class _Painter:
         row.append(" " + length.rjust(_DURATION_CELLS), style=style if bad else "dim")
         return row
 
-    def _bar(self, row: Text, span: ViewSpan, axis: Axis, style: str) -> None:
+    def _bar(self, row: Text, span: SpanNode, axis: Axis, style: str) -> None:
         cells, glyphs = self._bar_cells, self._glyphs
         halves = 2 * cells
         start = min(math.floor(axis.at(span.start_ns, halves)), halves - 1)
@@ -201,7 +226,7 @@ class _Painter:
             left, right = start <= 2 * cell < end, start <= 2 * cell + 1 < end
             bar[cell] = glyphs.full if left and right else glyphs.left if left else glyphs.right
         offset = len(row)
-        first = next((mark for mark in span.marks if mark.name == "first item"), None)
+        first = first_item(span)
         if first is not None:
             cell = min(int(axis.at(first.time_ns, cells)), cells - 1)
             bar[cell] = glyphs.first_item
@@ -209,10 +234,10 @@ class _Painter:
         if first is not None:
             row.stylize("bold magenta", offset + cell, offset + cell + 1)
 
-    def _note_lines(self, span: ViewSpan, depth: int) -> Iterator[Text]:
+    def _note_lines(self, span: SpanNode, depth: int) -> Iterator[Text]:
         indent = self._indent(depth) + 4
         room = max(self._width - indent, _LEAST_BAR)
-        for note, style in _notes(span):
+        for note, style in notes(span):
             text = Text(one_line(note, limit=room * NOTE_LINES), style=style)
             lines = text.wrap(self._console, room)
             for number, line in enumerate(lines[:NOTE_LINES], 1):
@@ -230,40 +255,58 @@ class _Painter:
         dots = self._glyphs.rule * 3
         return Text(fit(f"  {dots}{label}{dots}", self._width).rstrip(), style="dim")
 
-    def _sign(self, span: ViewSpan) -> str:
+    def _sign(self, span: SpanNode) -> str:
         glyphs = self._glyphs
         return {
             semconv.ERROR: glyphs.failed,
             semconv.CRASHED: glyphs.failed,
             semconv.CANCELLED: glyphs.stopped,
             semconv.ABANDONED: glyphs.stopped,
-            UNFINISHED: glyphs.unfinished,
             RUNNING: glyphs.running,
         }.get(span.outcome, " ")
 
 
-def _label(span: ViewSpan) -> str:
+def _label(span: SpanNode) -> str:
     name = one_line(span.name, limit=120)
     if span.kind == "step":
         return f"{span.sequence_id} {name}"
     return name
 
 
-def _notes(span: ViewSpan) -> Iterator[tuple[str, str]]:
+def first_item(span: SpanNode) -> StreamMark | None:
+    """When a stream gave its first item."""
+    return next((mark for mark in span.marks if mark.kind == "first_item_stream"), None)
+
+
+def failure_text(failure: Raised) -> str:
+    """Class and message of an exception, as a person reads them."""
+    kind = failure.type.rpartition(".")[2]
+    return f"{kind}: {failure.message}" if kind and failure.message else kind or failure.message
+
+
+def tokens_text(usage: Usage | None) -> str:
+    """What models took and gave; empty when none was asked."""
+    if usage is None:
+        return ""
+    return f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
+
+
+def notes(span: SpanNode) -> Iterator[tuple[str, str]]:
+    """What is said below a span's bar, each with its style."""
     if span.failure is not None:
-        yield str(span.failure) or "failed", "red"
-    elif span.kind == "step" and span.outcome == semconv.CRASHED:
-        yield "crashed: it never ended, and its process is gone", "red"
-    elif span.kind == "step" and span.outcome == semconv.CANCELLED:
-        yield "cancelled", "yellow"
-    elif span.kind == "step" and span.outcome == semconv.ABANDONED:
-        yield "abandoned: nobody read its stream to the end", "yellow"
-    first = next((mark for mark in span.marks if mark.name == "first item"), None)
-    items = next((mark.items for mark in span.marks if mark.items is not None), None)
+        yield failure_text(span.failure) or "failed", "red"
+    elif span.kind == "step" and span.outcome in _WHY:
+        yield _WHY[span.outcome]
     facts = []
+    if span.details.get("initial"):
+        facts.append(str(span.details["initial"]))
+    first = first_item(span)
     if first is not None:
         facts.append(f"first item after {duration(first.time_ns - span.start_ns)}")
+    items = next((mark.items for mark in span.marks if mark.items is not None), None)
     if items is not None:
         facts.append(plural(items, "item"))
+    if span.usage is not None:
+        facts.append(tokens_text(span.usage))
     if facts:
         yield ", ".join(facts), "dim"

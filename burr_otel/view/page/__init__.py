@@ -15,16 +15,16 @@ import json
 import string
 from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.view.axis import Axis
-from burr_otel.view.plain import iso
+from burr_otel.view.as_json import MARKS, iso, link_as_json
+from burr_otel.view.axis import session_axis
 from burr_otel.view.text import clean, duration, local_time, one_line
-from burr_otel.view.waterfall import OUTCOME_WORDS, header
+from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from burr_otel.view.axis import Pause
-    from burr_otel.view.model import RunView, ViewSpan
+    from burr_otel.history.tree import RunTree, SpanNode
+    from burr_otel.view.axis import Axis, Pause
 
 __all__ = ["html_page"]
 
@@ -35,7 +35,7 @@ _LONGEST_VALUE: Final = 4_000  # characters of a logged attribute
 _PARTS: Final = (("inputs", "Inputs"), ("result", "Result"), ("state", "State written"))
 
 
-def html_page(view: RunView) -> str:
+def html_page(view: RunTree) -> str:
     """The page.
 
     Args:
@@ -79,7 +79,7 @@ class _Rows:
     def __init__(self) -> None:
         self._left = _PAGE_BUDGET
 
-    def of(self, view: RunView) -> list[dict[str, Any]]:
+    def of(self, view: RunTree) -> list[dict[str, Any]]:
         """One row a span, and notes between them, in the order of drawing."""
         found: list[dict[str, Any]] = []
         for number, session in enumerate(view.sessions):
@@ -88,16 +88,15 @@ class _Rows:
             found.extend(self._session(session))
         return found
 
-    def _session(self, session: ViewSpan) -> Iterator[dict[str, Any]]:
-        busy = [(step.start_ns, step.last_ns) for step in session.children]
-        axis = Axis(busy, (session.start_ns, session.last_ns))
+    def _session(self, session: SpanNode) -> Iterator[dict[str, Any]]:
+        axis = session_axis(session)
         pauses: list[Pause] = list(axis.pauses)
         for span, depth in session.walk():
             while depth == 1 and pauses and span.start_ns >= pauses[0].end_ns:
                 yield _note(f"{duration(pauses.pop(0).length_ns)} pause", depth=1)
             yield self._row(span, depth, axis)
 
-    def _row(self, span: ViewSpan, depth: int, axis: Axis) -> dict[str, Any]:
+    def _row(self, span: SpanNode, depth: int, axis: Axis) -> dict[str, Any]:
         row: dict[str, Any] = {
             "kind": span.kind,
             "depth": depth,
@@ -126,12 +125,14 @@ class _Rows:
                 [one_line(key), self._cut(_pretty(value), _LONGEST_VALUE)]
                 for key, value in span.attributes.items()
             ],
-            "links": [one_line(json.dumps(link, default=repr)) for link in span.links],
+            "links": [
+                one_line(json.dumps(link_as_json(link), default=repr)) for link in span.links
+            ],
         }
         if span.failure is not None:
-            stack = clean(span.failure.stacktrace[-_LONGEST_PART:])
+            stack = clean(span.failure.traceback[-_LONGEST_PART:])
             row["failure"] = {
-                "text": self._cut(clean(str(span.failure)), _LONGEST_PART),
+                "text": self._cut(clean(failure_text(span.failure)), _LONGEST_PART),
                 "stack": self._cut(stack, _LONGEST_PART),
             }
         return row
@@ -159,9 +160,9 @@ def _pretty(value: Any) -> str:
         return clean(repr(type(value)))
 
 
-def _mark_text(span: ViewSpan, mark: Any) -> str:
+def _mark_text(span: SpanNode, mark: Any) -> str:
     items = "" if mark.items is None else f", {mark.items:,} items"
-    return f"{mark.name} after {duration(mark.time_ns - span.start_ns)}{items}"
+    return f"{MARKS[mark.kind]} after {duration(mark.time_ns - span.start_ns)}{items}"
 
 
 def _note(text: str, depth: int = 0) -> dict[str, Any]:

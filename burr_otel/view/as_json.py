@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.view.diff import MISSING, Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from burr_otel.history.tree import Pointer, RunTree, SpanNode
+    from burr_otel.records import LinkIds
     from burr_otel.view.compare import Comparison
-    from burr_otel.view.model import Pointer, RunView, ViewSpan
     from burr_otel.view.steps import StepDetails
     from burr_otel.view.summary import RunSummary
 
 __all__ = [
+    "MARKS",
     "changes_as_json",
     "comparison_as_json",
     "iso",
+    "link_as_json",
     "run_as_json",
     "span_as_json",
     "step_as_json",
     "summary_as_json",
 ]
+
+MARKS: Final = {
+    "begin_stream": "stream begins",
+    "first_item_stream": "first item",
+    "end_stream": "stream ends",
+}
 
 
 def iso(ns: int | None) -> str | None:
@@ -53,11 +62,12 @@ def summary_as_json(summary: RunSummary) -> dict[str, Any]:
         "last_action": summary.last_action,
         "status": summary.status,
         "trace_id": summary.trace_id,
-        "files": summary.folder,
+        "usage": None if summary.usage is None else summary.usage._asdict(),
+        "files": summary.place,
     }
 
 
-def run_as_json(view: RunView) -> dict[str, Any]:
+def run_as_json(view: RunTree) -> dict[str, Any]:
     """What `burr-otel show --json` prints: the run, and its spans as a flat list.
 
     A span's ``parent`` is the position of its parent in that list.
@@ -72,7 +82,7 @@ def run_as_json(view: RunView) -> dict[str, Any]:
         "project": view.project,
         "app_id": view.app_id,
         "partition_key": view.partition_key,
-        "files": view.path,
+        "files": view.place,
         "outcome": view.outcome,
         "active_seconds": view.active_ns / 1e9,
         "forked_from": _pointer(view.forked_from),
@@ -87,15 +97,16 @@ def run_as_json(view: RunView) -> dict[str, Any]:
     }
 
 
-def step_as_json(view: RunView, span: ViewSpan, step: StepDetails) -> dict[str, Any]:
+def step_as_json(view: RunTree, span: SpanNode, step: StepDetails) -> dict[str, Any]:
     """What `burr-otel show --step --json` prints."""
     return {
         "project": view.project,
         "app_id": view.app_id,
         "step": span_as_json(span),
         "times": step.times,
-        "inputs": step.inputs,
-        "result": step.result,
+        "inputs": span.details.get("inputs"),
+        "read": span.details.get("read"),
+        "result": span.details.get("result"),
         "state_before": step.before,
         "state_after": step.after,
         "changes": changes_as_json(step.changes),
@@ -138,7 +149,7 @@ def comparison_as_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def span_as_json(span: ViewSpan) -> dict[str, Any]:
+def span_as_json(span: SpanNode) -> dict[str, Any]:
     """One span, without those below it."""
     found: dict[str, Any] = {
         "kind": span.kind,
@@ -153,24 +164,33 @@ def span_as_json(span: ViewSpan) -> dict[str, Any]:
         "start_unix_nano": span.start_ns,
         "seconds": max(0, span.last_ns - span.start_ns) / 1e9,
         "outcome": span.outcome,
-        "links": span.links,
+        "links": [link_as_json(link) for link in span.links],
     }
     if span.failure is not None:
-        failure = span.failure
+        kind, message, traceback = span.failure
         found["error"] = {
-            "type": failure.type,
-            "message": failure.message,
-            "stacktrace": failure.stacktrace,
+            "type": kind.rpartition(".")[2],
+            "message": message,
+            "stacktrace": traceback,
         }
+    if span.usage is not None:
+        found["usage"] = span.usage._asdict()
     if span.marks:
         found["marks"] = [
-            {"name": mark.name, "time": iso(mark.time_ns), "items": mark.items}
+            {"name": MARKS[mark.kind], "time": iso(mark.time_ns), "items": mark.items}
             for mark in span.marks
         ]
     if span.attributes:
         found["attributes"] = span.attributes
     found.update(span.details)
     return found
+
+
+def link_as_json(link: LinkIds) -> dict[str, Any]:
+    """A link: where it leads, and what it is."""
+    target, kind, attributes = link
+    ids = {"trace_id": f"{target.trace_id:032x}", "span_id": f"{target.span_id:016x}"}
+    return {**ids, **({"type": kind} if attributes is None else {"attributes": dict(attributes)})}
 
 
 def _pointer(pointer: Pointer | None) -> dict[str, Any] | None:

@@ -9,9 +9,11 @@ where a record tells it, and only else from the reading machine.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Moment", "WriterZone", "moment"]
+__all__ = ["Moment", "RecordTimes", "WriterZone", "moment", "record_moment"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - compared with naive times only
 _QUARTER_HOUR_NS: Final = 900_000_000_000
@@ -19,12 +21,7 @@ _LARGEST_OFFSET_NS: Final = 15 * 3600 * 1_000_000_000
 
 
 class Moment(NamedTuple):
-    """A time as recorded.
-
-    Attributes:
-        ns: Nanoseconds since the epoch, read as if the zone were UTC when `local`.
-        local: Whether the record told no time zone.
-    """
+    """A time as recorded: nanoseconds since the epoch, read as UTC when `local` (no zone told)."""
 
     ns: int
     local: bool
@@ -66,6 +63,15 @@ class WriterZone:
         elif self._last_local_ns is not None:
             self.pair(self._last_local_ns, found.ns)
 
+    def learn(self, record: Mapping[str, Any]) -> None:
+        """Learn from the next record of the log."""
+        found, otel = record_moment(record), record.get("otel")
+        exact = otel.get("time_unix_nano") if isinstance(otel, Mapping) else None
+        if found is not None and found.local and isinstance(exact, int):
+            self.pair(found.ns, exact)
+        elif found is not None:
+            self.observe(found)
+
     def pair(self, local_ns: int, utc_ns: int) -> None:
         """Learn from two readings of (nearly) one moment; the first pair counts."""
         if self._offset_ns is None and abs(local_ns - utc_ns) <= _LARGEST_OFFSET_NS:
@@ -83,3 +89,60 @@ class WriterZone:
         except (OverflowError, OSError, ValueError):
             offset = None
         return found.ns - int(offset.total_seconds() if offset else 0) * 1_000_000_000
+
+
+_TIME_KEYS: Final = (
+    "start_time",
+    "end_time",
+    "time_logged",
+    "stream_init_time",
+    "first_item_time",
+)
+_MOST_LEARNT_FROM: Final = 2_000  # records
+
+
+class RecordTimes:
+    """Gives the Unix times of a run's records in nanoseconds; 0 for one that tells none.
+
+    `records` reads the run from its beginning: where its writer's clock stood may only be told by a
+    later record. It is called once, and only for a log that needs it.
+    """
+
+    def __init__(self, records: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        self._records = records
+        self._zone: WriterZone | None = None
+
+    def __call__(self, record: Mapping[str, Any]) -> int:
+        """The time of a record."""
+        otel = record.get("otel")
+        if isinstance(otel, Mapping):
+            exact = otel.get("time_unix_nano")
+            if isinstance(exact, int) and exact > 0:
+                return exact
+            if "session" in otel:
+                return 0  # what our records tell besides is less exact, and would mix with it
+        return self._ns(record_moment(record))
+
+    def of_text(self, text: str) -> int:
+        """The time that a text of this log stands for."""
+        return self._ns(moment(text))
+
+    def _ns(self, found: Moment | None) -> int:
+        if found is None or not found.local:
+            return 0 if found is None else found.ns
+        if self._zone is None:
+            self._zone = self._learnt()
+        return self._zone.ns(found)
+
+    def _learnt(self) -> WriterZone:
+        zone = WriterZone()
+        for record in itertools.islice(self._records(), _MOST_LEARNT_FROM):
+            zone.learn(record)
+            if zone.known:
+                break
+        return zone
+
+
+def record_moment(record: Mapping[str, Any]) -> Moment | None:
+    """The time that a record tells as text."""
+    return next((found for key in _TIME_KEYS if (found := moment(record.get(key)))), None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from burr_otel.view.times import Moment, WriterZone, moment
+from burr_otel.history.times import Moment, WriterZone, moment
 
 HOUR_NS = 3600 * 10**9
 

@@ -6,7 +6,7 @@ import pathlib
 import burr
 import pytest
 
-from burr_otel.view.build import SessionBuilder, parse_failure
+from burr_otel.history.fold import Fold
 
 DEMO_DATA = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_data"
 T0 = 1_700_000_000_000_000_000
@@ -14,11 +14,12 @@ TRACE = "ab" * 16
 
 
 def at(ms, **otel):
-    return {"otel": {"session": "s1", "time_unix_nano": T0 + ms * 10**6, **otel}}
+    times = dict.fromkeys(("start_time", "end_time", "stream_init_time", "first_item_time"), "")
+    return {**times, "otel": {"session": "s1", "time_unix_nano": T0 + ms * 10**6, **otel}}
 
 
 def root(ms=0, session="s1"):
-    return {"type": "otel_root", **at(ms, session=session, trace_id=TRACE, span_id="0" * 16)}
+    return {"type": "otel_root", **at(ms, session=session, trace_id=TRACE, span_id="f" * 16)}
 
 
 def root_end(ms, outcome="ok", session="s1"):
@@ -26,7 +27,7 @@ def root_end(ms, outcome="ok", session="s1"):
 
 
 def begin(ms, seq, action="act", session="s1"):
-    otel = at(ms, session=session, trace_id=TRACE, span_id=f"{seq:016x}")
+    otel = at(ms, session=session, trace_id=TRACE, span_id=f"{seq + 1:016x}")
     return {"type": "begin_entry", "sequence_id": seq, "action": action, "inputs": {}, **otel}
 
 
@@ -49,6 +50,7 @@ def begin_span(ms, seq, span_id, parent=None, name="inner"):
         "span_id": span_id,
         "span_name": name,
         "parent_span_id": parent,
+        "span_dependencies": [],
         **at(ms),
     }
 
@@ -57,12 +59,17 @@ def end_span(ms, seq, span_id):
     return {"type": "end_span", "action_sequence_id": seq, "span_id": span_id, **at(ms)}
 
 
+def attribute(key, value, span_id=None):
+    own = {"key": key, "value": value, "tags": {}, "span_id": span_id}
+    return {"type": "attribute", "action_sequence_id": 0, "time_logged": "", **own}
+
+
 def build(*records, alive=False, **options):
-    builder = SessionBuilder("proj", "app", **options)
+    fold = Fold("proj", "app", **options)
     for record in records:
-        builder.add(record)
-    sessions = builder.finish(lambda record, last_ns: alive)
-    return builder, sessions
+        fold.add(record)
+    fold.finish(lambda fields, last_ns: alive)
+    return fold, fold.sessions
 
 
 def tree(sessions):
@@ -70,8 +77,8 @@ def tree(sessions):
     lines = []
     for session in sessions:
         for span, depth in session.walk():
-            end_ms = None if span.end_ns is None else (span.end_ns - T0) // 10**6
-            start_ms = (span.start_ns - T0) // 10**6
+            end_ms = None if span.end_ns is None else round((span.end_ns - T0) / 1e6)
+            start_ms = round((span.start_ns - T0) / 1e6)
             lines.append(f"{'  ' * depth}{span.name} {start_ms}..{end_ms} {span.outcome}")
     return lines
 
@@ -98,7 +105,7 @@ def test_steps_and_inner_spans_nest():
         "  second 7..8 ok",
     ]
     assert sessions[0].trace_id == TRACE
-    assert sessions[0].children[1].span_id == f"{1:016x}"
+    assert sessions[0].children[1].span_id == f"{2:016x}"
 
 
 def test_a_killed_run_is_crashed_and_a_live_one_is_running():
@@ -115,10 +122,10 @@ def test_a_killed_run_is_crashed_and_a_live_one_is_running():
     assert live[0].last_ns == T0 + 2 * 10**6
 
 
-def test_an_inner_span_that_never_ended_is_unfinished():
+def test_an_inner_span_that_never_ended_is_abandoned():
     """Its step ended, so it is neither running nor crashed; it is drawn to its step's end."""
     _, sessions = build(root(0), begin(1, 0), begin_span(2, 0, "0:0"), end(5, 0), root_end(6))
-    assert tree(sessions)[2] == "    inner 2..5 unfinished"
+    assert tree(sessions)[2] == "    inner 2..5 abandoned"
 
 
 def test_an_end_without_a_begin_is_kept():
@@ -184,7 +191,7 @@ def test_recorded_outcome_wins_over_the_exception():
         root(0), begin(1, 0), end(2, 0, exception="asyncio.CancelledError", outcome="cancelled")
     )
     assert sessions[0].children[0].outcome == "cancelled"
-    assert sessions[0].children[0].failure.type == "CancelledError"
+    assert sessions[0].children[0].end.raised.traceback == "asyncio.CancelledError"
 
 
 def test_attributes_and_stream_marks_land_on_their_span():
@@ -193,28 +200,19 @@ def test_attributes_and_stream_marks_land_on_their_span():
         root(0),
         begin(1, 0),
         begin_span(2, 0, "0:0"),
-        {"type": "attribute", "action_sequence_id": 0, "span_id": "0:0", "key": "k", "value": 1},
-        {"type": "attribute", "action_sequence_id": 0, "span_id": None, "key": "s", "value": 2},
+        attribute("k", 1, "0:0"),
+        attribute("s", 2),
         {"type": "first_item_stream", "action_sequence_id": 0, **at(3)},
         {"type": "end_stream", "action_sequence_id": 0, "items_streamed": 7, **at(4)},
         end(5, 0),
     )
     step = sessions[0].children[0]
-    assert step.attributes == {"s": 2}
-    assert step.children[0].attributes == {"k": 1}
-    assert [(mark.name, mark.items, mark.time_ns - T0) for mark in step.marks] == [
-        ("first item", None, 3 * 10**6),
-        ("stream ends", 7, 4 * 10**6),
+    assert [(each.key, each.value.value) for each in step.logged] == [("s", 2)]
+    assert [(each.key, each.value.value) for each in step.children[0].logged] == [("k", 1)]
+    assert [(mark.kind, mark.items, mark.time_ns - T0) for mark in step.marks] == [
+        ("first_item_stream", None, 3 * 10**6),
+        ("end_stream", 7, 4 * 10**6),
     ]
-
-
-def test_details_hold_what_the_action_wrote():
-    """Inputs, result and only the state keys that the action writes; none unless asked for."""
-    records = root(0), begin(1, 0), end(2, 0)
-    _, sessions = build(*records, details=True, writes={"act": ["b", "missing"]})
-    assert sessions[0].children[0].details == {"inputs": {}, "result": {"r": 1}, "state": {"b": 2}}
-    _, sessions = build(*records)
-    assert sessions[0].children[0].details == {}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +255,7 @@ RECORDED_RUNS = sorted(DEMO_DATA.glob("*/*/log.jsonl"))
 def test_recorded_runs_of_plain_burr_are_complete(log):
     """Each real run that ships with Burr: every step and begun span is there, once, in bounds."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    builder, sessions = build(*records)
+    fold, sessions = build(*records)
     kinds = [record["type"] for record in records]
     spans = [span for span, _ in sessions[0].walk()]
     assert len(sessions) == 1
@@ -265,43 +263,13 @@ def test_recorded_runs_of_plain_burr_are_complete(log):
         record["action"] for record in records if record["type"] == "begin_entry"
     ]
     assert sum(span.kind == "span" for span in spans) == kinds.count("begin_span")
-    matched = kinds.count("end_span") - builder.stray_ends
-    unfinished = sum(span.outcome == "unfinished" for span in spans)
-    assert matched == kinds.count("begin_span") - unfinished
+    matched = kinds.count("end_span") - fold.stray_ends
+    abandoned = sum(span.outcome == "abandoned" for span in spans)
+    assert matched == kinds.count("begin_span") - abandoned
     assert all(span.end_ns is None or span.end_ns >= span.start_ns for span in spans)
-    assert sum(len(span.attributes) for span in spans) == len(
-        {
-            (record["action_sequence_id"], record["span_id"], record["key"])
-            for record in records
-            if record["type"] == "attribute"
-        }
-    )
+    assert sum(len(span.logged) for span in spans) == kinds.count("attribute")
 
 
 def test_there_are_recorded_runs():
     """The test above would pass on nothing."""
     assert len(RECORDED_RUNS) == 21
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "message"),
-    [
-        ('Traceback (most recent call last):\n  File "x", line 1\n    f()\nValueError: bad\n', "ValueError", "bad"),
-        ('Traceback (most recent call last):\n  File "x"\nmy.pkg.Odd: two\nlines\n', "Odd", "two\nlines"),
-        ("Traceback (most recent call last):\n  a\nKeyError: 'k'\n\nDuring handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  b\nTypeError\n", "TypeError", ""),
-        ("ValueError: no traceback", "ValueError", "no traceback"),
-        ("something else happened", "", "something else happened"),
-        ("Traceback (most recent call last):", "", ""),
-    ],
-)  # fmt: skip
-def test_failures_are_read_from_tracebacks(text, kind, message):
-    """The last exception of a chain is what failed; its message may have several lines."""
-    failure = parse_failure(text)
-    assert (failure.type, failure.message) == (kind, message)
-    assert failure.stacktrace == text
-
-
-def test_no_exception_is_no_failure():
-    """A step that went well has nothing to say."""
-    assert parse_failure(None) is None
-    assert parse_failure("") is None

@@ -1,0 +1,122 @@
+"""A run of the store -> a `RunTree`, with the runs that it spawned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from burr_otel.errors import BurrOtelError
+from burr_otel.history.fold import Fold
+from burr_otel.history.times import RecordTimes
+from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
+
+if TYPE_CHECKING:
+    from burr_otel.history.settle import Alive
+    from burr_otel.store import StoredRun
+
+__all__ = ["children_of", "nest_spawned", "pointer_of", "read_run"]
+
+_MOST_NESTED_RUNS: Final = 200
+
+
+def read_run(
+    run: StoredRun, alive: Alive, shown: Callable[[SpanNode], None] = lambda _: None
+) -> RunTree:
+    """Read a run's log once, without the runs that it spawned (see `nest_spawned`).
+
+    `shown` is given each span as soon as no later record changes it, and may take of it what a view
+    shows; its records are let go of then, so that not all states of a run are held at once.
+    """
+    fold = Fold(run.project, run.app_id, times=RecordTimes(run.records))
+
+    def show(spans: list[SpanNode]) -> None:
+        for span in spans:
+            shown(span)
+            span.let_go()
+
+    for record in run.records():
+        show(fold.add(record))
+    show(fold.finish(alive))
+    skipped = [
+        f"{length:,} bytes at offset {offset:,}: {reason}" for offset, length, reason in run.skipped
+    ]
+    if fold.damaged:
+        skipped.append(f"{fold.damaged:,} records could not be understood")
+    return RunTree(
+        project=run.project,
+        app_id=run.app_id,
+        place=run.place,
+        partition_key=run.partition_key,
+        sessions=list(fold.sessions),
+        forked_from=pointer_of(run.parent_pointer),
+        spawned_by=pointer_of(run.spawning_parent_pointer),
+        children=children_of(run),
+        skipped=skipped,
+        stray_ends=fold.stray_ends,
+    )
+
+
+def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
+    """Put the sessions of spawned runs below the steps that spawned them, at any depth.
+
+    `load` gives the tree of another run of the project, or None when it is gone; a run that cannot
+    be read is named in `tree.skipped`.
+    """
+    seen = {tree.app_id}
+    queue = [tree]
+    while queue:
+        parent = queue.pop(0)
+        for child in parent.children:
+            if child.kind != "spawn" or child.app_id in seen or len(seen) > _MOST_NESTED_RUNS:
+                continue
+            seen.add(child.app_id)
+            try:
+                found = load(child.app_id)
+            except (BurrOtelError, OSError) as error:
+                tree.skipped.append(f"the spawned run {child.app_id!r}: {error}")
+                continue
+            if found is None:
+                continue
+            for session in found.sessions:
+                step = _spawning_step(parent, child, session)
+                if step is not None:
+                    step.children.append(session)
+                    step.children.sort(key=lambda span: span.start_ns)
+            queue.append(found)
+
+
+def _spawning_step(parent: RunTree, child: ChildRun, session: SpanNode) -> SpanNode | None:
+    """The step that a child's session ran in: one id may have been spawned again and again."""
+    steps = [step for step in parent.steps if step.sequence_id == child.sequence_id]
+    for step in steps:
+        if step.start_ns <= session.start_ns and (
+            step.end_ns is None or session.start_ns <= step.end_ns
+        ):
+            return step
+    return steps[0] if steps else None
+
+
+def pointer_of(found: Any) -> Pointer | None:
+    """A pointer of Burr's that names a run: a merely resumed application has one that does not."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("app_id"), str):
+        return None
+    sequence_id, partition_key = found.get("sequence_id"), found.get("partition_key")
+    return Pointer(
+        found["app_id"],
+        sequence_id if type(sequence_id) is int else None,
+        partition_key if isinstance(partition_key, str) else None,
+    )
+
+
+def children_of(run: StoredRun) -> list[ChildRun]:
+    """The runs that were forked from a run or spawned by it, each once."""
+    found: dict[ChildRun, None] = {}
+    for record in run.children:
+        pointer, sequence_id = pointer_of(record.get("child")), record.get("sequence_id")
+        if pointer is not None:
+            kind: Literal["fork", "spawn"] = (
+                "fork" if record.get("event_type") == "fork" else "spawn"
+            )
+            number = sequence_id if type(sequence_id) is int else None
+            found[ChildRun(pointer.app_id, kind, number)] = None
+    return list(found)

@@ -1,0 +1,272 @@
+"""Spans whose records were written before spans were derived from records: they come back as sent.
+
+Such a record keeps, in its `otel` object, what its span said beyond what a reader could make of the
+record itself: `attributes`, `content` (texts as their difference to the record's own JSON),
+`odd_attributes`, `absent`, `events`, `status`, `name` and `links`. What was hidden or cut on its way
+to the span comes back hidden or cut, whatever the reader's settings are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from opentelemetry.sdk.trace import Event
+from opentelemetry.trace import Status, StatusCode
+
+from burr_otel import semconv
+from burr_otel.history.content import session_of
+from burr_otel.history.tree import SessionNode, SpanNode
+from burr_otel.records import BeginRoot, EndStep, read_links
+from burr_otel.spans.contexts import link_of
+from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.portable import from_portable
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+    from burr_otel.history.content import RunContent
+    from burr_otel.store import StoredRun
+
+__all__ = ["LegacyContent"]
+
+_ACTION_NAMES: Final = ("burr.action.name", "graph.node.id")
+_WRITES: Final = "burr.action.writes"
+_INT64: Final = 1 << 63
+_UNKNOWN: Final = object()
+
+Attributes = dict[str, "AttributeValue"]
+
+
+class LegacyContent:
+    """Reads what such spans of one run said."""
+
+    def __init__(self, run: StoredRun, content: RunContent) -> None:
+        self._run, self._content = run, content
+        self._facts: dict[tuple[Any, str], Attributes] = {}
+
+    def note(self, raw: Mapping[str, Any]) -> None:
+        """Learn what a record says of all steps of its action: only the first ones say it."""
+        otel = raw.get("otel")
+        if raw.get("type") == "begin_entry" and isinstance(otel, dict) and "action" in otel:
+            facts: Attributes = dict.fromkeys(_ACTION_NAMES, raw["action"])
+            for key, value in _mapping(otel["action"]).items():
+                facts[key] = from_portable(value)
+            self._facts[otel.get("session"), raw["action"]] = facts
+
+    def of(self, span: SpanNode) -> SpanContent | None:
+        """What a span said; None when its records are not of this kind.
+
+        Raises:
+            ValueError: A record is damaged, or of a later version.
+        """
+        begin = getattr(span.begin, "otel", {})
+        if not _is_legacy(begin):
+            # Of a step that lost its begin, the end alone tells what it said of it.
+            if not (span.kind == "step" and span.begin is None and _is_legacy(_end_of(span))):
+                return None
+        attributes, name = self._begun(span, begin), span.name
+        if not isinstance(span, SessionNode):
+            own = begin.get("name")
+            name = span.name if own is None else str(from_portable(own))
+        end = _end_of(span)
+        if not _is_legacy(end):
+            return self._left_open(span, attributes, name)
+        if "name" in end:
+            name = str(from_portable(end["name"]))
+        logged = {each.key: _native(each.value.value) for each in span.logged}
+        known = {**attributes, **{k: v for k, v in logged.items() if v is not _UNKNOWN}}
+        if span.kind != "span":
+            known[semconv.OUTCOME] = span.outcome
+        links = [link_of(each) for each in read_links(end["links"])] if "links" in end else []
+        return SpanContent(
+            name,
+            _read(known, end, self._ended_bases(span, attributes)),
+            [
+                Event(from_portable(text), from_portable(said), time_ns)
+                for text, time_ns, said in _items(end.get("events"))
+            ],
+            _status(end),
+            links,
+        )
+
+    def end_ns(self, span: SpanNode) -> int | None:
+        """The end that a span's record gives it, where that is not the record's own time."""
+        found = _end_of(span).get("end_unix_nano")
+        return found if isinstance(found, int) else None
+
+    def replaces_links(self, span: SpanNode) -> bool:
+        """Whether the end record tells all links of a span."""
+        return "links" in _end_of(span)
+
+    def _identity(self, span: SpanNode) -> Attributes:
+        begin = session_of(span).begin
+        fields = begin.fields if isinstance(begin, BeginRoot) else {}
+        key = fields.get("partition_key", self._run.partition_key)
+        found: Attributes = {
+            semconv.SESSION_ID: self._run.app_id,
+            semconv.PROJECT: self._run.project,
+            semconv.APP_ID: self._run.app_id,
+        }
+        if key is not None:
+            found[semconv.PARTITION_KEY] = key
+        return found
+
+    def _begun(self, span: SpanNode, otel: Mapping[str, Any]) -> Attributes:
+        """What the span said when it began."""
+        identity = self._identity(span)
+        if isinstance(span, SessionNode):
+            known: Attributes = {
+                "gen_ai.operation.name": "invoke_workflow",
+                "gen_ai.workflow.name": self._run.project,
+                "gen_ai.agent.name": self._run.project,
+                "gen_ai.conversation.id": self._run.app_id,
+                "openinference.span.kind": "CHAIN",
+                "graph.node.id": self._run.project,
+                **identity,
+            }
+            return _read(known, otel, {semconv.GRAPH: _graph(self._content.graph(span))})
+        identity = {semconv.SEQUENCE_ID: span.sequence_id or 0, **identity}
+        if span.kind == "span":
+            return identity
+        facts = self._facts.get((span.session, span.name), {}) if span.begun else {}
+        inputs = getattr(span.begin, "inputs", None)
+        bases = {} if inputs is None else {semconv.INPUTS: _json(inputs.value)}
+        return _read({**facts, **identity}, otel, bases)
+
+    def _ended_bases(self, span: SpanNode, attributes: Attributes) -> dict[str, bytes | None]:
+        end = span.end
+        found: dict[str, bytes | None] = {}
+        if not isinstance(end, EndStep):
+            return found
+        if end.result is not None:
+            found[semconv.RESULT] = _json(end.result.value)
+        writes = self._facts.get((span.session, span.name), {}).get(_WRITES) if span.begun else None
+        if end.raised is None and end.state is not None and isinstance(writes, tuple) and writes:
+            state = end.state.values_by_key
+            kept = {str(key): state[str(key)] for key in writes if str(key) in state}
+            found[semconv.STATE_WRITTEN] = _json(kept)
+        return found
+
+    def _left_open(self, span: SpanNode, attributes: Attributes, name: str) -> SpanContent:
+        """What a span says of which no record tells how it ended."""
+        described = self._content.of(span)
+        if span.end is None:
+            policy = self._content.facts(session_of(span)).policy
+            names = {semconv.TRUNCATED, *(policy.name(each.key) for each in span.logged)}
+            said = {key: value for key, value in described.attributes.items() if key in names}
+            attributes = {**said, **attributes, semconv.OUTCOME: span.outcome}
+        else:
+            hidden = {semconv.INPUTS, semconv.GRAPH} - attributes.keys()
+            said = {k: value for k, value in described.attributes.items() if k not in hidden}
+            attributes = {**said, **attributes}
+        return described._replace(name=name, attributes=attributes)
+
+
+def _is_legacy(otel: Mapping[str, Any]) -> bool:
+    return isinstance(otel.get("attributes"), Mapping) and "crc" not in otel
+
+
+def _end_of(span: SpanNode) -> Mapping[str, Any]:
+    return {} if span.end is None else span.end.otel
+
+
+def _read(
+    known: Mapping[str, AttributeValue],
+    otel: Mapping[str, Any],
+    bases: Mapping[str, bytes | None],
+) -> Attributes:
+    """The attributes that a record speaks of, without those that a damaged one does not tell.
+
+    `bases` are content attributes by name with the JSON that the record holds for each; None where
+    reading that JSON and writing it again need not give the same bytes.
+    """
+    found = dict(known)
+    content = _mapping(otel.get("content"))
+    for key, base in bases.items():
+        text = base if key not in content else _applied(content[key], base)
+        if text is not None:
+            found[key] = text if isinstance(text, str) else text.decode()
+    for key, change in content.items():
+        if isinstance(change, dict) and change.get("as") in found:
+            found[key] = found[change["as"]]
+    for key, value in _mapping(otel.get("attributes")).items():
+        found[key] = from_portable(value)
+    for key, value in _items(otel.get("odd_attributes")):
+        found[from_portable(key)] = from_portable(value)
+    for key in _items(otel.get("absent")):
+        found.pop(from_portable(key), None)
+    return found
+
+
+def _status(otel: Mapping[str, Any]) -> Status:
+    kept = otel.get("status")
+    if not isinstance(kept, list):
+        return Status(StatusCode.UNSET)
+    return Status(StatusCode[kept[0]], from_portable(kept[1]))
+
+
+def _graph(graph: Mapping[str, Any] | None) -> bytes | None:
+    """What the application span said of a ``graph.json``."""
+    if graph is None:
+        return None
+    transitions = [
+        {"from": str(each["from_"]), "to": str(each["to"]), "condition": str(each["condition"])}
+        for each in graph.get("transitions") or ()
+    ]
+    actions = [str(each["name"]) for each in graph.get("actions") or ()]
+    entrypoint = str(graph.get("entrypoint"))
+    return _json({"entrypoint": entrypoint, "actions": actions, "transitions": transitions})
+
+
+def _applied(change: Any, base: bytes | None) -> str | None:
+    """A text from what it adds to its base: how much of the base's head and tail goes around it."""
+    if isinstance(change, str):
+        return change
+    if not isinstance(change, list) or base is None:
+        return None
+    head, middle, tail = change
+    if head + tail > len(base):
+        return None
+    data: bytes = base[:head] + middle.encode() + base[len(base) - tail :]
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _native(value: Any) -> Any:
+    """A JSON value as an attribute: as it is where attributes can be that, else its JSON."""
+    if _is_scalar(value):
+        return value
+    if type(value) is list and len(set(map(type, value))) == 1 and all(map(_is_scalar, value)):
+        return tuple(value)
+    text = _json(value)
+    return _UNKNOWN if text is None else text.decode()
+
+
+def _is_scalar(value: Any) -> bool:
+    kind = type(value)
+    return (
+        kind is str
+        or kind is bool
+        or (kind is int and -_INT64 <= value < _INT64)
+        or (kind is float and math.isfinite(value))
+    )
+
+
+def _json(value: Any) -> bytes | None:
+    try:
+        return orjson.dumps(value)
+    except (TypeError, ValueError):  # an integer beyond 64 bits
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,146 @@
+"""What a person is shown of a span's content: what the span itself says, so hidden alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel import semconv
+from burr_otel.config import OtelConfig
+from burr_otel.content import ContentPolicy
+from burr_otel.history.content import RunContent, session_of
+from burr_otel.records import Raised
+from burr_otel.spans.facts import content_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from burr_otel.history.tree import SpanNode
+    from burr_otel.spans.describe import SpanContent
+    from burr_otel.store import StoredRun
+
+__all__ = ["ShownContent", "reader_policy"]
+
+_MOST_BYTES: Final = 1024 * 1024  # of one value; a span's own limit is that of backends
+HIDDEN: Final = "[not captured]"
+_PARTS: Final = {
+    "inputs": semconv.INPUTS,
+    "result": semconv.RESULT,
+    "state": semconv.STATE_WRITTEN,
+}
+
+
+def reader_policy() -> ContentPolicy:
+    """The reader's own policy, from the settings of the environment.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    return content_policy(OtelConfig.resolve())
+
+
+def _view_policy(policy: ContentPolicy, *, unredacted: bool) -> ContentPolicy:
+    """The policy by which values are shown to a person."""
+    if unredacted:
+        return ContentPolicy(redact=False, max_attribute_bytes=_MOST_BYTES)
+    return dataclasses.replace(policy, max_attribute_bytes=_MOST_BYTES)
+
+
+class ShownContent:
+    """Fills `failure`, `details` and `attributes` of the spans of a run.
+
+    Without `details` only failures are looked at, which is all that a waterfall shows.
+    """
+
+    def __init__(
+        self, run: StoredRun, policy: ContentPolicy, *, details: bool, unredacted: bool = False
+    ) -> None:
+        self._details = details
+        self._policy = _view_policy(policy, unredacted=unredacted)
+        self._content = RunContent(run, self._policy, unredacted=unredacted)
+
+    def __call__(self, span: SpanNode) -> None:
+        """Fill one span."""
+        if span.kind == "application":
+            self._initial(span)
+        elif self._details or span.is_bad or getattr(span.end, "raised", None) is not None:
+            self._fill(span, self._content.of(span))
+
+    def value(self, span: SpanNode, path: tuple[Any, ...], value: Any) -> Any:
+        """A recorded value as a person may see it, given the keys that lead to it."""
+        session = session_of(span)
+        if self._content.is_hidden(session):
+            return HIDDEN
+        policy = self._content.facts(session).policy
+        policy = dataclasses.replace(policy, attributes=policy.state)
+        nested = value
+        for part in reversed(path[1:]):
+            nested = {part: nested} if isinstance(part, str) else [nested]
+        shown = policy.attribute(str(path[0]) if path else "", nested)
+        if shown is None:
+            return HIDDEN
+        tree = _tree(shown.value, value if len(path) <= 1 else None)
+        for _ in path[1:]:
+            if isinstance(tree, dict) and len(tree) == 1:
+                (tree,) = tree.values()
+            elif isinstance(tree, list) and len(tree) == 1:
+                (tree,) = tree
+            else:
+                break
+        return tree
+
+    def _initial(self, span: SpanNode) -> None:
+        shown = getattr(span.begin, "about", {}).get("shown")
+        initial = shown.get(semconv.STATE_INITIAL) if isinstance(shown, dict) else None
+        if isinstance(initial, str):
+            span.details["initial"] = initial
+
+    def _fill(self, span: SpanNode, content: SpanContent) -> None:
+        exceptions = [each for each in content.events if each.name == semconv.EVENT_EXCEPTION]
+        if exceptions:
+            span.failure = _failure(exceptions[-1].attributes or {})
+        elif content.status.description and span.outcome == semconv.FAILED:
+            span.failure = Raised("", content.status.description, "")
+        if not self._details:
+            return
+        for part, name in _PARTS.items():
+            if name in content.attributes:
+                span.details[part] = _tree(content.attributes[name])
+        if span.kind == "step":
+            self._read(span)
+        names = {self._policy.name(each.key): each for each in span.logged}
+        span.attributes = {
+            name: _tree(content.attributes[name], each.value.value)
+            for name, each in names.items()
+            if name in content.attributes
+        }
+
+    def _read(self, span: SpanNode) -> None:
+        """What the step read of the state before it."""
+        facts = self._content.facts(session_of(span))
+        reads = facts.action(span.name).reads
+        state = None if span.before is None else span.before.state
+        if state is None or not reads:
+            return
+        parts = {key: state[key] for key in reads if key in state}
+        shown = facts.policy.shown_parts("state", parts)
+        if shown is not None:
+            span.details["read"] = _tree(shown.value)
+
+
+def _failure(told: Mapping[str, Any]) -> Raised:
+    names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
+    return Raised(*(str(told.get(name, "")) for name in names))
+
+
+def _tree(value: Any, recorded: Any = None) -> Any:
+    """An attribute's value as data: structured values are JSON texts on a span."""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, str) and not isinstance(recorded, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
