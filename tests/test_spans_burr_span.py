@@ -68,7 +68,7 @@ def collected(span_limits=None):
 def start(tracer, content=None, span_links=(), parent=None):
     content = content or SpanContent("name", {}, [], Status(StatusCode.UNSET), [])
     return SpanStarter(tracer, ContentPolicy()).start(
-        content.name, parent, {}, list(span_links), ({},), NOW, lambda: content
+        content.name, parent, {}, list(span_links), ({},), NOW, lambda context: lambda: content
     )
 
 

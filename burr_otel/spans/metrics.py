@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["StepMetrics", "step_metrics"]
 
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
+_MOST_ACTIONS = 1024  # whose labels are kept
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -79,36 +80,33 @@ class StepMetrics:
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
             semconv.GEN_AI_AGENT_NAME: project,
         }
-        self._counted: set[str] = set()
+        self._labels: dict[str, dict[str, str]] = {}
+        self._ended_labels: dict[tuple[str, str], dict[str, str]] = {}
 
     def step_began(self, action: str) -> dict[str, str]:
-        """Count a step as active.
-
-        Returns:
-            What its measurements carry.
-        """
-        labels = {**self._project_labels, semconv.ACTION_NAME: action}
-        if action not in self._counted:
+        """Count a step as active; the labels of its measurements."""
+        labels = self._labels.get(action)
+        if labels is None:
+            if len(self._labels) >= _MOST_ACTIONS:
+                self._labels.clear()
+                self._ended_labels.clear()
+            labels = self._labels[action] = {**self._project_labels, semconv.ACTION_NAME: action}
             # A series that begins with its first failure shows no rise. A counter may begin at
             # zero; a histogram cannot, because a measurement of 0 s would be one of the steps.
-            self._counted.add(action)
             for outcome in (semconv.OK, semconv.ERROR):
                 self._ended.add(0, {**labels, semconv.OUTCOME: outcome})
         self._active.add(1, labels)
         return labels
 
     def step_ended(self, labels: dict[str, str], outcome: str, seconds: float) -> None:
-        """Count a step as over and record how long it took.
-
-        Args:
-            labels: What `step_began` gave.
-            outcome: How it ended.
-            seconds: How long it took.
-        """
+        """Count a step as over and record how long it took, with what `step_began` gave."""
         self._active.add(-1, labels)
-        labels = {**labels, semconv.OUTCOME: outcome}
-        self._duration.record(seconds, labels)
-        self._ended.add(1, labels)
+        key = labels[semconv.ACTION_NAME], outcome
+        told = self._ended_labels.get(key)
+        if told is None:
+            told = self._ended_labels[key] = {**labels, semconv.OUTCOME: outcome}
+        self._duration.record(seconds, told)
+        self._ended.add(1, told)
 
     def first_item(self, labels: dict[str, str], seconds: float) -> None:
         """Record how long a stream took to yield its first item."""
