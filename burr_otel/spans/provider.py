@@ -53,6 +53,8 @@ __all__ = [
 
 logger = logging.getLogger("burr_otel")
 
+_CONFIG_FILE = "OTEL_CONFIG_FILE"  # older SDKs have no name for it
+
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0
 _STRUGGLING_S = 1.0
@@ -158,6 +160,14 @@ def _own_provider(project: str) -> trace.TracerProvider:
     with _lock:
         provider = _own.get(project)
         if provider is None:
+            if not _own and os.environ.get(_CONFIG_FILE):
+                logger.warning(
+                    "%s=%r is not read by the provider that burr-otel makes; it goes by the other "
+                    "OTEL_* variables. Start the program with opentelemetry-instrument, which reads "
+                    "the file, or set a global tracer provider before an application is built.",
+                    _CONFIG_FILE,
+                    os.environ[_CONFIG_FILE],
+                )
             try:
                 provider = _make_provider(project, exporters_from_environ(), force_name=False)
             except Exception as error:
