@@ -162,9 +162,9 @@ def _own_provider(project: str) -> trace.TracerProvider:
         if provider is None:
             if not _own and os.environ.get(_CONFIG_FILE):
                 logger.warning(
-                    "%s=%r is not read by the provider that burr-otel makes; it goes by the other "
-                    "OTEL_* variables. Start the program with opentelemetry-instrument, which reads "
-                    "the file, or set a global tracer provider before an application is built.",
+                    "%s=%r is not read by the provider that burr-otel makes, which goes by the "
+                    "other OTEL_* variables. Start the program with opentelemetry-instrument, "
+                    "which reads the file, or set a global tracer provider first.",
                     _CONFIG_FILE,
                     os.environ[_CONFIG_FILE],
                 )
