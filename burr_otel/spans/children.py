@@ -42,72 +42,32 @@ _OUTPUT_TOKENS = (
 )
 
 
-class Records(Protocol):
-    """Where records go: a session of the store."""
-
-    def begin_span(
-        self,
-        *,
-        sequence_id: int,
-        span_id: str,
-        name: str,
-        parent_span_id: str | None,
-        dependencies: Sequence[str],
-        time_ns: int,
-        otel: Any,
-    ) -> None:
-        """Write a begin record."""
-
-    def end_span(self, *, sequence_id: int, span_id: str, time_ns: int, otel: Any) -> None:
-        """Write an end record."""
-
-    def attribute(
-        self,
-        *,
-        key: str,
-        value: Any,
-        tags: Any,
-        sequence_id: int,
-        span_id: str | None,
-        time_ns: int,
-    ) -> object:
-        """Write an attribute record."""
-
-
 class EnclosingStep(Protocol):
     """The attribute `burr_step` of a Burr span: the step that it is, or is in.
 
-    Attributes:
-        child_records: Where spans inside are recorded; `None` when they are not, or not any more.
+    `child_records` is where spans inside are recorded, an object with `begin_span`, `attribute` and
+    `end_span`; `None` when they are not, or not any more.
     """
 
     conversation_id: str
     agent_name: str
     sequence_id: int
-    child_records: Records | None
+    child_records: Any
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
 
 
 class _Place:
-    """Where a span of others is.
-
-    Attributes:
-        step: The step that it is in.
-        above: The place of its parent, when that is a span of others too.
-        uid: Burr's id of the span, when it is recorded.
-        records: Where to.
-        has_usage: Whether a span below has told its usage, which this one would only sum up.
-    """
+    """Where a span of others is: in which step, below which other one."""
 
     __slots__ = ("__weakref__", "above", "has_usage", "records", "step", "uid")
 
     def __init__(self, step: EnclosingStep, above: _Place | None) -> None:
         self.step, self.above = step, above
+        self.records: Any = None  # where it is recorded, by this id
         self.uid: str | None = None
-        self.records: Records | None = None
-        self.has_usage = False
+        self.has_usage = False  # told by a span below, which this one would only sum up
 
 
 class ChildSpans(SpanProcessor):
@@ -130,7 +90,8 @@ class ChildSpans(SpanProcessor):
             place = self._places[span.context.span_id] = _Place(step, above)
             span.burr_place = place  # type: ignore[attr-defined]  # where it is held
             _stamp(span, step)
-            if step.child_records is not None:
+            place.records = step.child_records
+            if place.records is not None:
                 uid = getattr(parent, "burr_uid", None) if above is None else above.uid
                 _record_begin(span, place, uid)
         except Exception as error:
@@ -144,8 +105,8 @@ class ChildSpans(SpanProcessor):
         try:
             attributes = span.attributes or {}
             _count(attributes, place)
-            if place.records is not None and place.uid is not None:
-                _record_end(span, attributes, place.records, place.uid, place.step.sequence_id)
+            if place.records is not None:
+                _record_end(span, attributes, place)
         except Exception as error:
             shield.report("looking at a span inside a step", error)
 
@@ -187,20 +148,16 @@ def _tokens(attributes: Mapping[str, Any], names: Sequence[str]) -> int | None:
 
 
 def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
-    records, sequence_id = place.step.child_records, place.step.sequence_id
-    if records is None:
-        return
-    number = f"{span.context.span_id:016x}"
+    number, sequence_id = f"{span.context.span_id:016x}", place.step.sequence_id
     if parent_uid is None:
-        uid = f"{sequence_id}:{number}"
+        place.uid = f"{sequence_id}:{number}"
     else:
         siblings = parent_uid.count(".") >= _DEEPEST
-        uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
-    place.uid, place.records = uid, records
+        place.uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
     scope = span.instrumentation_scope
-    records.begin_span(
+    place.records.begin_span(
         sequence_id=sequence_id,
-        span_id=uid,
+        span_id=place.uid,
         name=span.name,
         parent_span_id=parent_uid,
         dependencies=(),
@@ -214,30 +171,16 @@ def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
     )
 
 
-def _record_end(
-    span: ReadableSpan, attributes: Mapping[str, Any], records: Records, uid: str, sequence_id: int
-) -> None:
+def _record_end(span: ReadableSpan, attributes: Mapping[str, Any], place: _Place) -> None:
     end_ns = span.end_time or 0
+    where = {"sequence_id": place.step.sequence_id, "span_id": place.uid, "time_ns": end_ns}
     for key, value in attributes.items():
-        records.attribute(
-            key=key,
-            value=list(value) if isinstance(value, tuple) else value,
-            tags={},
-            sequence_id=sequence_id,
-            span_id=uid,
-            time_ns=end_ns,
-        )
+        shown = list(value) if isinstance(value, tuple) else value
+        place.records.attribute(key=key, value=shown, tags={}, **where)
     failed = span.status.status_code is trace.StatusCode.ERROR
-    records.end_span(
-        sequence_id=sequence_id,
-        span_id=uid,
-        time_ns=end_ns,
-        otel={
-            **parents.record_of(span.context),
-            "time_unix_nano": end_ns,
-            "outcome": semconv.ERROR if failed else semconv.OK,
-        },
-    )
+    outcome = semconv.ERROR if failed else semconv.OK
+    ids = parents.record_of(span.context)
+    place.records.end_span(**where, otel={**ids, "time_unix_nano": end_ns, "outcome": outcome})
 
 
 # --- one processor a provider ---------------------------------------------------------------------
@@ -257,11 +200,7 @@ _processors = ByIdentity(_added_to)
 
 
 def child_spans(provider: Any) -> ChildSpans | None:
-    """The one processor of a provider, added to it on the first call.
-
-    Returns:
-        `None` for a provider that has no span processors.
-    """
+    """The one processor of a provider, added on the first call; `None` where none can be added."""
     return _processors[provider] if hasattr(provider, "add_span_processor") else None
 
 
@@ -269,7 +208,7 @@ def child_spans(provider: Any) -> ChildSpans | None:
 
 
 class _WatchedStep:
-    def __init__(self, records: Records | None, sequence_id: int, attributes: Any) -> None:
+    def __init__(self, records: Any, sequence_id: int, attributes: Any) -> None:
         self.child_records, self.sequence_id = records, sequence_id
         self.conversation_id = str(attributes[semconv.APP_ID])
         self.agent_name = str(attributes[semconv.PROJECT])
@@ -285,16 +224,12 @@ def watcher(provider: Any, mode: str) -> Watcher | None:
 
 
 class Watcher:
-    """Tells `ChildSpans` of steps and inner spans as they begin and end.
-
-    Args:
-        record: Whether spans inside are recorded.
-    """
+    """Tells `ChildSpans` of steps and inner spans as they begin and end."""
 
     def __init__(self, *, record: bool) -> None:
         self._record = record
 
-    def watch(self, span: Any, records: Records, sequence_id: int, uid: str | None) -> None:
+    def watch(self, span: Any, records: Any, sequence_id: int, uid: str | None) -> None:
         """A step, or with `uid` an inner span, begins."""
         attributes = getattr(span, "attributes", None)
         if span.is_recording() and attributes:

@@ -21,23 +21,15 @@ _made: ByIdentity[dict[str, StepMetrics]] = ByIdentity(lambda _: {})
 
 
 def step_metrics(provider: MeterProvider, project: str) -> StepMetrics:
-    """The instruments of a provider and project, made once.
-
-    Until a global provider is set, OpenTelemetry keeps every proxy instrument ever made.
-    """
-    made = _made[provider]
+    """The instruments of a provider and project, made once."""
+    made = _made[provider]  # until one is set, OpenTelemetry keeps every proxy instrument for good
     if project not in made:
         made[project] = StepMetrics(provider, project)
     return made[project]
 
 
 class StepMetrics:
-    """Counts and times steps.
-
-    Args:
-        provider: Where the instruments are made.
-        project: Value of ``burr.project`` on every measurement.
-    """
+    """Counts and times the steps of a project."""
 
     def __init__(self, provider: MeterProvider, project: str) -> None:
         meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
@@ -82,11 +74,7 @@ class StepMetrics:
         self._counted: set[str] = set()
 
     def step_began(self, action: str) -> dict[str, str]:
-        """Count a step as active.
-
-        Returns:
-            What its measurements carry.
-        """
+        """Count a step as active; what its measurements carry."""
         labels = {**self._project_labels, semconv.ACTION_NAME: action}
         if action not in self._counted:
             # A series that begins with its first failure shows no rise. A counter may begin at
@@ -98,13 +86,7 @@ class StepMetrics:
         return labels
 
     def step_ended(self, labels: dict[str, str], outcome: str, seconds: float) -> None:
-        """Count a step as over and record how long it took.
-
-        Args:
-            labels: What `step_began` gave.
-            outcome: How it ended.
-            seconds: How long it took.
-        """
+        """Count a step as over and record how long it took; `labels` are of `step_began`."""
         self._active.add(-1, labels)
         labels = {**labels, semconv.OUTCOME: outcome}
         self._duration.record(seconds, labels)
@@ -119,24 +101,12 @@ class StepMetrics:
         self._snapshot.record(size_bytes, self._project_labels)
 
     def usage(self, labels: dict[str, str], input_tokens: int, output_tokens: int) -> None:
-        """Count what the models inside a step took and gave.
-
-        Args:
-            labels: What `step_began` gave.
-            input_tokens: Tokens that they took.
-            output_tokens: Tokens that they gave.
-        """
+        """Count what the models inside a step took and gave; `labels` are of `step_began`."""
         self._tokens.add(input_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "input"})
         self._tokens.add(output_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "output"})
 
     def application_ended(self, outcome: str, error_type: str | None, seconds: float) -> None:
-        """Record how long an application span lasted.
-
-        Args:
-            outcome: How it ended.
-            error_type: The class of its error, if any.
-            seconds: How long it lasted.
-        """
+        """Record how long an application span lasted."""
         labels = {**self._invocation_labels, semconv.OUTCOME: outcome}
         if error_type is not None:
             labels[semconv.ERROR_TYPE] = error_type
