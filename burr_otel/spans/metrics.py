@@ -1,0 +1,121 @@
+"""The instruments of section "Metrics" in docs/spans.md; their attributes never hold an app id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from burr_otel import semconv
+from burr_otel._version import __version__
+from burr_otel.spans.by_identity import ByIdentity
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
+__all__ = ["StepMetrics", "step_metrics"]
+
+_MOST_ACTIONS = 1024  # whose labels are kept
+# Steps last from microseconds (a counter) to minutes (an agent's tool call).
+_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+_made: ByIdentity[dict[str, StepMetrics]] = ByIdentity(lambda _: {})
+
+
+def step_metrics(provider: MeterProvider, project: str) -> StepMetrics:
+    """The instruments of a provider and project, made once."""
+    made = _made[provider]  # until one is set, OpenTelemetry keeps every proxy instrument for good
+    if project not in made:
+        made[project] = StepMetrics(provider, project)
+    return made[project]
+
+
+class StepMetrics:
+    """Counts and times the steps of a project."""
+
+    def __init__(self, provider: MeterProvider, project: str) -> None:
+        meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
+        self._duration = meter.create_histogram(
+            semconv.METRIC_STEP_DURATION,
+            unit="s",
+            description="Duration of Burr steps.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._active = meter.create_up_down_counter(
+            semconv.METRIC_STEP_ACTIVE, unit="{step}", description="Burr steps in progress."
+        )
+        self._ended = meter.create_counter(
+            semconv.METRIC_STEP_ENDED, unit="{step}", description="Burr steps that have ended."
+        )
+        self._first_item = meter.create_histogram(
+            semconv.METRIC_STREAM_TIME_TO_FIRST_ITEM,
+            unit="s",
+            description="Time from a stream's start to its first item.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._snapshot = meter.create_histogram(
+            semconv.METRIC_SNAPSHOT_BYTES, unit="By", description="Size of a state snapshot record."
+        )
+        self._tokens = meter.create_counter(
+            semconv.METRIC_USAGE_TOKENS,
+            unit="{token}",
+            description="Tokens that models took and gave inside Burr steps.",
+        )
+        self._invocation = meter.create_histogram(
+            semconv.METRIC_INVOKE_AGENT_DURATION,
+            unit="s",
+            description="Duration of Burr application spans.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._project_labels = {semconv.PROJECT: project}
+        self._invocation_labels = {
+            **self._project_labels,
+            semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+            semconv.GEN_AI_AGENT_NAME: project,
+        }
+        self._labels: dict[str, dict[str, str]] = {}
+        self._ended_labels: dict[tuple[str, str], dict[str, str]] = {}
+
+    def step_began(self, action: str) -> dict[str, str]:
+        """Count a step as active; the labels of its measurements."""
+        labels = self._labels.get(action)
+        if labels is None:
+            if len(self._labels) >= _MOST_ACTIONS:
+                self._labels.clear()
+                self._ended_labels.clear()
+            labels = self._labels[action] = {**self._project_labels, semconv.ACTION_NAME: action}
+            # A series that begins with its first failure shows no rise. A counter may begin at
+            # zero; a histogram cannot, because a measurement of 0 s would be one of the steps.
+            for outcome in (semconv.OK, semconv.ERROR, semconv.FAILED):
+                self._ended.add(0, {**labels, semconv.OUTCOME: outcome})
+        self._active.add(1, labels)
+        return labels
+
+    def step_ended(self, labels: dict[str, str], outcome: str, seconds: float) -> None:
+        """Count a step as over and record how long it took, with what `step_began` gave."""
+        self._active.add(-1, labels)
+        key = labels[semconv.ACTION_NAME], outcome
+        told = self._ended_labels.get(key)
+        if told is None:
+            told = self._ended_labels[key] = {**labels, semconv.OUTCOME: outcome}
+        self._duration.record(seconds, told)
+        self._ended.add(1, told)
+
+    def first_item(self, labels: dict[str, str], seconds: float) -> None:
+        """Record how long a stream took to yield its first item."""
+        self._first_item.record(seconds, labels)
+
+    def snapshot(self, size_bytes: int) -> None:
+        """Record the size of a snapshot."""
+        self._snapshot.record(size_bytes, self._project_labels)
+
+    def usage(self, labels: dict[str, str], input_tokens: int, output_tokens: int) -> None:
+        """Count what the models inside a step took and gave; `labels` are of `step_began`."""
+        self._tokens.add(input_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "input"})
+        self._tokens.add(output_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "output"})
+
+    def application_ended(self, outcome: str, error_type: str | None, seconds: float) -> None:
+        """Record how long an application span lasted."""
+        labels = {**self._invocation_labels, semconv.OUTCOME: outcome}
+        if error_type is not None:
+            labels[semconv.ERROR_TYPE] = error_type
+        self._invocation.record(seconds, labels)
