@@ -75,7 +75,7 @@ class ChildSpans(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp a span inside a step, and record its begin."""
-        if type(span) is BurrSpan or span.parent is None or _is_ours(span):
+        if span.parent is None or _is_ours(span):
             return
         try:
             parent = trace.get_current_span(parent_context)
@@ -108,7 +108,9 @@ class ChildSpans(SpanProcessor):
 
 
 def _is_ours(span: ReadableSpan) -> bool:
-    scope = span.instrumentation_scope
+    if type(span) is BurrSpan:
+        return True
+    scope = span.instrumentation_scope  # Logfire's tracers, for instance, give other spans
     return scope is not None and scope.name == semconv.SCOPE_NAME
 
 
