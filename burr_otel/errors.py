@@ -6,12 +6,14 @@ BurrOtelError
 ├── SnapshotError                     the state of a step could not be kept
 ├── RunLockedError                    exclusive=True, and another session holds the run
 └── StoreError                        the store on disk cannot be read
+    ├── StateLoadError                a stored state cannot be made into values again
     ├── UnknownRunError (KeyError)    no such run
     └── UnknownSequenceError (ValueError)  the run has no such finished step
 """
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ __all__ = [
     "InvalidIdentifierError",
     "RunLockedError",
     "SnapshotError",
+    "StateLoadError",
     "StoreError",
     "UnknownRunError",
     "UnknownSequenceError",
@@ -86,6 +89,35 @@ class RunLockedError(BurrOtelError):
 
 class StoreError(BurrOtelError):
     """Files of the store that cannot be read."""
+
+
+class StateLoadError(StoreError):
+    """A stored state that cannot be made into values again, mostly because a class has changed.
+
+    Attributes:
+        run: ``project/app_id`` of the run.
+        sequence_id: The step, or ``None`` for the state at creation.
+        key: The state key, or ``None`` when no single key is to blame.
+        kind: The class that the value was an object of, where the store tells it.
+    """
+
+    def __init__(
+        self, run: str, sequence_id: int | None, *, key: str | None, kind: str | None, cause: object
+    ) -> None:
+        self.run, self.sequence_id, self.key, self.kind = run, sequence_id, key, kind
+        step = "its creation" if sequence_id is None else f"step {sequence_id}"
+        what = f"the state of {step}" if key is None else f"state key {key!r} of {step}"
+        of_class = f" ({kind})" if kind else ""
+        project, _, app_id = run.partition("/")
+        raw = f"burr-otel show {shlex.quote(app_id)} --project {project}"
+        if sequence_id is not None:
+            raw += f" --step {sequence_id}"
+        super().__init__(
+            f"{run}: {what}{of_class} cannot be loaded: {type(cause).__name__}: {str(cause)[:500]}. "
+            "If the class was renamed, moved or changed, make it importable under its old name, or "
+            "register a deserializer that reads the old form (burr.core.serde). "
+            f"`{raw}` shows the state as it is stored."
+        )
 
 
 class UnknownRunError(StoreError, KeyError):

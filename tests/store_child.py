@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
-from store_support import begin, keep, run_step
+from store_support import ENDED, begin, keep, log_attribute, run_step, start_step
 
 from burr_otel.errors import RunLockedError, SnapshotError
 from burr_otel.store import Store
@@ -61,7 +61,7 @@ def own_runs(storage_dir, count):
         )
         for step in range(int(count)):
             run_step(session, step, {"who": number, "n": step})
-        session.end(time_ns=1, otel={})
+        session.end(ENDED)
 
     return in_children(8, work)
 
@@ -156,14 +156,14 @@ def parents_session(storage_dir):
     store = Store("proj", storage_dir, **KEEPING)
     session = begin(store, session_id="parent")
     run_step(session, 0)
-    session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 1)
 
     def work(_):
-        session.attribute(key="k", value=1, tags={}, sequence_id=1, span_id=None, time_ns=1)
-        session.end(time_ns=1, otel={})
+        log_attribute(session, sequence_id=1)
+        session.end(ENDED)
         session.close()
         with pytest.raises(SnapshotError, match="forked"):
-            session.begin_step(sequence_id=2, action="step", inputs={}, time_ns=1, otel={})
+            start_step(session, 2)
         mine = session.fork("child")
         run_step(mine, 2, {"by": "child"})
         mine.close()

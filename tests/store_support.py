@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import tempfile
 import warnings
+import zlib
 from pathlib import Path
 
 import orjson
@@ -15,7 +17,26 @@ from burr.tracking import LocalTrackingClient
 from burr.tracking.server.backend import LocalBackend
 from pydantic import PydanticDeprecatedSince20
 
-from burr_otel.store import Session, Store, chain, encode_state
+from burr_otel.records import (
+    BeginRoot,
+    BeginStep,
+    Document,
+    EndRoot,
+    EndStep,
+    Logged,
+    Origin,
+    Raised,
+    SpanIds,
+)
+from burr_otel.store import (
+    Session,
+    Store,
+    chain,
+    encode_mapping,
+    encode_state,
+    encode_value,
+    graph_json,
+)
 from burr_otel.store.materialize import write_plain
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -68,11 +89,10 @@ def begin(store: Store, app_id="a", *, state=None, session_id=None, **more) -> S
     """Open a session."""
     arguments = {
         "partition_key": None,
-        "application_graph": GRAPH,
         "parent_pointer": None,
         "spawning_parent_pointer": None,
-        "otel": {"kind": "root", "trace_id": TRACE, "span_id": "00f067aa0ba902b7", "flags": 1},
-        "time_ns": 1_700_000_000_000_000_000,
+        "graph": graph_json(more.pop("application_graph", GRAPH)),
+        "begin": BeginRoot({}, 1_700_000_000_000_000_000, Origin(ids_of(0x00F067AA0BA902B7))),
         **more,
     }
     return store.open_session(
@@ -83,34 +103,66 @@ def begin(store: Store, app_id="a", *, state=None, session_id=None, **more) -> S
     )
 
 
+ENDED = EndRoot(1_800_000_000_000_000_000, "ok")
+
+
+def ids_of(span_id):
+    """A span of the trace of all tests."""
+    return SpanIds(int(TRACE, 16), span_id)
+
+
+def start_step(session, sequence_id=0, *, action="step", inputs=None, time_ns=1, span_id=None):
+    """The begin of a step alone."""
+    text, _ = encode_mapping(inputs or {}, serde_kwargs={}, run=session.run, what="input")
+    origin = None if span_id is None else Origin(ids_of(span_id))
+    session.begin_step(BeginStep(sequence_id, action, Document(text), time_ns, origin))
+
+
+def log_attribute(session, key="k", value=1, *, tags=None, sequence_id=0, span_id=None, time_ns=1):
+    """An attribute that the user logged."""
+    text, _ = encode_value(value, serde_kwargs={}, run=session.run, what=f"attribute {key!r}")
+    session.append(Logged(key, Document(text), tags or {}, sequence_id, span_id, time_ns))
+
+
+def settled(sequence_id=0, time_ns=3):
+    """The record of a step that left no state."""
+    return EndStep(sequence_id, "step", None, None, None, time_ns, "abandoned")
+
+
 def run_step(session: Session, sequence_id: int, values=None, *, exception=None, serde_kwargs=None):
     """One step with its snapshot; the number of bytes of the end record."""
     time_ns = 1_700_000_000_000_000_000 + sequence_id * 1_000_000
-    session.begin_step(
-        sequence_id=sequence_id,
-        action="step",
-        inputs={},
-        time_ns=time_ns,
-        otel={"trace_id": TRACE, "span_id": f"{sequence_id:016x}"},
-    )
+    start_step(session, sequence_id, time_ns=time_ns, span_id=sequence_id + 1)
     return finish_step(session, sequence_id, values, exception=exception, serde_kwargs=serde_kwargs)
 
 
-def finish_step(session, sequence_id, values=None, *, exception=None, serde_kwargs=None):
+def finish_step(
+    session, sequence_id, values=None, *, exception=None, serde_kwargs=None, result=None
+):
     """The end of a step alone."""
     values = {"n": sequence_id} if values is None else values
-    state = State({**values, "__SEQUENCE_ID": sequence_id, "__PRIOR_STEP": "step"})
-    return session.end_step(
+    state = encode_state(
+        State({**values, "__SEQUENCE_ID": sequence_id, "__PRIOR_STEP": "step"}),
+        serde_kwargs=serde_kwargs or {},
+        run=session.run,
+        sequence_id=sequence_id,
+    )
+    text, exact = encode_mapping(
+        {"n": sequence_id} if result is None else result,
+        serde_kwargs=serde_kwargs or {}, run=session.run, what="result",
+    )  # fmt: skip
+    record = EndStep(
         sequence_id=sequence_id,
         action="step",
-        result={"n": sequence_id},
-        exception=exception,
-        state=encode_state(
-            state, serde_kwargs=serde_kwargs or {}, run=session.run, sequence_id=sequence_id
-        ),
+        result=Document(text),
+        raised=None if exception is None else Raised("x.Error", "boom", exception),
+        state=None,
         time_ns=1_700_000_000_000_500_000 + sequence_id * 1_000_000,
-        otel={"trace_id": TRACE, "span_id": f"{sequence_id:016x}", "outcome": "ok"},
+        outcome="ok" if exception is None else "error",
+        ids=ids_of(sequence_id + 1),
+        grown=session.grown(state),
     )
+    return session.end_step(record, state, exact=exact)
 
 
 def steps(store: Store, count: int, app_id="a", **more) -> Path:
@@ -118,8 +170,16 @@ def steps(store: Store, count: int, app_id="a", **more) -> Path:
     session = begin(store, app_id, **more)
     for number in range(count):
         run_step(session, number)
-    session.end(time_ns=1_800_000_000_000_000_000, otel={})
+    session.end(ENDED)
     return store.run_path(app_id) / "log.jsonl"
+
+
+def sealed(record: dict) -> bytes:
+    """The line of a record with a checksum that fits."""
+    otel = {key: value for key, value in record["otel"].items() if key != "crc"}
+    text = json.dumps({**record, "otel": otel}, ensure_ascii=False, separators=(",", ":"))
+    line = text.encode()[:-2]
+    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
 
 
 @contextlib.contextmanager

@@ -6,15 +6,25 @@ import threading
 
 import pytest
 from burr.tracking import LocalTrackingClient
+from burr_otel.store.piece import Piece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_support import begin, finish_step, keep, log_records, read_by_burr, run_step, values_of
+from store_support import (
+    ENDED,
+    begin,
+    finish_step,
+    keep,
+    log_records,
+    read_by_burr,
+    run_step,
+    start_step,
+    values_of,
+)
 from test_store_values import PROFILE, alike, documents, texts
 
 from burr_otel.errors import StoreError, UnknownSequenceError
 from burr_otel.store import Store, chain, delta, encode_state
 from burr_otel.store.materialize import write_plain
-from burr_otel.store.piece import Piece
 
 
 @pytest.fixture
@@ -170,7 +180,7 @@ def test_every_session_begins_with_a_whole_state(store):
         session = chat(store, 40)
     whole = [number for number, record in enumerate(ends(store)) if is_whole(record)]
     assert {0, 40} <= set(whole)
-    session.end(time_ns=1, otel={})
+    session.end(ENDED)
     run_step(session, 40, {"history": [message(n) for n in range(41)]})
     assert is_whole(ends(store)[-1])
 
@@ -193,7 +203,7 @@ def test_a_session_that_others_came_between_goes_on_with_a_whole_state(store, ca
     assert is_whole(ends(store)[-1])
     run_step(first, 7, {**state, "n": 7})
     assert not is_whole(ends(store)[-1])
-    first.begin_step(sequence_id=8, action="step", inputs={}, time_ns=1, otel={})
+    start_step(first, 8)
     with (store.run_path("a") / "log.jsonl").open("ab") as file:
         file.write(b'{"type":"note"}\n')
     finish_step(first, 8, {**state, "n": 8})
@@ -338,7 +348,7 @@ def test_the_held_state_goes_with_the_session(store):
     """An ended session holds no copy of its state."""
     session = chat(store, 12)
     assert session._chain._base is not None
-    session.end(time_ns=1, otel={})
+    session.end(ENDED)
     assert session._chain._base is None
 
 

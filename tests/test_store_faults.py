@@ -11,20 +11,23 @@ from pathlib import Path
 
 import pytest
 from store_support import (
+    ENDED,
     SNAPSHOTS,
     begin,
     keep,
+    log_attribute,
     log_records,
     memory_folder,
     read_by_burr,
     run_step,
+    start_step,
     steps,
     values_of,
 )
 
 from burr_otel.errors import SnapshotError
+from burr_otel.records import BeginInner, StreamMark
 from burr_otel.store import Store
-from burr_otel.store.index import fingerprint
 
 CHILD = Path(__file__).with_name("store_child.py")
 CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "ftruncate", "rename", "replace", "mkdir")
@@ -71,8 +74,8 @@ def scenario(store, acknowledged):
     for number in range(3):
         run_step(session, number, {"n": number, "pad": "x" * 100})
         acknowledged.append(number)
-        session.attribute(key="k", value=1, tags={}, sequence_id=0, span_id=None, time_ns=1)
-    session.end(time_ns=1, otel={})
+        log_attribute(session, sequence_id=0)
+    session.end(ENDED)
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EMFILE], ids=errno.errorcode.get)
@@ -249,12 +252,9 @@ def test_spans_and_attributes_that_cannot_be_written_warn_once_and_never_raise(t
     session = begin(store)
     shutil.rmtree(store.path)
     for number in range(3):
-        session.begin_span(
-            sequence_id=0, span_id=f"{number}", name="s", parent_span_id=None, dependencies=[],
-            time_ns=1, otel={},
-        )  # fmt: skip
-        session.end_stream(sequence_id=0, items=1, time_ns=1)
-    session.end(time_ns=1, otel={})
+        session.append(BeginInner(0, f"{number}", "s", None, [], 1))
+        session.append(StreamMark("end_stream", 0, 1, 1))
+    session.end(ENDED)
     assert len(caplog.records) == 1
     assert "proj/a: records of spans, attributes or streams are dropped" in caplog.text
 
@@ -284,7 +284,7 @@ def test_fsync_reaches_the_disk_before_a_step_counts(tmp_path, monkeypatch):
     assert made[4].startswith(".burr-otel-new-")
     assert made[5:] == ["proj", "log.jsonl"]
     seen.clear()
-    session.begin_step(sequence_id=0, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 0)
     assert seen == [("fdatasync", "log.jsonl")]
     run_step(session, 1)
     assert seen == [("fdatasync", "log.jsonl")] * 3
@@ -364,10 +364,3 @@ def test_a_large_record_that_is_written_in_part_is_completed_or_taken_back(
     session.close()
     for number in (0, *range(2, 40)):
         assert store.load(None, "a", number)["state"]["large"] == large
-
-
-def test_the_index_knows_a_record_that_was_written_in_pieces(tmp_path):
-    """Its entry is that of the whole line."""
-    log = steps(Store("proj", tmp_path), 3)  # any head of a record will do
-    pieces = log.read_bytes()[:300], "é".encode() * 70_000, b"}}\n"
-    assert fingerprint(pieces) == fingerprint(b"".join(pieces))

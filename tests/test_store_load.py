@@ -1,29 +1,33 @@
 """Writing a run and loading it again."""
 
+import json
 import os
 import pickle
 
 import pytest
 from burr.common.types import ParentPointer
 from store_support import (
+    ENDED,
     SNAPSHOTS,
     begin,
     finish_step,
     graph,
     keep,
+    log_attribute,
     log_records,
     other,
     run_step,
+    start_step,
     step,
     steps,
     values_of,
 )
 
 from burr_otel.errors import (
-    InvalidIdentifierError,
     UnknownRunError,
     UnknownSequenceError,
 )
+from burr_otel.records import BeginInner, EndInner, StreamMark
 from burr_otel.store import Store, chain
 
 
@@ -49,7 +53,7 @@ def test_nothing_is_loaded_of_an_unknown_run_or_one_without_a_finished_step(stor
     assert store.load(None, "a") is None
     session = begin(store)
     assert store.load(None, "a") is None
-    session.begin_step(sequence_id=0, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 0)
     assert store.load(None, "a") is None
 
 
@@ -57,7 +61,7 @@ def test_a_sequence_id_that_no_finished_step_has_is_an_error(store):
     """As in Burr, and the message names run and step."""
     session = begin(store)
     run_step(session, 0)
-    session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 1)
     with pytest.raises(UnknownSequenceError, match="Sequence number 1 not found for proj/a"):
         store.load(None, "a", 1)
     with pytest.raises(ValueError, match="-7"):
@@ -92,18 +96,50 @@ def test_a_rewound_run_loads_the_new_timeline(store):
     assert values_of(store.load(None, "a", 4)) == {"timeline": 1, "n": 4}
 
 
-def test_a_run_belongs_to_its_partition(store):
-    """Another key loads nothing, and cannot write into the run."""
-    session = begin(store, partition_key="alice")
-    run_step(session, 0)
-    assert store.load("alice", "a")["partition_key"] == "alice"
-    assert store.load("bob", "a") is None
-    assert store.load(None, "a") is None
-    with pytest.raises(InvalidIdentifierError, match="belongs to partition 'alice', not 'bob'"):
-        begin(store, partition_key="bob")
+def test_one_app_id_in_two_partitions_is_two_runs(store):
+    """As in Burr: each loads its own; the first keeps the plain folder."""
+    for number, key in enumerate(("alice", "bob", None)):
+        run_step(begin(store, partition_key=key), 0, {"who": str(key), "n": number})
+    for key in ("alice", "bob", None):
+        loaded = store.load(key, "a")
+        assert (loaded["partition_key"], values_of(loaded)["who"]) == (key, str(key))
+        assert store.read("a", key).partition_key == key
+        assert store.history("a", key).last_sequence_id == 0
+    assert store.load("carol", "a") is None
+    assert not store.exists("a", "carol")
+    assert store.load("", "a")["partition_key"] is None, "as Burr's client takes it"
+    assert store.list_app_ids() == store.list_app_ids("bob") == ["a"]
+    assert store.list_partition_keys() == [None, "alice", "bob"]
+    assert values_of(store.load("alice", "a", 0))["who"] == "alice"
+    folders = sorted(path.name for path in store.path.iterdir())
+    assert folders[0] == "a"
+    assert all(name.startswith("a~p-") for name in folders[1:])
+    for run in store.runs():
+        metadata = json.loads(run.log.metadata())
+        assert metadata["otel"]["app_id"] == "a"
+    run_step(begin(store, partition_key="bob"), 1, {"who": "bob", "again": True})
+    assert len(list(store.path.iterdir())) == 3
+    store.delete("a", "alice", now_ns=1)
+    assert store.load("alice", "a") is None
+    assert values_of(store.load("bob", "a"))["again"] is True
+    assert store.read("a").partition_key in (None, "bob")
+
+
+def test_a_run_whose_metadata_is_lost_still_belongs_to_its_partition(store):
+    """The log says whose it is."""
+    run_step(begin(store, partition_key="alice"), 0)
     (store.run_path("a") / "metadata.json").unlink()
-    assert store.load("bob", "a") is None, "the log still says whose it is"
+    assert store.load("bob", "a") is None
     assert store.load("alice", "a") is not None
+
+
+def test_the_longest_app_id_has_room_for_another_partition(store):
+    """Its folder's name is shortened, and what is inside names it."""
+    for app_id in ("x" * 255, "\u00e9" * 127):
+        for key in ("p", "q"):
+            run_step(begin(store, app_id, partition_key=key), 0, {"who": key})
+        assert values_of(store.load("q", app_id)) == {"who": "q"}
+        assert app_id in store.list_app_ids("q")
 
 
 def test_runs_are_listed_by_partition(store):
@@ -141,19 +177,6 @@ def test_load_state_gives_plain_data(store):
         store.load_state("a", 9)
 
 
-def test_ids_of_a_span_may_come_as_ready_made_members(store):
-    """Who has them as JSON already does not pay for a mapping that is encoded again."""
-    session = begin(store)
-    ready = b'"trace_id":"t","span_id":"s"'
-    session.begin_step(
-        sequence_id=0, action="step", inputs={"a": 1}, time_ns=1, otel=lambda _: ready
-    )
-    session.settle_step(sequence_id=0, action="step", exception=None, time_ns=2, otel=b"")
-    _, began, settled = log_records(store.run_path("a") / "log.jsonl")
-    assert began["otel"] == {"session": session.session_id, "trace_id": "t", "span_id": "s"}
-    assert settled["otel"] == {"session": session.session_id}
-
-
 def test_history_is_what_a_resume_links_to(store):
     """Newest root and newest finished step, with the ids that were given for them."""
     assert store.history("a") is None
@@ -164,7 +187,7 @@ def test_history_is_what_a_resume_links_to(store):
     run_step(session, 1)
     history = store.history("a")
     assert history.last_root["span_id"] == "00f067aa0ba902b7"
-    assert history.last_step["span_id"] == f"{1:016x}"
+    assert history.last_step["span_id"] == f"{2:016x}"
     assert history.last_sequence_id == 1
 
 
@@ -172,8 +195,8 @@ def test_a_step_is_found_while_it_runs_and_afterwards(store):
     """A spawned application looks for the span of the step that spawned it."""
     session = begin(store)
     run_step(session, 0)
-    session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={"span_id": "b"})
-    assert store.find_step("a", 1)["otel"]["span_id"] == "b"
+    start_step(session, 1, span_id=0xB)
+    assert store.find_step("a", 1)["otel"]["span_id"] == f"{0xB:016x}"
     assert store.find_step("a", None)["sequence_id"] == 0
     found = store.find_step("a", 0)
     assert found["type"] == "end_entry"
@@ -266,24 +289,16 @@ def test_parents_list_their_children_once_for_each_step(store):
 def test_read_gives_everything_in_order(store):
     """What show and replay are made from."""
     session = begin(store, session_id="s")
-    session.begin_step(sequence_id=0, action="step", inputs={"a": 1}, time_ns=1, otel={})
-    session.begin_span(
-        sequence_id=0,
-        span_id="0:0.0",
-        name="s",
-        parent_span_id=None,
-        dependencies=["d"],
-        time_ns=2,
-        otel={"span_id": "1"},
-    )
-    session.attribute(key="k", value=[1], tags={"t": 1}, sequence_id=0, span_id="0:0.0", time_ns=3)
-    session.end_span(sequence_id=0, span_id="0:0.0", time_ns=4, otel={})
-    session.begin_stream(sequence_id=0, time_ns=5)
-    session.first_stream_item(sequence_id=0, time_ns=6)
-    session.end_stream(sequence_id=0, items=2, time_ns=7)
+    start_step(session, inputs={"a": 1})
+    session.append(BeginInner(0, "0:0.0", "s", None, ["d"], 2))
+    log_attribute(session, "k", [1], tags={"t": 1}, span_id="0:0.0")
+    session.append(EndInner(0, "0:0.0", 4, "ok"))
+    session.append(StreamMark("begin_stream", 0, 5))
+    session.append(StreamMark("first_item_stream", 0, 6))
+    session.append(StreamMark("end_stream", 0, 7, 2))
     finish_step(session, 0)
-    session.end(time_ns=8, otel={"outcome": "ok"})
-    session.end(time_ns=9, otel={})
+    session.end(ENDED)
+    session.end(ENDED)
     run = store.read("a")
     records = list(run.records())
     assert [record["type"] for record in records] == [
@@ -370,12 +385,10 @@ def test_a_step_with_very_many_records_does_not_hide_the_one_before(store, bytes
     """The latest finished step is megabytes away from the tail of the log."""
     session = begin(store)
     run_step(session, 0)
-    session.begin_step(sequence_id=1, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 1)
     for number in range(300):
-        session.attribute(
-            key="k", value="x" * 10_000, tags={}, sequence_id=1, span_id=None, time_ns=number
-        )
-    session.begin_step(sequence_id=2, action="step", inputs={}, time_ns=1, otel={})
+        log_attribute(session, value="x" * 10_000, sequence_id=1, time_ns=number + 1)
+    start_step(session, 2)
     bytes_read.clear()
     assert store.load(None, "a")["sequence_id"] == 0
     first = sum(bytes_read)

@@ -22,10 +22,19 @@ from burr.integrations.serde import pydantic as burr_pydantic
 from burr.tracking import LocalTrackingClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_support import begin, finish_step, log_records, run_step, values_of
+from store_support import (
+    begin,
+    finish_step,
+    log_attribute,
+    log_records,
+    run_step,
+    start_step,
+    values_of,
+)
 
 from burr_otel.errors import SnapshotError
-from burr_otel.store import Store, encode_state, exact, values, walk
+from burr_otel.records import BeginInner
+from burr_otel.store import Store, encode_state, exact, lossless, values, walk
 
 PROFILE = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -39,7 +48,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    values._warned.clear()
+    lossless._warned.clear()
 
 
 def encode(items, **serde_kwargs):
@@ -361,23 +370,9 @@ def test_inputs_results_and_attributes_never_raise(store, value, caplog):
     """They are only looked at; whatever they are, the log stays strict JSON and the step counts."""
     session = begin(store)
     caplog.set_level(logging.ERROR)
-    session.begin_step(
-        sequence_id=0,
-        action="step",
-        inputs={"i": value, "__context": Hostile()},
-        time_ns=1,
-        otel={},
-    )
-    session.attribute(key="k", value=value, tags={}, sequence_id=0, span_id=None, time_ns=1)
-    session.end_step(
-        sequence_id=0,
-        action="step",
-        result={"r": value},
-        exception=None,
-        state=encode({"n": 1}),
-        time_ns=1,
-        otel={},
-    )
+    start_step(session, inputs={"i": value})
+    log_attribute(session, value=value)
+    finish_step(session, 0, {"n": 1}, result={"r": value})
     found = [strict(line) for line in (store.run_path("a") / "log.jsonl").read_bytes().splitlines()]
     assert [record["type"] for record in found] == [
         "otel_root",
@@ -393,14 +388,9 @@ def test_hostile_texts_everywhere_are_scrubbed(store):
     """Names, tags and tracebacks come from user code too."""
     session = begin(store)
     bad = "\ud800\u2028\r\n\x00"
-    session.begin_step(sequence_id=0, action=bad, inputs={bad: bad}, time_ns=1, otel={"x": 1})
-    session.begin_span(
-        sequence_id=0, span_id=bad, name=bad, parent_span_id=bad, dependencies=[bad],
-        time_ns=1, otel={},
-    )  # fmt: skip
-    session.attribute(
-        key=bad, value=bad, tags={bad: bad, 1: 2}, sequence_id=0, span_id=bad, time_ns=1
-    )
+    start_step(session, action=bad, inputs={bad: bad})
+    session.append(BeginInner(0, bad, bad, bad, [bad], 1))
+    log_attribute(session, bad, bad, tags={bad: bad, 1: 2}, span_id=bad)
     finish_step(session, 0, {bad: bad}, exception=bad)
     lines = (store.run_path("a") / "log.jsonl").read_bytes().split(b"\n")
     assert len(lines) == 6

@@ -13,22 +13,26 @@ from pathlib import Path
 
 import pytest
 from store_support import (
+    ENDED,
     SNAPSHOTS,
     begin,
     finish_step,
     keep,
+    log_attribute,
     log_records,
     memory_folder,
     read_by_burr,
     run_step,
+    settled,
+    start_step,
     values_of,
 )
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store import Store, owner_is_alive
-from burr_otel.store import log as log_module
 from burr_otel.store import overlap as overlap_module
 from burr_otel.store import session as session_module
+from burr_otel.store.files import log_file as log_module
 from burr_otel.store.owner import this_owner
 
 CHILD = Path(__file__).with_name("store_child.py")
@@ -116,16 +120,13 @@ def test_eight_processes_with_two_threads_each_write_one_run(store, kind, tmp_pa
 def test_threads_of_one_process_share_a_session(store):
     """Parallel spans of one step are logged from several threads."""
     session = begin(store)
-    session.begin_step(sequence_id=0, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 0)
     barrier = threading.Barrier(8)
 
     def work(number):
         barrier.wait()
         for which in range(50):
-            session.attribute(
-                key=f"{number}.{which}", value="v" * 500, tags={}, sequence_id=0, span_id=None,
-                time_ns=1,
-            )  # fmt: skip
+            log_attribute(session, f"{number}.{which}", "v" * 500)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for each in threads:
@@ -171,7 +172,7 @@ def test_a_server_builds_the_run_again_for_each_request_in_silence(store, caplog
         loaded = store.load(None, "a")
         run_step(session, 0 if loaded is None else loaded["sequence_id"] + 1)
     for session in alive:
-        session.end(time_ns=1, otel={})
+        session.end(ENDED)
     assert store.load(None, "a")["sequence_id"] == 9
     assert caplog.records == []
 
@@ -193,7 +194,7 @@ def test_records_of_another_session_that_are_no_steps_are_no_overlap(store, capl
     """An application that the collector frees late only ends its root."""
     one, two = begin(store, session_id="one"), begin(store, session_id="two")
     run_step(one, 0)
-    two.end(time_ns=1, otel={})
+    two.end(ENDED)
     run_step(one, 1)
     begin(store, session_id="three").close()
     run_step(one, 2)
@@ -211,7 +212,7 @@ def test_an_exclusive_run_refuses_a_second_session_and_names_the_holder(tmp_path
     assert error.host == os.uname().nodename
     assert str(error.pid) in str(error)
     begin(store, "b", session_id="other run")
-    session.end(time_ns=1, otel={})
+    session.end(ENDED)
     third = begin(store, session_id="third")
     run_step(third, 0)
     assert {r["otel"]["session"] for r in log_records(store.run_path("a") / "log.jsonl")} == {
@@ -224,7 +225,7 @@ def test_a_session_that_ended_claims_the_run_again_for_a_later_step(tmp_path):
     """The root span ends when the application idles; its next step must not write unclaimed."""
     store = Store("proj", tmp_path, exclusive=True)
     one = begin(store, session_id="one")
-    one.end(time_ns=1, otel={})
+    one.end(ENDED)
     run_step(one, 0)
     with pytest.raises(RunLockedError, match="session one"):
         begin(store, session_id="two")
@@ -293,13 +294,13 @@ def test_a_forked_child_never_writes_under_its_parents_session(store, kind, tmp_
 def test_a_forked_child_does_not_end_the_step_that_its_parent_began(store, monkeypatch):
     """Neither the step nor the spans, attributes and root that it was forked inside of."""
     session = begin(store)
-    session.begin_step(sequence_id=0, action="step", inputs={}, time_ns=1, otel={})
+    start_step(session, 0)
     before = (store.run_path("a") / "log.jsonl").read_bytes()
     monkeypatch.setattr(session_module, "_generation", session_module._generation + 1)
     finish_step(session, 0, {"n": 1})
-    session.attribute(key="k", value=1, tags={}, sequence_id=0, span_id=None, time_ns=3)
-    session.settle_step(sequence_id=0, action="step", exception=None, time_ns=3, otel={})
-    session.end(time_ns=4, otel={})
+    log_attribute(session, sequence_id=0)
+    session.settle_step(settled())
+    session.end(ENDED)
     assert (store.run_path("a") / "log.jsonl").read_bytes() == before
 
 

@@ -1,23 +1,56 @@
-"""The snapshot store: a run's log, its index, and what is loaded from them.
+"""The store of runs: what is written while an application runs, and what is loaded from it.
 
-Knows no OpenTelemetry. Files and records are those of Burr's `LocalTrackingClient`.
+Knows no OpenTelemetry, and imports Burr only to encode and load states: commands that list and show
+runs start quickly.
 """
 
-from burr_otel.store.async_loader import AsyncStoreLoader
-from burr_otel.store.encoded import EncodedState
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.store.graphs import digest, graph_json
 from burr_otel.store.owner import owner_is_alive
-from burr_otel.store.session import Session
-from burr_otel.store.store import RunHistory, Store
+from burr_otel.store.port import ALL
+from burr_otel.store.store import RunHistory, Store, projects
 from burr_otel.store.stored_run import StoredRun
-from burr_otel.store.values import encode_state
+
+if TYPE_CHECKING:
+    from burr_otel.store.async_loader import AsyncStoreLoader
+    from burr_otel.store.encoded import EncodedState
+    from burr_otel.store.session import Session
+    from burr_otel.store.values import encode_mapping, encode_state, encode_value
 
 __all__ = [
+    "ALL",
     "AsyncStoreLoader",
     "EncodedState",
     "RunHistory",
     "Session",
     "Store",
     "StoredRun",
+    "digest",
+    "encode_mapping",
     "encode_state",
+    "encode_value",
+    "graph_json",
     "owner_is_alive",
+    "projects",
 ]
+
+_LATER: Final = {
+    "AsyncStoreLoader": "async_loader",
+    "EncodedState": "encoded",
+    "Session": "session",
+    "encode_mapping": "values",
+    "encode_state": "values",
+    "encode_value": "values",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found

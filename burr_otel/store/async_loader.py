@@ -16,11 +16,7 @@ __all__ = ["AsyncStoreLoader"]
 
 
 class AsyncStoreLoader(AsyncBaseStateLoader):
-    """Loads states of a store off the event loop.
-
-    Args:
-        store: Where the runs are.
-    """
+    """Loads states of a store off the event loop."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

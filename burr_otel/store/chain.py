@@ -10,167 +10,146 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from burr_otel.store import delta, records
-from burr_otel.store.log import DisplacedError
+import orjson
+
+from burr_otel.records import END_ENTRY, parse
+from burr_otel.store import delta
 from burr_otel.store.query import otel_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from burr_otel.store.encoded import EncodedState
 
-__all__ = ["Chain", "Snapshot", "Unfolding", "is_delta", "resolve"]
+__all__ = ["Chain", "Snapshot", "Unfolding", "resolve", "whole_snapshot"]
 
-_MAX_NUMBER = 64  # differences after a whole state
+_MAX_NUMBER: Final = 64  # differences after a whole state
 _RECORD_BYTES = 256  # what a record takes beside its state
-_MAX_SESSIONS = 16  # whose newest states are kept while a log is read forward
-_MAX_FOREIGN = 1024  # records of others that are looked past
+_MOST_SESSIONS: Final = 16  # whose newest states are kept while a log is read forward
+_MOST_FOREIGN: Final = 1024  # records of others that are looked past
+_UNSOUND: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Snapshot(NamedTuple):
-    """A state as it goes into a record.
+    """A state as it goes into a record: the pieces of one JSON object, and members of ``otel``.
 
-    Attributes:
-        state: One JSON object.
-        members: Of the `otel` object beside it.
-        int64: Whether all integers of the state fit in 64 bits.
+    The rest places it in a chain: what its record must directly follow and what it is known as
+    (see `RunLog.append`), its document and checksum, its number, and how many bytes the
+    differences behind it may take.
     """
 
-    state: bytes
+    pieces: list[bytes]
     members: bytes
-    int64: bool
+    after: object | None = None
+    mark: object | None = None
+    document: delta.Document | None = None
+    checksum: int = 0
+    number: int = 0
+    room: int = 0
+
+
+def whole_snapshot(state: EncodedState) -> Snapshot:
+    """A state that builds on nothing and is not built on."""
+    exact = b'"exact":%b,' % orjson.dumps(state.exact) if state.exact else b""
+    return Snapshot(state.pieces(), exact)
 
 
 class Chain:
     """The states that one session writes, each as what changed since the one before.
 
-    The encoded state is held until the session ends.
+    The newest encoded state is held until the session ends. Who writes one holds `lock`.
     """
 
-    __slots__ = ("_base", "_checksum", "_lock", "_mark", "_number", "_room")
+    __slots__ = ("_newest", "lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._forget()
+        self.lock = threading.Lock()
+        self._newest: Snapshot | None = None
 
     def forget(self) -> None:
         """Let go of the held state, so that the next one is written whole."""
         # Where a step is being written at this moment, perhaps by this very thread, its state
         # stays.
-        if self._lock.acquire(blocking=False):
-            self._forget()
-            self._lock.release()
+        if self.lock.acquire(blocking=False):
+            self._newest = None
+            self.lock.release()
 
-    def _forget(self) -> None:
-        self._base: delta.Document | None = None
-        self._mark: object | None = None
-        self._number = self._room = self._checksum = 0
+    def keep(self, snapshot: Snapshot | None) -> None:
+        """This one has been written and is built on next; None: nothing is."""
+        self._newest = snapshot
 
-    def write(
-        self,
-        state: EncodedState,
-        append: Callable[[Snapshot, object | None, object | None], int],
-    ) -> int:
-        """Write a state.
+    def next(self, state: EncodedState) -> Snapshot:
+        """The snapshot to be written: a difference where one can be and pays."""
+        base = self._newest
+        if base is None or base.document is None or base.number >= _MAX_NUMBER:
+            return self.whole(state)
+        document = _document(state)
+        pieces, change, exact = delta.difference(base.document, document)
+        spent = sum(map(len, pieces)) + len(exact) + _RECORD_BYTES
+        if spent > base.room:
+            return self.whole(state)
+        number, checksum = base.number + 1, document.checksum
+        members = b'%b"state_crc":%d,"delta":{"number":%d,"base_crc":%d,%b},' % (
+            exact,
+            checksum,
+            number,
+            base.checksum,
+            change,
+        )
+        room = base.room - spent
+        return Snapshot(pieces, members, base.mark, object(), document, checksum, number, room)
 
-        Args:
-            state: See `encode_state`.
-            append: Appends the record of a snapshot: given what it must directly follow and what
-                it is to be known as, see `LogFile.append`. Returns the record's length.
-
-        Returns:
-            Length of the record in bytes.
-
-        Raises:
-            SnapshotError: As `append` raises it.
-        """
-        if not self._lock.acquire(blocking=False):
-            # Another thread's step, or a dropped stream that is finalised within this very method.
-            # The log notices that it came between.
-            return append(_whole(state, None), None, None)
-        try:
-            return self._write(state, append)
-        except BaseException:
-            self._forget()
-            raise
-        finally:
-            self._lock.release()
-
-    def _write(
-        self,
-        state: EncodedState,
-        append: Callable[[Snapshot, object | None, object | None], int],
-    ) -> int:
-        document = delta.Document(state.pieces(), delta.encode_exact(state.exact))
-        base, mark = self._base, object()
-        if base is not None and self._number < _MAX_NUMBER:
-            body, exact = delta.difference(base, document)
-            checksum = document.checksum
-            spent = len(body) + len(exact) + _RECORD_BYTES
-            if spent <= self._room:
-                chain = records.chain_members(checksum, self._number + 1, self._checksum)
-                members = b",".join([part for part in (exact, chain) if part])
-                try:
-                    length = append(Snapshot(body, members, state.int64), self._mark, mark)
-                except DisplacedError:
-                    pass  # others wrote since: a new chain begins
-                else:
-                    self._base, self._mark, self._checksum = document, mark, checksum
-                    self._number += 1
-                    self._room -= spent
-                    return length
-        checksum = document.checksum
-        length = append(_whole(state, checksum), None, mark)
-        self._base, self._mark, self._checksum = document, mark, checksum
-        self._number, self._room = 0, document.state_bytes
-        return length
+    def whole(self, state: EncodedState) -> Snapshot:
+        """A snapshot that a new chain begins with."""
+        document = _document(state)
+        checksum, plain = document.checksum, whole_snapshot(state)
+        return plain._replace(
+            members=b'%b"state_crc":%d,' % (plain.members, checksum),
+            mark=object(),
+            document=document,
+            checksum=checksum,
+            room=document.state_bytes,
+        )
 
 
-def _whole(state: EncodedState, checksum: int | None) -> Snapshot:
-    exact = b'"exact":%b' % delta.encode_exact(state.exact) if state.exact else b""
-    chain = b"" if checksum is None else records.chain_members(checksum)
-    members = b",".join([part for part in (exact, chain) if part])
-    return Snapshot(state.json, members, state.int64)
+def _document(state: EncodedState) -> delta.Document:
+    return delta.Document(state.fragments, orjson.dumps(state.exact), state.heads)
 
 
 class _Link(NamedTuple):
     """Where in which chain a record stands; number 0 has the whole state that it begins with."""
 
-    session: Any
+    session: str | None
     number: int
     checksum: int
     base_checksum: int | None
 
 
-def is_delta(record: Mapping[str, Any]) -> bool:
+def _is_delta(record: Mapping[str, Any]) -> bool:
     """Whether a record carries what changed, and not a whole state."""
     return isinstance((otel_of(record) or {}).get("delta"), dict)
 
 
 def _link(record: Mapping[str, Any]) -> _Link | None:
     otel = otel_of(record)
-    if otel is None or record["type"] != records.END_ENTRY or "state_crc" not in otel:
+    if otel is None or record["type"] != END_ENTRY or "state_crc" not in otel:
         return None
     change = otel.get("delta", {"number": 0, "base_crc": None})
     try:
-        return _Link(otel.get("session"), change["number"], otel["state_crc"], change["base_crc"])
+        link = _Link(otel.get("session"), change["number"], otel["state_crc"], change["base_crc"])
     except (KeyError, TypeError):
         return None
+    return link if type(link.number) is int and isinstance(link.session, str) else None
 
 
 def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A record with its whole state.
+    """A record with its whole state; None when what it builds on is not there.
 
-    Args:
-        record: With a whole state or a difference.
-        earlier: The end_entry records before it, newest first.
-
-    Returns:
-        None when what it builds on is not there.
+    `earlier` are the records of finished steps before it, newest first.
     """
-    if not is_delta(record):
+    if not _is_delta(record):
         return record
     chain, link = [record], _link(record)
     foreign = 0
@@ -180,7 +159,7 @@ def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dic
         before = _link(other)
         if before is None or before.session != link.session:
             foreign += 1
-            if foreign > _MAX_FOREIGN or (otel_of(other) or {}).get("session") == link.session:
+            if foreign > _MOST_FOREIGN or (otel_of(other) or {}).get("session") == link.session:
                 return None
             continue
         if before.number != link.number - 1 or before.checksum != link.base_checksum:
@@ -189,7 +168,10 @@ def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dic
             chain.append(dict(other))
             link = before
             continue
-        return _replay(other, before, chain)
+        try:
+            return _replay(other, before, chain)
+        except _UNSOUND:
+            return None
     return None
 
 
@@ -199,13 +181,9 @@ def _replay(
     document = delta.from_record(first)
     if document.checksum != link.checksum:
         return None
-    try:
-        for each in reversed(chain):
-            document = delta.apply(document, each)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-    wanted = _link(chain[0])
-    if wanted is None or document.checksum != wanted.checksum:
+    for each in reversed(chain):
+        document = delta.apply(document, each)
+    if document.checksum != chain[0]["otel"]["state_crc"]:
         return None
     return _made_whole(chain[0], document)
 
@@ -214,62 +192,49 @@ def _made_whole(record: Mapping[str, Any], document: delta.Document) -> dict[str
     otel = dict(record["otel"])
     for name in ("delta", "exact", "exact_patch"):
         otel.pop(name, None)
-    int64 = otel.pop("int64", None) is True
-    patches = delta.decode_exact(document.exact)
+    patches = orjson.loads(document.exact)
     if patches:
         otel["exact"] = patches
-    otel["int64"] = int64  # last, where `records.parse` looks for it
-    return {**record, "state": document.state(int64=int64), "otel": otel}
+    return {**record, "state": document.state(int64=otel.get("int64") is True), "otel": otel}
 
 
 class Unfolding:
     """Makes records whole while a log is read forward."""
 
     def __init__(self) -> None:
-        self._newest: OrderedDict[Any, tuple[_Link, delta.Document | bytes]] = OrderedDict()
+        self._newest: OrderedDict[str | None, tuple[_Link, delta.Document | bytes]] = OrderedDict()
 
     def whole(self, record: dict[str, Any], line: bytes) -> dict[str, Any] | None:
-        """The record with its whole state.
-
-        Args:
-            record: The next sound one of the log.
-            line: Its line.
-
-        Returns:
-            None when what it builds on is not there.
-        """
-        if record["type"] != records.END_ENTRY:
+        """The next record of the log with its whole state; None: what it builds on is lost."""
+        if record["type"] != END_ENTRY:
             return record
         link = _link(record)
-        before, base = self._newest.pop((otel_of(record) or {}).get("session"), (None, b""))
         if link is None:
-            return None if is_delta(record) else record
+            return None if _is_delta(record) else record
+        before, base = self._newest.pop(link.session, (None, b""))
         if not link.number:
             self._keep(link, line)  # parsed again if need be: what we return may be changed
             return record
-        document = None if before is None else _next_document(before, base, link, record)
-        if document is None:
+        if before is None or (before.number, before.checksum) != (
+            link.number - 1,
+            link.base_checksum,
+        ):
+            return None
+        try:
+            if isinstance(base, bytes):
+                base = delta.from_record(parse(base))
+                if base.checksum != before.checksum:
+                    return None
+            document = delta.apply(base, record)
+            if document.checksum != link.checksum:
+                return None
+            made = _made_whole(record, document)
+        except _UNSOUND:
             return None
         self._keep(link, document)
-        return _made_whole(record, document)
+        return made
 
     def _keep(self, link: _Link, base: delta.Document | bytes) -> None:
         self._newest[link.session] = link, base
-        if len(self._newest) > _MAX_SESSIONS:
+        if len(self._newest) > _MOST_SESSIONS:
             self._newest.popitem(last=False)
-
-
-def _next_document(
-    before: _Link, base: delta.Document | bytes, link: _Link, record: Mapping[str, Any]
-) -> delta.Document | None:
-    if (before.number, before.checksum) != (link.number - 1, link.base_checksum):
-        return None
-    try:
-        if isinstance(base, bytes):
-            base = delta.from_record(records.parse(base))
-            if base.checksum != before.checksum:
-                return None
-        document = delta.apply(base, record)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return document if document.checksum == link.checksum else None

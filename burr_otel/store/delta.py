@@ -1,74 +1,60 @@
 """What changed between two states, on their encoded bytes, and the way back.
 
-A state is taken as one piece of JSON a key. Keys that stayed the same are left out; a value that
-grew or was changed in one place is written as what stands between the bytes that it shares with
-its former self at both ends. Bytes are compared, not values, so a change in place is seen.
+A state is taken as one piece of JSON a key. Keys that stayed the same are left out. Of a value that
+grew or was changed in one place, only what stands between the bytes that it shares with its former
+self at both ends is written. Bytes are compared, not values, so a change in place is seen.
+
+The `state` of such a record is for people, too: the new value of a key, the new items of a list, the
+new part of a text. ``otel.delta`` says how to join it to the earlier state:
+``{"number", "base_crc", "marker", "joins": {KEY: [kind, head, tail]}, "removed": [KEY], "order": [KEY]}``
+where the new part stands between the first `head` and the last `tail` bytes of the earlier JSON.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from burr.core import serde
 
-from burr_otel.store.encoded import encode_text, encode_tree
-from burr_otel.store.piece import Piece
+from burr_otel.records import encode_json, encode_text
+from burr_otel.store.encoded import head_checksum, object_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "STATE_KEY",
-    "Document",
-    "apply",
-    "decode_exact",
-    "difference",
-    "encode_exact",
-    "from_record",
-]
+__all__ = ["STATE_KEY", "Document", "apply", "difference", "from_record"]
 
-# The one key of the `state` of a record that carries a difference. Burr's own client finds no
+# A key in the `state` of a record that carries a difference. Burr's own client finds no
 # deserializer of that name: it refuses such a record, in these words, where it would otherwise
 # resume from a part of the state.
-STATE_KEY = "burr_otel_delta"
-_REFUSAL = "burr_otel_delta (not a whole state: use burr_otel, or burr-otel materialize)"
-_OPENING = b"{%b:{%b:%b" % (encode_text(STATE_KEY), encode_text(serde.KEY), encode_text(_REFUSAL))
-
-_EXACT = "exact"
-_PATCH_OVERHEAD_BYTES = 32
-_SHORTEST_PATCHED_BYTES = 64
+STATE_KEY: Final = "burr_otel_delta"
+_REFUSAL: Final = (
+    b'{"__burr_serde__":"burr_otel_delta (only what changed, not a whole state: use burr_otel, '
+    b'or burr-otel materialize)"}'
+)
+_JSON, _ITEMS, _TEXT = "json", "items", "text"  # how a new part is written
+_PATCH_OVERHEAD_BYTES: Final = 48
+_SHORTEST_PATCHED_BYTES: Final = 64
 
 
 class Document:
-    """A state as pieces of JSON, with a checksum that grows with them.
-
-    Attributes:
-        parts: The JSON of each key of the state, in order.
-        exact: The JSON of its patches; see `burr_otel.store.exact`.
-    """
+    """A state as the JSON of each key, and of its patches, with checksums that grow with them."""
 
     __slots__ = ("_heads", "exact", "parts")
 
-    def __init__(self, parts: Mapping[str, bytes | Piece], exact: bytes) -> None:
-        self.parts = {
-            name: text if isinstance(text, Piece) else Piece(text) for name, text in parts.items()
-        }
-        self.exact = exact
-        self._heads: dict[str, int] = {}  # checksum of each part but its last byte
+    def __init__(
+        self, parts: dict[str, bytes], exact: bytes, heads: dict[str, int] | None = None
+    ) -> None:
+        self.parts, self.exact = parts, exact
+        self._heads = {} if heads is None else heads  # checksum of each part but its last byte
 
     @property
     def checksum(self) -> int:
         """Of all keys and values, in order."""
         pieces = [
-            b"%b%d:%d,"
-            % (
-                encode_text(name),
-                len(text),
-                text.checksum(max(0, len(text) - 1), len(text), self._head(name)),
-            )
+            b"%b%d:%d," % (encode_text(name), len(text), zlib.crc32(text[-1:], self._head(name)))
             for name, text in self.parts.items()
         ]
         return zlib.crc32(self.exact, zlib.crc32(b"".join(pieces)))
@@ -79,83 +65,67 @@ class Document:
         return sum(map(len, self.parts.values())) + sum(map(len, self.parts))
 
     def state(self, *, int64: bool) -> dict[str, Any]:
-        """The state as plain data.
-
-        Args:
-            int64: Whether all its integers fit in 64 bits.
-        """
+        """The state as plain data."""
         loads = orjson.loads if int64 else json.loads
-        return {name: loads(bytes(text)) for name, text in self.parts.items()}
+        return {name: loads(text) for name, text in self.parts.items()}
 
     def inherit(self, base: Document) -> dict[str, int]:
         """Take over checksums of what is the same as in another document, or only grew.
 
-        Returns:
-            The keys of what is new or not the same, and how many bytes at the beginning are
-            known to be.
+        Gives the keys of what is new or changed, and how many bytes at the beginning are known to
+        be the same.
         """
         changed = {}
         for name, text in self.parts.items():
             before = base.parts.get(name)
-            if before is None:
-                changed[name] = 0
-                continue
-            size = len(before)
-            if _is_same(before, text):
+            if before == text:
                 self._heads[name] = base._head(name)
                 continue
             changed[name] = 0
-            if size <= len(text) and text.has(before.slice(0, size - 1), 0):
-                head = base._head(name)
-                self._heads[name] = text.checksum(size - 1, len(text) - 1, head)
-                changed[name] = size - 1
+            if before is None:
+                continue
+            size = len(before) - 1
+            if size < len(text) and text.startswith(memoryview(before)[:size]):
+                changed[name] = size
+                if name not in self._heads:
+                    self._heads[name] = head_checksum(text, base._head(name), size)
         return changed
 
     def _head(self, name: str) -> int:
         head = self._heads.get(name)
         if head is None:
-            text = self.parts[name]
-            head = self._heads[name] = text.checksum(0, max(0, len(text) - 1))
+            head = self._heads[name] = head_checksum(self.parts[name])
         return head
-
-
-def encode_exact(patches: Sequence[Any]) -> bytes:
-    """The patches of a state as one piece of JSON."""
-    return orjson.dumps(list(patches))
-
-
-def decode_exact(text: bytes) -> list[Any]:
-    """Read what `encode_exact` wrote."""
-    patches: list[Any] = orjson.loads(text)
-    return patches
 
 
 def from_record(record: Mapping[str, Any]) -> Document:
     """The document that a whole record of ours was written from."""
-    exact = encode_exact(record["otel"].get(_EXACT, ()))
-    parts = {name: encode_tree(value)[0] for name, value in record["state"].items()}
-    return Document(parts, exact)
+    exact = orjson.dumps(record["otel"].get("exact", []))
+    return Document({name: encode_json(value) for name, value in record["state"].items()}, exact)
 
 
-def difference(base: Document, new: Document) -> tuple[bytes, bytes]:
+def difference(base: Document, new: Document) -> tuple[list[bytes], bytes, bytes]:
     """What must be done to `base` to get `new`.
 
-    Returns:
-        The `state` of a record, and members of its `otel` object; see `apply`.
+    Gives the `state` of a record in pieces, members of ``otel.delta``, and what ``otel`` says of
+    the patches.
     """
-    whole, patched = [], []
+    written: dict[str, bytes] = {}
+    joins: dict[str, tuple[str, int, int]] = {}
     for name, shared in new.inherit(base).items():
         before, text = base.parts.get(name), new.parts[name]
         patch = None if before is None else _patch(before, text, shared)
         if patch is None:
-            whole.append(b"%b:%b" % (encode_text(name), bytes(text)))
+            written[name] = text
         else:
-            patched.append(b"%b:%b" % (encode_text(name), patch))
-    members = [_OPENING]
-    if whole:
-        members.append(b'"set":{%b}' % b",".join(whole))
-    if patched:
-        members.append(b'"patch":{%b}' % b",".join(patched))
+            kind, written[name] = _new_part(patch[2])
+            joins[name] = kind, patch[0], patch[1]
+    marker = STATE_KEY
+    while marker in written:
+        marker += "~"
+    members = [b'"marker":%b' % encode_text(marker)]
+    if joins:
+        members.append(b'"joins":%b' % orjson.dumps(joins))
     removed = [name for name in base.parts if name not in new.parts]
     if removed:
         members.append(b'"removed":%b' % orjson.dumps(removed))
@@ -163,34 +133,47 @@ def difference(base: Document, new: Document) -> tuple[bytes, bytes]:
         members.append(b'"order":%b' % orjson.dumps(list(new.parts)))
     exact = b""
     if base.exact != new.exact:
-        patch = _patch(Piece(base.exact), Piece(new.exact))
-        exact = b'"exact":%b' % new.exact if patch is None else b'"exact_patch":%b' % patch
-    return b",".join(members) + b"}}", exact
+        patch = _patch(base.exact, new.exact, 0)
+        if patch is None:
+            exact = b'"exact":%b,' % new.exact
+        else:
+            exact = b'"exact_patch":[%d,%d,%b],' % (
+                *patch[:2],
+                orjson.dumps(str(patch[2], "utf-8")),
+            )
+    return object_pieces({marker: _REFUSAL, **written}), b",".join(members), exact
 
 
 def apply(base: Document, record: Mapping[str, Any]) -> Document:
     """The state that a record's difference makes of the one that it builds on.
 
     Raises:
-        ValueError: The difference does not fit.
-        LookupError: Likewise.
-        TypeError: Likewise.
+        Exception: Of several kinds, when the difference does not fit.
     """
-    change, otel = record["state"][STATE_KEY], record["otel"]
-    parts: dict[str, bytes | Piece] = dict(base.parts)
+    otel, state = record["otel"], record["state"]
+    change = otel["delta"]
+    parts = dict(base.parts)
+    if "marker" in change:
+        joins = change.get("joins", {})
+        own = {name: value for name, value in state.items() if name != change["marker"]}
+    else:  # of an earlier version
+        change = state[STATE_KEY]
+        patches = change.get("patch", {})
+        joins = {name: (_JSON, *patch[:2]) for name, patch in patches.items()}
+        own = {**change.get("set", {}), **{name: patch[2] for name, patch in patches.items()}}
     for name in change.get("removed", ()):
         del parts[name]
-    for name, value in change.get("set", {}).items():
-        parts[name] = encode_tree(value)[0]
-    for name, patch in change.get("patch", {}).items():
-        parts[name] = _patched(bytes(parts[name]), patch)
+    for name, value in own.items():
+        join = joins.get(name)
+        parts[name] = encode_json(value) if join is None else _joined(parts[name], join, value)
     if "order" in change:
         parts = {name: parts[name] for name in change["order"]}
     exact = base.exact
     if "exact_patch" in otel:
-        exact = _patched(exact, otel["exact_patch"])
-    elif _EXACT in otel:
-        exact = encode_exact(otel[_EXACT])
+        head, tail, between = otel["exact_patch"]
+        exact = _joined(exact, (_JSON, head, tail), between)
+    elif "exact" in otel:
+        exact = orjson.dumps(otel["exact"])
     made = Document(parts, exact)
     made.inherit(base)
     return made
@@ -202,12 +185,41 @@ def _order(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return kept + [name for name in after if name not in before]
 
 
-def _is_same(left: Piece, right: Piece) -> bool:
-    return len(left) == len(right) and right.has(left.slice(0, len(left)), 0)
+def _new_part(between: memoryview) -> tuple[str, bytes]:
+    """The new part of a value as JSON that a person can read, and how it is written."""
+    text = bytes(between)
+    tries = [(_TEXT, b'"%b"' % text)]
+    if text.startswith(b","):
+        tries.insert(0, (_ITEMS, b"[%b]" % text[1:]))
+    for kind, shown in tries:
+        try:
+            if orjson.dumps(orjson.loads(shown)) == shown:  # as the reader will write it
+                return kind, shown
+        except ValueError:
+            continue
+    return _JSON, orjson.dumps(text.decode())
 
 
-def _patch(before: Piece, after: Piece, shared: int = 0) -> bytes | None:
-    """``[shared at the start, shared at the end, between]``; None when that saves little.
+def _joined(before: bytes, join: Sequence[Any], value: Any) -> bytes:
+    kind, head, tail = join
+    if type(head) is not int or type(tail) is not int or min(head, tail) < 0:
+        raise ValueError("counts of a patch must be numbers from 0 on")
+    if head + tail > len(before):
+        raise ValueError("a patch is larger than what it changes")
+    if kind == _ITEMS and isinstance(value, list):
+        between = b",%b" % encode_json(value)[1:-1]
+    elif kind == _TEXT and isinstance(value, str):
+        between = encode_text(value)[1:-1]
+    elif kind == _JSON and isinstance(value, str):
+        between = value.encode()
+    else:
+        raise ValueError(f"a {type(value).__name__} is no new part of kind {kind!r}")
+    view = memoryview(before)
+    return b"".join((view[:head], between, view[len(before) - tail :]))
+
+
+def _patch(before: bytes, after: bytes, shared: int) -> tuple[int, int, memoryview] | None:
+    """Bytes shared at the start and at the end, and what is between; None when that saves little.
 
     So many bytes at the start are known to be shared.
     """
@@ -217,42 +229,36 @@ def _patch(before: Piece, after: Piece, shared: int = 0) -> bytes | None:
     head = _shared_start(before, after, shared)
     tail = _shared_end(before, after, min(len(before), size) - head)
     # What is written is text: it may begin and end only where a character does.
-    while head and head < size and after.byte(head) & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
+    while head and head < size and after[head] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
         head -= 1
-    while tail and after.byte(size - tail) & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
+    while tail and after[size - tail] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8
         tail -= 1
-    between = str(after.slice(head, size - tail), "utf-8")
-    patch = b"[%d,%d,%b]" % (head, tail, orjson.dumps(between))
-    return patch if len(patch) + _PATCH_OVERHEAD_BYTES < size else None
+    between = size - head - tail
+    return None if between + _PATCH_OVERHEAD_BYTES >= size else (
+        head, tail, memoryview(after)[head : size - tail]
+    )  # fmt: skip
 
 
-def _patched(before: bytes, patch: Sequence[Any]) -> bytes:
-    head, tail, between = patch
-    if not 0 <= head + tail <= len(before):
-        raise ValueError("a patch is larger than what it changes")
-    view = memoryview(before)
-    return b"".join((view[:head], between.encode(), view[len(before) - tail :]))
-
-
-def _shared_start(left: Piece, right: Piece, low: int = 0) -> int:
+def _shared_start(left: bytes, right: bytes, low: int = 0) -> int:
     """How many bytes, at least so many, both begin with, by comparing ever smaller halves."""
-    high = min(len(left), len(right))
+    view, high = memoryview(left), min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2
-        if right.has(left.slice(low, middle), low):
+        # The one comparison with a part of bytes that is a memcmp.
+        if right.startswith(view[low:middle], low):
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _shared_end(left: Piece, right: Piece, most: int) -> int:
+def _shared_end(left: bytes, right: bytes, most: int) -> int:
     """How many bytes, at most so many, both end with."""
-    ends, right_ends = len(left), len(right)
+    view, ends, right_ends = memoryview(left), len(left), len(right)
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if right.has(left.slice(ends - middle, ends - low), right_ends - middle):
+        if right.startswith(view[ends - middle : ends - low], right_ends - middle):
             low = middle
         else:
             high = middle - 1

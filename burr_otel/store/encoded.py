@@ -1,152 +1,97 @@
-"""An encoded state, and the pieces of strict JSON that it is made of."""
+"""A state as the strict JSON of each of its top-level keys."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+import functools
+import zlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import orjson
-
-from burr_otel.store.piece import Piece
+from burr_otel.records import encode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["LONG_BYTES", "EncodedState", "encode_text", "encode_tree", "join"]
+__all__ = ["EncodedState", "Growing", "head_checksum", "object_pieces"]
 
-LONG_BYTES = 8 * 1024  # of JSON; less is written again sooner than cut or searched
-_CONTAINERS = (list, dict)
+_GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
+_LARGE_BYTES: Final = 64 * 1024  # a copy of so many bytes costs more than a further piece
+_MOST_PIECES: Final = 512  # `writev` takes 1,024
+
+_key_json: Final = functools.lru_cache(1024)(encode_text)  # states have few keys
+
+
+class Growing(NamedTuple):
+    """What is kept of a large list or text to tell whether a later one goes on from it.
+
+    Length and checksum of its JSON without the last byte, its items or characters, and the last
+    few of those bytes.
+    """
+
+    shared_bytes: int
+    checksum: int
+    items: int
+    ending: bytes
 
 
 class EncodedState:
     """A state as it stands in a record.
 
-    Attributes:
-        json: One strict JSON object.
-        exact: Patches for what JSON cannot carry; see `burr_otel.store.exact`.
-        int64: Whether every integer fits in 64 bits, so that fast parsers read it right.
+    `fragments` has the JSON of every key, in order, `exact` the patches for what JSON cannot carry
+    (see `burr_otel.store.exact`), `counts` the items of large lists and the characters of large
+    texts. `int64` is whether every integer fits in 64 bits, so that fast parsers read it right.
+    `heads` (checksums of fragments without their last byte) and `grown` are filled by the session.
     """
 
-    __slots__ = ("_fragments", "_items", "exact", "int64", "json")
+    __slots__ = ("_inexact", "counts", "exact", "fragments", "grown", "heads", "int64")
 
     def __init__(
         self,
-        text: bytes,
-        items: Mapping[Any, Any],
-        fragments: Mapping[str, bytes] | None = None,
+        fragments: dict[str, bytes],
+        values: Mapping[str, Any],
         exact: Sequence[Any] = (),
+        inexact: Collection[str] = (),
         *,
         int64: bool = True,
     ) -> None:
-        self.json, self.exact, self.int64 = text, exact, int64
-        self._items, self._fragments = items, fragments
+        self.fragments, self.exact, self.int64 = fragments, exact, int64
+        self._inexact = inexact
+        self.heads: dict[str, int] = {}
+        self.grown: dict[str, Growing] = {}
+        self.counts: dict[str, int] = {}
+        for key, fragment in fragments.items():
+            if len(fragment) >= _GROWING_BYTES and key not in inexact:
+                value = values[key]
+                if type(value) is list or type(value) is str:
+                    self.counts[key] = len(value)
 
-    @property
-    def plain(self) -> bool:
-        """Whether all values are of exact JSON types, without tuples."""
-        return self._fragments is None
+    def is_exact(self, key: str) -> bool:
+        """Whether the value is plain JSON: exact types, and integers of 64 bits."""
+        return key in self.fragments and key not in self._inexact
 
-    def pieces(self) -> dict[str, Piece]:
-        """The JSON of every top-level key, in order.
-
-        To be asked before user code runs again, which may change the values in place.
-        """
-        if self._fragments is not None:
-            return {key: Piece(text) for key, text in self._fragments.items()}
-        if not self._items:
-            return {}
-        # The largest one is not encoded again or copied, but looked at between the others.
-        largest, start, end = self._largest()
-        return {
-            key: Piece(self.json, start, end) if key is largest else Piece(orjson.dumps(value))
-            for key, value in self._items.items()
-        }
-
-    def _largest(self) -> tuple[str, int, int]:
-        """The key with the largest value, and where that value lies in the JSON."""
-        largest = max(self._items, key=self._extent)
-        names = list(self._items)
-        at = names.index(largest)
-        before, after = self._encoded(names[:at]), self._encoded(names[at + 1 :])
-        start = len(before) + len(orjson.dumps(largest)) + (1 if at else 0)
-        end = len(self.json) - (len(after) if len(after) > len(b"{}") else 1)
-        return largest, start, end
-
-    def _encoded(self, keys: Iterable[str]) -> bytes:
-        return orjson.dumps({key: self._items[key] for key in keys})
-
-    def _extent(self, key: str) -> int:
-        """About how long the JSON of a value is, as its first item tells."""
-        value = self._items[key]
-        if isinstance(value, list | dict) and value:
-            first = value[0] if isinstance(value, list) else next(iter(value.values()))
-            return len(value) * (len(first) if isinstance(first, str) else len(orjson.dumps(first)))
-        return len(value) if isinstance(value, str) else 0
-
-    def part(self, keys: Iterable[str]) -> bytes | None:
-        """The JSON of these top-level keys, as who reads the record can make it again.
-
-        To be asked before user code runs again, which may change the values in place.
-
-        Returns:
-            None when reading the record and writing it need not give the same bytes.
-        """
-        if not self.int64:
-            return None
-        wanted = dict.fromkeys(keys)
-        if self._fragments is not None:
-            found = self._fragments
-            return join({key: found[key] for key in wanted if key in found})
-        present = [key for key in wanted if key in self._items]
-        if present == list(self._items):
-            return self.json
-        if len(self.json) < LONG_BYTES:
-            return self._encoded(present)
-        return self._cut(present) or self._encoded(present)
-
-    def _cut(self, keys: list[str]) -> bytes | None:
-        """The part of a large state, with its largest value cut out of the whole."""
-        largest, start, end = self._largest()
-        # What another thread may change meanwhile has another length now.
-        if largest not in keys or any(
-            type(value) in _CONTAINERS for key, value in self._items.items() if key is not largest
-        ):
-            return None
-        at = keys.index(largest)
-        before, after = self._encoded(keys[:at]), self._encoded(keys[at + 1 :])
-        return b"".join(
-            (
-                before[:-1],
-                b"," if at else b"",
-                orjson.dumps(largest),
-                b":",
-                memoryview(self.json)[start:end],
-                b"," if len(after) > len(b"{}") else b"",
-                after[1:],
-            )
-        )
+    def pieces(self) -> list[bytes]:
+        """The state's JSON; see `object_pieces`."""
+        return object_pieces(self.fragments)
 
 
-def encode_text(text: str) -> bytes:
-    """One JSON string; lone surrogates become U+FFFD."""
-    try:
-        return orjson.dumps(text)
-    except orjson.JSONEncodeError:
-        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+def object_pieces(fragments: Mapping[str, bytes]) -> list[bytes]:
+    """A JSON object, with large fragments uncopied between the rest."""
+    pieces: list[bytes] = []
+    small = [b"{"]
+    for key, fragment in fragments.items():
+        small += (_key_json(key), b":")
+        if len(fragment) < _LARGE_BYTES:
+            small += (fragment, b",")
+        else:
+            pieces += (b"".join(small), fragment)
+            small = [b","]
+    if fragments:
+        small[-1] = b"}"
+    else:
+        small.append(b"}")
+    pieces.append(b"".join(small))
+    return pieces if len(pieces) <= _MOST_PIECES else [b"".join(pieces)]
 
 
-def encode_tree(tree: Any) -> tuple[bytes, bool]:
-    """Strict JSON of what consists of exact JSON types, and whether its integers fit in 64 bits.
-
-    Reading it and writing it again gives the same bytes.
-    """
-    try:
-        return orjson.dumps(tree), True
-    except orjson.JSONEncodeError:  # an integer beyond 64 bits
-        text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode(), False
-
-
-def join(fragments: Mapping[str, bytes]) -> bytes:
-    """One JSON object of the JSON of its values."""
-    return b"{%b}" % b",".join([b"%b:%b" % (encode_text(k), v) for k, v in fragments.items()])
+def head_checksum(fragment: bytes, before: int = 0, start: int = 0) -> int:
+    """CRC of a fragment from `start` to its last byte, which it leaves out."""
+    return zlib.crc32(memoryview(fragment)[start : max(start, len(fragment) - 1)], before)

@@ -1,36 +1,70 @@
 """Values that JSON cannot carry: how a record keeps them beside a harmless stand-in.
 
 A record holds strict JSON that every reader can parse. Where that loses something (NaN, a lone
-surrogate, an integer key, a user's dict that carries Burr's serde key), the record also holds a
-patch ``[path, kind, payload]``. `restore` puts the exact value back at the path.
+surrogate, a tuple, an integer key, a user's dict that carries Burr's serde key), the record also
+holds a patch ``[path, kind, payload]``. `restore` puts the exact value back at the path.
 """
 
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import decimal
+import enum
+import importlib
 import logging
-from typing import TYPE_CHECKING, Any
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KEYS", "USER_KEYS", "decode_atom", "encode_atom", "is_after", "restore"]
+__all__ = [
+    "KEYS",
+    "OBJECT",
+    "USER_KEYS",
+    "MissingClassError",
+    "class_name",
+    "decode_atom",
+    "encode_atom",
+    "encode_object",
+    "is_after",
+    "restore",
+]
 
 logger = logging.getLogger(__name__)
 
 # Kinds of patches. Renamed keys of the user's own dicts come back only after Burr has
-# deserialised the state, so that a user's "__burr_serde__" never reaches its dispatcher.
-KEYS = "keys"
-USER_KEYS = "user_keys"
+# deserialized the state, so that a user's "__burr_serde__" never reaches its dispatcher. Objects
+# that Burr would keep as text come back then, too.
+KEYS: Final = "keys"
+USER_KEYS: Final = "user_keys"
+OBJECT: Final = "object"
+
+_MAX_DEPTH: Final = 50
+_SEQUENCES: Final[dict[type, str]] = {
+    tuple: "tuple", list: "list", set: "set", frozenset: "frozenset",
+}  # fmt: skip
+_DATES: Final[dict[type, str]] = {dt.datetime: "datetime", dt.date: "date", dt.time: "time"}
+
+
+class MissingClassError(Exception):
+    """A class that a stored value names cannot be imported."""
+
+
+def class_name(kind: type) -> str:
+    """Module and qualified name of a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_after(patch: Any) -> bool:
-    """Whether a patch is for the time after Burr's deserialisation."""
-    return isinstance(patch, list) and len(patch) == 3 and patch[1] == USER_KEYS  # noqa: PLR2004
+    """Whether a patch is for the time after Burr's deserialization."""
+    return isinstance(patch, list) and len(patch) == 3 and patch[1] in (USER_KEYS, OBJECT)  # noqa: PLR2004
 
 
 def encode_atom(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one case each
-    """Write one scalar (or tuple of them) as ``[kind, payload]`` in strict JSON; None: cannot."""
+    """One scalar (or tuple of them) as ``[kind, payload]`` in strict JSON; None: cannot."""
     if value is None:
         return ["null", None]
     if isinstance(value, bool):
@@ -50,11 +84,49 @@ def encode_atom(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one case eac
     return None
 
 
-def decode_atom(kind: str, payload: Any) -> Any:
-    """Read what `encode_atom` wrote.
+def encode_object(value: Any, depth: int = 0) -> list[Any] | None:  # noqa: PLR0911 - one case each
+    """A value that comes back equal, of those that Burr would keep as text; None: it cannot."""
+    kind = type(value)
+    if depth > _MAX_DEPTH:
+        return None
+    if kind in _SEQUENCES:
+        items = [encode_object(item, depth + 1) for item in value]
+        return None if None in items else [_SEQUENCES[kind], items]
+    if kind is dict:
+        pairs = [encode_object(pair, depth + 1) for pair in value.items()]
+        return None if None in pairs else ["dict", pairs]
+    if isinstance(value, enum.Enum):
+        return _encode_enum(value)
+    if kind in _DATES:
+        return [_DATES[kind], value.isoformat()]
+    if kind is dt.timedelta:
+        return ["timedelta", [value.days, value.seconds, value.microseconds]]
+    if kind is decimal.Decimal or kind is uuid.UUID:
+        return [kind.__name__.lower(), str(value)]
+    if kind is complex:
+        return ["complex", [value.real.hex(), value.imag.hex()]]
+    if kind in (bytes, str, int, float, bool, type(None)):
+        return encode_atom(value)
+    return None
+
+
+def _encode_enum(value: enum.Enum) -> list[Any] | None:
+    kind = type(value)
+    try:
+        known = _find(kind.__module__, kind.__qualname__, imports=False) is kind
+    except MissingClassError:
+        known = False
+    if not known or kind.__members__.get(value.name) is not value:
+        return None
+    return ["enum", [kind.__module__, kind.__qualname__, value.name]]
+
+
+def decode_atom(kind: str, payload: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case each
+    """Read what `encode_atom` or `encode_object` wrote.
 
     Raises:
         ValueError: An unknown kind, written by a later version.
+        MissingClassError: It is a member of an enumeration that is no longer there.
     """
     if kind in ("null", "bool"):
         return payload
@@ -66,8 +138,30 @@ def decode_atom(kind: str, payload: Any) -> Any:
         return base64.b64decode(payload).decode("utf-8", "surrogatepass")
     if kind == "bytes":
         return base64.b64decode(payload)
-    if kind == "tuple":
-        return tuple(decode_atom(*item) for item in payload)
+    if kind == "complex":
+        return complex(*map(float.fromhex, payload))
+    if kind == "decimal":
+        return decimal.Decimal(payload)
+    if kind == "uuid":
+        return uuid.UUID(payload)
+    if kind == "timedelta":
+        return dt.timedelta(*payload)
+    for each, name in _DATES.items():
+        if name == kind:
+            return each.fromisoformat(payload)  # type: ignore[attr-defined]  # all three have it
+    for each, name in _SEQUENCES.items():
+        if name == kind:
+            return each(decode_atom(*item) for item in payload)
+    if kind == "dict":
+        return dict(decode_atom(*pair) for pair in payload)
+    if kind == "enum":
+        module, name, member = payload
+        found = _find(module, name, imports=True)
+        if not (isinstance(found, type) and issubclass(found, enum.Enum)):
+            raise MissingClassError(f"{module}.{name} is no enumeration")
+        if member not in found.__members__:
+            raise MissingClassError(f"{module}.{name} has no member {member!r}")
+        return found[member]
     raise ValueError(f"unknown kind of exact value {kind!r}")
 
 
@@ -76,6 +170,9 @@ def restore(document: dict[Any, Any], patches: Iterable[Any]) -> None:
 
     A patch that does not fit (a record written by a later version, or damaged) is reported and
     leaves its stand-in where it is.
+
+    Raises:
+        MissingClassError: A class is no longer there, so the state would come back changed.
     """
     for patch in patches:
         try:
@@ -83,13 +180,27 @@ def restore(document: dict[Any, Any], patches: Iterable[Any]) -> None:
             if kind in (KEYS, USER_KEYS):
                 _rename(_walk(document, path), payload)
             else:
-                _walk(document, path[:-1])[path[-1]] = decode_atom(kind, payload)
-        except (ValueError, TypeError, LookupError) as error:  # noqa: PERF203 - each on its own
+                atom = payload if kind == OBJECT else (kind, payload)
+                _walk(document, path[:-1])[path[-1]] = decode_atom(*atom)
+        except MissingClassError:
+            raise
+        except Exception as error:  # a damaged patch may be anything
             logger.warning(
-                "a stored value keeps its stand-in, because its exact form cannot be read (%s): %r",
+                "a stored value keeps its stand-in, because its exact form cannot be read (%s): "
+                "%.200r",
                 error,
                 patch,
             )
+
+
+def _find(module: str, name: str, *, imports: bool) -> Any:
+    try:
+        found: Any = importlib.import_module(module) if imports else sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise MissingClassError(f"{module}.{name} cannot be imported: {error}") from error
+    return found
 
 
 def _walk(node: Any, path: list[Any]) -> Any:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import weakref
-from typing import Any
+from typing import Any, Final
 
-from burr.core import Action
-
-from burr_otel.store.encoded import encode_text
+from burr_otel.records import encode_text
 
 __all__ = ["digest", "graph_json", "same"]
 
-_NO_SOURCE = "No source available"
+_NO_SOURCE: Final = "No source available"
 _sources: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
@@ -41,10 +40,16 @@ def graph_json(graph: Any) -> bytes:
         )
         for item in graph.transitions
     ]
-    return b'{"type":"application","entrypoint":%b,"actions":[%b],"transitions":[%b]}' % (
-        encode_text(graph.entrypoint.name),
-        b",".join(actions),
-        b",".join(transitions),
+    facts = [b"%b:%b" % (encode_text(action.name), _facts(action)) for action in graph.actions]
+    return (
+        b'{"type":"application","entrypoint":%b,"actions":[%b],"transitions":[%b],'
+        b'"otel":{"actions":{%b}}}'
+        % (
+            encode_text(graph.entrypoint.name),
+            b",".join(actions),
+            b",".join(transitions),
+            b",".join(facts),
+        )
     )
 
 
@@ -57,7 +62,7 @@ def same(left: bytes, right: bytes) -> bool:
     """Whether two files hold the same graph, however they spell it."""
     try:
         return bool(_comparable(json.loads(left)) == _comparable(json.loads(right)))
-    except ValueError:
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -66,14 +71,32 @@ def _texts(items: Any) -> bytes:
 
 
 def _comparable(graph: Any) -> Any:
-    """A graph in which the order of inputs, which Burr takes from a set, does not matter."""
+    """A graph without the order of inputs, which Burr takes from a set, and the lines of its code."""
     if not isinstance(graph, dict):
         return graph
     actions = []
     for action in graph.get("actions", ()):
         inputs = {name: sorted(action.get(name, ())) for name in ("inputs", "optional_inputs")}
         actions.append({**action, **inputs})
-    return {**graph, "actions": actions}
+    return {**graph, "actions": actions, "otel": None}
+
+
+def _facts(action: Any) -> bytes:
+    """What Burr's layout has no field for: an action's tags, and where its code is."""
+    members = [b'"tags":%b' % _texts(action.tags)]
+    function = getattr(action, "fn", None)
+    if function is None:
+        function = getattr(type(action), "run_and_update" if action.single_step else "run", None)
+    function = inspect.unwrap(function) if callable(function) else None
+    code = getattr(function, "__code__", None)
+    if function is not None and code is not None:
+        name = f"{function.__module__}.{function.__qualname__}"
+        members += [
+            b'"function":%b' % encode_text(name),
+            b'"file":%b' % encode_text(code.co_filename),
+            b'"line":%d' % code.co_firstlineno,
+        ]
+    return b"{%b}" % b",".join(members)
 
 
 def _source(action: Any) -> str:
@@ -96,5 +119,7 @@ def _source_key(action: Any) -> Any:
     if function is not None:
         wrapped = hasattr(function, "__wrapped__")
         return function if wrapped else getattr(function, "__code__", None)
+    from burr.core import Action  # noqa: PLC0415 - what reads graphs needs no Burr
+
     kind = type(action)
     return kind if kind.get_source is Action.get_source else None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from burr_otel.errors import StoreError
-from burr_otel.store import folder, names
-from burr_otel.store.encoded import encode_tree
-from burr_otel.store.records import END_ENTRY
+from burr_otel.records import END_ENTRY, encode_json
+from burr_otel.store.files import names
+from burr_otel.store.files.folder import make_folders, temporary_name, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +21,10 @@ __all__ = ["Copied", "write_plain"]
 
 
 class Copied(NamedTuple):
-    """What became of a run.
+    """What became of a run: its finished steps, and how long the log is that was written.
 
-    Attributes:
-        steps: How many finished steps were written.
-        lost: Sequence ids of finished steps that were left out, because a record that their state
-            builds on is lost.
-        log_bytes: Length of the log that was written.
+    `lost` has the sequence ids of finished steps that were left out, because a record that their
+    state builds on is lost.
     """
 
     steps: int
@@ -39,23 +35,18 @@ class Copied(NamedTuple):
 def write_plain(run: StoredRun, target: Path, *, replace: bool = False) -> Copied:
     """Write a run in Burr's layout; every record of a finished step carries its whole state.
 
-    The target is there whole or not at all.
-
-    Args:
-        run: Which run.
-        target: Folder of the copy.
-        replace: Whether an earlier copy there is replaced.
+    The target folder is there whole or not at all. An earlier copy is replaced only when asked.
 
     Raises:
         StoreError: There is something already, or it is the run itself.
         OSError: It cannot be read or written.
     """
-    if target.exists() and target.samefile(run.path):
+    if target.exists() and target.samefile(run.place):
         raise StoreError(f"{target} is the run itself; write the copy to another place.")
     if os.path.lexists(target) and not replace:
         raise StoreError(f"{target} exists already. Pass --replace, or write to another place.")
-    folder.make_folders(target.parent, sync=False)
-    temporary = target.with_name(f"{names.TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}")
+    make_folders(target.parent, sync=False)
+    temporary = temporary_name(target)
     temporary.mkdir(0o700)
     try:
         copied = _fill(run, temporary)
@@ -76,25 +67,23 @@ def _fill(run: StoredRun, place: Path) -> Copied:
                     lost.append(record["sequence_id"])
                     continue
                 steps += 1
-            length += log.write(encode_tree(record)[0] + b"\n")
+            record.get("otel", {}).pop("crc", None)  # of the record that it was
+            length += log.write(encode_json(record) + b"\n")
         log.flush()
         os.fsync(log.fileno())
-    for path in run.path.glob("graph*.json"):
-        _copy(path, place / path.name)
-    for name in (names.METADATA, names.CHILDREN):
-        with contextlib.suppress(FileNotFoundError):
-            _copy(run.path / name, place / name)
+    graphs = {names.GRAPH: run.log.graph()}
+    for digest in run.log.earlier_graphs():
+        graphs[f"graph-{digest}.json"] = run.log.graph(digest)
+    children = b"".join(line.rstrip(b"\n") + b"\n" for line in run.log.children())
+    small = {**graphs, names.METADATA: run.log.metadata(), names.CHILDREN: children or None}
+    for name, data in small.items():
+        if data is not None:
+            write_file(place / name, data, sync=False)
     return Copied(steps, tuple(lost), length)
 
 
-def _copy(source: Path, target: Path) -> None:
-    data = source.read_bytes()
-    with _new_file(target) as file:
-        file.write(data)
-
-
 def _move_away(target: Path) -> None:
-    old = target.with_name(f"{names.TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}")
+    old = temporary_name(target)
     with contextlib.suppress(FileNotFoundError):
         target.rename(old)
         shutil.rmtree(old)

@@ -1,135 +1,111 @@
-"""Opening a run for writing: folder, repair, claim, and the record that a session begins."""
+"""Opening a run for writing: its place, repair, claim, and the record that a session begins."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from burr_otel.errors import InvalidIdentifierError, SnapshotError
-from burr_otel.store import folder, graphs, names, records
-from burr_otel.store.index import INHERITED, ROOT
-from burr_otel.store.loading import LogReader
-from burr_otel.store.log import Durability, LogFile, open_log
-from burr_otel.store.owner import Claim, this_owner
+from burr_otel.records import END_ENTRY, ROOT, BeginRoot, Fragments, encode_text, local_time
+from burr_otel.store import port
+from burr_otel.store.graphs import digest
+from burr_otel.store.loading import newest_record
+from burr_otel.store.owner import this_owner
 from burr_otel.store.query import otel_of
 from burr_otel.store.session import Session
 from burr_otel.store.snapshot import PRIOR_STEP, SEQUENCE_ID
-from burr_otel.store.values import encode_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from burr_otel.store.encoded import EncodedState
+    from burr_otel.store.port import Claim, RunLog
+    from burr_otel.store.store import Store
 
-__all__ = ["Opening", "open_session", "partition_of"]
+__all__ = ["open_session"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Opening:
-    """Which run a session opens, and how; see `Store` and `Store.open_session`."""
-
-    run: str
-    folder: str
-    app_id: str
-    partition_key: str | None
-    session_id: str
-    durability: Durability
-    exclusive: bool
-    delta: bool
-    serde_kwargs: Mapping[str, Any]
-
-
 def open_session(
-    opening: Opening,
+    store: Store,
+    app_id: str,
+    partition_key: str | None,
     *,
     state: Any,
-    application_graph: Any,
+    graph: bytes,
     pointers: tuple[Any, Any],
-    otel: Mapping[str, Any],
-    time_ns: int,
+    session_id: str,
+    begin: BeginRoot,
 ) -> Session:
     """Open a session; see `Store.open_session`."""
-    _check_partition_key(opening.partition_key)
-    graph = graphs.graph_json(application_graph)
-    parent, spawning_parent = map(folder.pointer, pointers)
+    _check_partition_key(partition_key)
+    parent, spawning_parent = map(_pointer, pointers)
+    graph_digest = digest(graph)
     fields: dict[str, Any] = {
-        "app_id": opening.app_id,
-        "partition_key": opening.partition_key,
+        "app_id": app_id,
+        "partition_key": partition_key,
         "parent_pointer": parent,
         "spawning_parent_pointer": spawning_parent,
-        "graph": graphs.digest(graph),
+        "graph": graph_digest,
         "owner": this_owner(),
     }
-    claim = None
+    metadata = orjson.dumps(
+        {
+            "type": "application_metadata",
+            "partition_key": partition_key,
+            "parent_pointer": parent,
+            "spawning_parent_pointer": spawning_parent,
+            "otel": {"app_id": app_id},
+        }
+    )
+    run = f"{store.project}/{app_id}"
+    claim: Claim | None = None
     try:
-        made = _make_folder(opening, graph, parent, spawning_parent)
-        if not made:
-            _check_partition(opening)
-        if opening.exclusive:
-            claim = Claim(opening.folder, opening.run, opening.session_id)
-        if not made:
-            metadata = folder.metadata_json(opening.partition_key, parent, spawning_parent)
-            fields["graph_changed"] = folder.complete_run(
-                opening.folder, graph, metadata, sync=opening.durability != "none"
-            )
-        log = open_log(opening.folder)
-        for damage in log.repair():
-            logger.warning("%s was mended: %s", opening.run, damage)
-        with LogReader(opening.folder) as reader:
-            _tell_parents(opening, fields, reader, time_ns)
-            inherited = _inherited(opening, state, reader, application_graph.entrypoint.name)
-        session = Session(
-            app_id=opening.app_id,
-            run=opening.run,
-            session_id=opening.session_id,
-            log=log,
-            durability=opening.durability,
-            serde_kwargs=opening.serde_kwargs,
-            claim=claim,
-            delta=opening.delta,
+        log, made = store.engine.create(
+            store.project,
+            app_id,
+            partition_key,
+            metadata=metadata,
+            graph=graph,
+            durability=store.durability,
         )
-        _write_root(session, log, opening.durability, fields, inherited, otel, time_ns)
+        if store.exclusive:
+            claim = log.claim(session_id)
+        if not made:
+            sync = store.durability != "none"
+            fields["graph_changed"] = log.complete(metadata, graph, sync=sync)
+        for damage in log.repair():
+            logger.warning("%s was mended: %s", run, damage)
+        _tell_parents(store, log, fields, begin.time_ns)
+        inherited = _inherited(store, log, state, graph)
+        session = Session(
+            log,
+            session_id,
+            store.durability,
+            claim=claim,
+            exclusive=store.exclusive,
+            delta=store.delta,
+        )
+        more, entry, fragments = b"", (port.ROOT, -1), None
+        if inherited is not None:
+            encoded, position = inherited
+            fields |= position
+            exact = b'"exact":%b,' % orjson.dumps(encoded.exact) if encoded.exact else b""
+            more = b',%b"int64":%b' % (exact, b"true" if encoded.int64 else b"false")
+            number = position["inherited_sequence_id"]
+            entry = port.INHERITED, -1 if number is None else number
+            fragments = Fragments(encoded.fragments)
+        session.begin(begin._replace(fields=fields, state=fragments), more, entry)
     except BaseException as error:
         if claim is not None:
             claim.release()
         if isinstance(error, OSError):
-            raise SnapshotError(opening.run, error) from error
+            raise SnapshotError(run, error) from error
         raise
     return session
-
-
-def partition_of(run: str) -> tuple[str | None] | None:
-    """The partition key of a run in a tuple; None when nothing in its folder tells."""
-    metadata = folder.read_json(f"{run}/{names.METADATA}")
-    if metadata is not None:
-        return (metadata.get("partition_key"),)
-    try:
-        with LogReader(run) as log:
-            record = log.newest((records.ROOT,))
-    except FileNotFoundError:
-        return None
-    return None if record is None else (record.get("partition_key"),)
-
-
-def _make_folder(
-    opening: Opening,
-    graph: bytes,
-    parent: Mapping[str, Any] | None,
-    spawning_parent: Mapping[str, Any] | None,
-) -> bool:
-    if names.check_run_folder(opening.folder):
-        return False
-    folder.make_folders(Path(opening.folder).parent, sync=opening.durability == "fsync")
-    files = {
-        names.LOG: b"",
-        names.GRAPH: graph,
-        names.METADATA: folder.metadata_json(opening.partition_key, parent, spawning_parent),
-    }
-    return folder.make_run(opening.folder, files, durability=opening.durability)
 
 
 def _check_partition_key(partition_key: object) -> None:
@@ -145,47 +121,61 @@ def _check_partition_key(partition_key: object) -> None:
     )
 
 
-def _check_partition(opening: Opening) -> None:
-    """Refuse to mix two partitions in one log."""
-    own = partition_of(opening.folder)
-    if own is not None and own != (opening.partition_key,):
-        raise InvalidIdentifierError(
-            f"{opening.run} belongs to partition {own[0]!r}, not {opening.partition_key!r}. App "
-            "ids are unique within a project: choose another one, or put the partition into it."
-        )
+def _pointer(value: Any) -> dict[str, Any] | None:
+    """A parent pointer in Burr's layout; None when there is none, or it names no run.
 
-
-def _tell_parents(
-    opening: Opening, fields: Mapping[str, Any], reader: LogReader, time_ns: int
-) -> None:
-    """Note the run in its parents' folders, once for each place that it came from."""
-    earlier = (reader.newest((records.ROOT,)) if reader.size else None) or {}
-    child = {
-        "app_id": opening.app_id,
-        "sequence_id": None,
-        "partition_key": opening.partition_key,
+    A resumed application has a pointer whose app id is None.
+    """
+    app_id = getattr(value, "app_id", None)
+    if app_id is None:
+        return None
+    partition_key, sequence_id = value.partition_key, value.sequence_id
+    return {
+        "type": "pointer_data",
+        "app_id": _clean(app_id),
+        "sequence_id": sequence_id if isinstance(sequence_id, int) else None,
+        "partition_key": None if partition_key is None else _clean(partition_key),
     }
+
+
+def _clean(value: Any) -> str:
+    return str(orjson.loads(encode_text(str(value))))
+
+
+def _tell_parents(store: Store, log: RunLog, fields: Mapping[str, Any], time_ns: int) -> None:
+    """Note the run with its parents, once for each place that it came from."""
+    earlier = newest_record(log, (ROOT,)) or {}
     for field, event in (("parent_pointer", "fork"), ("spawning_parent_pointer", "spawn_start")):
         parent = fields[field]
         if parent is None or earlier.get(field) == parent:
             continue
+        line = orjson.dumps(
+            {
+                "type": "child_application_data",
+                "child": {
+                    "type": "pointer_data",
+                    "app_id": fields["app_id"],
+                    "sequence_id": None,
+                    "partition_key": fields["partition_key"],
+                },
+                "event_time": local_time(time_ns).decode(),
+                "event_type": event,
+                "sequence_id": parent["sequence_id"],
+            }
+        )
         try:
-            folder.add_child(
-                str(Path(opening.folder).with_name(names.check_app_id(parent["app_id"]))),
-                child,
-                event_type=event,
-                sequence_id=parent["sequence_id"],
-                time_ns=time_ns,
-                sync=opening.durability == "fsync",
-            )
+            found = store.engine.find(store.project, parent["app_id"], parent["partition_key"])
+            if found is not None:
+                found.add_child(line, sync=store.durability == "fsync")
         except InvalidIdentifierError:
             continue  # the parent was kept by another persister, which takes other names
         except OSError as error:
-            logger.warning("%s cannot be listed as a child of its parent: %s", opening.run, error)
+            run = f"{log.project}/{log.app_id}"
+            logger.warning("%s cannot be listed as a child of its parent: %s", run, error)
 
 
 def _inherited(
-    opening: Opening, state: Any, reader: LogReader, entrypoint: str
+    store: Store, log: RunLog, state: Any, graph: bytes
 ) -> tuple[EncodedState, dict[str, Any]] | None:
     """The state that the application began with, if a restart would lose it otherwise.
 
@@ -195,47 +185,24 @@ def _inherited(
     """
     if SEQUENCE_ID not in state and PRIOR_STEP not in state:
         return None
-    if reader.newest((records.END_ENTRY,)) is not None:
+    if newest_record(log, (END_ENTRY,)) is not None:
         return None
-    encoded = encode_state(
-        state, serde_kwargs=opening.serde_kwargs, run=opening.run, sequence_id=None
-    )
+    from burr_otel.store.values import encode_state  # noqa: PLC0415 - imports Burr
+
+    run = f"{log.project}/{log.app_id}"
+    encoded = encode_state(state, serde_kwargs=store.serde_kwargs, run=run, sequence_id=None)
     prior, sequence_id = state.get(PRIOR_STEP), state.get(SEQUENCE_ID)
     fields = {
         "inherited_sequence_id": sequence_id,
-        "position": entrypoint if prior is None else prior,
+        "position": orjson.loads(graph)["entrypoint"] if prior is None else prior,
         "status": "failed" if prior is None else "completed",
     }
-    earlier = reader.newest((records.ROOT,), with_state=True)
+    earlier = newest_record(log, (ROOT,), with_state=True)
     if (
         earlier is not None
-        and earlier["state"] == records.parse(encoded.json)
+        and earlier["state"] == Fragments(encoded.fragments).values_by_key
         and (otel_of(earlier) or {}).get("exact", []) == list(encoded.exact)
         and all(earlier.get(name) == value for name, value in fields.items())
     ):
         return None
     return encoded, fields
-
-
-def _write_root(
-    session: Session,
-    log: LogFile,
-    durability: Durability,
-    fields: dict[str, Any],
-    inherited: tuple[EncodedState, dict[str, Any]] | None,
-    otel: Mapping[str, Any],
-    time_ns: int,
-) -> None:
-    state, more, entry = None, b"", (ROOT, -1)
-    if inherited is not None:
-        state, position = inherited
-        fields |= position
-        more = records.end_members(state.exact, int64=state.int64)
-        number = position["inherited_sequence_id"]
-        entry = INHERITED, -1 if number is None else number
-    tag = records.otel_object(session.tag, otel, more=more)
-    line = records.root(fields, state, time_ns, tag)
-    # Never buffered: without a first record, other processes do not see the run.
-    session.place(
-        *log.append(line, entry, durability="fsync" if durability == "fsync" else "flush")
-    )

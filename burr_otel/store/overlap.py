@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+from typing import TYPE_CHECKING, Final
 
-from burr_otel.store import records
-from burr_otel.store.repair import lines_backward
+from burr_otel.records import BEGIN_ENTRY
+from burr_otel.store.query import Query, otel_of
+
+if TYPE_CHECKING:
+    from burr_otel.store.port import RunLog
 
 __all__ = ["Overlap"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_READ_BYTES = 256 * 1024
-_MAX_WARNED = 10_000
+_MOST_WARNED: Final = 10_000
+_BEGINS: Final = Query((BEGIN_ENTRY,))
 _warned: set[str] = set()
 
 
@@ -40,7 +43,7 @@ class Overlap:
             self._foreign = self._end
         self._end = end
 
-    def step_began(self, start: int, end: int, path: str) -> None:
+    def step_began(self, start: int, end: int, log: RunLog) -> None:
         """Likewise for a begin_entry."""
         if start == self._end and self._foreign < 0 and self._stepped:
             self._end = end  # the usual case; (-1, -1) where nothing is known changes nothing
@@ -48,8 +51,8 @@ class Overlap:
         self.wrote(start, end)
         foreign, self._foreign = self._foreign, -1
         if self._stepped and foreign >= 0 and self._run not in _warned:
-            other = self._other_session(path, foreign, start)
-            if other is not None and len(_warned) < _MAX_WARNED:
+            other = self._other_session(log, foreign, start)
+            if other is not None and len(_warned) < _MOST_WARNED:
                 _warned.add(self._run)
                 logger.warning(
                     "%s: sessions %s and %s run steps of it at once, so its history is a mixture "
@@ -60,20 +63,14 @@ class Overlap:
                 )
         self._stepped = True
 
-    def _other_session(self, path: str, start: int, end: int) -> str | None:
+    def _other_session(self, log: RunLog, start: int, end: int) -> str | None:
         """The session whose step lies between, if any."""
         with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                for line in lines_backward(fd, end, max(start, end - _MAX_READ_BYTES)):
-                    described = records.describe(line.data)
-                    if described is None or described[0] != records.BEGIN_ENTRY:
-                        continue
-                    record = records.check(line.data)[0] or {}
-                    otel = record.get("otel")
-                    session = otel.get("session") if isinstance(otel, dict) else None
-                    if session != self._session:
-                        return str(session or "of another tracker")
-            finally:
-                os.close(fd)
+            for line in log.newest(_BEGINS.numbers, None, end):
+                if line.position < start:
+                    break
+                record = _BEGINS.match(line.data)
+                session = (otel_of(record) or {}).get("session")
+                if record is not None and session != self._session:
+                    return str(session or "of another tracker")
         return None

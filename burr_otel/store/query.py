@@ -1,50 +1,51 @@
-"""Which record of a log is looked for, and whether a line is it."""
+"""Which record of a run is looked for, and whether a line is it."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.store import records
-from burr_otel.store.index import BEGIN, END, INHERITED, ROOT
+from burr_otel.records import (
+    BEGIN_ENTRY,
+    END_ENTRY,
+    ROOT,
+    DamageError,
+    kind_of_line,
+    parse,
+    salvage,
+)
+from burr_otel.store import port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Query", "holds_state", "inherited_id", "otel_of"]
+__all__ = ["Query", "inherited_id", "otel_of"]
 
 logger = logging.getLogger(__name__)
 
-_NUMBERS = {
-    records.BEGIN_ENTRY: (BEGIN,),
-    records.END_ENTRY: (END,),
-    records.ROOT: (ROOT, INHERITED),
+_NUMBERS: Final = {
+    BEGIN_ENTRY: (port.BEGIN,),
+    END_ENTRY: (port.END,),
+    ROOT: (port.ROOT, port.INHERITED),
 }
-_STATE_NUMBERS = {records.BEGIN_ENTRY: (), records.END_ENTRY: (END,), records.ROOT: (INHERITED,)}
+_STATE_NUMBERS: Final = {BEGIN_ENTRY: (), END_ENTRY: (port.END,), ROOT: (port.INHERITED,)}
 
 
 class Query:
-    """A question to a log.
+    """A question to a run: types of records, of one step or any, perhaps only with a state.
 
-    Args:
-        kinds: Types of records.
-        sequence_id: Of one step; None: of any.
-        with_state: Whether only records will do from which a run can be resumed.
-        accept: Looks at each record that fits otherwise.
-
-    Attributes:
-        numbers: The kinds as the index knows them.
-        sequence_id: As given.
-        with_state: As given.
+    `accept` looks at each record that fits otherwise. `numbers` are the kinds as engines know them.
     """
+
+    __slots__ = ("_accept", "_kinds", "_starts", "numbers", "sequence_id", "with_state")
 
     def __init__(
         self,
         kinds: Sequence[str],
-        sequence_id: int | None,
+        sequence_id: int | None = None,
         *,
-        with_state: bool,
-        accept: Callable[[dict[str, Any]], bool] | None,
+        with_state: bool = False,
+        accept: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         numbers = _STATE_NUMBERS if with_state else _NUMBERS
         self.numbers = tuple(number for kind in kinds for number in numbers[kind])
@@ -55,23 +56,24 @@ class Query:
 
     def match(self, line: bytes) -> dict[str, Any] | None:
         """The record on a line if it is such a one."""
-        kind, number = records.describe(line) or (None, None)
+        kind, number = kind_of_line(line) or (None, None)
         if kind not in self._kinds or not self._fits(kind, number, line):
             return self._behind(line)
-        record, problem = records.check(line)
-        if record is None:
+        try:
+            record = parse(line)
+        except DamageError as error:
             if line.endswith(b"\n"):  # else it is being written, or its writer was killed
-                logger.warning("a damaged %s record is passed over: %s", kind, problem)
+                logger.warning("a damaged %s record is passed over: %s", kind, error)
             return self._behind(line)
-        if kind == records.ROOT and self.sequence_id not in (None, inherited_id(record)):
+        if kind == ROOT and self.sequence_id not in (None, inherited_id(record)):
             return None
-        if self.with_state and not holds_state(record):
+        if self.with_state and not isinstance(record.get("state"), dict):
             return None
         return record if self._accept is None or self._accept(record) else None
 
     def _fits(self, kind: str | None, number: int | None, line: bytes) -> bool:
         """Whether a line is worth a full parse."""
-        if kind != records.ROOT:
+        if kind != ROOT:
             return self.sequence_id in (None, number)
         return not self.with_state or b'"state":{' in line
 
@@ -79,7 +81,7 @@ class Query:
         """A record on the same line, behind a torn one."""
         if line.find(b'{"type":"', 1) < 0 or not any(start in line for start in self._starts):
             return None
-        salvaged = records.salvage(line)
+        salvaged = salvage(line)
         return None if salvaged is None else self.match(line[salvaged[0] :])
 
 
@@ -87,11 +89,6 @@ def inherited_id(record: Mapping[str, Any]) -> int | None:
     """The sequence id of the state that an otel_root record carries."""
     number = record.get("inherited_sequence_id")
     return number if isinstance(number, int) else None
-
-
-def holds_state(record: Mapping[str, Any]) -> bool:
-    """Whether a record is one that a run can be resumed from."""
-    return isinstance(record.get("state"), dict)
 
 
 def otel_of(record: Mapping[str, Any] | None) -> dict[str, Any] | None:

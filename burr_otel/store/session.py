@@ -4,50 +4,51 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import zlib
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from burr_otel.errors import SnapshotError
-from burr_otel.store import records
-from burr_otel.store.chain import Chain, Snapshot
-from burr_otel.store.index import BEGIN, END, ROOT
-from burr_otel.store.loading import LogReader
+from burr_otel.records import (
+    ROOT,
+    BeginRoot,
+    BeginStep,
+    EndRoot,
+    EndStep,
+    Record,
+    SpanIds,
+    encode,
+    encode_end_step,
+)
+from burr_otel.store import port
+from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
+from burr_otel.store.encoded import Growing, head_checksum
+from burr_otel.store.loading import newest_record
 from burr_otel.store.overlap import Overlap
-from burr_otel.store.owner import Claim, this_owner
+from burr_otel.store.owner import this_owner
+from burr_otel.store.port import DisplacedError
 from burr_otel.store.query import otel_of
-from burr_otel.store.values import encode_mapping, encode_value
 
 if TYPE_CHECKING:
     from burr_otel.store.encoded import EncodedState
-    from burr_otel.store.log import Durability, LogFile
+    from burr_otel.store.port import Claim, Durability, RunLog
 
 __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
-Members = Mapping[str, Any] | bytes
-"""Members of the `otel` object of a record: a mapping, or ready-made JSON without braces."""
-
-Otel = Members | Callable[["bytes | None"], Members]
-"""Such members, or what makes them of the record's inputs or result as written: `None` where
-reading that JSON and writing it again need not give the same bytes."""
-
-_HIDDEN_INPUTS = frozenset({"__tracer", "__context"})  # Burr's own, not data
+_INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
+_MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces
+_QUOTE: Final = ord('"')
 _generation = 0  # counts forks: a session belongs to the process that opened it
 
 
 class Session:
     """Appends the records of one application; made by `Store.open_session`.
 
-    Safe to use from several threads. After a fork, the child's copy writes nothing.
-
-    Attributes:
-        app_id: Of the run.
-        session_id: In the `otel` object of every record of this session.
-        run: ``project/app_id``.
-        tag: The session id as a JSON member.
+    Safe to use from several threads. After a fork, the child's copy writes nothing. `run` is
+    ``project/app_id``.
     """
 
     __slots__ = (
@@ -59,82 +60,72 @@ class Session:
         "_exclusive",
         "_forked_from",
         "_generation",
+        "_grown_from",
         "_log",
         "_overlap",
-        "_serde_kwargs",
+        "_tag",
         "_told",
-        "app_id",
         "run",
         "session_id",
-        "tag",
     )
 
     def __init__(
         self,
-        *,
-        app_id: str,
-        run: str,
+        log: RunLog,
         session_id: str,
-        log: LogFile,
         durability: Durability,
-        serde_kwargs: Mapping[str, Any],
+        *,
         claim: Claim | None,
-        delta: bool = False,
+        exclusive: bool,
+        delta: bool,
+        forked_from: str | None = None,
     ) -> None:
-        self.app_id, self.run, self.session_id = app_id, run, session_id
+        self.run, self.session_id = f"{log.project}/{log.app_id}", session_id
         self._log, self._durability = log, durability
-        self._serde_kwargs = serde_kwargs
         self._chain = Chain() if delta else None
-        self._claim, self._exclusive = claim, claim is not None
-        self.tag = b'"session":%b' % orjson.dumps(session_id)
-        self._overlap = Overlap(run, session_id)
+        self._claim, self._exclusive = claim, exclusive
+        self._tag = b'"session":%b' % orjson.dumps(session_id)
+        self._overlap = Overlap(self.run, session_id)
         self._generation = _generation
         self._ended = self._told = False
-        self._forked_from: str | None = None
+        self._forked_from = forked_from
+        self._grown_from: dict[str, Growing] = {}  # of the state that was written last
+
+    @property
+    def app_id(self) -> str:
+        """Of the run."""
+        return self._log.app_id
 
     def fork(self, session_id: str) -> Session:
         """In a forked child: a session of the child's own.
 
         It writes nothing before its first step, so that children that run none leave no trace.
-
-        Args:
-            session_id: Unique among the sessions of the run.
         """
-        child = Session(
-            app_id=self.app_id,
-            run=self.run,
-            session_id=session_id,
-            log=self._log,
-            durability=self._durability,
-            serde_kwargs=self._serde_kwargs,
+        return Session(
+            self._log,
+            session_id,
+            self._durability,
             claim=None,
+            exclusive=self._exclusive,
             delta=self._chain is not None,
+            forked_from=self.session_id,
         )
-        child._exclusive = self._exclusive
-        child._forked_from = self.session_id
-        return child
 
-    def place(self, start: int, end: int) -> None:
-        """Note where the session's first record lies in the log."""
-        self._overlap.wrote(start, end)
+    def begin(self, record: BeginRoot, more: bytes, entry: tuple[int, int]) -> None:
+        """Record that the session begins, and mark it as open.
 
-    def begin_step(
-        self,
-        *,
-        sequence_id: int,
-        action: str,
-        inputs: Mapping[str, Any],
-        time_ns: int,
-        otel: Otel,
-    ) -> None:
+        Raises:
+            OSError: It cannot be written.
+        """
+        line = encode(record, self._tag, more)
+        # Never buffered: without a first record, other processes do not see the run.
+        durability: Durability = "fsync" if self._durability == "fsync" else "flush"
+        self._overlap.wrote(*self._log.append(line, entry, durability=durability))
+        if record.kind != "fork":
+            self._mark(record.origin and record.origin.ids, record.time_ns, ended=False)
+
+    def begin_step(self, record: BeginStep) -> None:
         """Record that a step begins.
-
-        Args:
-            sequence_id: Of the step.
-            action: Its name.
-            inputs: Burr's own ``__tracer`` and ``__context`` are left out.
-            time_ns: Nanoseconds since the epoch.
-            otel: Ids of its span, and what else is kept of it.
 
         Raises:
             SnapshotError: The record could not be written, or a fork of the process that opened
@@ -146,189 +137,119 @@ class Session:
                 self.run,
                 f"session {self.session_id} belongs to the process that process {os.getpid()} "
                 "was forked from; build the application in the child",
-                sequence_id=sequence_id,
+                sequence_id=record.sequence_id,
             )
-        if self._exclusive and self._claim is None:
-            self._claim = Claim(self._log.folder, self.run, self.session_id)
-        if self._forked_from is not None:
-            self._write_root(time_ns)
-        body, int64 = b"{}", True
-        if inputs:
-            if not _HIDDEN_INPUTS.isdisjoint(inputs):
-                inputs = {key: item for key, item in inputs.items() if key not in _HIDDEN_INPUTS}
-            body, int64 = encode_mapping(
-                inputs, serde_kwargs=self._serde_kwargs, run=self.run, what="input"
-            )
-        if callable(otel):
-            otel = otel(body if int64 else None)
-        tag = records.otel_object(self.tag, otel)
-        line = records.begin_entry(sequence_id, action, body, time_ns, tag)
         try:
-            start, end = self._log.append(line, (BEGIN, sequence_id), durability=self._durability)
+            if self._exclusive and self._claim is None:
+                self._claim = self._log.claim(self.session_id)
+            if self._forked_from is not None:
+                self._begin_forked(record.time_ns)
+            start, end = self._log.append(
+                encode(record, self._tag),
+                (port.BEGIN, record.sequence_id),
+                durability=self._durability,
+            )
         except OSError as error:
-            raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
-        self._overlap.step_began(start, end, self._log.path)
+            raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
+        self._overlap.step_began(start, end, self._log)
 
-    def end_step(
-        self,
-        *,
-        sequence_id: int,
-        action: str,
-        result: Mapping[str, Any] | None,
-        exception: str | None,
-        state: EncodedState,
-        time_ns: int,
-        otel: Otel,
-    ) -> int:
-        """Record that a step has ended, with the state after it.
+    def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
+        """Large lists and texts that go on from the value that this session wrote last.
 
-        Args:
-            sequence_id: Of the step.
-            action: Its name.
-            result: What it returned.
-            exception: The traceback when it failed: a resume then runs it again.
-            state: See `encode_state`.
-            time_ns: Nanoseconds since the epoch.
-            otel: Ids of its span, outcome, and what else is kept of it.
+        Gives how many bytes of its JSON and how many items or characters did not change.
+        """
+        found = {}
+        for key, count in state.counts.items():
+            fragment = state.fragments[key]
+            shared, checksum, items, ending = self._grown_from.get(key, (0, 0, 0, b""))
+            if (
+                0 < shared < len(fragment)
+                and fragment.endswith(ending, 0, shared)
+                and (fragment[0] == _QUOTE or fragment[shared] in b",]")
+                and zlib.crc32(memoryview(fragment)[:shared]) == checksum
+            ):
+                found[key] = shared, items
+                state.heads[key] = head_checksum(fragment, checksum, shared)
+            else:
+                state.heads[key] = head_checksum(fragment)
+            state.grown[key] = Growing(len(fragment) - 1, state.heads[key], count, fragment[-17:-1])
+        return found
 
-        Returns:
-            Length of the record in bytes.
+    def end_step(self, record: EndStep, state: EncodedState, *, exact: bool) -> int:
+        """Record that a step has ended, with the state after it; the record's length in bytes.
+
+        `exact` is what `encode_mapping` said of the result.
 
         Raises:
             SnapshotError: The record could not be written.
         """
-        body, int64 = b"null", True
-        if result is not None:
-            is_named = type(result) is dict or isinstance(result, Mapping)
-            body, int64 = encode_mapping(
-                result if is_named else {"result": result},
-                serde_kwargs=self._serde_kwargs,
-                run=self.run,
-                what="result",
-            )
-        made = otel(body if int64 else None) if callable(otel) else otel
-
-        def append(
-            snapshot: bytes, more: bytes, after: object | None = None, mark: object | None = None
-        ) -> int:
-            tag = records.otel_object(self.tag, made, more=more)
-            line = records.end_entry(sequence_id, action, body, exception, snapshot, time_ns, tag)
-            length = len(line) if isinstance(line, bytes) else sum(map(len, line))
-            if self._generation != _generation:
-                return length  # the parent writes what it began
+        int64 = _INT64[exact and state.int64]
+        chain = self._chain
+        if chain is None:
+            length = self._append_end(record, whole_snapshot(state), int64)
+        elif not chain.lock.acquire(blocking=False):
+            # Another thread's step, or a dropped stream that is finalized within this very method.
+            # The log notices that it came between.
+            length = self._append_end(record, whole_snapshot(state), int64)
+        else:
+            snapshot: Snapshot | None = None
             try:
-                start, end = self._log.append(
-                    line,
-                    (END, sequence_id),
-                    durability=self._durability,
-                    after=after,
-                    mark=mark,
-                )
-            except OSError as error:
-                raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
-            self._overlap.wrote(start, end)
-            return length
+                snapshot = chain.next(state)
+                try:
+                    length = self._append_end(record, snapshot, int64)
+                except DisplacedError:  # others wrote since: a new chain begins
+                    snapshot = chain.whole(state)
+                    length = self._append_end(record, snapshot, int64)
+            except BaseException:
+                snapshot = None
+                raise
+            finally:
+                chain.keep(snapshot)
+                chain.lock.release()
+        self._grown_from = state.grown
+        return length
 
-        if self._chain is None:
-            return append(state.json, records.end_members(state.exact, int64=int64 and state.int64))
-
-        def append_snapshot(snapshot: Snapshot, after: object | None, mark: object | None) -> int:
-            more = records.end_members((), int64=int64 and snapshot.int64, chain=snapshot.members)
-            return append(snapshot.state, more, after, mark)
-
-        return self._chain.write(state, append_snapshot)
-
-    def settle_step(
-        self,
-        *,
-        sequence_id: int,
-        action: str,
-        exception: str | None,
-        time_ns: int,
-        otel: Members,
-    ) -> None:
+    def settle_step(self, record: EndStep) -> None:
         """Record that a step is over and left no state: a resume runs it again."""
-        tag = records.otel_object(self.tag, otel)
-        self._write(lambda: records.step_settled(sequence_id, action, exception, time_ns, tag))
+        self.append(record)
 
-    def begin_span(
-        self,
-        *,
-        sequence_id: int,
-        span_id: str,
-        name: str,
-        parent_span_id: str | None,
-        dependencies: Sequence[str],
-        time_ns: int,
-        otel: Mapping[str, Any],
-    ) -> None:
-        """Record that a span inside a step begins; `span_id` is Burr's, not OpenTelemetry's."""
-        self._write(
-            lambda: records.begin_span(
-                sequence_id,
-                span_id,
-                name,
-                parent_span_id,
-                dependencies,
-                time_ns,
-                records.otel_object(self.tag, otel),
-            )
-        )
+    def append(self, record: Record) -> None:
+        """Append a record that no resume needs; a failure is told once and otherwise ignored."""
+        if self._generation != _generation:
+            return
+        try:
+            line = encode(record, self._tag)
+            self._overlap.wrote(*self._log.append(line, durability=self._durability))
+        except Exception as error:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "%s: records of spans, attributes or streams are dropped, because they cannot "
+                    "be written: %s",
+                    self.run,
+                    error,
+                )
 
-    def end_span(
-        self, *, sequence_id: int, span_id: str, time_ns: int, otel: Mapping[str, Any]
-    ) -> None:
-        """Record that a span inside a step has ended."""
-        tag = records.otel_object(self.tag, otel)
-        self._write(lambda: records.end_span(sequence_id, span_id, time_ns, tag))
-
-    def attribute(
-        self,
-        *,
-        key: str,
-        value: Any,
-        tags: Mapping[str, Any],
-        sequence_id: int,
-        span_id: str | None,
-        time_ns: int,
-    ) -> bytes | None:
-        """Record an attribute that the user logged.
-
-        Returns:
-            The value as written; `None` as in `Otel`.
-        """
-        body, int64 = b"", False
-
-        def line() -> bytes:
-            nonlocal body, int64
-            body, int64 = encode_value(
-                value, serde_kwargs=self._serde_kwargs, run=self.run, what=f"attribute {key!r}"
-            )
-            tag = records.otel_object(self.tag, {})
-            return records.attribute(key, body, tags, sequence_id, span_id, time_ns, tag)
-
-        self._write(line)
-        return body if int64 else None
-
-    def begin_stream(self, *, sequence_id: int, time_ns: int) -> None:
-        """Record that a stream begins."""
-        self._mark("begin_stream", "stream_init_time", sequence_id, time_ns)
-
-    def first_stream_item(self, *, sequence_id: int, time_ns: int) -> None:
-        """Record a stream's first item."""
-        self._mark("first_item_stream", "first_item_time", sequence_id, time_ns)
-
-    def end_stream(self, *, sequence_id: int, items: int, time_ns: int) -> None:
-        """Record that a stream has ended after so many items."""
-        self._mark("end_stream", "end_time", sequence_id, time_ns, items)
-
-    def end(self, *, time_ns: int, otel: Mapping[str, Any]) -> None:
+    def end(self, record: EndRoot) -> None:
         """Record that the session has ended and give an exclusive run free; idempotent."""
         if not self._ended:
             self._ended = True
-            tag = records.otel_object(self.tag, otel)
-            self._write(lambda: records.root_end(time_ns, tag))
+            self.append(record)
+            self.unmark()
         self.close()
+
+    def mark_open(self, ids: SpanIds | None, time_ns: int) -> None:
+        """Mark the ended session as open again while a step runs."""
+        self._mark(ids, time_ns, ended=True)
+
+    def unmark(self) -> None:
+        """The session is open no more."""
+        if self._generation != _generation:
+            return
+        try:
+            self._log.unmark(self.session_id)
+        except OSError as error:
+            logger.warning("%s: a session stays marked as open: %s", self.run, error)
 
     def close(self) -> None:
         """Write out everything and release file and claim; idempotent.
@@ -347,53 +268,55 @@ class Session:
         if claim is not None:
             claim.release()
 
-    def _write_root(self, time_ns: int) -> None:
-        """The first step in a forked child: only now is it known that the child writes at all."""
-        forked_from, self._forked_from = self._forked_from, None
-        fields = {
-            **self._parents_root(forked_from),
-            "owner": this_owner(),
-            "forked_from": forked_from,
-        }
-        tag = records.otel_object(self.tag, {"kind": "fork", "time_unix_nano": time_ns})
-        line = records.root(fields, None, time_ns, tag)
-        self._log.repair()
-        self.place(*self._log.append(line, (ROOT, -1), durability=self._durability))
-
-    def _parents_root(self, session_id: str | None) -> dict[str, Any]:
-        """What the parent's otel_root record says of the application."""
-        with LogReader(self._log.folder) as log:
-            record = log.newest(
-                (records.ROOT,), accept=lambda r: (otel_of(r) or {}).get("session") == session_id
-            )
-        kept = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
-        return {key: value for key, value in (record or {}).items() if key in kept}
-
-    def _mark(
-        self, kind: str, time_field: str, sequence_id: int, time_ns: int, items: int | None = None
-    ) -> None:
-        tag = records.otel_object(self.tag, {"time_unix_nano": time_ns})
-        self._write(
-            lambda: records.stream_mark(kind, time_field, sequence_id, time_ns, tag, items=items)
+    def _append_end(self, record: EndStep, snapshot: Snapshot, int64: bytes) -> int:
+        line = encode_end_step(
+            record, self._tag, snapshot.pieces, b",%b%b" % (snapshot.members, int64)
         )
-
-    def _write(self, line: Any) -> None:
-        """Append a record that no resume needs; a failure is told once and otherwise ignored."""
+        length = sum(map(len, line))
         if self._generation != _generation:
-            return
+            return length  # the parent writes what it began
         try:
-            start, end = self._log.append(line(), durability=self._durability)
-        except Exception as error:
-            if not self._told:
-                self._told = True
-                logger.warning(
-                    "%s: records of spans, attributes or streams are dropped, because they cannot "
-                    "be written: %s",
-                    self.run,
-                    error,
-                )
-        else:
-            self._overlap.wrote(start, end)
+            start, end = self._log.append(
+                b"".join(line) if length < _MOST_COPIED_BYTES else line,
+                (port.END, record.sequence_id),
+                durability=self._durability,
+                after=snapshot.after,
+                mark=snapshot.mark,
+            )
+        except OSError as error:
+            raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
+        self._overlap.wrote(start, end)
+        return length
+
+    def _mark(self, ids: SpanIds | None, time_ns: int, *, ended: bool) -> None:
+        otel: dict[str, Any] = {"time_unix_nano": time_ns, "ended": ended}
+        if ids is not None:
+            otel |= {
+                "trace_id": f"{ids.trace_id:032x}",
+                "span_id": f"{ids.span_id:016x}",
+                "flags": ids.flags,
+            }
+            if ids.trace_state:
+                otel["trace_state"] = ids.trace_state
+        marker = {"owner": this_owner(), "otel": otel, "partition_key": self._log.partition_key}
+        try:
+            self._log.mark_open(self.session_id, orjson.dumps(marker))
+        except FileExistsError:
+            pass  # another step did
+        except OSError as error:
+            logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
+
+    def _begin_forked(self, time_ns: int) -> None:
+        """The first step in a forked child: only now is it known that the child writes at all."""
+        parent, self._forked_from = self._forked_from, None
+        record = newest_record(
+            self._log, (ROOT,), accept=lambda r: (otel_of(r) or {}).get("session") == parent
+        )
+        kept = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
+        fields = {key: value for key, value in (record or {}).items() if key in kept}
+        fields |= {"owner": this_owner(), "forked_from": parent}
+        self._log.repair()
+        self.begin(BeginRoot(fields, time_ns, kind="fork"), b"", (port.ROOT, -1))
 
 
 def _after_fork_in_child() -> None:

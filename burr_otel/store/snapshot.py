@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from burr.core import State
-from burr.core.persistence import PersistedStateData
-
-from burr_otel.store import exact, records
+from burr_otel.errors import StateLoadError
+from burr_otel.records import ROOT
+from burr_otel.store import exact
 from burr_otel.store.query import inherited_id, otel_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PRIOR_STEP", "SEQUENCE_ID", "persisted_state", "plain_state"]
+    from burr.core.persistence import PersistedStateData
+
+__all__ = ["PRIOR_STEP", "SEQUENCE_ID", "load_error", "persisted_state", "plain_state", "values_of"]
 
 # Burr's own keys in a state; all others are the user's.
 SEQUENCE_ID, PRIOR_STEP = "__SEQUENCE_ID", "__PRIOR_STEP"
@@ -22,8 +23,9 @@ SEQUENCE_ID, PRIOR_STEP = "__SEQUENCE_ID", "__PRIOR_STEP"
 
 def plain_state(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The state of a record as plain data, with its sequence id, and the position."""
-    document, after = _document(record)
-    exact.restore(document, after)
+    document, patches = _document(record)
+    exact.restore(document, [p for p in patches if not exact.is_after(p)])
+    exact.restore(document, [p for p in patches if exact.is_after(p) and p[1] != exact.OBJECT])
     place = _place(record)
     if place.sequence_id is not None:
         document[SEQUENCE_ID] = place.sequence_id
@@ -41,11 +43,13 @@ def persisted_state(
     """What Burr's `load` returns, from a record that holds a state.
 
     Raises:
-        ValueError: Burr's serde cannot read a value.
+        Exception: Whatever a deserializer raises; see `load_error`.
     """
-    document, after = _document(record)
-    values = State.deserialize(document, **serde_kwargs).get_all()
-    exact.restore(values, after)
+    from burr.core import State  # noqa: PLC0415 - what only lists and shows runs needs no Burr
+    from burr.core.persistence import PersistedStateData  # noqa: PLC0415
+
+    document, patches = _document(record)
+    values = values_of(document, patches, serde_kwargs)
     place = _place(record)
     if place.sequence_id is not None:
         values[SEQUENCE_ID] = place.sequence_id
@@ -61,6 +65,58 @@ def persisted_state(
     )
 
 
+def values_of(
+    document: dict[str, Any], patches: list[Any], serde_kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of a state, deserialized by Burr's serde, with what JSON cannot carry put back.
+
+    Raises:
+        Exception: Whatever a deserializer raises.
+    """
+    from burr.core import State  # noqa: PLC0415
+
+    exact.restore(document, [patch for patch in patches if not exact.is_after(patch)])
+    values = State.deserialize(document, **serde_kwargs).get_all()
+    exact.restore(values, [patch for patch in patches if exact.is_after(patch)])
+    return values
+
+
+def load_error(
+    record: Mapping[str, Any], error: Exception, *, run: str, serde_kwargs: Mapping[str, Any]
+) -> StateLoadError:
+    """Names run, step, key and class of a state that could not be loaded.
+
+    The record is a fresh one: deserializers take their marks out of what they read.
+    """
+    document, patches = _document(record)
+    found: tuple[str | None, str | None, Exception] = None, None, error
+    for key, value in document.items():
+        kind = _class_of(value)
+        own = [patch for patch in patches if isinstance(patch, list) and patch[0][:1] == [key]]
+        try:
+            values_of({key: value}, own, serde_kwargs)
+        except Exception as cause:
+            found = key, kind, cause
+            break
+    key_, kind_, cause_ = found
+    return StateLoadError(run, _place(record).sequence_id, key=key_, kind=kind_, cause=cause_)
+
+
+def _class_of(value: Any) -> str | None:
+    """What a serialized value says of its class."""
+    queue = [value]
+    while queue:
+        each = queue.pop()
+        if isinstance(each, dict):
+            named = [text for name, text in each.items() if str(name).endswith("_class")]
+            if "__burr_serde__" in each:
+                return str((named or [each["__burr_serde__"]])[0])
+            queue.extend(each.values())
+        elif isinstance(each, list):
+            queue.extend(each)
+    return None
+
+
 class _Place(NamedTuple):
     """Where in its graph a run was."""
 
@@ -70,18 +126,15 @@ class _Place(NamedTuple):
 
 
 def _place(record: Mapping[str, Any]) -> _Place:
-    if record["type"] == records.ROOT:
-        return _Place(inherited_id(record), record["position"], record["status"])
+    if record["type"] == ROOT:
+        position, status = record.get("position"), record.get("status")
+        return _Place(inherited_id(record), str(position), str(status))
     status = "completed" if record["exception"] is None else "failed"
     return _Place(record["sequence_id"], record["action"], status)
 
 
 def _document(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """A record's state without Burr's internal keys, and the patches that must wait."""
-    document = dict(record["state"])
+    """A record's state without Burr's internal keys, and its patches."""
+    document = {k: v for k, v in record["state"].items() if k not in (SEQUENCE_ID, PRIOR_STEP)}
     patches = (otel_of(record) or {}).get("exact")
-    patches = patches if isinstance(patches, list) else []
-    exact.restore(document, [patch for patch in patches if not exact.is_after(patch)])
-    for key in (SEQUENCE_ID, PRIOR_STEP):
-        document.pop(key, None)
-    return document, [patch for patch in patches if exact.is_after(patch)]
+    return document, patches if isinstance(patches, list) else []

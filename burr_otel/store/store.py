@@ -1,51 +1,42 @@
-"""The runs of one project: finding, loading and opening them."""
+"""The runs of one project: finding, loading, opening and deleting them."""
 
 from __future__ import annotations
 
 import difflib
-import enum
-import os
-import stat
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from burr_otel.errors import UnknownRunError, UnknownSequenceError
-from burr_otel.store import names, records
-from burr_otel.store.loading import LogReader
-from burr_otel.store.log import Durability, flush_log, open_log
-from burr_otel.store.opening import Opening, open_session, partition_of
+from burr_otel.errors import StoreError, UnknownRunError, UnknownSequenceError
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT
+from burr_otel.store.files.engine import FileEngine
+from burr_otel.store.files.names import check_project
+from burr_otel.store.loading import newest_record
+from burr_otel.store.markers import left_open, read_marker
+from burr_otel.store.port import ALL, Durability
 from burr_otel.store.query import otel_of
-from burr_otel.store.snapshot import persisted_state, plain_state
 from burr_otel.store.stored_run import StoredRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import os
+    from collections.abc import Iterator, Mapping
 
     from burr.core.persistence import PersistedStateData
 
+    from burr_otel.records import BeginRoot
+    from burr_otel.store.markers import OpenSession
+    from burr_otel.store.port import Engine, Partition, RunLog
     from burr_otel.store.session import Session
 
-__all__ = ["RunHistory", "Store"]
+__all__ = ["RunHistory", "Store", "projects"]
 
-
-class AllPartitions(enum.Enum):
-    """Stands for every partition, and none."""
-
-    ALL = enum.auto()
-
-
-ALL = AllPartitions.ALL
-_STATE_KINDS = (records.END_ENTRY, records.ROOT)
+_STATE_KINDS = (END_ENTRY, ROOT)
 
 
 class RunHistory(NamedTuple):
     """What a resumed run needs to know of its past.
 
-    Attributes:
-        last_root: The `otel` object of the newest otel_root record.
-        last_step: That of the newest finished step; None in a log of Burr's own client.
-        last_sequence_id: Of the newest finished step.
+    The ``otel`` objects of its newest otel_root record and of its newest finished step (None in a
+    log of Burr's own client), and that step's sequence id.
     """
 
     last_root: dict[str, Any] | None
@@ -53,10 +44,20 @@ class RunHistory(NamedTuple):
     last_sequence_id: int | None
 
 
-class Store:
-    """The runs of one project below one storage directory.
+def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
+    """Names of the projects below a storage directory, sorted.
 
-    Makes no file until a session is opened. Can be pickled, and shared by threads.
+    Raises:
+        OSError: The directory is missing or cannot be read.
+    """
+    return FileEngine(storage_dir).projects()
+
+
+class Store:
+    """The runs of one project.
+
+    Makes no file until a session is opened. Can be pickled, and shared by threads. Where a
+    partition key is optional, `ALL` stands for whichever: the run that was made first.
 
     Args:
         project: 1 to 255 letters, digits, ``_``, ``-`` or ``:``.
@@ -67,11 +68,6 @@ class Store:
         exclusive: Whether a second session of a run is refused.
         delta: Whether records carry what changed against the one before, and a whole state only
             now and then.
-        clock: Gives nanoseconds since the epoch.
-
-    Attributes:
-        project: As given.
-        path: The project's folder.
 
     Raises:
         InvalidIdentifierError: The project cannot be a folder name.
@@ -86,15 +82,23 @@ class Store:
         durability: Durability = "flush",
         exclusive: bool = False,
         delta: bool = False,
-        clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.project = names.check_project(project)
-        self.path = names.project_path(project, storage_dir)
-        self._serde_kwargs = dict(serde_kwargs or {})
-        self._durability: Durability = durability
-        self._exclusive = exclusive
-        self._delta = delta
-        self._clock = clock
+        self.project = check_project(project)
+        self._files = FileEngine(storage_dir)
+        self.engine: Engine = self._files
+        self.serde_kwargs = dict(serde_kwargs or {})
+        self.durability: Durability = durability
+        self.exclusive, self.delta = exclusive, delta
+
+    @property
+    def place(self) -> str:
+        """What messages call the place of the project."""
+        return f"{self.engine.place}/{self.project}"
+
+    @property
+    def path(self) -> Path:
+        """The project's folder."""
+        return Path(self.place)
 
     def run_path(self, app_id: str) -> Path:
         """The folder of a run, whether it exists or not.
@@ -102,158 +106,194 @@ class Store:
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
         """
-        return self.path / names.check_app_id(app_id)
+        return Path(self._files.folder_of(self.project, app_id))
 
-    def exists(self, app_id: str) -> bool:
-        """Whether the run has a log with something in it.
+    def exists(self, app_id: str, partition_key: Partition = ALL) -> bool:
+        """Whether the run has a record.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
         """
-        run = self._existing(app_id)
-        return run is not None and os.lstat(f"{run}/{names.LOG}").st_size > 0
+        run = self._find(app_id, partition_key)
+        return run is not None and run.size_bytes > 0
 
-    def list_app_ids(self, partition_key: str | AllPartitions | None = ALL) -> list[str]:
-        """App ids of the project's runs, sorted.
+    def runs(self) -> Iterator[StoredRun]:
+        """All runs, in no order, each read only as far as it is asked."""
+        return map(StoredRun, self.engine.runs(self.project))
 
-        Takes time in proportion to the number of runs; with a partition key, each run's
-        metadata is read.
+    def list_app_ids(self, partition_key: Partition = ALL) -> list[str]:
+        """App ids of the project's runs, sorted: of one partition, of none (None), or of all.
 
-        Args:
-            partition_key: Only runs of this partition, or of none; without it, all runs.
+        Takes time in proportion to the number of runs.
         """
-        found = []
-        try:
-            entries = os.scandir(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        with entries:
-            for entry in entries:
-                if entry.name.startswith(names.TEMPORARY_PREFIX):
-                    continue
-                if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
-                    continue
-                if partition_key is ALL or partition_of(entry.path) == (partition_key,):
-                    found.append(entry.name)
-        return sorted(found)
+        runs = self.engine.runs(self.project)
+        wanted = (r for r in runs if partition_key is ALL or r.partition_key == partition_key)
+        return sorted({run.app_id for run in wanted})
+
+    def list_partition_keys(self) -> list[str | None]:
+        """Partition keys that have runs, None first."""
+        found = {run.partition_key for run in self.engine.runs(self.project)}
+        return sorted(found, key=lambda key: (key is not None, key or ""))
 
     def load(
         self, partition_key: str | None, app_id: str | None, sequence_id: int | None = None
     ) -> PersistedStateData | None:
         """Load a state as Burr's `initialize_from` wants it, from a bounded part of the log.
 
-        Args:
-            partition_key: Must be the run's own.
-            app_id: None loads nothing.
-            sequence_id: A finished step; None: the one that finished last, in the order of the
-                log.
-
-        Returns:
-            Burr's `PersistedStateData`; None when there is no such run in that partition, or no
-            step of it has finished.
+        Without a sequence id, it is the state of the step that finished last, in the order of the
+        log. None when there is no such run in that partition, or no step of it has finished.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
             UnknownSequenceError: The run has no such finished step.
+            StateLoadError: A value of the state cannot be read.
         """
-        run = None if app_id is None else self._existing(app_id)
+        run = None if app_id is None else self._find(app_id, partition_key)
         if app_id is None or run is None:
             return None
-        own = partition_of(run)
-        if own is not None and own != (partition_key,):
-            return None
-        with LogReader(run) as log:
-            record = log.newest(_STATE_KINDS, sequence_id=sequence_id, with_state=True)
-            if record is None:
-                if sequence_id is None or not log.size:
-                    return None
-                raise UnknownSequenceError(f"{self.project}/{app_id}", sequence_id)
-        return persisted_state(
-            record,
-            partition_key=partition_key,
-            app_id=app_id,
-            created_ns=os.lstat(f"{run}/{names.LOG}").st_ctime_ns,
-            serde_kwargs=self._serde_kwargs,
-        )
+        name = f"{self.project}/{app_id}"
+        record = _state_record(run, sequence_id)
+        if record is None:
+            if sequence_id is None or not run.size_bytes:
+                return None
+            raise UnknownSequenceError(name, sequence_id)
+        from burr_otel.store import snapshot  # noqa: PLC0415 - imports Burr
 
-    def load_state(self, app_id: str, sequence_id: int = -1) -> tuple[dict[str, Any], str]:
+        try:
+            return snapshot.persisted_state(
+                record,
+                partition_key=partition_key,
+                app_id=app_id,
+                created_ns=run.changed_ns,
+                serde_kwargs=self.serde_kwargs,
+            )
+        except Exception as error:
+            fresh = _state_record(run, sequence_id) or record
+            raise snapshot.load_error(
+                fresh, error, run=name, serde_kwargs=self.serde_kwargs
+            ) from error
+
+    def load_state(
+        self, app_id: str, sequence_id: int = -1, *, partition_key: Partition = ALL
+    ) -> tuple[dict[str, Any], str]:
         """The state and position of a step as plain data, as Burr's `load_state` gives it.
 
-        Args:
-            app_id: Of the run.
-            sequence_id: A finished step; -1: the one that finished last.
+        Sequence id -1 stands for the step that finished last.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
             UnknownRunError: There is no such run.
             UnknownSequenceError: The run has no such finished step.
         """
-        run = self._known(app_id)
-        wanted = None if sequence_id == -1 else sequence_id
-        with LogReader(run) as log:
-            record = log.newest(_STATE_KINDS, sequence_id=wanted, with_state=True)
+        run = self._known(app_id, partition_key)
+        record = _state_record(run, None if sequence_id == -1 else sequence_id)
         if record is None:
             raise UnknownSequenceError(f"{self.project}/{app_id}", sequence_id)
+        from burr_otel.store.snapshot import plain_state  # noqa: PLC0415 - imports Burr
+
         return plain_state(record)
 
-    def history(self, app_id: str) -> RunHistory | None:
+    def history(self, app_id: str, partition_key: Partition = ALL) -> RunHistory | None:
         """What a new session of the run should link to; None for an unknown run.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
         """
-        run = self._existing(app_id)
+        run = self._find(app_id, partition_key)
         if run is None:
             return None
-        with LogReader(run) as log:
-            root = log.newest((records.ROOT,))
-            step = log.newest((records.END_ENTRY,))
+        root, step = newest_record(run, (ROOT,)), newest_record(run, (END_ENTRY,))
         return RunHistory(otel_of(root), otel_of(step), step["sequence_id"] if step else None)
 
-    def find_step(self, app_id: str, sequence_id: int | None) -> dict[str, Any] | None:
+    def find_step(
+        self, app_id: str, sequence_id: int | None, partition_key: Partition = ALL
+    ) -> dict[str, Any] | None:
         """The newest begin_entry or end_entry record of a step, without its state.
 
-        Args:
-            app_id: Of the run.
-            sequence_id: None: the step that finished last.
+        Without a sequence id, that of the step that finished last.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
         """
-        run = self._existing(app_id)
+        run = self._find(app_id, partition_key)
         if run is None:
             return None
-        kinds: tuple[str, ...] = (records.END_ENTRY,)
-        if sequence_id is not None:
-            kinds = (records.BEGIN_ENTRY, records.END_ENTRY)
-        with LogReader(run) as log:
-            record = log.newest(kinds, sequence_id=sequence_id)
+        kinds = (END_ENTRY,) if sequence_id is None else (BEGIN_ENTRY, END_ENTRY)
+        record = newest_record(run, kinds, sequence_id=sequence_id)
         return None if record is None else {k: v for k, v in record.items() if k != "state"}
 
-    def read(self, app_id: str) -> StoredRun:
+    def read(self, app_id: str, partition_key: Partition = ALL) -> StoredRun:
         """Everything that is stored of a run, whatever its condition.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
             UnknownRunError: There is no such run; the error names the nearest ones.
         """
-        return StoredRun(self.project, app_id, Path(self._known(app_id)))
+        return StoredRun(self._known(app_id, partition_key))
 
-    def mend(self, app_id: str) -> list[str]:
+    def mend(self, app_id: str, partition_key: Partition = ALL) -> list[str]:
         """Mend the log that a killed process left torn, so that Burr's own readers can read it.
 
         The next session of the run does that anyway. A record that a live process is writing is
-        waited for.
-
-        Returns:
-            What was damaged and where its bytes were saved.
+        waited for. Tells what was damaged and where its bytes were saved.
 
         Raises:
             InvalidIdentifierError: The app id cannot be a folder name.
             UnknownRunError: There is no such run; the error names the nearest ones.
             OSError: The log cannot be mended.
         """
-        return [str(damage) for damage in open_log(self._known(app_id)).repair()]
+        return self._known(app_id, partition_key).repair()
+
+    def left_open(
+        self,
+        app_id: str,
+        partition_key: Partition = ALL,
+        *,
+        now_ns: int,
+        recover_after_s: float,
+    ) -> Iterator[OpenSession]:
+        """Sessions of a run whose owner is dead; see `markers.left_open`."""
+        run = self._find(app_id, partition_key)
+        if run is None:
+            return iter(())
+        return left_open(run, now_ns=now_ns, recover_after_s=recover_after_s)
+
+    def delete(
+        self,
+        app_id: str,
+        partition_key: Partition = ALL,
+        *,
+        now_ns: int,
+        recover_after_s: float = 3600.0,
+    ) -> None:
+        """Delete a run, unless a session of it is open whose owner lives.
+
+        Where it cannot be told from here whether an owner lives, it is taken for dead after so many
+        seconds without a record.
+
+        Raises:
+            InvalidIdentifierError: The app id cannot be a folder name.
+            UnknownRunError: There is no such run; the error names the nearest ones.
+            RunLockedError: An exclusive session holds the run.
+            StoreError: A session of it is open.
+            OSError: It cannot be deleted.
+        """
+        run = self._known(app_id, partition_key)
+        for session_id, data in run.open_markers():
+            owner = (read_marker(data) or {}).get("owner", {})
+            alive = run.owner_lives(owner)
+            recent = now_ns - run.changed_ns < recover_after_s * 1e9
+            if alive or (alive is None and recent):
+                raise StoreError(
+                    f"{self.project}/{app_id} is not deleted: its session {session_id} is open in "
+                    f"process {owner.get('pid')} on {owner.get('host')}. Close the tracker or end "
+                    "the process first."
+                )
+        claim = run.claim(f"deletion by {app_id}")
+        try:
+            self.engine.delete(run)
+        finally:
+            claim.release()
 
     def open_session(
         self,
@@ -261,74 +301,56 @@ class Store:
         *,
         partition_key: str | None,
         state: Any,
-        application_graph: Any,
+        graph: bytes,
         parent_pointer: Any,
         spawning_parent_pointer: Any,
         session_id: str,
-        otel: Mapping[str, Any],
-        time_ns: int,
+        begin: BeginRoot,
     ) -> Session:
-        """Open a run for writing: make or mend its files and record the session.
+        """Open a run for writing: make or mend its place and record the session.
 
         Args:
             app_id: Of the run.
             partition_key: Its partition.
             state: Of the application at creation; kept when it was inherited and no finished
                 step of the run holds it.
-            application_graph: Burr's `ApplicationGraph`.
+            graph: Made by `graph_json`.
             parent_pointer: Where it was forked from.
             spawning_parent_pointer: The step that it is a part of.
             session_id: Unique among the sessions of the run.
-            otel: Ids of the root span.
-            time_ns: Nanoseconds since the epoch.
-
-        Returns:
-            The session.
+            begin: Of its root span; fields and state are filled in here.
 
         Raises:
-            InvalidIdentifierError: App id or partition key cannot be used, or the run belongs to
-                another partition.
+            InvalidIdentifierError: App id or partition key cannot be used.
             RunLockedError: ``exclusive=True``, and another session holds the run.
             SnapshotError: The files cannot be written.
         """
+        from burr_otel.store.opening import open_session  # noqa: PLC0415 - readers need none
+
         return open_session(
-            Opening(
-                run=f"{self.project}/{names.check_app_id(app_id)}",
-                folder=str(self.run_path(app_id)),
-                app_id=app_id,
-                partition_key=partition_key,
-                session_id=session_id,
-                durability=self._durability,
-                exclusive=self._exclusive,
-                delta=self._delta,
-                serde_kwargs=self._serde_kwargs,
-            ),
+            self,
+            app_id,
+            partition_key,
             state=state,
-            application_graph=application_graph,
+            graph=graph,
             pointers=(parent_pointer, spawning_parent_pointer),
-            otel=otel,
-            time_ns=time_ns,
+            session_id=session_id,
+            begin=begin,
         )
 
-    def _known(self, app_id: str) -> str:
-        run = self._existing(app_id)
+    def _known(self, app_id: str, partition_key: Partition) -> RunLog:
+        run = self._find(app_id, partition_key)
         if run is None:
             nearest = difflib.get_close_matches(app_id, self.list_app_ids(), n=3)
-            raise UnknownRunError(app_id, str(self.path), nearest)
+            raise UnknownRunError(app_id, self.place, nearest)
         return run
 
-    def _existing(self, app_id: str) -> str | None:
-        """The run's folder when it has a log."""
-        run = str(self.run_path(app_id))
-        if not names.check_run_folder(run) or not has_log(run):
-            return None
-        flush_log(run)
+    def _find(self, app_id: str, partition_key: Partition) -> RunLog | None:
+        run = self.engine.find(self.project, app_id, partition_key)
+        if run is not None:
+            run.flush()
         return run
 
 
-def has_log(run: str) -> bool:
-    """Whether a folder is a run's: the parents of untracked runs have no log."""
-    try:
-        return stat.S_ISREG(os.lstat(f"{run}/{names.LOG}").st_mode)
-    except FileNotFoundError:
-        return False
+def _state_record(run: RunLog, sequence_id: int | None) -> dict[str, Any] | None:
+    return newest_record(run, _STATE_KINDS, sequence_id=sequence_id, with_state=True)

@@ -2,50 +2,101 @@
 
 from __future__ import annotations
 
-import os
+import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from burr_otel.store import folder, names
 from burr_otel.store.chain import Unfolding
-from burr_otel.store.repair import parts
+from burr_otel.store.lines import sound_parts
+from burr_otel.store.markers import left_open
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
+
+    from burr_otel.store.markers import OpenSession
+    from burr_otel.store.port import Line, RunLog
 
 __all__ = ["StoredRun"]
 
 
 class StoredRun:
-    """A run's files, read tolerantly.
+    """A run, read tolerantly, and only what is asked for.
 
-    Args:
-        project: Of the run.
-        app_id: Of the run.
-        path: Its folder.
-
-    Attributes:
-        partition_key: From its metadata.
-        parent_pointer: Where it was forked from, in Burr's layout.
-        spawning_parent_pointer: The step that it is a part of, in Burr's layout.
-        graph: Its current graph in Burr's layout; None when it is lost.
-        children: Its forks and spawned applications, in Burr's layout.
-        skipped: Offset, length and reason of each damaged part that `records` passed over.
-        read_bytes: How much of the log `records` has read.
+    `skipped` has position, length and reason of each damaged part that `records` passed over,
+    `read_bytes` how much of the log it has read.
     """
 
-    def __init__(self, project: str, app_id: str, path: Path) -> None:
-        self.project, self.app_id, self.path = project, app_id, path
-        metadata = folder.read_json(f"{path}/{names.METADATA}") or {}
-        self.partition_key: str | None = metadata.get("partition_key")
-        self.parent_pointer: dict[str, Any] | None = metadata.get("parent_pointer")
-        self.spawning_parent_pointer: dict[str, Any] | None = metadata.get(
-            "spawning_parent_pointer"
-        )
-        self.graph = folder.read_json(f"{path}/{names.GRAPH}")
-        self.children = folder.read_children(str(path))
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+        self.project, self.app_id = log.project, log.app_id
         self.skipped: list[tuple[int, int, str]] = []
         self.read_bytes = 0
+
+    @property
+    def place(self) -> str:
+        """What messages call the place of the run."""
+        return self.log.place
+
+    @property
+    def partition_key(self) -> str | None:
+        """Of the run."""
+        return self.log.partition_key
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the log."""
+        return self.log.size_bytes
+
+    @property
+    def changed_ns(self) -> int:
+        """Unix time of the newest record."""
+        return self.log.changed_ns
+
+    @property
+    def parent_pointer(self) -> dict[str, Any] | None:
+        """Where the run was forked from, in Burr's layout."""
+        return _pointer(self._metadata.get("parent_pointer"))
+
+    @property
+    def spawning_parent_pointer(self) -> dict[str, Any] | None:
+        """The step that the run is a part of, in Burr's layout."""
+        return _pointer(self._metadata.get("spawning_parent_pointer"))
+
+    @cached_property
+    def graph(self) -> dict[str, Any] | None:
+        """The current graph in Burr's layout; None when it is lost."""
+        return _object(self.log.graph())
+
+    def graph_of(self, digest: str) -> dict[str, Any] | None:
+        """The graph that an otel_root record names, where it is kept apart from the current one."""
+        return _object(self.log.graph(digest))
+
+    @cached_property
+    def children(self) -> list[dict[str, Any]]:
+        """Forks and spawned applications, in Burr's layout."""
+        found = [_object(line) for line in self.log.children()]
+        return [each for each in found if each is not None]
+
+    @property
+    def has_open(self) -> bool:
+        """Whether a session of the run is marked as open."""
+        return any(True for _ in self.log.open_markers())
+
+    def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
+        """Whether the owner of a session lives; None: it cannot be told from here."""
+        return self.log.owner_lives(owner)
+
+    def left_open(self, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
+        """Sessions whose owner is dead, each held until the next one is asked for."""
+        return left_open(self.log, now_ns=now_ns, recover_after_s=recover_after_s)
+
+    def forward(self) -> Iterator[Line]:
+        """The lines of the log as they are; damaged ones too."""
+        return self.log.forward()
+
+    def backward(self) -> Iterator[Line]:
+        """The lines of the log as they are, newest first; damaged ones too."""
+        return self.log.backward()
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The sound records in file order, with whole states; damaged parts go to `skipped`.
@@ -57,18 +108,31 @@ class StoredRun:
         """
         self.skipped.clear()
         unfolding = Unfolding()
-        fd = os.open(self.path / names.LOG, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            for part in parts(fd, 0, os.fstat(fd).st_size):
-                self.read_bytes = part.offset + len(part.data)
-                if part.record is None:
-                    self.skipped.append((part.offset, len(part.data), part.reason))
-                    continue
-                record = unfolding.whole(part.record, part.data)
-                if record is None:
-                    reason = "the record that its state builds on is lost"
-                    self.skipped.append((part.offset, len(part.data), reason))
-                    record = {**part.record, "state": None}
-                yield record
-        finally:
-            os.close(fd)
+        for part in sound_parts(self.log.forward()):
+            self.read_bytes = part.end
+            if part.record is None:
+                self.skipped.append((part.position, part.end - part.position, part.reason))
+                continue
+            record = unfolding.whole(part.record, part.data)
+            if record is None:
+                reason = "the record that its state builds on is lost"
+                self.skipped.append((part.position, part.end - part.position, reason))
+                record = {**part.record, "state": None}
+            yield record
+
+    @cached_property
+    def _metadata(self) -> dict[str, Any]:
+        return _object(self.log.metadata()) or {}
+
+
+def _object(data: bytes | None) -> dict[str, Any] | None:
+    """A JSON object; None when it is missing or damaged."""
+    try:
+        found = None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _pointer(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) and isinstance(value.get("app_id"), str) else None

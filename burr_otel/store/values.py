@@ -1,8 +1,8 @@
 """State, inputs and results as strict JSON, with exactly the meaning of Burr's serde.
 
 The usual state is plain JSON already: one `orjson` call a key writes it, and one sweep over the
-types proves that Burr's recursive `serde.serialize` would have returned it unchanged. Only what
-fails the proof takes the slow walk.
+types proves that Burr's recursive `serde.serialize` would have returned it unchanged. Only keys
+that fail the proof take the slow walk.
 """
 
 from __future__ import annotations
@@ -11,33 +11,36 @@ import gc
 import logging
 from math import isfinite
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
-from burr_otel.store.encoded import LONG_BYTES, EncodedState, encode_text, encode_tree, join
-from burr_otel.store.walk import MAX_DEPTH, Walk
+from burr_otel.records import encode_json, encode_text
+from burr_otel.store import lossless
+from burr_otel.store.encoded import EncodedState
+from burr_otel.store.walk import MAX_DEPTH, Walk, is_clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["encode_mapping", "encode_state", "encode_value"]
 
 logger = logging.getLogger(__name__)
 
-_OPTIONS = (
+_OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
-_PLAIN_TYPES = frozenset({str, int, float, bool, type(None), list, dict})
-_CONTAINERS = (list, dict)
-_NUMBERS = frozenset({int, float, bool})
-_SERDE_KEY = serde.KEY.encode()
-_STANDARD = (
+_PLAIN_TYPES: Final = frozenset({str, int, float, bool, type(None), list, dict})
+_CONTAINERS: Final = (list, dict)
+_NUMBERS: Final = frozenset({int, float, bool})
+_SERDE_KEY: Final = serde.KEY.encode()
+_LONG_BYTES: Final = 8 * 1024
+_STANDARD: Final = (
     serde.serialize_primitive,
     serde.serialize_primitive,
     serde.serialize_primitive,
@@ -45,97 +48,83 @@ _STANDARD = (
     serde.serialize_list,
     serde.serialize_dict,
 )
-_REGISTERED = itemgetter(str, int, float, bool, list, dict)
-_MAX_WARNED = 10_000
-_MAX_TRIES = 16
-_warned: set[tuple[str, str, str]] = set()
+_REGISTERED: Final = itemgetter(str, int, float, bool, list, dict)
+_MOST_TRIES: Final = 16
 
 
 def encode_state(
     state: Any, *, serde_kwargs: Mapping[str, Any], run: str, sequence_id: int | None
 ) -> EncodedState:
-    """Encode a state as `State.serialize` means it.
-
-    Args:
-        state: A Burr state, or a mapping.
-        serde_kwargs: Passed to Burr's serializers.
-        run: ``project/app_id``, for messages.
-        sequence_id: The step, or None for the state at creation.
-
-    Returns:
-        The encoded state.
+    """Encode a Burr state or a mapping as `State.serialize` means it.
 
     Raises:
         SnapshotError: A value cannot be written; the error names run and key.
     """
     items = state.get_all() if hasattr(state, "get_all") else dict(state)
-    text = _fast(items)
-    if text is not None:
-        return EncodedState(text, items)
-    walk = Walk(serde_kwargs)
-    fragments: dict[str, bytes] = {}
-    names: dict[Any, str] = {}
+    fragments = _plain_fragments(items)
+    if fragments is not None:
+        return EncodedState(fragments, items)
+    walk, inexact = Walk(serde_kwargs), set()
+    fragments, names = {}, {}
     key: Any = None
     try:
         names = walk.key_names(items)
         for key, value in items.items():
-            fragments[names[key]] = _fragment(walk, key, names[key], value)
+            name = names[key]
+            proven = _plain_fragments({name: value}) if name == key else None
+            if proven is None:
+                inexact.add(name)
+                fragments[name] = _walked(walk, key, name, value)
+            else:
+                fragments[name] = proven[name]
     except Exception as error:
         cause = f"{type(error).__name__}: {_text_of(error)}"
         raise SnapshotError(run, cause, key=names.get(key), sequence_id=sequence_id) from error
     walk.record_key_names([], names, user=True)
-    for name, type_name in walk.fallbacks:
-        _warn_fallback(run, name, type_name)
-    return EncodedState(join(fragments), items, fragments, walk.patches, int64=walk.int64)
+    lossless.warn_of_losses(run, walk, {names[key]: items[key] for key in items}, fragments)
+    return EncodedState(fragments, items, walk.patches, inexact, int64=walk.int64)
 
 
 def encode_mapping(
-    value: Mapping[str, Any],
-    *,
-    serde_kwargs: Mapping[str, Any],
-    run: str,
-    what: str,
+    value: Mapping[str, Any], *, serde_kwargs: Mapping[str, Any], run: str, what: str
 ) -> tuple[bytes, bool]:
-    """Encode inputs or results, which are looked at but never loaded back.
+    """A JSON object of inputs or results, and whether it is exact (plain JSON of 64 bits).
 
-    What cannot be written becomes a text that says so, and a warning; nothing raises.
-
-    Returns:
-        A strict JSON object, and whether all its integers fit in 64 bits.
+    They are looked at and never loaded back: what cannot be written becomes a text that says so,
+    and a warning; nothing raises.
     """
     if not value:
         return b"{}", True
     items = dict(value)
-    text = _fast(items)
+    text = _plain_text(items)
     if text is not None:
         return text, True
-    fragments: dict[str, bytes] = {}
-    int64 = True
     try:
         names = Walk(serde_kwargs).key_names(items)
     except Exception:
         names = {key: f"{index}" for index, key in enumerate(items)}
+    members = []
     for key, item in items.items():
-        fragments[names[key]], small = encode_value(
-            item, serde_kwargs=serde_kwargs, run=run, what=f"{what} {names[key]!r}"
+        name = names[key]
+        fragment, _ = encode_value(
+            item, serde_kwargs=serde_kwargs, run=run, what=f"{what} {name!r}"
         )
-        int64 = int64 and small
-    return join(fragments), int64
+        members.append(b"%b:%b" % (encode_text(name), fragment))
+    return b"{%b}" % b",".join(members), False
 
 
 def encode_value(
     value: Any, *, serde_kwargs: Mapping[str, Any], run: str, what: str
 ) -> tuple[bytes, bool]:
     """Encode one value as `encode_mapping` does."""
-    text = _fast({"value": value})
+    text = _plain_text({"value": value})
     if text is not None:
         return text[len(b'{"value":') : -1], True
-    walk = Walk(serde_kwargs)
     try:
-        return _fragment(walk, None, "value", value), walk.int64
+        return _walked(Walk(serde_kwargs), None, "value", value), False
     except Exception as error:
         type_name = type(value).__qualname__
-        if _first_time(run, what, type_name):
+        if lossless.first_time(run, what, type_name):
             logger.warning(
                 "%s: %s (of type %s) cannot be written and is shown as a note instead: %s",
                 run,
@@ -143,28 +132,48 @@ def encode_value(
                 type_name,
                 _text_of(error),
             )
-        return encode_text(f"<{type_name}: {type(error).__name__}: {_text_of(error)}>"), True
+        return encode_text(f"<{type_name}: {type(error).__name__}: {_text_of(error)}>"), False
 
 
-def _fast(items: dict[Any, Any]) -> bytes | None:
+def _plain_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
+    """The JSON of each value if that is also what Burr's serde makes of it, else None."""
+    if not _serde_is_standard(items):
+        return None
+    try:
+        fragments = {key: orjson.dumps(value, None, _OPTIONS) for key, value in items.items()}
+    except orjson.JSONEncodeError:
+        return None
+    for key, text in fragments.items():
+        if type(key) is not str or key == serde.KEY or not is_clean(key) or _is_marked(text):
+            return None
+    return fragments if _is_plain(items, fragments.values()) else None
+
+
+def _plain_text(items: dict[Any, Any]) -> bytes | None:
     """The JSON of a dict if that is also what Burr's serde makes of it, else None."""
-    if _REGISTERED(serde.serialize.registry) != _STANDARD:
-        return None  # somebody taught Burr another way to write lists or strings
-    if FIELD_SERIALIZATION and not FIELD_SERIALIZATION.keys().isdisjoint(items):
+    if not _serde_is_standard(items):
         return None
     try:
         text = orjson.dumps(items, None, _OPTIONS)
     except orjson.JSONEncodeError:
         return None
-    marked = _SERDE_KEY in text if len(text) < LONG_BYTES else _is_marked(text)
-    return None if marked or not _is_plain(items, text) else text
+    return None if _is_marked(text) or not _is_plain(items, (text,)) else text
+
+
+def _serde_is_standard(items: dict[Any, Any]) -> bool:
+    """Whether nobody taught Burr another way to write plain values, or one of these keys."""
+    return _REGISTERED(serde.serialize.registry) == _STANDARD and (
+        not FIELD_SERIALIZATION or FIELD_SERIALIZATION.keys().isdisjoint(items)
+    )
 
 
 def _is_marked(text: bytes) -> bool:
-    """Whether Burr's mark of a serialised value occurs in a long text."""
+    """Whether Burr's mark of a serialized value occurs."""
+    if len(text) < _LONG_BYTES:
+        return _SERDE_KEY in text
     # A search for one character is twenty times as quick, and most texts have few of it.
     at = text.find(b"_")
-    for _ in range(_MAX_TRIES):
+    for _ in range(_MOST_TRIES):
         if at < 0:
             return False
         if text.startswith(_SERDE_KEY, at):
@@ -173,7 +182,7 @@ def _is_marked(text: bytes) -> bool:
     return _SERDE_KEY in text
 
 
-def _is_plain(items: dict[str, Any], text: bytes) -> bool:
+def _is_plain(items: dict[str, Any], texts: Iterable[bytes]) -> bool:
     """Whether only exact JSON types are reachable, to a depth that every reader takes.
 
     `orjson` also writes tuples, enums and UUIDs, and NaN as null; Burr does not. The garbage
@@ -189,7 +198,7 @@ def _is_plain(items: dict[str, Any], text: bytes) -> bool:
         if float in kinds and not no_nan:
             if kinds <= _NUMBERS and isfinite(sum(level)):
                 pass  # one NaN or infinity would be in the sum
-            elif b"null" not in text:
+            elif not any(b"null" in text for text in texts):
                 no_nan = True
             elif not all(isfinite(x) for x in level if type(x) is float):
                 return False
@@ -200,36 +209,21 @@ def _is_plain(items: dict[str, Any], text: bytes) -> bool:
     return True
 
 
-def _fragment(walk: Walk, key: Any, name: str, value: Any) -> bytes:
+def _walked(walk: Walk, key: Any, name: str, value: Any) -> bytes:
     walk.start(name)
     if key is not None and key in FIELD_SERIALIZATION:
         result = FIELD_SERIALIZATION[key][0](value, **walk.serde_kwargs)
         if not isinstance(result, dict):
             raise TypeError(f"its field serializer returned {type(result).__name__}, not a dict")
+        walk.serialized.add(name)
         tree = walk.plain(result)
     else:
         tree = walk.user(value)
-    text, int64 = encode_tree(tree)
-    walk.int64 = walk.int64 and int64
-    return text
-
-
-def _first_time(*parts: str) -> bool:
-    if parts in _warned or len(_warned) >= _MAX_WARNED:
-        return False
-    _warned.add(parts)  # type: ignore[arg-type]  # always three parts
-    return True
-
-
-def _warn_fallback(run: str, key: str, type_name: str) -> None:
-    if _first_time(run, key, type_name):
-        logger.warning(
-            "%s: state key %r holds a %s, which Burr can only keep as text: a resume will see a "
-            "str. Register a serializer (burr.core.serde) or keep plain values in the state.",
-            run,
-            key,
-            type_name,
-        )
+    try:
+        return orjson.dumps(tree)
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits
+        walk.int64 = False
+        return encode_json(tree)
 
 
 def _text_of(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from burr_otel.store import exact
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["MAX_DEPTH", "Walk"]
+__all__ = ["MAX_DEPTH", "Walk", "is_clean"]
 
 # Readers recurse: pydantic and the Burr UI give up at about 250 levels, of which the record
 # itself takes some.
@@ -28,17 +28,17 @@ _FALLBACK = serde.serialize.dispatch(object)
 class Walk:
     """Turns values into strict JSON values and collects patches for what that loses.
 
-    Attributes:
-        serde_kwargs: Passed to Burr's serializers.
-        patches: ``[path, kind, payload]`` in the order in which they must be applied.
-        fallbacks: State key and type name of each value that Burr can only turn into text.
-        int64: Whether all integers met so far fit in 64 bits; set by the caller, who finds out.
+    `patches` are ``[path, kind, payload]`` in the order in which they must be applied; `fallbacks`
+    has state key and type name of each value that can only be kept as text; `serialized` the state
+    keys in which a registered serializer wrote something. Whether all integers fit in 64 bits is
+    found out by the caller.
     """
 
     def __init__(self, serde_kwargs: Mapping[str, Any]) -> None:
         self.serde_kwargs = serde_kwargs
         self.patches: list[Any] = []
         self.fallbacks: list[tuple[str, str]] = []
+        self.serialized: set[str] = set()
         self.int64 = True
         self._path: list[str | int] = []
         self._handlers: dict[type, Callable[..., Any]] = {}
@@ -47,7 +47,7 @@ class Walk:
         """Begin the value of one top-level key."""
         self._path = [name]
 
-    def user(self, value: Any) -> Any:
+    def user(self, value: Any) -> Any:  # noqa: PLR0911 - one case each
         """A value of the user's, as `burr.core.serde.serialize` writes it."""
         kind = type(value)
         handler = self._handlers.get(kind)
@@ -61,11 +61,17 @@ class Walk:
             return self._sequence(value, self.user)
         if handler is not _FALLBACK:
             # What a serializer returns is for its own deserializer: Burr looks no deeper.
+            self.serialized.add(str(self._path[0]))
             return self.plain(handler(value, **self.serde_kwargs))
         if value is None:
             return None
-        self.fallbacks.append((str(self._path[0]), f"{kind.__module__}.{kind.__qualname__}"))
-        return self._scalar(str(value))
+        payload = exact.encode_object(value)
+        if payload is None:
+            self.fallbacks.append((str(self._path[0]), exact.class_name(kind)))
+            return self._scalar(str(value))
+        stand_in = self._scalar(str(value))
+        self._patch(exact.OBJECT, payload)
+        return stand_in
 
     def plain(self, value: Any) -> Any:
         """Output of a registered serializer, as the JSON encoder of Burr's client writes it."""
@@ -83,15 +89,11 @@ class Walk:
         return self.plain(to_jsonable_python(value))
 
     def key_names(self, value: Mapping[Any, Any]) -> dict[Any, str]:
-        """A distinct, harmless JSON key for each key of a dict.
-
-        Raises:
-            Exception: Whatever the ``__str__`` of a key raises.
-        """
+        """A distinct, harmless JSON key for each key of a dict; a key's ``__str__`` may raise."""
         taken = {key for key in value if type(key) is str}
         names: dict[Any, str] = {}
         for key in value:
-            if type(key) is str and key != serde.KEY and _is_clean(key):
+            if type(key) is str and key != serde.KEY and is_clean(key):
                 names[key] = key
                 continue
             name = _stand_in_key(key)
@@ -109,8 +111,9 @@ class Walk:
                 continue
             atom = exact.encode_atom(key)
             if atom is None:
-                type_name = f"key of type {type(key).__module__}.{type(key).__qualname__}"
-                self.fallbacks.append((str((path or [name])[0]), type_name))
+                self.fallbacks.append(
+                    (str((path or [name])[0]), f"key of type {exact.class_name(type(key))}")
+                )
             else:
                 renamed.append([name, *atom])
         if renamed:
@@ -122,7 +125,7 @@ class Walk:
             return value
         if isinstance(value, str):
             text = str.__str__(value)
-            if _is_clean(text):
+            if is_clean(text):
                 return text
             self._patch(*exact.encode_atom(text))  # type: ignore[misc]  # str always encodes
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -178,7 +181,8 @@ class Walk:
         self.patches.append([self._path.copy(), kind, payload])
 
 
-def _is_clean(text: str) -> bool:
+def is_clean(text: str) -> bool:
+    """Whether a text has no lone surrogates, so that it is UTF-8."""
     if text.isascii():
         return True
     try:

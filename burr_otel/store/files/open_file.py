@@ -6,11 +6,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from burr_otel.store.pool import Pool
+from burr_otel.store.files.pool import Pool
+from burr_otel.store.files.safe import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,18 +23,17 @@ pool = Pool()
 
 
 class OpenFile(ABC):
-    """A file that stays where it is, or says so.
+    """A file in a folder, of which both stay where they are, or it says so."""
 
-    Attributes:
-        path: Of the file.
-    """
+    __slots__ = (
+        "__weakref__", "_busy", "_device", "_fd", "_folder_inode", "_inode", "_lock", "folder",
+        "path",
+    )  # fmt: skip
 
-    __slots__ = ("__weakref__", "_busy", "_device", "_fd", "_inode", "_lock", "path")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, folder: str, name: str) -> None:
+        self.folder, self.path = folder, f"{folder}/{name}"
         self._fd = -1
-        self._device = self._inode = 0
+        self._device = self._inode = self._folder_inode = 0
         # Finalisers run inside any allocation, so a dropped stream's last record may be appended
         # by the very thread that is in the middle of an append: hence re-entrant, and deferred.
         self._lock = threading.RLock()
@@ -82,17 +83,20 @@ class OpenFile(ABC):
             os.close(fd)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_APPEND
         try:
-            fd = os.open(self.path, flags)
-        except FileNotFoundError as error:
+            folder = os.lstat(self.folder)
+            if not stat.S_ISDIR(folder.st_mode):  # a link would lead elsewhere
+                raise self._gone()
+            fd = open_regular(self.path, flags)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise self._gone() from error
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             pool.make_room(0)
-            fd = os.open(self.path, flags)
-        self._fd = fd
+            fd = open_regular(self.path, flags)
+        self._fd, self._folder_inode = fd, folder.st_ino
         info = os.fstat(fd)
         if info.st_ino != self._inode or info.st_dev != self._device:  # not the one we knew
             self._device, self._inode = info.st_dev, info.st_ino
@@ -116,7 +120,12 @@ class OpenFile(ABC):
 
     def _in_place(self) -> bool:
         try:
-            info = os.lstat(self.path)
-        except FileNotFoundError:
+            folder, info = os.lstat(self.folder), os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        return info.st_ino == self._inode and info.st_dev == self._device
+        # A folder that was moved and linked to from here would have the same file in it.
+        return (
+            folder.st_ino == self._folder_inode
+            and info.st_ino == self._inode
+            and info.st_dev == self._device
+        )

@@ -14,60 +14,34 @@ import os
 import struct
 import threading
 import time
-import weakref
-from typing import Literal
+from typing import TYPE_CHECKING, Final
 
-from burr_otel.store import names
-from burr_otel.store.index import END, Entry, Index, fingerprint
-from burr_otel.store.open_file import OpenFile, pool
-from burr_otel.store.pool import ORDERED
-from burr_otel.store.repair import Damage, mend
+from burr_otel.store.files import names
+from burr_otel.store.files.index import Entry, Index
+from burr_otel.store.files.open_file import OpenFile, pool
+from burr_otel.store.files.pool import ORDERED
+from burr_otel.store.files.repair import Damage, mend
+from burr_otel.store.port import END, DisplacedError
 
-__all__ = ["DisplacedError", "Durability", "LogFile", "flush_log", "open_log"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from burr_otel.store.port import Durability
+
+__all__ = ["LogFile"]
 
 logger = logging.getLogger(__name__)
 
-Durability = Literal["none", "flush", "fsync"]
-
-_INDEX_BATCH_ENTRIES = 32
-_INDEX_BATCH_BYTES = 1024 * 1024  # as much as a reader goes through without an index
-_BUFFER_BYTES = 64 * 1024  # durability "none"
+_INDEX_BATCH_ENTRIES: Final = 32
+_INDEX_BATCH_BYTES: Final = 1024 * 1024  # as much as a reader goes through without an index
+_BUFFER_BYTES: Final = 64 * 1024  # durability "none"
 _SETTLE_S = 0.002
-_SETTLE_TRIES = 25
-_NOTED = struct.Struct("<BqQQI")
-
-_paths_lock = threading.RLock()
-_by_path: weakref.WeakValueDictionary[str, LogFile] = weakref.WeakValueDictionary()
-
-
-class DisplacedError(Exception):
-    """A record that builds on another one would not have followed it directly; not written."""
-
-
-def open_log(folder: str) -> LogFile:
-    """The process's one handle of the log in a run's folder."""
-    with _paths_lock:
-        path = f"{folder}/{names.LOG}"
-        log = _by_path.get(path)
-        if log is None:
-            log = LogFile(path)
-            _by_path[log.path] = log
-        return log
-
-
-def flush_log(folder: str) -> None:
-    """Write out what this process has buffered for a run."""
-    log = _by_path.get(f"{folder}/{names.LOG}")
-    if log is not None:
-        log.flush()
+_SETTLE_TRIES: Final = 25
+_NOTED: Final = struct.Struct("<BqQQ")
 
 
 class LogFile(OpenFile):
-    """One run's log in this process, shared by all its sessions there.
-
-    Attributes:
-        path: Of the log.
-    """
+    """One run's log in this process, shared by all its sessions there."""
 
     __slots__ = (
         "_buffer",
@@ -79,8 +53,8 @@ class LogFile(OpenFile):
         "_pending",
     )
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder, names.LOG)
         self._end = -1  # length of the log after our last append
         self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] | None = None
         self._pending = b""  # `Entry`s, packed, because a process may have very many logs
@@ -89,39 +63,25 @@ class LogFile(OpenFile):
         self._buffer: list[tuple[bytes, tuple[int, int] | None]] | None = None
         self._buffered = 0
 
-    @property
-    def folder(self) -> str:
-        """The run's folder."""
-        return self.path[: -len(names.LOG) - 1]
-
     def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
         self,
-        line: bytes | tuple[bytes, bytes, bytes],
+        line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
         *,
         durability: Durability,
         after: object | None = None,
         mark: object | None = None,
     ) -> tuple[int, int]:
-        """Append one line.
+        """Append one line; see `RunLog.append`.
 
-        Args:
-            line: A record with its newline, whole or in pieces, the first of at least 64 bytes.
-            entry: Kind and sequence id when it belongs into the index.
-            durability: ``"none"`` may keep it in memory for a while.
-            after: The mark of the end_entry that must be the newest one of the log, with nothing
-                written by other processes since.
-            mark: What an end_entry is known by from now on.
-
-        Returns:
-            Where it begins and ends in the log; (-1, -1) when it was put off to the end of an
-            append that this thread is in the middle of, or buffered.
+        Where it lies is not known when it was buffered, or put off to the end of an append that
+        this thread is in the middle of.
 
         Raises:
             OSError: It is not in the log.
             DisplacedError: Nor is it here, because it would not have followed `after`.
         """
-        # One flat method and four system calls: between the user's own code, where caches are cold,
+        # One flat method and five system calls: between the user's own code, where caches are cold,
         # each call of a function costs as much as the work in it.
         with self._lock:
             if after is not None and (self._busy or after is not self._newest):
@@ -135,10 +95,11 @@ class LogFile(OpenFile):
                 fd = self._fd if self._fd >= 0 else self._open()
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 try:
+                    moved = os.lstat(self.folder).st_ino != self._folder_inode
                     info = os.lstat(self.path)
-                except FileNotFoundError:
-                    info = None
-                if info is None or info.st_ino != self._inode or info.st_dev != self._device:
+                except (FileNotFoundError, NotADirectoryError):
+                    raise self._displaced() from None
+                if moved or info.st_ino != self._inode or info.st_dev != self._device:
                     raise self._displaced()
                 start = info.st_size
                 if start != self._end:
@@ -162,7 +123,7 @@ class LogFile(OpenFile):
                     if entry[0] == END:
                         self._newest = mark
                     if self._index_from >= 0:
-                        self._pending += _NOTED.pack(*entry, start, length, fingerprint(line))
+                        self._pending += _NOTED.pack(*entry, start, length)
                         if (
                             len(self._pending) >= _INDEX_BATCH_ENTRIES * _NOTED.size
                             or end - self._index_from >= _INDEX_BATCH_BYTES
@@ -198,9 +159,7 @@ class LogFile(OpenFile):
                     self._end = start + len(data)
                     for line, entry in lines:
                         if entry is not None and self._index_from >= 0:
-                            self._pending += _NOTED.pack(
-                                *entry, start, len(line), fingerprint(line)
-                            )
+                            self._pending += _NOTED.pack(*entry, start, len(line))
                         start += len(line)
                     self._write_index(fd)
             except OSError:
@@ -222,11 +181,8 @@ class LogFile(OpenFile):
             finally:
                 self._release()
 
-    def repair(self) -> list[Damage]:
+    def repair(self) -> list[str]:
         """Check the part of the log that nobody has checked yet, mend it and index it.
-
-        Returns:
-            What was found and mended.
 
         Raises:
             OSError: The log cannot be read or mended.
@@ -243,7 +199,7 @@ class LogFile(OpenFile):
             else:
                 damage, self._end, self._index_from, self._newest = [], 0, 0, None
             self._pending = b""
-            return damage
+            return [str(each) for each in damage]
 
     def _repair(self, fd: int) -> list[Damage]:
         """Mend and index the unchecked part; afterwards `_end` is the log's length.
@@ -293,7 +249,7 @@ class LogFile(OpenFile):
 
     def _put_off(
         self,
-        line: bytes | tuple[bytes, bytes, bytes],
+        line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None,
         durability: Durability,
         mark: object | None,
@@ -350,7 +306,7 @@ class LogFile(OpenFile):
             except OSError as error:
                 logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._lock = threading.RLock()
         self._busy = False
@@ -364,9 +320,7 @@ class LogFile(OpenFile):
         self._pending = b""
 
 
-def _complete(
-    fd: int, data: bytes | tuple[bytes, bytes, bytes], written: int, *, sync: bool
-) -> None:
+def _complete(fd: int, data: bytes | Sequence[bytes], written: int, *, sync: bool) -> None:
     """Write the rest of the data.
 
     Raises:
@@ -391,14 +345,3 @@ def _settle(fd: int) -> None:
         time.sleep(_SETTLE_S)
         if os.fstat(fd).st_size == size:
             return
-
-
-def _after_fork_in_child() -> None:
-    global _paths_lock
-    _paths_lock = threading.RLock()
-    pool.after_fork()
-    for log in list(_by_path.values()):
-        log._after_fork()  # noqa: SLF001 - the hook of this module's own class
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-import stat
-from pathlib import Path
+import unicodedata
+from typing import Final
 
-from burr_otel.errors import InvalidIdentifierError
+from burr_otel.errors import ConfigError, InvalidIdentifierError
 
 __all__ = [
     "CHILDREN",
@@ -16,26 +18,31 @@ __all__ = [
     "LOCK",
     "LOG",
     "METADATA",
+    "OPEN_PREFIX",
     "TEMPORARY_PREFIX",
     "check_app_id",
     "check_project",
-    "check_run_folder",
-    "project_path",
+    "expanded",
+    "is_partition_name",
+    "partition_name",
+    "share_folder",
 ]
 
-LOG = "log.jsonl"
-GRAPH = "graph.json"
-METADATA = "metadata.json"
-CHILDREN = "children.jsonl"
-INDEX = "log.index"
-LOCK = "run.lock"
+LOG: Final = "log.jsonl"
+GRAPH: Final = "graph.json"
+METADATA: Final = "metadata.json"
+CHILDREN: Final = "children.jsonl"
+INDEX: Final = "log.index"
+LOCK: Final = "run.lock"
+OPEN_PREFIX: Final = "open-"
 
 # A run's folder is built under such a name and then renamed. The dot hides it from the Burr UI,
 # which reads log.jsonl of every other folder and fails on one without it.
-TEMPORARY_PREFIX = ".burr-otel-new-"
+TEMPORARY_PREFIX: Final = ".burr-otel-new-"
 
-_PROJECT = re.compile(r"[a-zA-Z0-9_\-:]+")  # what Burr's own client accepts
-_MAX_NAME_BYTES = 255  # the limit of one path component on ext4, xfs, btrfs, apfs and tmpfs
+_PARTITION_SUFFIX: Final = re.compile(r"~p-[0-9a-f]{12}\Z")
+_PROJECT: Final = re.compile(r"[a-zA-Z0-9_\-:]+")  # what Burr's own client accepts
+_MAX_NAME_BYTES: Final = 255  # the limit of one path component on ext4, xfs, btrfs, apfs and tmpfs
 
 
 def check_project(project: object) -> str:
@@ -85,27 +92,42 @@ def _app_id_problem(app_id: object) -> str | None:  # noqa: PLR0911 - one case e
     return f"it takes {size} bytes" if size > _MAX_NAME_BYTES else None
 
 
-def check_run_folder(path: str) -> bool:
-    """Whether the run's folder exists.
+def partition_name(app_id: str, partition_key: str | None) -> str:
+    """Name of the folder of a run whose app id another partition has used for a folder already."""
+    digest = hashlib.sha256(json.dumps([app_id, partition_key]).encode()).hexdigest()
+    suffix = f"~p-{digest[:12]}"
+    start = app_id.encode()[: _MAX_NAME_BYTES - len(suffix)]
+    return start.decode(errors="ignore") + suffix
+
+
+def is_partition_name(name: str) -> bool:
+    """Whether a folder's name looks like one that `partition_name` makes."""
+    return _PARTITION_SUFFIX.search(name) is not None
+
+
+def share_folder(one: str, other: str) -> bool:
+    """Whether two app ids are one folder where the file system ignores case or normalizes."""
+    return one != other and _folded(one) == _folded(other)
+
+
+def expanded(storage_dir: str | os.PathLike[str]) -> str:
+    """A storage directory with ``~`` expanded.
 
     Raises:
-        InvalidIdentifierError: It is a symbolic link, so the run's files would be elsewhere.
+        ConfigError: There is no home directory.
     """
-    try:
-        mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    if stat.S_ISLNK(mode):
-        raise InvalidIdentifierError(
-            f"{path} is a symbolic link; a run's folder must be a real one inside its project. "
-            "Move the folder here, or link the storage directory as a whole."
+    path = os.fspath(storage_dir)
+    found = os.path.expanduser(path)  # noqa: PTH111 - as Burr resolves it
+    if path.startswith("~") and found.startswith("~"):
+        raise ConfigError(
+            f"storage directory {path!r} cannot be found: there is no home directory (neither HOME "
+            "nor an entry for the user). Set HOME or BURR_OTEL_STORAGE_DIR, or pass storage_dir."
         )
-    return stat.S_ISDIR(mode)
+    return found
 
 
-def project_path(project: str, storage_dir: str | os.PathLike[str]) -> Path:
-    """Where the runs of a project are, with ``~`` expanded."""
-    return Path(os.path.expanduser(storage_dir)) / project  # noqa: PTH111 - as Burr resolves it
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _shown(value: object) -> str:

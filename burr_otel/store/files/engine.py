@@ -1,0 +1,204 @@
+"""Local files as an engine: ``{storage_dir}/{project}/{app_id}/``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pwd
+import shutil
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from burr_otel.errors import InvalidIdentifierError
+from burr_otel.store.files import names
+from burr_otel.store.files.folder import check_folder, make_folders, make_run, temporary_name
+from burr_otel.store.files.open_file import pool
+from burr_otel.store.files.run import FileRun, open_run
+from burr_otel.store.port import ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from burr_otel.store.port import Durability, Partition, RunLog
+
+__all__ = ["FileEngine"]
+
+logger = logging.getLogger(__name__)
+
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_MOST_WARNED: Final = 1000
+_warned: set[str] = set()
+
+
+class FileEngine:
+    """The runs below a storage directory; see `Engine`.
+
+    Raises:
+        ConfigError: There is no home directory to expand ``~`` with.
+    """
+
+    def __init__(self, storage_dir: str | os.PathLike[str]) -> None:
+        self.place = names.expanded(storage_dir)
+
+    def folder_of(self, project: str, app_id: str) -> str:
+        """The folder that a run has, unless another partition's run of that app id has it.
+
+        Raises:
+            InvalidIdentifierError: The app id cannot be a folder name.
+        """
+        return f"{self.place}/{project}/{names.check_app_id(app_id)}"
+
+    def projects(self) -> list[str]:
+        """Names of folders that can be projects."""
+        with os.scandir(self.place) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return sorted(filter(_is_project, found))
+
+    def runs(self, project: str) -> Iterator[FileRun]:
+        """All runs of a project."""
+        folder = f"{self.place}/{project}"
+        try:
+            if check_folder(folder) is None:
+                return
+            entries = os.scandir(folder)
+        except FileNotFoundError:
+            return
+        with entries:
+            for entry in entries:
+                if entry.name.startswith(names.TEMPORARY_PREFIX):
+                    continue
+                if not entry.is_dir(follow_symlinks=False) or not _has_log(entry.path):
+                    continue
+                run = open_run(project, entry.name, entry.path)
+                if names.is_partition_name(entry.name):
+                    run.app_id = run.identity()[0] or entry.name
+                yield run
+
+    def find(self, project: str, app_id: str, partition_key: Partition) -> FileRun | None:
+        """A run; with `ALL` the one that has the plain name, or else the first by name."""
+        plain = self.folder_of(project, app_id)
+        self._check_place(project)
+        run = self._existing(project, app_id, plain)
+        if run is not None:
+            own_id, told = run.identity()
+            shared = names.share_folder(own_id or app_id, app_id)
+            if not shared and (partition_key is ALL or told in (None, (partition_key or None,))):
+                return run
+        if partition_key is not ALL:
+            name = names.partition_name(app_id, partition_key or None)
+            return self._existing(project, app_id, f"{self.place}/{project}/{name}")
+        others = [each for each in self._suffixed(project) if each.app_id == app_id]
+        return min(others, key=lambda each: each.folder, default=None)
+
+    def create(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: str | None,
+        *,
+        metadata: bytes,
+        graph: bytes,
+        durability: Durability,
+    ) -> tuple[RunLog, bool]:
+        """Make a run's folder unless it is there."""
+        plain = self.folder_of(project, app_id)
+        self._check_place(project)
+        key = partition_key or None
+        folder = plain
+        for _ in range(2):
+            if check_folder(folder) is None:
+                make_folders(Path(folder).parent, sync=durability == "fsync")
+                files = {names.LOG: b"", names.GRAPH: graph, names.METADATA: metadata}
+                if make_run(folder, files, durability=durability):
+                    return open_run(project, app_id, folder), True
+            run = open_run(project, app_id, folder)
+            own_id, told = run.identity()
+            if names.share_folder(own_id or app_id, app_id):
+                raise InvalidIdentifierError(
+                    f"app id {app_id!r} would share a folder with the run {own_id!r}: this file "
+                    "system does not tell their names apart. Choose another app id."
+                )
+            if told in (None, (key,)):
+                _warn_if_writable(folder)
+                return run, False
+            folder = f"{self.place}/{project}/{names.partition_name(app_id, key)}"
+        raise InvalidIdentifierError(f"{folder} is the folder of another run than {app_id!r}.")
+
+    def delete(self, run: RunLog) -> None:
+        """Delete a run's folder."""
+        run.close()
+        folder = Path(run.place)
+        temporary = temporary_name(folder)
+        folder.rename(temporary)
+        shutil.rmtree(temporary)
+
+    def flush(self) -> None:
+        """Write out what this process has buffered for any open run."""
+        for file in list(pool.files.values()):
+            if isinstance(file, FileRun):
+                file.flush()
+
+    def close(self) -> None:
+        """Nothing is held for an engine of files."""
+
+    def _existing(self, project: str, app_id: str, folder: str) -> FileRun | None:
+        """The run in a folder that has a log."""
+        if check_folder(folder) is None or not _has_log(folder):
+            return None
+        _warn_if_writable(folder)
+        return open_run(project, app_id, folder)
+
+    def _suffixed(self, project: str) -> Iterator[FileRun]:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"{self.place}/{project}"):  # noqa: PTH208 - names alone
+                folder = f"{self.place}/{project}/{name}"
+                if names.is_partition_name(name) and check_folder(folder) and _has_log(folder):
+                    run = open_run(project, name, folder)
+                    run.app_id = run.identity()[0] or name
+                    yield run
+
+    def _check_place(self, project: str) -> None:
+        _warn_if_writable(self.place)
+        check_folder(f"{self.place}/{project}")
+
+
+def _is_project(name: str) -> bool:
+    try:
+        names.check_project(name)
+    except InvalidIdentifierError:
+        return False
+    return True
+
+
+def _has_log(folder: str) -> bool:
+    """Whether a folder is a run's: the parents of untracked runs have no log."""
+    try:
+        return stat.S_ISREG(os.lstat(f"{folder}/{names.LOG}").st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _warn_if_writable(folder: str) -> None:
+    """Warn once of a folder in which others can write: what a log names is imported by a load."""
+    if folder in _warned or len(_warned) >= _MOST_WARNED:
+        return
+    try:
+        info = os.stat(folder)  # noqa: PTH116 - the storage directory itself may be a link
+    except OSError:
+        return
+    if not info.st_mode & _WRITABLE_BY_OTHERS:
+        return
+    _warned.add(folder)
+    try:
+        owner = pwd.getpwuid(info.st_uid).pw_name
+    except KeyError:
+        owner = str(info.st_uid)
+    logger.warning(
+        "%s can be written by others (owner %s, mode %04o). Whoever writes there decides what a "
+        "resume loads and imports: run `chmod go-w` on it.",
+        folder,
+        owner,
+        stat.S_IMODE(info.st_mode),
+    )

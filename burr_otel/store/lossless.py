@@ -1,0 +1,151 @@
+"""Warnings, when a state is written, of values that would not come back equal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections import OrderedDict
+from math import isnan
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.store import exact
+from burr_otel.store.snapshot import values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from burr_otel.store.walk import Walk
+
+__all__ = ["first_time", "warn_of_losses"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_WARNED: Final = 10_000
+_MOST_CHECKED: Final = 1024
+_MAX_DEPTH: Final = 30
+_warned: set[tuple[str, ...]] = set()
+_checked: OrderedDict[tuple[str, str], int] = OrderedDict()  # checksums of what was looked at last
+_REMEDY: Final = (
+    "Register a serializer that keeps it (burr.core.serde), or keep plain values in the state."
+)
+_IDENTITY: Final[object] = object.__eq__
+_PLAIN: Final = (str, int, float, type(None), list, dict, tuple)
+
+
+def first_time(*parts: str) -> bool:
+    """Whether these parts were not warned of before."""
+    if parts in _warned or len(_warned) >= _MOST_WARNED:
+        return False
+    _warned.add(parts)
+    return True
+
+
+def warn_of_losses(
+    run: str, walk: Walk, values: Mapping[str, Any], fragments: Mapping[str, bytes]
+) -> None:
+    """Warn of each key and type, once a run, that a resume would see changed."""
+    for key, type_name in walk.fallbacks:
+        if first_time(run, key, type_name):
+            logger.warning(
+                "%s: state key %r holds a %s, which Burr can only keep as text: a resume will see "
+                "a str. %s",
+                run,
+                key,
+                type_name,
+                _REMEDY,
+            )
+    for key in walk.serialized & values.keys():
+        # What a serializer wrote is read back at once, since only its own code knows what it
+        # leaves out. A value that did not change since is not looked at again.
+        patches = [patch for patch in walk.patches if patch[0][:1] == [key]]
+        checksum = zlib.crc32(fragments[key], zlib.crc32(repr(patches).encode()))
+        if _checked.get((run, key)) == checksum:
+            continue
+        _checked[run, key] = checksum
+        if len(_checked) > _MOST_CHECKED:
+            _checked.popitem(last=False)
+        lost = _lost(key, values[key], fragments[key], patches, walk.serde_kwargs)
+        if lost is not None and first_time(run, key, lost[0]):
+            logger.warning(
+                "%s: state key %r holds a %s that would not come back equal from a resume: %s. %s",
+                run,
+                key,
+                *lost,
+                _REMEDY,
+            )
+
+
+def _lost(
+    key: str, value: Any, fragment: bytes, patches: list[Any], serde_kwargs: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """Type of the first value that comes back changed, and how."""
+    owner = exact.class_name(type(_first_object(value)))
+    try:
+        back = values_of({key: json.loads(fragment)}, patches, serde_kwargs)[key]
+        how = _difference(value, back, "", owner, 0)
+    except Exception as error:
+        return owner, f"{type(error).__name__}: {error}"[:300]
+    return how
+
+
+def _first_object(value: Any) -> Any:
+    """The first value in a tree that is no list or dict."""
+    while type(value) in (list, dict) and value:
+        items = value if type(value) is list else list(value.values())
+        value = next((each for each in items if not isinstance(each, _PLAIN)), items[0])
+    return value
+
+
+def _difference(  # noqa: PLR0911 - one case each
+    left: Any, right: Any, path: str, owner: str, depth: int
+) -> tuple[str, str] | None:
+    """Class of the object in which two values differ, and how; None: they are equal."""
+    if left is right or depth > _MAX_DEPTH:
+        return None
+    same: bool | None
+    try:
+        same = bool(left == right)
+    except Exception:  # arrays and frames have no one answer
+        same = None
+    if same:
+        return None
+    kind = type(left)
+    if not isinstance(left, _PLAIN):
+        owner = exact.class_name(kind)
+    where = path.lstrip(".") or "it"
+    if kind is not type(right):
+        return owner, f"{where} comes back as a {exact.class_name(type(right))}"
+    if kind is float and isnan(left) and isnan(right):
+        return None
+    pairs = _parts(left, right)
+    if pairs is None:
+        has_equality = same is False and getattr(kind, "__eq__", None) is not _IDENTITY
+        return (owner, f"{where} comes back changed") if has_equality else None
+    for name, one, other in pairs:
+        found = _difference(one, other, f"{path}.{name}", owner, depth + 1)
+        if found is not None:
+            return found
+    return None
+
+
+def _parts(  # noqa: PLR0911 - one case each
+    left: Any, right: Any
+) -> list[tuple[Any, Any, Any]] | None:
+    """What two values of one type consist of, in pairs; None: not the same parts, or none."""
+    if isinstance(left, dict):
+        if left.keys() != right.keys():
+            return None
+        return [(key, left[key], right[key]) for key in left]
+    if isinstance(left, list | tuple):
+        if len(left) != len(right):
+            return None
+        return [(at, *pair) for at, pair in enumerate(zip(left, right, strict=True))]
+    fields, others = getattr(left, "__dict__", None), getattr(right, "__dict__", None)
+    if not fields or others is None or fields.keys() != others.keys():
+        return None
+    private = [getattr(each, "__pydantic_private__", None) or {} for each in (left, right)]
+    if private[0].keys() != private[1].keys():
+        return None
+    pairs = [(name, fields[name], others[name]) for name in fields]
+    return pairs + [(name, private[0][name], private[1][name]) for name in private[0]]

@@ -1,0 +1,228 @@
+"""The port between runs as records and whatever keeps their bytes.
+
+An `Engine` keeps the runs of one storage directory, database or bucket; a `RunLog` is one run of
+it. Both deal in bytes only: what a record says is known above. Local files are the engine in
+`burr_otel.store.files`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+__all__ = [
+    "ALL",
+    "BEGIN",
+    "END",
+    "INHERITED",
+    "ROOT",
+    "AllPartitions",
+    "Claim",
+    "DisplacedError",
+    "Durability",
+    "Engine",
+    "Line",
+    "Partition",
+    "RunLog",
+]
+
+# Kinds of records that are looked for: a step's begin and end, a session's begin without and with
+# a state. All others have none.
+BEGIN: Final = 1
+END: Final = 2
+ROOT: Final = 3
+INHERITED: Final = 4
+
+Durability = Literal["none", "flush", "fsync"]
+"""What a record survives: nothing, the death of the process, power loss."""
+
+
+class AllPartitions(enum.Enum):
+    """Stands for every partition, and none."""
+
+    ALL = enum.auto()
+
+
+ALL: Final = AllPartitions.ALL
+Partition = str | AllPartitions | None
+"""A partition key, None for runs that have none, or `ALL`."""
+
+
+class DisplacedError(Exception):
+    """A record that builds on another one would not have followed it directly; not written."""
+
+
+class Line(NamedTuple):
+    """A line of a log: where it begins and ends, its bytes, and whether its newline is there.
+
+    Positions order the lines of a run and mean nothing else above the port. A stretch of NULs, as
+    a file system that lost power leaves, is a line without bytes.
+    """
+
+    position: int
+    end: int
+    data: bytes
+    complete: bool
+
+
+class Claim(Protocol):
+    """An exclusive claim on a run; it dies with its holder."""
+
+    def release(self) -> None:
+        """Give the run free; idempotent."""
+
+
+class RunLog(Protocol):
+    """One run: its records in the order in which they were written, and little beside them.
+
+    Everything may raise `OSError`. What it reads is untrusted, bounded, and perhaps damaged.
+    """
+
+    @property
+    def project(self) -> str:
+        """Of the run."""
+
+    @property
+    def app_id(self) -> str:
+        """Of the run."""
+
+    @property
+    def partition_key(self) -> str | None:
+        """Of the run."""
+
+    @property
+    def place(self) -> str:
+        """What messages call the place of the run."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all records; 0: there are none."""
+
+    @property
+    def changed_ns(self) -> int:
+        """Unix time of the newest record."""
+
+    def append(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> tuple[int, int]:
+        """Append a record, whole or in pieces; where it begins and ends, (-1, -1): not known yet.
+
+        `entry` has kind and sequence id when the record is looked for. With `after`, nothing is
+        written unless the newest END of the run is the one that this process appended with that
+        `mark`, and no other process has written since.
+
+        Raises:
+            DisplacedError: Something came between.
+        """
+
+    def repair(self) -> list[str]:
+        """Mend what killed writers left, and say what was done."""
+
+    def newest(
+        self, kinds: Sequence[int], sequence_id: int | None = None, before: int | None = None
+    ) -> Iterator[Line]:
+        """All lines of such kinds and that step, newest first; others may be among them."""
+
+    def forward(self) -> Iterator[Line]:
+        """All lines."""
+
+    def backward(self) -> Iterator[Line]:
+        """All lines, newest first."""
+
+    def flush(self) -> None:
+        """Write out what this process has buffered."""
+
+    def close(self) -> None:
+        """Flush and let go of what is held; a later append begins anew."""
+
+    def metadata(self) -> bytes | None:
+        """Partition, parents and app id as JSON."""
+
+    def complete(self, metadata: bytes, graph: bytes, *, sync: bool) -> bool:
+        """Add what is missing of a run and make `graph` its current one; whether it changed."""
+
+    def graph(self, digest: str | None = None) -> bytes | None:
+        """The current graph, or an earlier one."""
+
+    def earlier_graphs(self) -> list[str]:
+        """Digests of the graphs that the run had before."""
+
+    def children(self) -> Iterator[bytes]:
+        """One line of JSON for each child."""
+
+    def add_child(self, line: bytes, *, sync: bool) -> None:
+        """Add a line about a child."""
+
+    def mark_open(self, session_id: str, marker: bytes) -> None:
+        """Note that a session is open.
+
+        Raises:
+            FileExistsError: That was done.
+        """
+
+    def unmark(self, session_id: str) -> None:
+        """The session is open no more."""
+
+    def open_markers(self) -> Iterator[tuple[str, bytes]]:
+        """Ids and markers of open sessions."""
+
+    def hold(self, session_id: str) -> AbstractContextManager[bool]:
+        """Hold an open session while it is completed for its dead owner; False: others do."""
+
+    def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
+        """Whether the owner of a session lives; None: it cannot be told from here."""
+
+    def claim(self, session_id: str) -> Claim:
+        """Claim the run.
+
+        Raises:
+            RunLockedError: Another session holds it.
+        """
+
+
+class Engine(Protocol):
+    """The runs of all projects in one place."""
+
+    @property
+    def place(self) -> str:
+        """What messages call it: a folder, or a URL without its password."""
+
+    def projects(self) -> list[str]:
+        """Names of projects, sorted."""
+
+    def runs(self, project: str) -> Iterator[RunLog]:
+        """All runs, in no order; none is opened."""
+
+    def find(self, project: str, app_id: str, partition_key: Partition) -> RunLog | None:
+        """A run; with `ALL` the one that was made first."""
+
+    def create(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: str | None,
+        *,
+        metadata: bytes,
+        graph: bytes,
+        durability: Durability,
+    ) -> tuple[RunLog, bool]:
+        """Make a run unless it is there; whether it was made."""
+
+    def delete(self, run: RunLog) -> None:
+        """Delete a run."""
+
+    def flush(self) -> None:
+        """Write out what this process has buffered for any run."""
+
+    def close(self) -> None:
+        """Let go of everything that is held."""
