@@ -182,7 +182,7 @@ def restore(document: dict[Any, Any], patches: Iterable[Any]) -> None:
             else:
                 atom = payload if kind == OBJECT else (kind, payload)
                 _walk(document, path[:-1])[path[-1]] = decode_atom(*atom)
-        except MissingClassError:
+        except MissingClassError:  # noqa: PERF203 - each on its own
             raise
         except Exception as error:  # a damaged patch may be anything
             logger.warning(

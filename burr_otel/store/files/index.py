@@ -38,7 +38,7 @@ _LEAST_RECORD_BYTES: Final = 16
 
 
 class Entry(NamedTuple):
-    """One indexed record: its kind, its step (-1: none), and where its line is, with the newline."""
+    """One indexed record: its kind, its step (-1: none), and where its line is."""
 
     kind: int
     sequence_id: int

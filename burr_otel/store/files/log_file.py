@@ -307,6 +307,7 @@ class LogFile(OpenFile):
                 logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 
     def after_fork(self) -> None:
+        """In a forked child: begin anew."""
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._lock = threading.RLock()
         self._busy = False

@@ -37,7 +37,7 @@ class Damage(NamedTuple):
         return f"{self.length} damaged bytes at offset {self.offset} ({self.reason}); {kept}"
 
 
-def mend(  # noqa: PLR0912 - one case each
+def mend(  # noqa: C901, PLR0912 - one case each
     fd: int, path: str, start: int, index: Callable[[list[Entry], int], None] | None = None
 ) -> tuple[list[Damage], int]:
     """Mend a log from `start`, where a line begins, to its end; the caller holds its lock.
