@@ -145,11 +145,7 @@ def difference(base: Document, new: Document) -> tuple[list[bytes], bytes, bytes
 
 
 def apply(base: Document, record: Mapping[str, Any]) -> Document:
-    """The state that a record's difference makes of the one that it builds on.
-
-    Raises:
-        Exception: Of several kinds, when the difference does not fit.
-    """
+    """The state that a record's difference makes of the one that it builds on."""
     otel, state = record["otel"], record["state"]
     change = otel["delta"]
     parts = dict(base.parts)

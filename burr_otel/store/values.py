@@ -57,11 +57,7 @@ _sound_keys: set[str] = set()
 def encode_state(
     state: Any, *, serde_kwargs: Mapping[str, Any], run: str, sequence_id: int | None
 ) -> EncodedState:
-    """Encode a Burr state or a mapping as `State.serialize` means it.
-
-    Raises:
-        SnapshotError: A value cannot be written; the error names run and key.
-    """
+    """Encode a Burr state or a mapping as `State.serialize` means it."""
     items = state.get_all() if hasattr(state, "get_all") else dict(state)
     fragments = _plain_fragments(items)
     if fragments is not None:
