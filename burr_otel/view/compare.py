@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rich.text import Text
 
 from burr_otel.history.fold import Fold
-from burr_otel.view.diff import Change
 from burr_otel.view.step_sheet import change_lines
 from burr_otel.view.steps import shown_changes, whole_state
 from burr_otel.view.text import one_line, plural
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from burr_otel.history.tree import SpanNode
     from burr_otel.store import StoredRun
     from burr_otel.view.content import ShownContent
+    from burr_otel.view.diff import Change
 
 __all__ = ["Comparison", "RunReading", "Side", "compare", "comparison_lines"]
 

@@ -57,9 +57,9 @@ def read_step(
 
     def show(span: SpanNode) -> None:
         content(span)
-        if span.kind == "step" and span.sequence_id == sequence_id:
-            if not found or span.order > found[0][0].order:
-                found[:] = [(span, _details(span, content))]
+        is_meant = span.kind == "step" and span.sequence_id == sequence_id
+        if is_meant and (not found or span.order > found[0][0].order):
+            found[:] = [(span, _details(span, content))]
 
     tree = read_run(run, alive, show)
     numbers = [step.sequence_id for step in tree.steps if step.sequence_id is not None]
