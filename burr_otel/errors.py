@@ -102,7 +102,7 @@ class StateLoadError(StoreError):
     """
 
     def __init__(
-        self, run: str, sequence_id: int | None, *, key: str | None, kind: str | None, cause: object
+        self, run: str, sequence_id: int | None, *, key: str | None, kind: str | None, cause: str
     ) -> None:
         self.run, self.sequence_id, self.key, self.kind = run, sequence_id, key, kind
         step = "its creation" if sequence_id is None else f"step {sequence_id}"
@@ -113,7 +113,7 @@ class StateLoadError(StoreError):
         if sequence_id is not None:
             raw += f" --step {sequence_id}"
         super().__init__(
-            f"{run}: {what}{of_class} cannot be loaded: {type(cause).__name__}: {str(cause)[:500]}. "
+            f"{run}: {what}{of_class} cannot be loaded: {cause}. "
             "If the class was renamed, moved or changed, make it importable under its old name, or "
             "register a deserializer that reads the old form (burr.core.serde). "
             f"`{raw}` shows the state as it is stored."

@@ -44,7 +44,7 @@ class BurrInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # likewise
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """What must be installed for this to make sense."""
-        return ("apache-burr >= 0.40",)
+        return ("apache-burr >= 0.42",)
 
     def _instrument(self, **kwargs: Any) -> None:
         project = kwargs.pop("project", None) or _service_name(kwargs.get("tracer_provider"))

@@ -21,7 +21,7 @@ from burr_otel.live.shared import Shared, session_settings
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import keeper, parents, provider, shield
-from burr_otel.spans.children import see_child_spans
+from burr_otel.spans.children import child_spans
 from burr_otel.spans.contexts import context_of, is_sampled
 from burr_otel.spans.facts import content_policy
 from burr_otel.spans.metrics import step_metrics
@@ -134,7 +134,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         try:
             starter = SpanStarter(provider.tracer(made_by), self._policy)
             if self.config.child_spans != "off":
-                see_child_spans(made_by)
+                child_spans(made_by)
         except Exception as error:
             shield.report("getting a tracer", error)
         try:

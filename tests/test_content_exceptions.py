@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hostile import ZOO, TextSubclass
 
-from burr_otel.content import ContentPolicy
+from burr_otel.content import ContentPolicy, ExceptionContent, capture_exception
 from burr_otel.content.redact import MARKER
 
 CANARY = "hunter2CANARYx"
@@ -29,6 +29,11 @@ def raised(action: Any, *arguments: Any) -> BaseException:
     except BaseException as error:
         return error
     raise AssertionError("nothing was raised")
+
+
+def described(policy: ContentPolicy, error: BaseException) -> ExceptionContent:
+    """What a span shows of an exception."""
+    return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 
 
 def fail(message: Any = "bad") -> None:
@@ -102,19 +107,19 @@ def with_an_empty_message() -> None:
 def test_the_traceback_reads_like_pythons(action):
     """Frames, source lines, causes, contexts and notes, oldest first."""
     error = raised(action)
-    content = POLICY.exception(error)
+    content = described(POLICY, error)
     assert content.stacktrace == _python(error)
     assert not content.truncated
 
 
 def test_type_and_message():
     """The type has its module, but for built-in ones; the message is what str() says."""
-    assert POLICY.exception(KeyError("k"))[:2] == ("KeyError", "'k'")
-    assert POLICY.exception(asyncio.CancelledError())[:2] == (
+    assert described(POLICY, KeyError("k"))[:2] == ("KeyError", "'k'")
+    assert described(POLICY, asyncio.CancelledError())[:2] == (
         "asyncio.exceptions.CancelledError",
         "",
     )
-    assert POLICY.exception(OSError(2, "No such file", "x"))[:2] == (
+    assert described(POLICY, OSError(2, "No such file", "x"))[:2] == (
         "FileNotFoundError",
         "[Errno 2] No such file: 'x'",
     )
@@ -125,7 +130,7 @@ def test_type_and_message():
 )
 def test_exceptions_that_are_no_errors_are_described_too(error):
     """Every `BaseException` has a type, message and traceback."""
-    content = POLICY.exception(raised(lambda: (_ for _ in ()).throw(error)))
+    content = described(POLICY, raised(lambda: (_ for _ in ()).throw(error)))
     assert content.type == f"{type(error).__module__}.{type(error).__name__}".removeprefix(
         "builtins."
     )
@@ -140,7 +145,7 @@ def test_groups_show_their_members():
             Group("several", [raised(with_cause), Group("inner", [raised(fail, "deep")])])
         )
     )
-    lines = POLICY.exception(group).stacktrace.splitlines()
+    lines = described(POLICY, group).stacktrace.splitlines()
     assert lines[0] == "Exception Group Traceback (most recent call last):"
     assert "ExceptionGroup: several (2 sub-exceptions)" in lines
     assert "  +---------------- 1 ----------------" in lines
@@ -161,7 +166,7 @@ def _recurse(depth: int) -> None:
 
 def test_of_many_frames_the_first_and_last_are_kept():
     """A deep recursion shows where it began and where it failed, and says that frames are missing."""
-    content = POLICY.exception(raised(_recurse, 500))
+    content = described(POLICY, raised(_recurse, 500))
     lines = content.stacktrace.splitlines()
     assert content.truncated
     assert "in raised" in lines[1]
@@ -183,7 +188,7 @@ def test_the_newest_exception_survives_the_longest(limit):
             raise ValueError(f"error {length} " + "x" * 200) from error
 
     policy = ContentPolicy(max_attribute_bytes=limit)
-    content = policy.exception(raised(chain, 30))
+    content = described(policy, raised(chain, 30))
     assert content.truncated
     assert len(content.message.encode()) <= limit
     assert len(content.stacktrace.encode()) <= limit
@@ -194,7 +199,7 @@ def test_the_newest_exception_survives_the_longest(limit):
 
 def test_huge_messages_are_cut():
     """A message of ten million characters costs and takes no more than the budget."""
-    content = SMALL.exception(raised(fail, "x" * 10_000_000))
+    content = described(SMALL, raised(fail, "x" * 10_000_000))
     assert content.truncated
     assert len(content.message) <= 1500
     assert content.message.endswith("more characters]")
@@ -209,7 +214,7 @@ def test_an_exception_around_a_huge_value_does_not_print_all_of_it():
         KeyError((0,) * 10_000_000),
         ValueError("a", ["b"] * 1_000_000),
     ):
-        content = SMALL.exception(error)
+        content = described(SMALL, error)
         assert content.message.startswith("[")
         assert "more items" in content.message
         assert content.truncated
@@ -220,7 +225,7 @@ def test_an_exception_that_would_quote_a_huge_text_does_not_copy_it(error):
     """The message shows the head of the text, and its making takes memory for no more."""
     tracemalloc.start()
     try:
-        content = SMALL.exception(error)
+        content = described(SMALL, error)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -233,12 +238,12 @@ def test_an_exception_that_would_quote_a_huge_text_does_not_copy_it(error):
 def test_groups_of_any_size_are_bounded():
     """A thousand members, or members within members within members, stop at a count."""
     wide = Group("wide", [ValueError(str(number)) for number in range(1000)])
-    content = POLICY.exception(wide)
+    content = described(POLICY, wide)
     assert "  +-- 985 more exceptions" in content.stacktrace
     deep: Exception = ValueError("leaf")
     for _ in range(200):
         deep = Group("deep", [deep, deep])
-    content = POLICY.exception(deep)
+    content = described(POLICY, deep)
     assert content.truncated
     assert len(content.stacktrace) < 16_384
 
@@ -247,7 +252,7 @@ def test_chains_that_run_in_circles_end():
     """An exception that is its own cause, directly or not, is shown once."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
-    assert POLICY.exception(one).stacktrace.count("ValueError: one") == 1
+    assert described(POLICY, one).stacktrace.count("ValueError: one") == 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
@@ -256,7 +261,7 @@ def test_a_group_among_its_own_members_ends():
     member = ValueError("member")
     group = Group("group", [member])
     member.__context__ = group
-    assert POLICY.exception(group).stacktrace.count("ExceptionGroup: group") == 1
+    assert described(POLICY, group).stacktrace.count("ExceptionGroup: group") == 1
 
 
 # --- hostile exceptions -----------------------------------------------------------------------------
@@ -317,7 +322,7 @@ class OddNotesError(Exception):
 )
 def test_hostile_exceptions_are_described(kind):
     """Whatever their own code does, type and frames are there, and nothing is raised."""
-    content = POLICY.exception(raised(lambda: (_ for _ in ()).throw(kind())))
+    content = described(POLICY, raised(lambda: (_ for _ in ()).throw(kind())))
     assert content.type == f"test_content_exceptions.{kind.__name__}"
     assert kind.__name__ in content.stacktrace.splitlines()[-1] or kind is OddNotesError
     assert "in raised" in content.stacktrace
@@ -327,12 +332,12 @@ def test_hostile_exceptions_are_described(kind):
 
 def test_an_unreadable_message_says_so():
     """In place of the message stands what its ``__str__`` raised."""
-    assert POLICY.exception(StrRaisesError()).message == "<message unreadable: RuntimeError>"
+    assert described(POLICY, StrRaisesError()).message == "<message unreadable: RuntimeError>"
 
 
 def test_notes_of_odd_kinds_are_left_out():
     """Only texts are notes, and they are written as UTF-8."""
-    text = POLICY.exception(OddNotesError()).stacktrace
+    text = described(POLICY, OddNotesError()).stacktrace
     assert text.splitlines() == [
         "test_content_exceptions.OddNotesError",
         "fine\ufffd",
@@ -348,26 +353,26 @@ def test_a_keyboard_interrupt_while_a_message_is_made_is_not_swallowed():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        POLICY.exception(SlowError())
+        described(POLICY, SlowError())
 
 
 def test_surrogates_and_nuls_do_not_reach_the_exporter():
     """They lose a whole batch there or in a database behind it."""
-    content = POLICY.exception(raised(fail, "a\ud800b\0c"))
+    content = described(POLICY, raised(fail, "a\ud800b\0c"))
     assert content.message == "a\ufffdb\ufffdc"
     assert "ValueError: a\ufffdb\ufffdc" in content.stacktrace
 
 
 def test_exceptions_without_a_traceback():
     """One that was never raised has only its title."""
-    assert POLICY.exception(ValueError("x")).stacktrace == "ValueError: x"
+    assert described(POLICY, ValueError("x")).stacktrace == "ValueError: x"
 
 
 def test_code_without_source_has_frames_without_lines():
     """Frames of `exec` and of deleted files are named."""
     error = raised(lambda: exec(compile("def f():\n    1 / 0\nf()", "<made up>", "exec"), {}))
     assert (
-        '  File "<made up>", line 2, in f\nZeroDivisionError' in POLICY.exception(error).stacktrace
+        '  File "<made up>", line 2, in f\nZeroDivisionError' in described(POLICY, error).stacktrace
     )
 
 
@@ -381,7 +386,7 @@ def test_any_value_can_be_an_exceptions_argument(name, make):
         SystemExit(value),
         OSError(1, value),
     ):
-        content = SMALL.exception(error)
+        content = described(SMALL, error)
         assert len(content.message.encode()) <= 1500
         assert len(content.stacktrace.encode()) <= 1500
 
@@ -411,7 +416,7 @@ def test_messages_causes_contexts_and_notes_are_searched():
             error.__notes__ = [f"token: {CANARY}"]
             raise error  # noqa: B904  the context is meant
 
-    content = POLICY.exception(raised(several))
+    content = described(POLICY, raised(several))
     assert CANARY not in "".join(content[:3])
     for title in (
         "ValueError: password=",
@@ -440,31 +445,31 @@ def test_messages_causes_contexts_and_notes_are_searched():
 )
 def test_secrets_in_source_lines_are_hidden(tmp_path, lines):
     """A literal that is assigned to a secret's name does not show, on one line or several."""
-    content = POLICY.exception(source(tmp_path, *lines))
+    content = described(POLICY, source(tmp_path, *lines))
     assert "program.py" in content.stacktrace
     assert CANARY not in content.stacktrace
 
 
 def test_other_source_lines_stay(tmp_path):
     """Lines without secrets are shown, also below one with a secret."""
-    content = POLICY.exception(source(tmp_path, f"password = '{CANARY}'", "max_tokens = 5; 1 / 0"))
+    content = described(POLICY, source(tmp_path, f"password = '{CANARY}'", "max_tokens = 5; 1 / 0"))
     assert "    max_tokens = 5; 1 / 0" in content.stacktrace
 
 
 def test_a_changed_file_is_read_again(tmp_path):
     """Source lines come from the file as it is now, like in Python's own traceback."""
-    assert "1 / 0" in POLICY.exception(source(tmp_path, "1 / 0")).stacktrace
+    assert "1 / 0" in described(POLICY, source(tmp_path, "1 / 0")).stacktrace
     path = tmp_path / "program.py"
     path.write_text("x = 1; y = x / 0  # changed\n")
     error = raised(lambda: exec(compile(path.read_text(), str(path), "exec"), {}))
-    assert "# changed" in POLICY.exception(error).stacktrace
+    assert "# changed" in described(POLICY, error).stacktrace
 
 
 def test_types_tells_types_and_frames_only():
     """``types`` has no message, no note and no source line, but shows where it failed."""
     error = raised(with_cause)
     error.__notes__ = [CANARY]
-    content = ContentPolicy(exceptions="types").exception(error)
+    content = described(ContentPolicy(exceptions="types"), error)
     assert content.message == ""
     assert content.type == "KeyError"
     lines = content.stacktrace.splitlines()
@@ -485,7 +490,7 @@ def test_types_tells_types_and_frames_only():
 
 def test_off_tells_the_type_only():
     """``off`` leaves the class, which is in ``error.type`` anyway."""
-    content = ContentPolicy(exceptions="off").exception(raised(with_cause))
+    content = described(ContentPolicy(exceptions="off"), raised(with_cause))
     assert content == ("KeyError", "", "", False)
 
 
@@ -495,12 +500,12 @@ def test_the_redactor_is_asked_about_messages_and_the_traceback():
     def mask(path, value):
         return value.replace("Alice", "<name>") if path.startswith("exception.") else value
 
-    content = ContentPolicy(redactor=mask).exception(raised(fail, "Alice was here"))
+    content = described(ContentPolicy(redactor=mask), raised(fail, "Alice was here"))
     assert content.message == "<name> was here"
     assert "Alice" not in content.stacktrace
 
     def broken(path, value):
         raise OSError(value)
 
-    content = ContentPolicy(redactor=broken).exception(raised(fail, "Alice was here"))
+    content = described(ContentPolicy(redactor=broken), raised(fail, "Alice was here"))
     assert (content.message, content.stacktrace) == (MARKER, MARKER)

@@ -10,7 +10,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode
 
-from burr_otel.content import ContentPolicy
+from burr_otel.content import ContentPolicy, ExceptionContent, capture_exception
+
+
+def described(policy: ContentPolicy, error: BaseException) -> ExceptionContent:
+    """What a span shows of an exception."""
+    return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 
 
 def test_a_batch_with_the_whole_zoo_is_encoded(caplog):
@@ -23,7 +28,7 @@ def test_a_batch_with_the_whole_zoo_is_encoded(caplog):
     for _, make in ZOO:
         value = make()
         span = tracer.start_span(policy.name(value))
-        error = policy.exception(ValueError(value))
+        error = described(policy, ValueError(value))
         made = {
             "state": policy.document("state", {"v": value}),
             "logged": policy.attribute("logged", value),

@@ -14,7 +14,7 @@ ALLOWED = {
     "semconv": set(),
     "trace_url": {"errors"},
     "config": {"errors", "trace_url"},
-    "content": {"errors", "semconv"},
+    "content": set(),
     "records": set(),
     "store": {"errors", "records"},
     "spans": {"_version", "records", "config", "content", "errors", "semconv"},

@@ -6,8 +6,14 @@ import apps
 import pytest
 from opentelemetry import _logs
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk._logs import export as log_export
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 from opentelemetry.trace import StatusCode
+
+# OpenTelemetry before 1.39 has the earlier name.
+InMemoryLogRecordExporter = getattr(log_export, "InMemoryLogRecordExporter", None) or (
+    log_export.InMemoryLogExporter
+)
 
 
 def failing(error):

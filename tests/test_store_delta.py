@@ -1,12 +1,15 @@
 """Snapshots that carry what changed: they load as whole ones do, and take little room."""
 
 import json
+import math
 import os
+import random
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from burr.tracking import LocalTrackingClient
-from burr_otel.store.piece import Piece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_support import (
@@ -17,6 +20,7 @@ from store_support import (
     log_records,
     read_by_burr,
     run_step,
+    sealed,
     start_step,
     values_of,
 )
@@ -119,11 +123,10 @@ def test_any_sequence_of_states_loads_as_whole_snapshots_do(tmp_path_factory, st
 def test_what_two_values_share_is_found_whole(start, left, right, repeat):
     """The longest common beginning and end, whatever stands between."""
     one, other = start * repeat + left + start, start * repeat + right + start
-    pieces = Piece(b"ab" + one + b"c", 2, 2 + len(one)), Piece(other + b"d", 0, len(other))
-    head = delta._shared_start(*pieces)
+    head = delta._shared_start(one, other)
     assert head == equal(one, other)
     most = min(len(one), len(other)) - head
-    tail = delta._shared_end(*pieces, most)
+    tail = delta._shared_end(one, other, most)
     assert tail == min(most, equal(one[::-1], other[::-1]))
 
 
@@ -250,7 +253,7 @@ def test_a_rewound_run_loads_the_new_timeline(store):
     assert values_of(store.load(None, "a", 25))["n"] == 25
 
 
-@pytest.mark.parametrize("field", ["number", "base_crc", "state_crc", "text", "session"])
+@pytest.mark.parametrize("field", ["number", "base_crc", "state_crc", "text", "joins", "session"])
 def test_a_difference_that_does_not_add_up_gives_no_state(store, field):
     """Its base is another one than the writer saw, or a byte of it is: no state, never a wrong one.
 
@@ -267,15 +270,17 @@ def test_a_difference_that_does_not_add_up_gives_no_state(store, field):
     )  # fmt: skip
     record = json.loads(lines[at])
     if field == "text":
-        patch = record["state"][delta.STATE_KEY]["patch"]["history"]
-        patch[2] = patch[2].replace("quoted", "quotes", 1)
+        [item] = record["state"]["history"]
+        item["content"] = item["content"].replace("quoted", "quotes", 1)
     elif field == "state_crc":
         record["otel"]["state_crc"] ^= 1
     elif field == "session":
         record["otel"]["session"] = "another"
+    elif field == "joins":
+        record["otel"]["delta"]["joins"]["history"][1] -= 1
     else:
         record["otel"]["delta"][field] ^= 1
-    lines[at] = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    lines[at] = sealed(record)
     log.write_bytes(b"".join(lines))
     with pytest.raises(UnknownSequenceError):
         store.load(None, "a", number)
@@ -347,21 +352,121 @@ def test_a_snapshot_that_could_not_be_written_is_nothing_to_build_on(store, monk
 def test_the_held_state_goes_with_the_session(store):
     """An ended session holds no copy of its state."""
     session = chat(store, 12)
-    assert session._chain._base is not None
+    assert session._chain._newest is not None
     session.end(ENDED)
-    assert session._chain._base is None
+    assert session._chain._newest is None
 
 
 def test_burrs_own_client_refuses_a_part_of_a_state(store, tmp_path):
     """It would resume from the keys that changed; the error says what to do. The UI shows them."""
-    chat(store, 12)
+    chat(store, 11)
     with pytest.raises(ValueError, match="burr-otel materialize"):
         LocalTrackingClient("proj", str(tmp_path)).load(None, "a")
     steps, _ = read_by_burr(store)
-    assert len(steps) == 12
-    shown = steps[11].step_end_log.state[delta.STATE_KEY]
-    assert shown["set"] == {"n": 11, "__SEQUENCE_ID": 11}
-    assert "Straße 11" in shown["patch"]["history"][2]
+    assert len(steps) == 11
+    shown = dict(steps[10].step_end_log.state)
+    assert "only what changed" in str(shown.pop(delta.STATE_KEY))
+    assert shown == {"history": [message(10)], "n": 10, "__SEQUENCE_ID": 10}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "shown"),
+    [
+        ([message(0)] * 3, [message(0)] * 3 + [1, "x"], "items", [1, "x"]),
+        ("é" * 200, "é" * 200 + ' "new"\n', "text", ' "new"\n'),
+        ({"m": [message(0)], "k": 1}, {"m": [message(0), 2.5], "k": 1}, "items", [2.5]),
+        ({"t": "x" * 200, "k": 1}, {"t": "x" * 200 + "yz", "k": 1}, "text", "yz"),
+        ({"t": "x" * 200, "k": [1]}, {"t": "x" * 200, "k": {"a": 2}}, "json", '{"a":2}'),
+        ([10**30] * 20, [10**30] * 20 + [10**31], "text", "," + str(10**31)),
+    ],
+    ids=["list", "text", "list-inside", "text-inside", "anything", "large-number"],
+)
+def test_what_is_new_of_a_value_is_written_for_people_too(store, before, after, kind, shown):
+    """As plain JSON: new items of a list, the new part of a text; and it loads whole."""
+    session = begin(store)
+    for number, value in enumerate((before, after)):
+        run_step(session, number, {"v": value, "same": "x" * 2000, "n": number})
+    record = ends(store)[-1]
+    assert record["otel"]["delta"]["joins"]["v"][0] == kind
+    assert record["state"]["v"] == shown
+    assert record["state"]["n"] == 1
+    assert "same" not in record["state"]
+    assert values_of(store.load(None, "a")) == {"v": after, "same": "x" * 2000, "n": 1}
+
+
+def test_a_log_of_an_earlier_version_is_read_and_continued(tmp_path):
+    """Its differences stood in one key, and its records have no checksum of their own."""
+    shutil.copytree(Path(__file__).with_name("old_delta"), tmp_path / "old")
+    store = Store("p", tmp_path / "old", delta=True)
+    history = [{"role": "user", "content": f'Straße {n} "q" ' * 8, "at": 1e16} for n in range(6)]
+    for number in range(6):
+        found = store.load(None, "a", number)["state"].get_all()
+        assert math.isnan(found.pop("nan"))
+        assert found.pop("__SEQUENCE_ID") == number
+        first = {"first": 1} if number == 4 else {}
+        extra = {"extra": 10**30} if number == 3 else {}
+        grown = history[: number + 1]
+        assert found == {
+            **first, "history": grown, "n": number, "same": "x" * 300,
+            "nested": {"deep": grown, "k": 1}, **extra,
+        }  # fmt: skip
+    states = [r["state"] for r in store.read("a").records() if r["type"] == "end_entry"]
+    assert [state["n"] for state in states] == list(range(6))
+    assert store.read("a").skipped == []
+    run_step(begin(store), 6, {"n": 6})
+    assert values_of(store.load(None, "a")) == {"n": 6}
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        ["items", -1, 1], ["items", 10, -1], ["items", 10**9, 1], ["items", True, 1],
+        ["items", 1.0, 1], ["later", 10, 1], ["text", 10, 1], ["items", 10], 7, None,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_join_out_of_bounds_gives_no_state(store, join):
+    """Whatever a log says: no negative counts, nothing beyond the value that is joined to."""
+    session = chat(store, 11)
+    log = store.run_path("a") / "log.jsonl"
+    records = log_records(log)
+    records[-1]["otel"]["delta"]["joins"]["history"] = join
+    log.write_bytes(b"".join(map(sealed, records)))
+    with pytest.raises(UnknownSequenceError):
+        store.load(None, "a", 10)
+    assert values_of(store.load(None, "a"))["n"] == 9
+    run = store.read("a")
+    assert list(run.records())[-1]["state"] is None
+    del session
+
+
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_a_flipped_bit_costs_its_record_and_never_gives_another_state(tmp_path, kind):
+    """Wherever it is; what loads is what was written, under its own number."""
+    store = Store("proj", tmp_path, delta=kind == "delta")
+    chat(store, 10).end(ENDED)
+    log = store.run_path("a") / "log.jsonl"
+    whole = log.read_bytes()
+    written = {n: store.load(None, "a", n)["state"].get_all() for n in range(10)}
+    chance = random.Random(7)
+    for _ in range(120):
+        at = chance.randrange(len(whole))
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << chance.randrange(8)
+        log.write_bytes(damaged)
+        log.with_name("log.index").unlink(missing_ok=True)
+        for number in (None, 0, 5, 9):
+            try:
+                loaded = store.load(None, "a", number)
+            except UnknownSequenceError:
+                continue
+            found = loaded["state"].get_all()
+            assert found == written[loaded["sequence_id"]]
+            assert loaded["position"] == "step"
+            assert number in (None, loaded["sequence_id"])
+        for record in store.read("a").records():
+            if record["type"] == "end_entry" and record["state"] is not None:
+                assert record["state"]["n"] == record["sequence_id"]
 
 
 def test_a_users_key_of_the_same_name_is_the_users(store):
@@ -399,7 +504,7 @@ def test_a_copy_never_replaces_what_it_should_not(store, tmp_path):
     chat(store, 3)
     run = store.read("a")
     with pytest.raises(StoreError, match="is the run itself"):
-        write_plain(run, run.path, replace=True)
+        write_plain(run, Path(run.place), replace=True)
     target = tmp_path / "copies" / "proj" / "a"
     write_plain(run, target)
     with pytest.raises(StoreError, match="exists already"):
@@ -417,7 +522,7 @@ def test_the_checksum_of_a_value_that_grew_is_that_of_the_whole_value():
         history.append(message(number))
         state = {"history": history, "n": number, "text": "ab" * number}
         encoded = encode_state(state, serde_kwargs={}, run="p/a", sequence_id=number)
-        new, fresh = (delta.Document(encoded.pieces(), b"[]") for _ in range(2))
+        new, fresh = (delta.Document(encoded.fragments, b"[]") for _ in range(2))
         if before is not None:
             new.inherit(before)
         assert new.checksum == fresh.checksum
@@ -429,7 +534,7 @@ def test_the_checksum_of_a_value_that_shrank_is_that_of_the_whole_value(before, 
     """Also where the shorter one is all that the longer one begins with."""
     old, new, fresh = (
         delta.Document(
-            encode_state({"n": value}, serde_kwargs={}, run="p/a", sequence_id=0).pieces(), b"[]"
+            encode_state({"n": value}, serde_kwargs={}, run="p/a", sequence_id=0).fragments, b"[]"
         )
         for value in (before, after, after)
     )

@@ -142,9 +142,8 @@ def test_files_and_folders_are_for_their_owner_alone(tmp_path):
         os.umask(before)
     seen = {}
     for path in [tmp_path / "x", *(tmp_path / "x").rglob("*")]:
-        seen[path.name] = stat.S_IMODE(path.stat().st_mode)
-    assert {mode for name, mode in seen.items() if "." in name} == {0o600}
-    assert {mode for name, mode in seen.items() if "." not in name} == {0o700}
+        seen[path.name] = path.is_dir(), stat.S_IMODE(path.stat().st_mode)
+    assert set(seen.values()) == {(True, 0o700), (False, 0o600)}
     assert {"log.jsonl.torn-1", "log.index", "run.lock", "children.jsonl", "graph.json"} <= set(
         seen
     )

@@ -99,7 +99,9 @@ def test_a_rewound_run_loads_the_new_timeline(store):
 def test_one_app_id_in_two_partitions_is_two_runs(store):
     """As in Burr: each loads its own; the first keeps the plain folder."""
     for number, key in enumerate(("alice", "bob", None)):
-        run_step(begin(store, partition_key=key), 0, {"who": str(key), "n": number})
+        session = begin(store, partition_key=key)
+        run_step(session, 0, {"who": str(key), "n": number})
+        session.end(ENDED)
     for key in ("alice", "bob", None):
         loaded = store.load(key, "a")
         assert (loaded["partition_key"], values_of(loaded)["who"]) == (key, str(key))

@@ -1,28 +1,32 @@
-"""The forms in which an object can be written, and the name of its class."""
+"""Small pieces that reading values needs: the forms of an object, its class's name, safe calls."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from burr_otel.content.guard import call_safely
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Form", "Items", "Pairs", "Plain", "Text", "titled", "type_name"]
+__all__ = [
+    "Failure",
+    "Form",
+    "Items",
+    "Pairs",
+    "Plain",
+    "call_safely",
+    "titled",
+    "type_name",
+    "type_text",
+]
 
 _LONGEST_NAME: Final = 128
-
-
-class Text(NamedTuple):
-    """An object that reads best as a text; `trusted` when no secret can be in it."""
-
-    text: str
-    trusted: bool = False
+_SIZED: Final = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_SHAPED: Final = frozenset(("numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "cupy"))
+_MOST_SIDES: Final = 8
 
 
 class Plain(NamedTuple):
-    """An object that stands for a plain value, such as a numpy scalar."""
+    """An object that reads best as a text, number or built-in container."""
 
     value: Any
 
@@ -30,18 +34,34 @@ class Plain(NamedTuple):
 class Items(NamedTuple):
     """An object that reads best as a list; `size` counts all items, or is 0 when unknown."""
 
-    items: Iterable[Any]
+    parts: Iterable[Any]
     size: int
 
 
 class Pairs(NamedTuple):
     """An object that reads best as names with values; `size` counts all, or is 0 when unknown."""
 
-    pairs: Iterable[tuple[Any, Any]]
+    parts: Iterable[tuple[Any, Any]]
     size: int
 
 
-Form = Text | Plain | Items | Pairs
+Form = Plain | Items | Pairs
+
+
+class Failure(NamedTuple):
+    """What was raised in place of a result."""
+
+    error: BaseException
+
+
+def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """The result of code that is not ours, or a `Failure`; lets only `KeyboardInterrupt` out."""
+    try:
+        return function(*arguments, **named)
+    except KeyboardInterrupt:  # someone pressed Ctrl-C meanwhile; that is not ours to swallow
+        raise
+    except BaseException as error:  # a SystemExit of a __repr__ must not end the step
+        return Failure(error)
 
 
 def titled(title: str, pairs: list[tuple[Any, Any]]) -> Pairs:
@@ -61,3 +81,18 @@ def type_name(value: Any) -> str:
     if type(module) is str and module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+def type_text(value: Any) -> str:
+    """The type of a value with its size: ``str[12]``, ``list[3]``, ``numpy.ndarray[2, 3]``."""
+    if value is None:
+        return "None"
+    name = type_name(value)
+    for base in _SIZED:
+        if issubclass(type(value), base):
+            return f"{name}[{base.__len__(value)}]"
+    if name.partition(".")[0] in _SHAPED:
+        shape = call_safely(getattr, value, "shape")
+        if isinstance(shape, tuple) and 0 < len(shape) <= _MOST_SIDES:
+            return f"{name}[{', '.join(str(side) for side in shape if type(side) is int)}]"
+    return name

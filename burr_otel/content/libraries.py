@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.content.forms import Form, Pairs, Plain, Text, titled
+from burr_otel.content.forms import Pairs, Plain, titled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from burr_otel.content.forms import Form
 
 __all__ = ["foreign_form"]
 
@@ -21,36 +23,29 @@ _HEAD_COLUMNS: Final = 24
 
 
 def foreign_form(value: Any) -> Form | None:
-    """The form of a value of a known library, or ``None``.
-
-    Raises:
-        BaseException: Whatever the value's own code raises.
-    """
+    """The form of a value of a known library, or ``None``; raises what the value's code raises."""
     module = type(value).__module__
-    if type(module) is not str:
-        return None
-    reader = _READERS.get(module.partition(".")[0])
+    reader = _READERS.get(module.partition(".")[0]) if type(module) is str else None
     return None if reader is None else reader(value)
 
 
 def _numpy(value: Any) -> Form | None:
     numpy = sys.modules["numpy"]
-    names = value.dtype.names if isinstance(value, numpy.generic | numpy.ndarray) else None
+    if not isinstance(value, numpy.generic | numpy.ndarray):
+        return None
+    names = value.dtype.names
     if isinstance(value, numpy.void) and names is not None:
         return Pairs(list(_record(value.dtype, value.tolist()).items()), len(names))
-    if isinstance(value, numpy.generic):
-        plain = str(value) if value.dtype.kind in "mM" else value.item()
-        if type(plain) in (bool, int, float, str, bytes):
-            return Plain(plain)
-        return None if isinstance(plain, numpy.generic | tuple) else Text(str(plain))
-    if not isinstance(value, numpy.ndarray):
-        return None
-    head = numpy.ndarray.flat.__get__(value)[:_HEAD_ITEMS].tolist()
-    if names is not None:  # below the names of the fields, as a data frame
-        head = [_record(value.dtype, record) for record in head]
-    return titled(
-        "ndarray", [("dtype", str(value.dtype)), ("shape", list(value.shape)), ("head", head)]
-    )
+    if isinstance(value, numpy.ndarray) and (names is not None or value.ndim):
+        head = numpy.ndarray.flat.__get__(value)[:_HEAD_ITEMS].tolist()
+        if names is not None:  # below the names of the fields, as a data frame
+            head = [_record(value.dtype, record) for record in head]
+        about = [("dtype", str(value.dtype)), ("shape", list(value.shape)), ("head", head)]
+        return titled("ndarray", about)
+    item = str(value) if value.dtype.kind in "mM" else value.item()
+    if type(item) in (bool, int, float, str, bytes):
+        return Plain(item)
+    return None if isinstance(item, numpy.generic | tuple) else Plain(str(item))
 
 
 def _record(dtype: Any, values: tuple[Any, ...]) -> dict[str, Any]:
@@ -90,15 +85,11 @@ def _tensor(value: Any) -> Form | None:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
         return None
-    return Text(f"<{type(value).__qualname__} {dtype} {list(shape)}>")
+    return Plain(f"<{type(value).__qualname__} {dtype} {list(shape)}>")
 
 
 _READERS: Final[dict[str, Callable[[Any], Form | None]]] = {
     "numpy": _numpy,
     "pandas": _pandas,
-    "torch": _tensor,
-    "jax": _tensor,
-    "jaxlib": _tensor,
-    "tensorflow": _tensor,
-    "cupy": _tensor,
+    **dict.fromkeys(("torch", "jax", "jaxlib", "tensorflow", "cupy"), _tensor),
 }

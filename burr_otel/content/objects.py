@@ -24,12 +24,13 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.content.forms import Form, Items, Pairs, Plain, Text, titled, type_name
-from burr_otel.content.guard import Failure, call_safely
+from burr_otel.content.forms import Failure, Items, Pairs, Plain, call_safely, titled, type_name
 from burr_otel.content.libraries import foreign_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from burr_otel.content.forms import Form
 
 __all__ = ["describe", "is_heavy"]
 
@@ -47,11 +48,7 @@ _ADDRESS_WINDOW: Final = 4096
 
 
 def describe(value: Any) -> Form:
-    """The form of an object that is not exactly a ``None``, bool, small int, float or str.
-
-    Raises:
-        BaseException: Whatever the object's own code raises.
-    """
+    """The form of an object that has none of the JSON types; raises what its own code raises."""
     kind = type(value)
     if issubclass(kind, enum.Enum):
         return _enum(value)
@@ -76,9 +73,9 @@ def _printed(value: Any, kind: type) -> Form:
     if "__repr__" in _own_names(kind) and not is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
-        return Text(head + printed[_ADDRESS_WINDOW:])
+        return Plain(head + printed[_ADDRESS_WINDOW:])
     public = [(name, item) for name, item in own.items() if type(name) is str and name[:1] != "_"]
-    return titled(type_name(value), public) if public else Text(f"<{type_name(value)}>")
+    return titled(type_name(value), public) if public else Plain(f"<{type_name(value)}>")
 
 
 def _own_names(kind: type) -> set[str]:
@@ -171,16 +168,12 @@ def _enum(value: enum.Enum) -> Form:
     plain = value._value_
     if isinstance(value, str | int | float) and type(plain) in (str, int, float):
         return Plain(plain)
-    return Text(f"{type(value).__qualname__}.{value._name_ or repr(plain)}")
+    return Plain(f"{type(value).__qualname__}.{value._name_ or repr(plain)}")
 
 
 def _int(value: int) -> Form:
     bits = int.bit_length(value)
-    return (
-        Text(f"<int of {bits} bits>", trusted=True)
-        if bits > _MOST_BITS
-        else Plain(int.__pos__(value))
-    )
+    return Plain(f"<int of {bits} bits>" if bits > _MOST_BITS else int.__pos__(value))
 
 
 def _bytes(value: bytes | bytearray) -> Form:
@@ -192,8 +185,8 @@ def _bytes(value: bytes | bytearray) -> Form:
             text = head[: len(head) - back].decode()
         except UnicodeDecodeError:
             continue
-        return Text(text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]")
-    return Text(f"<{size} bytes>", trusted=True)
+        return Plain(text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]")
+    return Plain(f"<{size} bytes>")
 
 
 def _set(value: set[Any] | frozenset[Any]) -> Form:
@@ -241,12 +234,12 @@ def _callable(value: Any) -> Form:
         name = getattr(value, "__name__", "")
     if type(module) is str and module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
-    return Text(f"<{type(value).__name__} {name}>")
+    return Plain(f"<{type(value).__name__} {name}>")
 
 
 def _partial(value: functools.partial[Any]) -> Form:
     name = getattr(value.func, "__qualname__", None)
-    return Text(f"<partial of {name if type(name) is str else type_name(value.func)}>")
+    return Plain(f"<partial of {name if type(name) is str else type_name(value.func)}>")
 
 
 def _exception(value: BaseException) -> Form:
@@ -255,28 +248,28 @@ def _exception(value: BaseException) -> Form:
 
 
 def _class_only(value: Any) -> Form:
-    return Text(f"<{type_name(value)}>", trusted=True)
+    return Plain(f"<{type_name(value)}>")
 
 
 def _number_like(value: Any) -> Form:
-    return Text(str.__str__(str(value)), trusted=True)
+    return Plain(str.__str__(str(value)))
 
 
 def _isoformat(value: dt.date | dt.time) -> Form:
-    return Text(str.__str__(value.isoformat()), trusted=True)
+    return Plain(str.__str__(value.isoformat()))
 
 
 def _form_table() -> dict[type, Callable[[Any], Form]]:
     """The form of a class, for itself and its subclasses."""
     table: dict[type, Callable[[Any], Form]] = {
-        str: lambda value: Text(str.__str__(value)),
+        str: lambda value: Plain(str.__str__(value)),
         int: _int,
         float: lambda value: Plain(float.__pos__(value)),
         bytes: _bytes,
         bytearray: _bytes,
-        memoryview: lambda value: Text(f"<memoryview of {value.nbytes} bytes>", trusted=True),
-        range: lambda value: Text(repr(value), trusted=True),
-        pathlib.PurePath: lambda value: Text(str.__str__(str(value))),
+        memoryview: lambda value: Plain(f"<memoryview of {value.nbytes} bytes>"),
+        range: lambda value: Plain(repr(value)),
+        pathlib.PurePath: lambda value: Plain(str.__str__(str(value))),
         collections.deque: _deque,
         array.array: _array,
         types.SimpleNamespace: _namespace,

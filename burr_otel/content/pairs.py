@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from burr_otel.content.patterns import FUNCTION_WORD
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -38,9 +40,8 @@ _SEQUENCE = re.compile(r"-[ \t]")
 _SEQUENCE_END = re.compile(r"\n(?![ \t]{0,64}-[ \t])|\Z")
 _CURLY = re.compile(r"[\u201c\u201e\u00ab]([^\u201c\u201d\u00bb]*)")
 _BLOCK_END = re.compile(r"\n(?![ \t\n])|\Z")
-_NOTHING = frozenset(
-    ("None", "null", "nil", "undefined", "True", "true", "False", "false", "...", "")
-)
+_NOTHING = frozenset(("none", "null", "nil", "undefined", "true", "false", "...", ""))
+_COUNT = re.compile(r"\d{1,6}(?![\w.\-])")
 _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
@@ -92,10 +93,8 @@ _LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuU
 def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str], bool]) -> bool:
     """Whether a text has a secret's name before a value; it may say yes for nothing, never no.
 
-    Args:
-        text: What is searched.
-        hides: Tells whether a name (one to three words) is that of a secret.
-        suspicious: Tells of many names, one a line, whether any could be.
+    `hides` tells whether a name (one to three words) is that of a secret, `suspicious` of many
+    names, one a line, whether any could be.
     """
     if ":" in text or "=" in text or not text.isascii():
         names = set(_NAMES_REVERSED.findall(text[::-1]))
@@ -119,15 +118,9 @@ def _may_be_listed(text: str) -> bool:
 def values(
     text: str, hides: Callable[[str], bool], takes_line: Callable[[str], bool]
 ) -> Iterator[tuple[int, int, str]]:
-    """The values that follow a secret's name.
+    """Start and end of each value that follows a secret's name, and the quote to put around it.
 
-    Args:
-        text: What is searched.
-        hides: Tells whether a name (one to three words) is that of a secret.
-        takes_line: Tells whether a name's bare value is the rest of its line.
-
-    Yields:
-        Start and end of each value, and the quote to put around what stands for it.
+    `takes_line` tells whether a name's bare value is the rest of its line.
     """
     yield from _other_forms(text, hides)
     position = 0
@@ -145,10 +138,19 @@ def values(
         after = _AFTER_SEPARATOR.match(text, at)
         start = at + 1 if after is None else after.end()
         quote = _quote_of(named[1])
+        if _is_no_secret(text, start, name):
+            continue
         found = _value(text, start, quote, whole_line=takes_line(name))
         if found[1] > found[0]:
             yield found
             position = max(found[1], position)
+
+
+def _is_no_secret(text: str, start: int, name: str) -> bool:
+    """Whether a sentence goes on after a secret's name, or a count of tokens stands there."""
+    if FUNCTION_WORD.match(text, start):
+        return not name.lower().endswith(("phrase", "mnemonic"))
+    return name.lower().endswith("token") and _COUNT.match(text, start) is not None
 
 
 def _quote_of(between: str) -> str:
@@ -226,7 +228,7 @@ def _bare_value(text: str, start: int, quote: str) -> tuple[int, int, str]:
     annotated = _ANNOTATED.match(text, end)
     if annotated is not None:  # "password: str = 'x'"
         return start, _value(text, annotated.end(), whole_line=True)[1], ""
-    if text[start:end].rstrip(",)]};") in _NOTHING:
+    if text[start:end].rstrip(",)]};:").lower() in _NOTHING:
         return start, start, ""
     return start, end, quote
 

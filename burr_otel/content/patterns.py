@@ -10,6 +10,7 @@ import re
 from typing import Final, NamedTuple
 
 __all__ = [
+    "FUNCTION_WORD",
     "HARMLESS_KEY",
     "LINE_KEY",
     "NAME_KEYS",
@@ -17,6 +18,7 @@ __all__ = [
     "SECRET_KEY",
     "SECRET_STEM",
     "SHAPES",
+    "TOKEN_FORMATS",
     "VALUE_KEYS",
     "Shape",
     "may_have_shape",
@@ -64,8 +66,9 @@ HARMLESS_KEY: Final = re.compile(
     secretar(?:y|ies|iat) | secretion | cookie_(?:consent|policy|banner|notice|recipe)s?
   | (?:^|_)(?:max|min|num|n|per|first|last|next|prev|previous|pad|eos|bos|unk|mask|stop|sep|cls
       |special|total|prompt|completion|input|output|cached?|reasoning|new|each)_token(?=_|$)
-  | password_(?:policy|strength|length|min_length|max_length|required|expired|changed_at)
-  | credential_type | credentials_type
+  | ^[a-z0-9_]+_(?:counts?|status|types?|usage|limits?|budget|(?:min_|max_)?length|sizes?|valid
+      |present|required|requested|enabled|accepted|expired|expir(?:y|ation|es_(?:at|in))|policy
+      |strength|methods?|scheme|format|algorithm|ttl|(?:changed|created|updated|rotated|issued)_at)$
     """,
     re.VERBOSE,
 )
@@ -84,10 +87,24 @@ PHRASE_KEY: Final = re.compile(
 LINE_KEY: Final = re.compile(r"authorization|cookie|(?:^|_)auth(?:_|$)|phrase|mnemonic")
 """Keys whose bare value is the rest of the line (``Cookie: a=b; c=d``)."""
 
-
 NAME_KEYS: Final = frozenset(("name", "key", "header", "field", "Name", "Key"))
 VALUE_KEYS: Final = frozenset(("value", "values", "Value"))
 """``{"name": "password", "value": "x"}``: a dict that spells out a name and its value."""
+
+_WORDS: Final = (
+    "a|an|and|are|at|be|but|by|can|could|did|do|does|for|has|have|how|if|in|is|it|its|may|must|my"
+    "|no|not|of|on|or|our|please|see|should|so|the|this|that|to|use|was|we|what|when|where|which"
+    "|who|why|will|with|would|you|your|their|his|her"
+)
+FUNCTION_WORD: Final = re.compile(rf"(?:{_WORDS}|bring|chocolate|word)[ ,?]", re.IGNORECASE)
+"""How a sentence begins that follows "password:", and no password does."""
+
+_STATUS_WORD: Final = (
+    f"(?:{_WORDS}|too|invalid|missing|required|expired|empty|wrong|incorrect|malformed|revoked"
+    "|unset|none|null|optional|deprecated|valid|given|used|only|never|always|hidden|being|correct"
+    "|secure|stored|sent|needed|about|just|from|called|named|known|hard|easy|out|weak|strong|long"
+    "|short|safe|lost|gone|bad|good|over|now|here|there|rejected|denied|refused|reset|changed)"
+)
 
 
 class Shape(NamedTuple):
@@ -105,13 +122,139 @@ class Shape(NamedTuple):
     pattern: re.Pattern[str]
 
 
-_TOKEN_RUN: Final = 16
-_STATUS_WORD: Final = (
-    "(?:not|too|invalid|missing|required|expired|empty|wrong|incorrect|malformed|revoked|unset"
-    "|none|null|optional|deprecated|valid|given|that|this|used|only|never|always|hidden|being"
-    "|correct|secure|stored|sent|needed|about|just|what|when|where|your|their|from)"
+# Each begins with a letter of its own, so that one search finds all of them. The sources are the
+# vendors' own pages on their keys, or what they registered with GitHub for secret scanning
+# (docs.github.com/code-security/secret-scanning/introduction/supported-secret-scanning-patterns).
+TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
+    # --- model providers and tools for agents
+    ("OpenAI, DeepSeek, Helicone", r"sk-(?=[\w\-]*\d)[\w\-]{13,}"),  # platform.openai.com/api-keys
+    ("Anthropic", r"sk-ant-[\w\-]{10,}"),  # docs.anthropic.com, "API key format"
+    ("OpenRouter", r"sk-or-v1-[a-f0-9]{16,}"),  # openrouter.ai/docs
+    ("Groq", r"gsk_[A-Za-z0-9]{16,}"),  # console.groq.com
+    ("Hugging Face", r"hf_[A-Za-z0-9]{16,}"),  # huggingface.co/docs/hub/security-tokens
+    ("Hugging Face organisation", r"api_org_[A-Za-z0-9]{16,}"),
+    ("Replicate", r"r8_[A-Za-z0-9]{16,}"),  # replicate.com/docs
+    ("Perplexity", r"pplx-[A-Za-z0-9]{16,}"),  # docs.perplexity.ai
+    ("xAI", r"xai-[A-Za-z0-9]{16,}"),  # docs.x.ai
+    ("Fireworks", r"fw_[A-Za-z0-9]{20,}"),  # docs.fireworks.ai
+    ("Together", r"tgp_v1_[\w\-]{16,}"),  # docs.together.ai
+    ("Cerebras", r"csk-[a-z0-9]{20,}"),  # inference-docs.cerebras.ai
+    ("NVIDIA", r"nvapi-[\w\-]{20,}"),  # build.nvidia.com
+    ("Voyage AI", r"pa-[\w\-]{40,}"),  # docs.voyageai.com
+    ("Jina AI", r"jina_[A-Za-z0-9]{30,}"),  # jina.ai
+    ("LangSmith", r"lsv2_\w{12,}"),  # docs.smith.langchain.com
+    ("Langfuse", r"sk-lf-[a-f0-9\-]{12,}"),  # langfuse.com/docs
+    ("Langfuse, public", r"pk-lf-[a-f0-9\-]{12,}"),
+    ("Logfire", r"pylf_v\d_\w{20,}"),  # logfire.pydantic.dev
+    ("Weights & Biases", r"wandb_v\d_\w{20,}"),  # docs.wandb.ai
+    ("Pinecone", r"pcsk_\w{20,}"),  # docs.pinecone.io
+    ("Tavily", r"tvly-[\w\-]{16,}"),  # docs.tavily.com
+    ("Firecrawl", r"fc-[a-f0-9]{32}"),  # docs.firecrawl.dev
+    ("E2B", r"e2b_[a-f0-9]{30,}"),  # e2b.dev/docs
+    ("ElevenLabs", r"sk_[a-f0-9]{40,}"),  # elevenlabs.io/docs
+    ("Databricks", r"dapi[a-f0-9]{32}"),  # docs.databricks.com, personal access tokens
+    # --- clouds and hosting
+    ("AWS key id", r"A(?:KIA|SIA|GPA|ROA|IDA|NPA|NVA)[A-Z0-9]{12,}"),  # IAM guide, unique ids
+    ("Google API", r"AIza[\w\-]{20,}"),  # cloud.google.com/docs/authentication/api-keys
+    ("Google OAuth", r"ya29\.[\w\-.]{12,}"),  # developers.google.com/identity
+    ("Google OAuth client", r"GOCSPX-[\w\-]{20,}"),
+    ("Alibaba Cloud", r"LTAI[A-Za-z0-9]{12,}"),  # alibabacloud.com/help/ram
+    ("Tencent Cloud", r"AKID[A-Za-z0-9]{32}"),  # cloud.tencent.com/document
+    ("DigitalOcean", r"do[opr]_v1_[a-f0-9]{12,}"),  # docs.digitalocean.com/reference/api
+    ("Heroku", r"HRKU-[\w\-]{30,}"),  # devcenter.heroku.com
+    ("Vercel", r"vc[piark]_[A-Za-z0-9]{20,}"),  # vercel.com/docs
+    ("Netlify", r"nfp_[A-Za-z0-9]{30,}"),  # docs.netlify.com
+    ("Render", r"rnd_[A-Za-z0-9]{20,}"),  # render.com/docs/api
+    ("Doppler", r"dp\.(?:pt|st|sa|ct|scim|audit)\.[\w.\-]{30,}"),  # docs.doppler.com
+    (
+        "HashiCorp Vault",
+        r"hv[sbr]\.[\w\-]{20,}",
+    ),  # developer.hashicorp.com/vault/docs/concepts/tokens
+    ("1Password", r"ops_eyJ[\w\-]{40,}"),  # developer.1password.com
+    ("Pulumi", r"pul-[a-f0-9]{40}"),  # pulumi.com/docs
+    ("Tailscale", r"tskey-[a-z]{2,10}-[\w\-]{16,}"),  # tailscale.com/kb
+    # --- source hosts, registries and CI
+    ("GitHub", r"gh[pousr]_[A-Za-z0-9]{12,}"),  # github.blog, "authentication token formats"
+    ("GitHub, fine-grained", r"github_pat_\w{8,}"),
+    ("GitLab", r"gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas|imt)-[\w\-]{12,}"),  # docs.gitlab.com
+    ("Atlassian", r"AT(?:ATT|CTT)3[\w\-]{20,}"),  # support.atlassian.com
+    ("Bitbucket", r"ATBB[A-Za-z0-9]{20,}"),
+    ("npm", r"npm_[A-Za-z0-9]{20,}"),  # github.blog, npm access token format
+    ("PyPI", r"pypi-[\w\-]{20,}"),  # pypi.org/help/#apitoken
+    ("RubyGems", r"rubygems_[a-f0-9]{30,}"),  # guides.rubygems.org
+    ("crates.io", r"cio[A-Za-z0-9]{32}"),  # crates.io
+    ("Docker Hub", r"dckr_[po]at_[\w\-]{20,}"),  # docs.docker.com
+    ("NuGet", r"oy2[a-z0-9]{43}"),  # learn.microsoft.com/nuget
+    ("Sourcegraph", r"sgp_\w{30,}"),  # sourcegraph.com/docs
+    ("SonarQube", r"sq[pua]_[a-f0-9]{40}"),  # docs.sonarsource.com
+    ("CircleCI", r"CCI(?:PAT|PRJ)_[\w\-]{20,}"),  # circleci.com/docs
+    ("Buildkite", r"bk(?:ua|at|ct)_[A-Za-z0-9]{30,}"),  # buildkite.com/docs
+    ("Postman", r"PMAK-[a-f0-9\-]{20,}"),  # learning.postman.com
+    # --- chat, mail and office
+    ("Slack", r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9\-]{11,}"),  # api.slack.com/authentication
+    ("Slack app", r"xapp-[A-Za-z0-9\-]{11,}"),
+    ("Discord bot", r"M[\w\-]{23,27}\.[\w\-]{6}\.[\w\-]{27,}"),  # discord.com/developers
+    ("Twilio", r"SK[a-f0-9]{32}"),  # twilio.com/docs/iam/api-keys
+    ("SendGrid", r"SG\.[\w\-]{10,128}\.[\w\-]{8,}"),  # twilio.com/docs/sendgrid
+    ("Mailgun", r"key-[a-f0-9]{32}"),  # documentation.mailgun.com
+    ("Brevo", r"xkeysib-[a-f0-9\-]{30,}"),  # developers.brevo.com
+    ("Resend", r"re_[A-Za-z0-9]{6,10}_[A-Za-z0-9]{16,}"),  # resend.com/docs
+    ("Notion", r"ntn_[A-Za-z0-9]{30,}"),  # developers.notion.com
+    ("Notion, Stripe and others", r"secret_[A-Za-z0-9]{30,}"),
+    ("Linear", r"lin_(?:api|oauth)_[A-Za-z0-9]{20,}"),  # linear.app/developers
+    ("Airtable", r"pat[A-Za-z0-9]{14}\.[a-f0-9]{40,}"),  # airtable.com/developers
+    ("Figma", r"figd_[\w\-]{20,}"),  # figma.com/developers
+    ("HubSpot", r"pat-(?:na|eu)\d-[a-f0-9\-]{30,}"),  # developers.hubspot.com
+    ("Typeform", r"tfp_[\w\-]{30,}"),  # typeform.com/developers
+    ("Contentful", r"CFPAT-[\w\-]{20,}"),  # contentful.com/developers
+    ("Dropbox", r"sl\.[\w\-]{60,}"),  # developers.dropbox.com
+    # --- databases
+    (
+        "Supabase",
+        r"sb(?:p_[a-f0-9]{40}|_secret_[\w\-]{16,})",
+    ),  # supabase.com/docs/guides/api/api-keys
+    ("MongoDB Atlas", r"mdb_sa_sk_[\w\-]{20,}"),  # mongodb.com/docs/atlas
+    ("PlanetScale", r"pscale_(?:pw|tkn|oauth)_[\w\-.]{20,}"),  # planetscale.com/docs
+    ("Neon", r"napi_[a-z0-9]{30,}"),  # neon.com/docs
+    ("CockroachDB", r"CCDB1_[A-Za-z0-9]{16,}_?[A-Za-z0-9]*"),  # cockroachlabs.com/docs
+    # --- monitoring
+    ("Grafana", r"glsa_[A-Za-z0-9]{20,}"),  # grafana.com/docs
+    ("Honeycomb", r"hc[a-z](?:ik|mk|lk)_[a-z0-9]{20,}"),  # docs.honeycomb.io
+    ("New Relic", r"NR(?:AK|II|JS|AL)-[\w\-]{15,}"),  # docs.newrelic.com
+    ("Dynatrace", r"dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{40,}"),  # docs.dynatrace.com
+    ("PostHog", r"ph[xs]_\w{30,}"),  # posthog.com/docs
+    ("LaunchDarkly", r"sdk-[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9\-]{20,}"),  # docs.launchdarkly.com
+    ("Mapbox", r"sk\.eyJ[\w\-]{20,}\.[\w\-]{16,}"),  # docs.mapbox.com
+    # --- payment and shops
+    ("Stripe", r"sk_(?:live|test)_[A-Za-z0-9]{8,}"),  # docs.stripe.com/keys
+    ("Stripe, restricted", r"rk_(?:live|test)_[A-Za-z0-9]{8,}"),
+    ("Stripe, publishable", r"pk_(?:live|test)_[A-Za-z0-9]{8,}"),
+    ("Stripe webhook", r"whsec_[A-Za-z0-9]{12,}"),
+    ("Square", r"sq0[a-z]{3}-[\w\-]{20,}"),  # developer.squareup.com
+    ("Shopify", r"shp(?:at|ss|ca|pa)_[a-fA-F0-9]{12,}"),  # shopify.dev/changelog, token format
+    ("Razorpay", r"rzp_(?:live|test)_[A-Za-z0-9]{10,}"),  # razorpay.com/docs
+    ("Flutterwave", r"FLWSECK(?:_TEST)?-[A-Za-z0-9\-]{12,}"),  # developer.flutterwave.com
+    ("Plaid", r"access-(?:sandbox|development|production)-[a-f0-9\-]{30,}"),  # plaid.com/docs
+    ("EasyPost", r"EZ[AT]K[A-Za-z0-9]{40,}"),  # docs.easypost.com
+    # --- of no single vendor
+    ("JSON web token", r"eyJ[\w\-]{8,1024}\.[\w\-]{4,}(?:\.[\w\-]*)?"),  # RFC 7519
+    ("age", r"AGE-SECRET-KEY-1[A-Z0-9]{8,}"),  # age-encryption.org
 )
+"""Keys of services that are known by how they begin: name and regular expression."""
+
+
+def _one_pattern(formats: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+    """One pattern for all formats, which looks at a first letter once."""
+    by_letter: dict[str, list[str]] = {}
+    for _, pattern in sorted(formats, key=lambda row: -len(row[1].partition("[")[0])):
+        by_letter.setdefault(pattern[0], []).append(pattern[1:])
+    parts = (f"{letter}(?:{'|'.join(rest)})" for letter, rest in by_letter.items())
+    return re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(parts)})", re.ASCII)
+
+
 _USERINFO: Final = r"[^\s:@/?#\"'<>]"
+_TOKEN_RUN: Final = 16
+_TOKENS: Final = _one_pattern(TOKEN_FORMATS)
 
 SHAPES: Final[tuple[Shape, ...]] = (
     Shape(
@@ -168,28 +311,15 @@ SHAPES: Final[tuple[Shape, ...]] = (
             re.IGNORECASE,
         ),
     ),
-    Shape(
-        "vendor token",
-        (),
-        re.compile(
-            r"""(?<![A-Za-z0-9])(?:
-                sk-[A-Za-z0-9_\-]{13,} | (?:sk|pk)-lf-[a-f0-9\-]{12,}
-              | (?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,} | whsec_[A-Za-z0-9]{12,}
-              | (?:AKIA|ASIA|AGPA|AROA|AIDA|ANPA|ANVA)[A-Z0-9]{12,}
-              | eyJ[A-Za-z0-9_\-]{8,1024}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?
-              | gh[pousr]_[A-Za-z0-9]{12,} | github_pat_[A-Za-z0-9_]{8,}
-              | glpat-[A-Za-z0-9_\-]{12,} | dop_v1_[a-f0-9]{12,}
-              | xox[a-z]-[A-Za-z0-9\-]{11,} | xapp-[A-Za-z0-9\-]{11,}
-              | AIza[A-Za-z0-9_\-]{20,} | ya29\.[A-Za-z0-9_\-.]{12,}
-              | hf_[A-Za-z0-9]{16,} | npm_[A-Za-z0-9]{20,} | pypi-[A-Za-z0-9_\-]{20,}
-              | SG\.[A-Za-z0-9_\-]{10,128}\.[A-Za-z0-9_\-]{8,} | gsk_[A-Za-z0-9]{16,}
-              | lsv2_[A-Za-z0-9_]{12,} | r8_[A-Za-z0-9]{16,} | pplx-[A-Za-z0-9]{16,}
-              | xai-[A-Za-z0-9]{16,} | shp(?:at|ss|ca|pa)_[a-fA-F0-9]{12,}
-              | AGE-SECRET-KEY-1[A-Z0-9]{8,}
-            )""",
-            re.VERBOSE,
-        ),
-    ),
+    Shape("Azure client secret", ("Q~",), re.compile(r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}")),
+    Shape("Telegram bot", (":AA",), re.compile(r"(?<!\d)\d{8,10}:AA[\w\-]{30,}")),
+    Shape("Braintree", ("access_token$",), re.compile(r"access_token\$\w{4,20}\$[\w$]{16,}")),
+    # docs.aws.amazon.com/bedrock, fly.io/docs/security/tokens, grafana.com/docs, docs.sentry.io
+    Shape("AWS Bedrock", ("ABSK",), re.compile(r"\bABSK[A-Za-z0-9+/]{40,}={0,2}")),
+    Shape("Fly.io", ("fm1", "fm2"), re.compile(r"\bfm[12][a-z]?_[\w+/\-]{40,}={0,2}")),
+    Shape("Grafana Cloud", ("glc_",), re.compile(r"\bglc_[A-Za-z0-9+/]{30,}={0,2}")),
+    Shape("Sentry", ("sntry",), re.compile(r"\bsntry[su]_[\w+/\-]{20,}={0,2}")),
+    Shape("token of a service", (), _TOKENS),
 )
 """The built-in value patterns."""
 
@@ -202,13 +332,11 @@ _BY_SIGNS: Final = tuple(
     for needle in shape.needles
 )
 _SHORT: Final = 1024  # characters
-_BY_RUN: Final = tuple(shape for shape in SHAPES if not shape.needles)
 _TOKEN_BYTES: Final = bytes(
     ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
     for byte in range(256)
 )
 _RUN: Final = b"x" * _TOKEN_RUN
-_MOST_RUNS: Final = 16  # that are searched one by one; of more, the text is searched as a whole
 
 
 def may_have_shape(text: str) -> bool:
@@ -219,15 +347,18 @@ def may_have_shape(text: str) -> bool:
             # A single character is found, or missed, thirty times as fast.
             if all(map(text.__contains__, signs)) and needle in text and pattern.search(text):
                 return True
+    return bool(_TOKENS.search(_long_runs(text)))
+
+
+def _long_runs(text: str) -> str:
+    """The runs in a text that are long enough to hold a token, each after a blank."""
     data = text.encode("utf-8", "replace")
     classes = data.translate(_TOKEN_BYTES)
+    runs = [b""]
     start = classes.find(_RUN)
-    for _ in range(_MOST_RUNS):
-        if start < 0:
-            return False
+    while start >= 0:
         end = classes.find(b" ", start)
-        run = data[start : end if end >= 0 else len(data)].decode()
-        if any(shape.pattern.search(run) for shape in _BY_RUN):
-            return True
-        start = classes.find(_RUN, start + len(run))
-    return any(shape.pattern.search(text) for shape in _BY_RUN)
+        end = len(data) if end < 0 else end
+        runs.append(data[start:end])
+        start = classes.find(_RUN, end)
+    return b" ".join(runs).decode()

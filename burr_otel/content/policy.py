@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
 
 from burr_otel.content import exceptions
-from burr_otel.content.encode import Encoder
-from burr_otel.content.guard import Failure, call_safely
-from burr_otel.content.kinds import type_text
+from burr_otel.content.capture import capture
+from burr_otel.content.forms import Failure, call_safely, type_text
+from burr_otel.content.parts import tree_of, tree_of_parts
+from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction
-from burr_otel.content.truncate import clip, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+
+    from burr_otel.content.exceptions import Raised
 
 __all__ = ["Attribute", "Capture", "ContentPolicy", "ExceptionContent", "Native"]
 
 Capture = Literal["full", "types", "off"]
+Kind = Literal["inputs", "results", "state"]
+Grown = "Mapping[str, tuple[int, int]] | None"
 Native = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 
-_LONGEST_NAME: int = 256  # bytes
-_LONGEST_NATIVE_LIST: int = 128  # items
-_MOST_NAMES: int = 512  # that are remembered as they are shown
-_MOST_TYPES: int = 1024  # keys whose types are told
-_INT64: int = 1 << 63
+_LEVELS: Final = ("full", "types", "off")  # from the most to the least that is shown
+_KINDS: Final = ("inputs", "results", "state", "attributes", "exceptions")
+_LEAST_BYTES: Final = 64
+_LONGEST_NAME: Final = 256  # bytes
+_LONGEST_NATIVE_LIST: Final = 128  # items
+_MOST_NAMES: Final = 512  # that are remembered as they are shown
+_MOST_TYPES: Final = 1024  # keys whose types are told
+_INT64: Final = 1 << 63
 
 
 class Attribute(NamedTuple):
@@ -37,7 +43,7 @@ class Attribute(NamedTuple):
     Attributes:
         value: A string (JSON for anything structured), bool, 64-bit int, finite float, or a list
             of one of these.
-        truncated: Whether anything is missing for want of room or depth.
+        truncated: Whether anything is missing for want of room, depth or time.
     """
 
     value: Native
@@ -70,7 +76,8 @@ class ContentPolicy:
     """What spans carry of values, and how much of it.
 
     No method raises (but for `KeyboardInterrupt`), whatever it is given; each takes a bounded time
-    for the part that it keeps, and gives the same for the same value.
+    for the part that it keeps, and gives the same for the same value. To build a policy raises
+    ValueError for a pattern that is no regular expression.
 
     Attributes:
         inputs: ``full``, ``types`` (names and sizes only) or ``off``, for step inputs.
@@ -84,9 +91,6 @@ class ContentPolicy:
         redactor: A function ``(path, value) -> value``, asked after the patterns about every value
             and text; the path reads ``state.user.emails[0]``. When it raises, the value is hidden.
         max_attribute_bytes: Most bytes of UTF-8 of one attribute.
-
-    Raises:
-        ConfigError: A pattern is not a regular expression.
     """
 
     inputs: Capture = "full"
@@ -100,7 +104,6 @@ class ContentPolicy:
     redactor: Callable[[str, Any], Any] | None = None
     max_attribute_bytes: int = 16 * 1024
     _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
-    _encoder: Encoder = dataclasses.field(init=False, repr=False, compare=False)
     _names: dict[str, str] = dataclasses.field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -114,7 +117,6 @@ class ContentPolicy:
             redactor=self.redactor,
         )
         object.__setattr__(self, "_redaction", redaction)
-        object.__setattr__(self, "_encoder", Encoder(redaction))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings; the patterns are compiled again."""
@@ -125,115 +127,165 @@ class ContentPolicy:
         }
         return _rebuilt, (settings,)
 
+    @property
+    def asks_user(self) -> bool:
+        """Whether a function of the user's is asked, so that all must be described in the hook."""
+        return self.redactor is not None
+
+    # --- as data --------------------------------------------------------------------------------
+
+    def to_data(self) -> dict[str, Any]:
+        """The settings as plain JSON; of a `redactor`, that there was one."""
+        data: dict[str, Any] = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.init
+        }
+        data["redact_keys"], data["redact_values"] = (
+            list(self.redact_keys),
+            list(self.redact_values),
+        )
+        data["redactor"] = self.asks_user
+        return data
+
+    def stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
+        """This policy and another one, given as data, whichever shows less.
+
+        Of bad data the strictest reading counts: nothing is captured where the level is unknown.
+        """
+        made = call_safely(self._stricter, data)
+        if isinstance(made, ContentPolicy):
+            return made
+        nothing: dict[str, Any] = dict.fromkeys(_KINDS, "off")
+        return dataclasses.replace(self, redact=True, **nothing)
+
+    def _stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
+        changes: dict[str, Any] = {
+            kind: max(getattr(self, kind), data[kind], key=_LEVELS.index) for kind in _KINDS
+        }
+        for name in ("redact_keys", "redact_values"):
+            own, theirs = getattr(self, name), tuple(data[name])
+            changes[name] = own + tuple(pattern for pattern in theirs if pattern not in own)
+        limit = data["max_attribute_bytes"]
+        if type(limit) is not int or limit < _LEAST_BYTES or type(data["redact"]) is not bool:
+            raise ValueError(data)
+        changes["max_attribute_bytes"] = min(self.max_attribute_bytes, limit)
+        return dataclasses.replace(self, redact=self.redact or data["redact"], **changes)
+
     # --- values -----------------------------------------------------------------------------------
 
-    def document(
-        self,
-        kind: Literal["inputs", "results", "state"],
-        value: Mapping[str, Any],
-        written: bytes | None = None,
+    def shown(
+        self, kind: Kind, document: bytes, grown: Mapping[str, tuple[int, int]] | None = None
     ) -> Attribute | None:
-        """Inputs, a result or state as one JSON string.
+        """What a span shows of a JSON object, or ``None`` when this kind is not captured.
 
-        Args:
-            kind: Whose capture setting counts.
-            value: The values by name.
-            written: The JSON of `value`, see `PlainWriter.write`.
-
-        Returns:
-            The attribute, or ``None`` when this kind is not captured.
+        See `parts.tree_of_parts` for `grown`.
         """
-        capture: Capture = getattr(self, kind)
-        if type(value) is dict and not value and capture != "off":
-            return _EMPTY
-        if capture == "off":
-            return None
-        if capture == "full":
-            made = call_safely(self._json, value, kind, written)
-        else:
-            made = call_safely(self._types, value, kind)
-        return made if isinstance(made, Attribute) else _UNREADABLE
+        return self._described(kind, self._of_document, document, grown)
+
+    def shown_parts(
+        self,
+        kind: Kind,
+        parts: Mapping[str, bytes],
+        grown: Mapping[str, tuple[int, int]] | None = None,
+    ) -> Attribute | None:
+        """The same of an object of which the JSON of each value stands by itself."""
+        return self._described(kind, self._of_parts, parts, grown)
+
+    def document(self, kind: Kind, value: Any) -> Attribute | None:
+        """The same of values of any kind by their names."""
+        return self._described(kind, self._of_value, value, None)
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
-        """A logged attribute.
+        """A logged attribute, or ``None`` when attributes are not captured.
 
-        Args:
-            key: Its name, which may be that of a secret.
-            value: Anything. Strings, bools, 64-bit ints, finite floats and short lists of one of
-                these stay what they are; everything else becomes a string.
-
-        Returns:
-            The attribute, or ``None`` when attributes are not captured.
+        Strings, bools, 64-bit ints, finite floats and short lists of one of these stay what they
+        are; everything else becomes a string.
         """
         if self.attributes == "off":
             return None
         made = call_safely(self._logged, key, value)
         return made if isinstance(made, Attribute) else _UNREADABLE
 
-    def _json(self, value: Any, path: str, written: bytes | None) -> Attribute:
-        data, cut = self._encoder.json(value, self.max_attribute_bytes, path, written=written)
-        return Attribute(data.decode(), cut)
+    def _described(
+        self, kind: Kind, describe: Callable[..., Attribute], *content: Any
+    ) -> Attribute | None:
+        level: Capture = getattr(self, kind)
+        if level == "off":
+            return None
+        made = call_safely(describe, kind, level, *content)
+        return made if isinstance(made, Attribute) else _UNREADABLE
 
-    def _logged(self, key: str, value: Any) -> Attribute:
+    def _of_document(
+        self,
+        kind: str,
+        level: Capture,
+        document: bytes,
+        grown: Mapping[str, tuple[int, int]] | None,
+    ) -> Attribute:
+        if level == "types" or self.asks_user:
+            return self._of_value(kind, level, orjson.loads(document), None)
+        return self._written(*tree_of(document, grown, self.max_attribute_bytes))
+
+    def _of_parts(
+        self,
+        kind: str,
+        level: Capture,
+        parts: Mapping[str, bytes],
+        grown: Mapping[str, tuple[int, int]] | None,
+    ) -> Attribute:
+        if level == "types" or self.asks_user:
+            value = {key: orjson.loads(part) for key, part in parts.items()}
+            return self._of_value(kind, level, value, None)
+        return self._written(*tree_of_parts(parts, grown, self.max_attribute_bytes))
+
+    def _of_value(self, kind: str, level: Capture, value: Any, _grown: None) -> Attribute:
+        if level == "types":
+            types = call_safely(_types, value)
+            return self._written(type_text(value) if isinstance(types, Failure) else types)
+        return self._written(*self._captured(value, kind))
+
+    def _captured(self, value: Any, path: str) -> tuple[Any, bool]:
+        asking = self._redaction if self.asks_user else None
+        return capture(value, self.max_attribute_bytes, path=path, asking=asking)
+
+    def _written(self, tree: Any, cut: bool = False) -> Attribute:
+        tree, too_deep = self._redaction.tree(tree)
+        data, too_long = fit(tree, self.max_attribute_bytes)
+        return Attribute(data.decode(), cut or too_deep or too_long)
+
+    def _logged(self, key: Any, value: Any) -> Attribute:
         name = key if type(key) is str else self.name(key)
         if type(value) is not bool and value is not None and self._redaction.hides(name):
             return Attribute(MARKER, truncated=False)
         if self.attributes == "types":
             return Attribute(scrub(type_text(value)), truncated=False)
-        path = f"attributes.{name[:_LONGEST_NAME]}"
-        if type(value) is str:
-            return Attribute(*self._redaction.shown(value, self.max_attribute_bytes, path))
-        shown = value
-        if self.redactor is not None and not issubclass(type(value), str):
-            shown = call_safely(self.redactor, path, value)
-            if isinstance(shown, Failure):
-                return Attribute(MARKER, truncated=False)
-        if _is_native_number(shown):
-            return Attribute(shown, truncated=False)
-        native = self._native_list(shown, path) if type(shown) in (list, tuple) else None
-        return native or self._written(shown, path, ask=shown is value)
+        tree, cut = self._captured(value, f"attributes.{name[:_LONGEST_NAME]}")
+        if isinstance(tree, str):
+            return Attribute(*self._clean(self._redaction.text(tree)))
+        tree, too_deep = self._redaction.tree(tree)
+        if _is_native_number(tree):
+            return Attribute(tree, truncated=False)
+        is_list = type(value) in (list, tuple) and not (self.asks_user or cut or too_deep)
+        native = self._native_list(tree) if is_list else None
+        if native is not None:
+            return Attribute(native, truncated=False)
+        data, too_long = fit(tree, self.max_attribute_bytes)
+        return Attribute(data.decode(), cut or too_deep or too_long)
 
-    def _written(self, value: Any, path: str, *, ask: bool) -> Attribute:
-        """A value as JSON, or as text when that says the same: a scalar reads better unquoted."""
-        data, cut = self._encoder.json(value, self.max_attribute_bytes, path, ask=ask)
-        if data[:1] != b'"':
-            return Attribute(data.decode(), cut)
-        text = orjson.loads(data).replace("\0", "\ufffd")
-        return Attribute(clip(text, self.max_attribute_bytes)[0], cut)
-
-    def _native_list(self, value: list[Any] | tuple[Any, ...], path: str) -> Attribute | None:
+    def _native_list(self, tree: Any) -> Native | None:
         """A short list of one type as it is, or ``None``."""
-        kinds = set(map(type, value[: _LONGEST_NATIVE_LIST + 1]))
-        if len(kinds) > 1 or len(value) > _LONGEST_NATIVE_LIST or self.redactor is not None:
+        kinds = set(map(type, tree)) if type(tree) is list else set()
+        if type(tree) is not list or len(kinds) > 1 or len(tree) > _LONGEST_NATIVE_LIST:
             return None
-        if kinds == {str}:
-            return self._native_texts(value, path)
+        if kinds != {str}:
+            return tree if all(map(_is_native_number, tree)) else None
+        if len(tree) == 2 and self._redaction.is_secret_name(tree[0]):  # noqa: PLR2004  a pair
+            return None
+        texts = [text.replace("\0", "\ufffd") for text in tree]
         return (
-            Attribute(list(value), truncated=False) if all(map(_is_native_number, value)) else None
+            texts if sum(len(text.encode()) for text in texts) <= self.max_attribute_bytes else None
         )
-
-    def _native_texts(self, texts: Sequence[str], path: str) -> Attribute | None:
-        limit = self.max_attribute_bytes
-        pair = len(texts) == 2 and self._redaction.is_secret_name(texts[0])  # noqa: PLR2004  a name and its value
-        if pair or sum(map(len, texts)) > limit:
-            return None
-        texts = self._redaction.without_option_values(texts)
-        shown = [self._redaction.shown(text, limit, path)[0] for text in texts]
-        if sum(len(text.encode()) for text in shown) > limit:
-            return None
-        return Attribute(shown, truncated=False)
-
-    def _types(self, value: Any, _kind: str) -> Attribute:
-        """Names and types; the encoder hides the type and size of what a secret's key names."""
-
-        def told() -> dict[str, str]:
-            pairs = itertools.islice(value.items(), _MOST_TYPES)
-            return {key: type_text(item) for key, item in pairs}
-
-        types = call_safely(told)
-        shown = type_text(value) if isinstance(types, Failure) else types
-        data, cut = self._encoder.json(shown, self.max_attribute_bytes, ask=False)
-        return Attribute(data.decode(), cut)
 
     # --- texts ------------------------------------------------------------------------------------
 
@@ -243,7 +295,7 @@ class ContentPolicy:
         if known is not None:
             return known
         shown = self._text(text, min(_LONGEST_NAME, self.max_attribute_bytes), "name")
-        if type(text) is str and self.redactor is None and len(text) <= _LONGEST_NAME:
+        if type(text) is str and not self.asks_user and len(text) <= _LONGEST_NAME:
             if len(self._names) >= _MOST_NAMES:
                 self._names.clear()
             self._names[text] = shown
@@ -254,39 +306,67 @@ class ContentPolicy:
         return self._text(text, self.max_attribute_bytes, "text")
 
     def _text(self, text: Any, limit_bytes: int, path: str) -> str:
+        shown = call_safely(self._text_of, text, limit_bytes, path)
+        return "<unreadable>" if isinstance(shown, Failure) else shown
+
+    def _text_of(self, text: Any, limit_bytes: int, path: str) -> str:
         if not issubclass(type(text), str):  # isinstance() would ask the object
-            made = call_safely(self._written, text, path, ask=False)
-            text = made.value if isinstance(made, Attribute) else "<unreadable>"
-        shown = call_safely(self._redaction.shown, str.__str__(text), limit_bytes, path)
-        return "<unreadable>" if isinstance(shown, Failure) else shown[0]
+            tree, _ = capture(text, limit_bytes)
+            if not isinstance(tree, str):
+                return fit(self._redaction.tree(tree)[0], limit_bytes)[0].decode()
+            text = tree
+        if not isinstance(text, CutText):
+            text = window(str.__str__(text), limit_bytes)
+        return self._clean(self._redaction.asked(text, path), limit_bytes)[0]
+
+    def _clean(self, text: str, limit_bytes: int = 0) -> tuple[str, bool]:
+        """A text without NULs that fits; also tells whether it was cut."""
+        return clip(_without_nul(text), limit_bytes or self.max_attribute_bytes)
 
     # --- exceptions -------------------------------------------------------------------------------
 
-    def exception(self, exc: BaseException) -> ExceptionContent:
+    def exception(self, raised: Raised) -> ExceptionContent:
         """An exception with its message and the traceback of its whole chain."""
-        name = exceptions.qualified_type(exc)
+        kind = self.name(raised.type)
         if self.exceptions == "off":
-            return ExceptionContent(name, "", "", truncated=False)
-        writer = exceptions.ExceptionWriter(
-            self._redaction, self._encoder, self.max_attribute_bytes
-        )
+            return ExceptionContent(kind, "", "", truncated=False)
         full = self.exceptions == "full"
-        message = call_safely(writer.message, exc) if full else ("", False)
-        trace = call_safely(writer.stacktrace, exc, content=full)
+        message = call_safely(self._message, raised.message) if full else ("", False)
+        trace = call_safely(self._trace, raised.traceback, content=full)
         if isinstance(message, Failure):
             message = ("<unreadable>", True)
         if isinstance(trace, Failure):
             trace = ("<unreadable>", True)
-        return ExceptionContent(name, message[0], trace[0], message[1] or trace[1])
+        return ExceptionContent(kind, message[0], trace[0], message[1] or trace[1])
+
+    def _message(self, message: str) -> tuple[str, bool]:
+        shown = exceptions.shown_text(scrub(message), self._redaction)
+        return self._clean(self._redaction.answer(shown, "exception.message"))
+
+    def _trace(self, trace: str, *, content: bool) -> tuple[str, bool]:
+        shown, cut = exceptions.shown_trace(scrub(trace), self._redaction, content=content)
+        if content:
+            shown = self._redaction.answer(shown, "exception.stacktrace")
+        text, too_long = self._clean(shown)
+        return text, cut or too_long
+
+
+def _types(value: Mapping[Any, Any]) -> dict[Any, str]:
+    """The types of values by their keys."""
+    return {key: type_text(item) for key, item in itertools.islice(value.items(), _MOST_TYPES)}
 
 
 def _is_native_number(value: Any) -> bool:
     kind = type(value)
-    return (
-        kind is bool
-        or (kind is int and -_INT64 <= value < _INT64)
-        or (kind is float and math.isfinite(value))
-    )
+    return kind is bool or (kind is int and -_INT64 <= value < _INT64) or kind is float
+
+
+def _without_nul(text: str) -> str:
+    """A text that a database behind a collector takes."""
+    if isinstance(text, CutText):
+        head, tail, missing, unchanged = text.parts()
+        return CutText.of(_without_nul(head), _without_nul(tail), missing, unchanged=unchanged)
+    return text.replace("\0", "\ufffd")
 
 
 def _rebuilt(settings: dict[str, Any]) -> ContentPolicy:

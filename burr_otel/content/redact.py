@@ -2,7 +2,7 @@
 
 A key hides its whole value (`Redaction.hides`). A text is searched for secrets that are known by
 their form (`patterns.SHAPES`) and for a secret's name with its value, as programs and people write
-them (`pairs`). Only the part of a text that may be shown is searched, and a little beyond it.
+them (`pairs`). Of a long text only the parts that may be shown are searched, and a little beyond.
 """
 
 from __future__ import annotations
@@ -11,35 +11,46 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel.content import pairs
-from burr_otel.content.guard import call_safely
+from burr_otel.content.forms import call_safely
 from burr_otel.content.patterns import (
     HARMLESS_KEY,
     LINE_KEY,
+    NAME_KEYS,
     PHRASE_KEY,
     SECRET_KEY,
     SECRET_STEM,
     SHAPES,
+    VALUE_KEYS,
     may_have_shape,
 )
-from burr_otel.content.truncate import clip, scrub
-from burr_otel.errors import ConfigError
+from burr_otel.content.prune import (
+    MAX_DEPTH,
+    OVERLAP,
+    CutDict,
+    CutList,
+    CutText,
+    clip,
+    scrub,
+    too_deep,
+    unique,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["MARKER", "OVERLAP", "Redaction", "Span"]
+__all__ = ["MARKER", "Redaction", "Span"]
 
 MARKER: Final = "[redacted]"
 
-OVERLAP: Final = 1024
-"""Characters beyond a cut that are searched too, so that a secret across it is still known."""
-
-_LONGEST_KEY: Final = 128
+_LONGEST_KEY: Final = 128  # characters that are judged
+_LONGEST_KEY_BYTES: Final = 256  # that are shown
 _CACHED: Final = 4096
 _NAME = re.compile(r"[\w.\-]{1,64}")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
+_BREAK = re.compile(r"[\s\"'`,;]")
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 
 
 class Span(NamedTuple):
@@ -51,16 +62,11 @@ class Span(NamedTuple):
 
 
 class Redaction:
-    """What is hidden. It never changes, but remembers keys and texts that it has judged.
+    """What is hidden. It never changes, but remembers the keys that it has judged.
 
-    Args:
-        builtin: Whether the built-in patterns apply.
-        keys: More regular expressions, searched in keys without regard to case.
-        values: More regular expressions, whose matches in texts are hidden (group 1, if any).
-        redactor: A function ``(path, value) -> value`` that is asked after the patterns.
-
-    Raises:
-        ConfigError: An expression does not compile.
+    `keys` and `values` are the user's regular expressions, `redactor` a function
+    ``(path, value) -> value`` that is asked after the patterns. Raises ValueError for an
+    expression that does not compile.
     """
 
     def __init__(
@@ -76,12 +82,7 @@ class Redaction:
         self._user_keys = tuple(_compiled("redact_keys", key, re.IGNORECASE) for key in keys)
         self._user_values = tuple(_compiled("redact_values", value, 0) for value in values)
         self._judged: dict[str, bool] = {}
-        self._clean: set[int] = set()
-
-    @property
-    def has_own_values(self) -> bool:
-        """Whether the user gave value patterns, so that even a date must be searched."""
-        return bool(self._user_values)
+        self._harmless: set[str] = set()
 
     # --- keys -----------------------------------------------------------------------------------
 
@@ -99,14 +100,10 @@ class Redaction:
 
     def is_secret_name(self, value: Any) -> bool:
         """Whether a value, not a key, is the name of a secret, as in ``["token", "x"]``."""
-        if type(value) is bytes and len(value) <= _LONGEST_KEY:  # a header of an ASGI server
-            value = value.decode("latin-1")
         return type(value) is str and _NAME.fullmatch(value) is not None and self.hides(value)
 
     def without_option_values(self, items: Sequence[Any]) -> Sequence[Any]:
         """The arguments of a program without what follows ``"--password"``."""
-        if str not in set(map(type, items)):
-            return items
         options = [
             number
             for number, item in enumerate(items[:-1])
@@ -120,10 +117,6 @@ class Redaction:
             if type(following) is not str or following[:1] != "-":
                 shown[number + 1] = MARKER
         return shown
-
-    def hides_any(self, keys: Collection[str]) -> bool:
-        """Whether one of several keys is the name of a secret."""
-        return self._suspicious("\n".join(keys)) and any(map(self.hides, keys))
 
     def hides_phrase(self, words: str) -> bool:
         """Whether one to three words before a separator in a text are the name of a secret."""
@@ -139,30 +132,117 @@ class Redaction:
             return False
         return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", _snake(key))))
 
+    # --- trees ----------------------------------------------------------------------------------
+
+    def tree(self, tree: Any) -> tuple[Any, bool]:
+        """A tree without its secrets; also tells whether it was cut, being deep or of long keys."""
+        if self._is_clean(tree):
+            return tree, False
+        walk = _Hiding(self)
+        return walk.node(tree, 0), walk.cut
+
+    def _is_clean(self, tree: Any) -> bool:
+        """Whether a tree holds nothing to hide; quick, and never wrongly yes."""
+        texts: list[str] = []
+        keys: set[str] = set()
+        level: list[Any] = [tree]
+        for _ in range(MAX_DEPTH + 1):
+            below: list[Any] = []
+            for node in level:
+                kind = type(node)
+                if kind is str:
+                    texts.append(node)
+                elif kind is dict or kind is CutDict:
+                    keys.update(node)
+                    below += node.values()
+                elif kind is list or kind is CutList:
+                    if len(node) == 2 and self.is_secret_name(node[0]):  # noqa: PLR2004  a pair
+                        return False
+                    below += node
+                elif kind is CutText:
+                    if node.context >= OVERLAP and not _BREAK.search(node.tail[:OVERLAP]):
+                        return False
+                    texts += (str.__str__(node), node.tail)
+            level = below
+            if not level:
+                break
+        if level or not (keys <= self._harmless or self._are_harmless(keys)):
+            return False
+        if keys & VALUE_KEYS and keys & NAME_KEYS:  # {"name": "password", "value": "..."}
+            return False
+        if any(pattern.search(text) for pattern in self._user_values for text in texts):
+            return False
+        return not self._may_hold_builtin("\0".join(texts))
+
+    def _are_harmless(self, keys: set[str]) -> bool:
+        """Whether no key hides its value, or has to be changed itself."""
+        unknown = keys - self._harmless
+        if max(map(len, unknown)) > _LONGEST_KEY_BYTES // 4 or any(map(self.hides, unknown)):
+            return False
+        if any(map(self.may_hide, unknown)):
+            return False
+        if len(self._harmless) + len(keys) > _CACHED:
+            self._harmless = set()
+        self._harmless |= keys
+        return True
+
     # --- texts ----------------------------------------------------------------------------------
 
-    def visible(self, text: str, keep: int, path: str = "", *, ask: bool = True) -> tuple[str, int]:
-        """The part of a text that may be shown, before it is cut to its bytes.
+    def text(self, text: str) -> Any:
+        """A text, or the parts of a cut one, without secrets."""
+        if isinstance(text, CutText):
+            return self._cut_text(text)
+        return self._covered(text, 0, len(text)) if self.may_hide(text) else text
 
-        Args:
-            text: Any text; of a long one only the first part is touched.
-            keep: Most characters to keep.
-            path: Where the text stands, for the redactor.
-            ask: Whether the redactor is asked.
+    def _cut_text(self, text: CutText) -> CutText:
+        """The parts of a long text that may be shown.
 
-        Returns:
-            The text without secrets and lone surrogates, and how many characters of the original
-            follow it.
+        What stands at the cut may be the rest of a secret that began in the part between.
         """
-        unseen = len(text) - keep if len(text) > keep + OVERLAP else 0
-        head = scrub(text[: keep + OVERLAP] if unseen else text)
-        if self.redactor is None or not ask:
-            return self.text(head, stop=keep if unseen else None), unseen
-        shown = self.asked(self.text(head), path)
-        return (shown[: max(len(shown) - OVERLAP, 0)], unseen) if unseen else (shown, 0)
+        head, tail, start = str.__str__(text), text.tail, text.context
+        spans = self.spans(head)
+        end = len(head) - text.context
+        shown_head = self._covered(head, 0, end, spans)
+        if text.context >= OVERLAP:
+            broken = _BREAK.search(tail)
+            at = len(tail) if broken is None else broken.end()
+            start = max(start, at if at > start else 0)
+            key_end = _KEY_END.search(tail)
+            if key_end is not None and "-----BEGIN" not in tail[: key_end.start()]:
+                start = max(start, key_end.end())
+            if any(span.end >= len(head) for span in spans):
+                start = len(tail)
+        missing = text.missing + start - text.context
+        shown_tail = self._covered(tail, start, len(tail))
+        return CutText.of(shown_head, shown_tail, missing, unchanged=text.unchanged)
 
-    def asked(self, text: str, path: str) -> str:
-        """A text as the user's redactor lets it through; its failure hides the text."""
+    def _covered(self, text: str, start: int, end: int, spans: list[Span] | None = None) -> str:
+        """The text from `start` to `end` with `MARKER` in place of what is hidden."""
+        shown: list[str] = []
+        position = start
+        for span in self.spans(text) if spans is None else spans:
+            if span.start >= end:
+                break
+            if span.end > position:
+                shown += (text[position : max(span.start, position)], span.shown)
+                position = span.end
+        shown.append(text[position:end])
+        return "".join(shown)
+
+    def asked(self, text: str, path: str) -> Any:
+        """A text as the user's redactor lets it through, after the patterns."""
+        if not isinstance(text, CutText):
+            return self.answer(self.text(text), path)
+        # The function sees the parts beyond the cut too, so that it knows what stands across it.
+        head = self.answer(self.text(str.__str__(text)), path)
+        tail = self.answer(self.text(text.tail), path)
+        safe = self._cut_text(text)
+        head = head[: max(len(head) - text.context, 0)]
+        tail = tail[text.context :] if safe.tail else ""
+        return CutText.of(head, tail, safe.missing, unchanged=text.unchanged)
+
+    def answer(self, text: str, path: str) -> str:
+        """What the user's redactor makes of a text; its failure hides the text."""
         if self.redactor is None:
             return text
         shown = call_safely(self.redactor, path, text)
@@ -170,53 +250,8 @@ class Redaction:
             return scrub(str.__str__(shown))
         return str(shown) if shown is None or type(shown) in (bool, int, float) else MARKER
 
-    def shown(
-        self, text: str, limit_bytes: int, path: str = "", *, ask: bool = True
-    ) -> tuple[str, bool]:
-        """A text as a span may carry it: without secrets, lone surrogates and NULs, and cut.
-
-        Args:
-            text: Any text.
-            limit_bytes: Most bytes of UTF-8 of the result; at least three.
-            path: Where the text stands, for the redactor.
-            ask: Whether the redactor is asked.
-
-        Returns:
-            The text, and whether anything is missing from it.
-        """
-        visible, unseen = self.visible(text, limit_bytes, path, ask=ask)
-        return clip(visible.replace("\0", "\ufffd"), limit_bytes, unseen=unseen)
-
-    def text(self, text: str, stop: int | None = None) -> str:
-        """Hide the secrets of a text.
-
-        Args:
-            text: What is searched.
-            stop: Keep no more than so many of its characters; the rest only serves the search.
-
-        Returns:
-            The text up to `stop` with `MARKER` in place of what is hidden.
-        """
-        if self.all_clean((text,)):
-            return text[:stop]
-        end = len(text) if stop is None else min(stop, len(text))
-        shown: list[str] = []
-        position = 0
-        for span in self.spans(text):
-            if span.start >= end:
-                break
-            shown += (text[position : span.start], span.shown)
-            position = span.end
-        shown.append(text[position:end])
-        return "".join(shown)
-
     def source_line(self, before: str, line: str) -> str:
-        """Hide the secrets of a source line, also of one whose name stands on a line before it.
-
-        Args:
-            before: The lines before, each with its line end.
-            line: The line itself, without one.
-        """
+        """Hide the secrets of a source line, also of one whose name stands on a line before it."""
         text = before + line
         if not self.may_hide(text):
             return line
@@ -235,25 +270,6 @@ class Redaction:
             position = span.end
         shown.append(text[position:])
         return "".join(shown)
-
-    def all_clean(self, texts: Sequence[str]) -> bool:
-        """Whether no text holds anything to hide; cheap, and never wrongly yes.
-
-        The hashes of clean texts are remembered, because a run passes the same strings from step
-        to step; texts themselves are not, they may be large.
-        """
-        known = self._clean
-        fresh = [text for text in texts if hash(text) not in known]
-        if not fresh:
-            return True
-        if any(pattern.search(text) for pattern in self._user_values for text in fresh):
-            return False
-        if self._may_hold_builtin("\0".join(fresh)):  # no pattern matches across a NUL
-            return False
-        if len(known) + len(fresh) > _CACHED:
-            known = self._clean = set()
-        known.update(map(hash, fresh))
-        return True
 
     def may_hide(self, text: str) -> bool:
         """Whether a text could hold something to hide; cheap, and never wrongly no."""
@@ -287,11 +303,61 @@ class Redaction:
         return _merged(found)
 
 
+class _Hiding:
+    """The walk through one tree that holds something to hide, or is too deep."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redaction = redaction
+        self.cut = False
+
+    def node(self, node: Any, depth: int) -> Any:
+        """The node without secrets."""
+        if isinstance(node, str):
+            return self._redaction.text(node)
+        if isinstance(node, dict | list) and depth >= MAX_DEPTH:
+            self.cut |= bool(node)
+            size = len(node) + getattr(node, "missing", 0)
+            return too_deep(named=isinstance(node, dict), size=size)
+        if isinstance(node, dict):
+            members = self._members(node, depth + 1)
+            return CutDict(members, node.missing) if isinstance(node, CutDict) else members
+        if isinstance(node, list):
+            items = self._items(node, depth + 1)
+            if not isinstance(node, CutList):
+                return items
+            return CutList(items, node.missing, unit=node.unit, unchanged=node.unchanged)
+        return node
+
+    def _members(self, members: dict[str, Any], depth: int) -> dict[str, Any]:
+        hides = self._redaction.hides
+        spelled = any(
+            key in NAME_KEYS and self._redaction.is_secret_name(item)
+            for key, item in members.items()
+        )
+        shown: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
+        for key, item in members.items():
+            name, cut = clip(self._redaction.text(key), _LONGEST_KEY_BYTES)
+            self.cut |= cut
+            secret = hides(key) or (spelled and key in VALUE_KEYS)
+            if item is None or item is True or item is False or not secret:
+                item = self.node(item, depth)  # noqa: PLW2901
+            else:
+                item = MARKER  # noqa: PLW2901
+            shown[unique(name, shown, numbers)] = item
+        return shown
+
+    def _items(self, items: Sequence[Any], depth: int) -> list[Any]:
+        if len(items) == 2 and self._redaction.is_secret_name(items[0]):  # noqa: PLR2004  a pair
+            return [self.node(items[0], depth), MARKER]
+        return [self.node(item, depth) for item in self._redaction.without_option_values(items)]
+
+
 def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:
     try:
         return re.compile(pattern, flags)
     except (re.error, TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise ConfigError(
+        raise ValueError(
             f"{setting}: {pattern!r} is not a regular expression ({error}). Mend it, or escape "
             "its special characters with a backslash to search for it as it stands."
         ) from error

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["ChildSpans", "Records", "see_child_spans"]
+__all__ = ["ChildSpans", "Records", "child_spans"]
 
 # The Burr UI takes the depth of a span from the dots in its id; unbounded, a log would grow with
 # the square of the depth.
@@ -204,7 +204,6 @@ def _added_to(provider: Any) -> ChildSpans:
 _processors = ByIdentity(_added_to)
 
 
-def see_child_spans(provider: Any) -> None:
-    """Have a provider's spans seen, if it has span processors; idempotent."""
-    if hasattr(provider, "add_span_processor"):
-        _processors[provider]
+def child_spans(provider: Any) -> ChildSpans | None:
+    """The one processor of a provider, added on the first call; None for one without processors."""
+    return _processors[provider] if hasattr(provider, "add_span_processor") else None

@@ -269,11 +269,9 @@ def _end_of_step(
         writer.put_exception(*end.swallowed, {}, failed=False)
     if end.stream is not None:
         writer.put_stream(end.stream, begin.time_ns, end_ns)
-    told = end.raised is not None and end.raised.type != _EXIT
-    if end.raised is not None and (
-        end.outcome == semconv.ERROR or (told and end.outcome == semconv.OK)
-    ):
-        writer.put_exception(end.raised, end_ns, end.shown, failed=end.outcome == semconv.ERROR)
+    raised, expected = end.raised, end.outcome == semconv.OK
+    if raised is not None and (failed or (expected and raised.type != _EXIT)):
+        writer.put_exception(raised, end_ns, end.shown, failed=failed)
     elif end.failed is not None:
         writer.status = Status(StatusCode.ERROR, policy.text(end.failed))
     elif end.outcome == semconv.CRASHED:

@@ -121,7 +121,7 @@ def _document(state: EncodedState) -> delta.Document:
 class _Link(NamedTuple):
     """Where in which chain a record stands; number 0 has the whole state that it begins with."""
 
-    session: str | None
+    session: str
     number: int
     checksum: int
     base_checksum: int | None
@@ -138,10 +138,12 @@ def _link(record: Mapping[str, Any]) -> _Link | None:
         return None
     change = otel.get("delta", {"number": 0, "base_crc": None})
     try:
-        link = _Link(otel.get("session"), change["number"], otel["state_crc"], change["base_crc"])
+        link = _Link(otel["session"], change["number"], otel["state_crc"], change["base_crc"])
     except (KeyError, TypeError):
         return None
-    return link if type(link.number) is int and isinstance(link.session, str) else None
+    if type(link.number) is not int or not isinstance(link.session, str):
+        return None
+    return link if (link.number > 0) == ("delta" in otel) else None
 
 
 def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -154,7 +156,7 @@ def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dic
     chain, link = [record], _link(record)
     foreign = 0
     for other in earlier:
-        if link is None or link.number <= 0:
+        if link is None or not link.number:
             return None
         before = _link(other)
         if before is None or before.session != link.session:
@@ -202,7 +204,7 @@ class Unfolding:
     """Makes records whole while a log is read forward."""
 
     def __init__(self) -> None:
-        self._newest: OrderedDict[str | None, tuple[_Link, delta.Document | bytes]] = OrderedDict()
+        self._newest: OrderedDict[str, tuple[_Link, delta.Document | bytes]] = OrderedDict()
 
     def whole(self, record: dict[str, Any], line: bytes) -> dict[str, Any] | None:
         """The next record of the log with its whole state; None: what it builds on is lost."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
-from collections import OrderedDict
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.store import exact
-from burr_otel.store.snapshot import values_of
+from burr_otel.store.snapshot import brief, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +20,8 @@ __all__ = ["first_time", "warn_of_losses"]
 logger = logging.getLogger(__name__)
 
 _MOST_WARNED: Final = 10_000
-_MOST_CHECKED: Final = 1024
 _MAX_DEPTH: Final = 30
 _warned: set[tuple[str, ...]] = set()
-_checked: OrderedDict[tuple[str, str], int] = OrderedDict()  # checksums of what was looked at last
 _REMEDY: Final = (
     "Register a serializer that keeps it (burr.core.serde), or keep plain values in the state."
 )
@@ -57,14 +53,8 @@ def warn_of_losses(
             )
     for key in walk.serialized & values.keys():
         # What a serializer wrote is read back at once, since only its own code knows what it
-        # leaves out. A value that did not change since is not looked at again.
+        # leaves out. Two values may be written alike, so each is looked at.
         patches = [patch for patch in walk.patches if patch[0][:1] == [key]]
-        checksum = zlib.crc32(fragments[key], zlib.crc32(repr(patches).encode()))
-        if _checked.get((run, key)) == checksum:
-            continue
-        _checked[run, key] = checksum
-        if len(_checked) > _MOST_CHECKED:
-            _checked.popitem(last=False)
         lost = _lost(key, values[key], fragments[key], patches, walk.serde_kwargs)
         if lost is not None and first_time(run, key, lost[0]):
             logger.warning(
@@ -85,7 +75,7 @@ def _lost(
         back = values_of({key: json.loads(fragment)}, patches, serde_kwargs)[key]
         how = _difference(value, back, "", owner, 0)
     except Exception as error:
-        return owner, f"{type(error).__name__}: {error}"[:300]
+        return owner, brief(error)
     return how
 
 

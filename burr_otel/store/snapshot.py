@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from burr.core.persistence import PersistedStateData
 
-__all__ = ["PRIOR_STEP", "SEQUENCE_ID", "load_error", "persisted_state", "plain_state", "values_of"]
+__all__ = [
+    "PRIOR_STEP",
+    "SEQUENCE_ID",
+    "brief",
+    "load_error",
+    "persisted_state",
+    "plain_state",
+    "values_of",
+]
 
 # Burr's own keys in a state; all others are the user's.
 SEQUENCE_ID, PRIOR_STEP = "__SEQUENCE_ID", "__PRIOR_STEP"
@@ -99,7 +107,19 @@ def load_error(
             found = key, kind, cause
             break
     key_, kind_, cause_ = found
-    return StateLoadError(run, _place(record).sequence_id, key=key_, kind=kind_, cause=cause_)
+    return StateLoadError(
+        run, _place(record).sequence_id, key=key_, kind=kind_, cause=brief(cause_)
+    )
+
+
+def brief(error: BaseException) -> str:
+    """What went wrong, without the lines in which validation errors quote the data."""
+    cause = error.__cause__ or error
+    try:
+        first = next(iter(str(error).splitlines()), "")[:300]
+    except Exception:
+        first = "its message cannot be read"
+    return f"{type(cause).__name__}: {first}"
 
 
 def _class_of(value: Any) -> str | None:

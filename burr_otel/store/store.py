@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from burr_otel.errors import StoreError, UnknownRunError, UnknownSequenceError
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT
 from burr_otel.store.files.engine import FileEngine
-from burr_otel.store.files.names import check_project
+from burr_otel.store.files.names import check_app_id, check_project
 from burr_otel.store.loading import newest_record
 from burr_otel.store.markers import left_open, read_marker
 from burr_otel.store.port import ALL, Durability
@@ -148,6 +148,7 @@ class Store:
             UnknownSequenceError: The run has no such finished step.
             StateLoadError: A value of the state cannot be read.
         """
+        partition_key = partition_key or None  # Burr's client takes an empty one for none
         run = None if app_id is None else self._find(app_id, partition_key)
         if app_id is None or run is None:
             return None
@@ -329,8 +330,8 @@ class Store:
 
         return open_session(
             self,
-            app_id,
-            partition_key,
+            check_app_id(app_id),
+            partition_key or None,
             state=state,
             graph=graph,
             pointers=(parent_pointer, spawning_parent_pointer),

@@ -1,0 +1,315 @@
+"""Any Python value as a tree of exact JSON types, of bounded size and in bounded time.
+
+Containers are read in turn, a few items of each at a time, until there is more than can be shown:
+so work follows what is kept, and no large value starves the small ones beside it. A value that
+cannot be read becomes a text that says so; nothing raises but `KeyboardInterrupt`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from burr_otel.content.forms import Failure, Items, Pairs, call_safely, type_name
+from burr_otel.content.objects import describe
+from burr_otel.content.prune import (
+    MAX_DEPTH,
+    CutDict,
+    CutList,
+    CutText,
+    dumps,
+    scrub,
+    share,
+    too_deep,
+    unique,
+    window,
+)
+from burr_otel.content.redact import MARKER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from burr_otel.content.redact import Redaction
+
+__all__ = ["allowance", "capture"]
+
+_SECONDS: Final = 0.25  # for code of the values; then objects are only named
+_FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others
+_SNAPSHOT_ITEMS: Final = 256  # up to which a dict is copied before it is read
+_LONG_TEXT: Final = 256
+_TEXT_BUDGET: Final = (
+    4  # times the limit: of many long texts, what is kept until it is clear how many fit
+)
+_KEY_BYTES: Final = 64
+_LONGEST_KEY: Final = 640  # characters at both ends
+_LONGEST_PATH: Final = 512
+
+
+def allowance(limit_bytes: int) -> int:
+    """Bytes of JSON up to which a value is looked at whole, to be shown in `limit_bytes`."""
+    return limit_bytes + max(limit_bytes // 2, 8192)
+
+
+def capture(
+    value: Any,
+    limit_bytes: int,
+    *,
+    path: str = "",
+    asking: Redaction | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Any, bool]:
+    """The tree of a value that is to be shown in `limit_bytes`; also tells whether it was cut.
+
+    With `asking`, its `redactor` is asked about each value, containers before their items.
+    """
+    reader = _Reader(limit_bytes, asking, clock)
+    tree = reader.tree(value, path if asking is not None else "")
+    return tree, reader.cut
+
+
+class _Container:
+    """A container that is being read."""
+
+    __slots__ = ("above", "depth", "home", "most", "named", "numbers", "out", "owner", "parts", "path", "size", "taken")  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Any,
+        parts: Iterator[Any],
+        size: int,
+        *,
+        named: bool,
+        above: _Container | None,
+        path: str,
+    ) -> None:
+        self.owner, self.parts, self.size, self.named = owner, parts, size, named
+        self.above, self.path = above, path
+        self.depth: int = 0 if above is None else above.depth + 1
+        self.home: tuple[Any, Any] = (None, None)
+        self.out: Any = {} if named else []
+        self.most, self.taken = _FIRST_ITEMS, 0
+        self.numbers: dict[str, int] = {}
+
+    def is_inside_of(self, owner: Any) -> bool:
+        above: _Container | None = self
+        while above is not None:
+            if above.owner is owner:
+                return True
+            above = above.above
+        return False
+
+
+class _Reader:
+    """Reads one value."""
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        asking: Redaction | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.cut = False
+        self._limit_bytes = limit_bytes
+        self._left = allowance(limit_bytes)
+        self._asking = asking
+        self._clock = clock
+        self._until = clock() + _SECONDS
+        self._waiting: collections.deque[_Container] = collections.deque()
+        # Where a long text goes, in which depth, and its path.
+        self._long: list[tuple[Any, Any, int, str]] = []
+
+    def tree(self, value: Any, path: str) -> Any:
+        """The tree of a value."""
+        root: list[Any] = [None]
+        self._put(root, 0, value, None, path)
+        while self._waiting and self._left > 0:
+            container = self._waiting.popleft()
+            if self._read(container):
+                self._waiting.append(container)
+        self._place_long_texts()
+        for container in sorted(self._waiting, key=lambda one: -one.depth):
+            self._close(container, exhausted=False)
+        return root[0]
+
+    def _read(self, container: _Container) -> bool:
+        """Take a few more items; tells whether there may be others."""
+        for _ in range(container.most):
+            if self._left <= 0:
+                return True
+            part = call_safely(next, container.parts, container)
+            if part is container or isinstance(part, Failure):
+                self._close(
+                    container, exhausted=True
+                )  # another thread may have changed it: keep what came
+                return False
+            container.taken += 1
+            if container.named:
+                name, item = part
+                key = unique(self._name(name), container.out, container.numbers)
+                self._left -= len(key) + 4
+                self._put(container.out, key, item, container, _below(container, f".{key}"))
+            else:
+                container.out.append(None)
+                at = container.taken - 1
+                self._put(container.out, at, part, container, _below(container, f"[{at}]"))
+        container.most *= 2
+        return True
+
+    def _close(self, container: _Container, *, exhausted: bool) -> None:
+        """Note what is missing from a container."""
+        missing = container.size - container.taken
+        if missing < 0 and not exhausted:
+            missing = 1  # at least: the container told no size, or a wrong one
+        if missing > 0:
+            self.cut = True
+            home, key = container.home
+            kind: Any = CutDict if container.named else CutList
+            home[key] = kind(container.out, missing)
+
+    def _put(self, home: Any, key: Any, value: Any, above: _Container | None, path: str) -> None:
+        """Set the tree of a value at its place."""
+        if path:
+            value, path = self._asked(key, value, path)
+        node = self._node(value, above, path)
+        if isinstance(node, _Container):
+            node.home = (home, key)
+            self._left -= 2
+            self._waiting.append(node)
+            node = node.out
+        elif type(node) is str:
+            self._left -= min(len(node), _LONG_TEXT) + 3
+            if len(node) > _LONG_TEXT:
+                depth = 0 if above is None else above.depth
+                self._long.append((home, key, depth, path))
+            else:
+                node = self._shown(scrub(node), path)
+        else:
+            self._left -= 6
+        home[key] = node
+
+    def _asked(self, key: Any, value: Any, path: str) -> tuple[Any, str]:
+        """A value as the user's function lets it through; what that returned is final."""
+        asking: Any = self._asking
+        if value is None or value is True or value is False or type(key) is not str:
+            secret = False
+        else:
+            secret = asking.hides(key)
+        if secret:
+            return MARKER, ""
+        if issubclass(type(value), str):
+            return value, path  # asked when it is clear how much of it is kept
+        shown = call_safely(asking.redactor, path, value)
+        if isinstance(shown, Failure):
+            return MARKER, ""
+        return (value, path) if shown is value else (shown, "")
+
+    def _shown(self, text: str, path: str) -> Any:
+        """A text as the user's function lets it through, after the patterns."""
+        return self._asking.asked(text, path) if path and self._asking is not None else text
+
+    def _node(self, value: Any, above: _Container | None, path: str) -> Any:
+        try:
+            return self._read_one(value, above, path)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # hostile values raise anything
+            return f"<{type_name(value)}: unreadable, {type_name(error)}>"
+
+    def _read_one(self, value: Any, above: _Container | None, path: str) -> Any:
+        kind = type(value)
+        if kind is str or value is None or kind is bool:
+            return value
+        if kind is int and -(1 << 63) <= value < 1 << 63:
+            return value
+        if kind is float:
+            return value if math.isfinite(value) else _word(value)
+        if issubclass(kind, dict):
+            size = dict.__len__(value)
+            pairs: Iterable[Any] = dict.items(value)
+            if size <= _SNAPSHOT_ITEMS:
+                with contextlib.suppress(RuntimeError):
+                    pairs = list(pairs)
+            return self._open(value, pairs, size, above, path, named=True)
+        if issubclass(kind, list | tuple):
+            base: Any = list if issubclass(kind, list) else tuple
+            size, names = base.__len__(value), getattr(kind, "_fields", None)
+            items: Iterable[Any] = base.__iter__(value)
+            named = kind is not base and type(names) is tuple and len(names) == size
+            items = zip(names, items, strict=False) if named else items  # type: ignore[arg-type]
+            return self._open(value, items, size, above, path, named=named)
+        if self._clock() > self._until:
+            self.cut = True
+            return f"<{type_name(value)}>"
+        form = describe(value)
+        if isinstance(form, Pairs | Items):
+            parts: Iterable[Any] = self._in_time(form[0])
+            return self._open(value, parts, form.size, above, path, named=isinstance(form, Pairs))
+        if type(form.value) is int:
+            small = -(1 << 63) <= form.value < 1 << 63
+            return form.value if small else orjson.Fragment(b"%d" % form.value)
+        return self._read_one(form.value, above, path)
+
+    def _in_time(self, parts: Iterable[Any]) -> Iterator[Any]:
+        """Parts that code of the value may make, as long as there is time."""
+        for part in parts:
+            yield part
+            if self._clock() > self._until:
+                self.cut = True
+                return
+
+    def _open(
+        self,
+        owner: Any,
+        parts: Iterable[Any],
+        size: int,
+        above: _Container | None,
+        path: str,
+        *,
+        named: bool,
+    ) -> Any:
+        if above is not None and above.is_inside_of(owner):
+            return f"<cycle: {type_name(owner)}>"
+        if above is not None and above.depth >= MAX_DEPTH - 1:
+            self.cut |= size != 0
+            return too_deep(named=named, size=size)
+        return _Container(owner, iter(parts), size, named=named, above=above, path=path)
+
+    def _name(self, key: Any) -> str:
+        """A key as text: JSON for what is no string."""
+        if type(key) is not str:
+            if type(key) is int and key.bit_length() < 64:  # noqa: PLR2004
+                return str(key)
+            node = _Reader(_KEY_BYTES, None, self._clock).tree(key, "")
+            key = node if isinstance(node, str) else dumps(node).decode()
+        if len(key) > 2 * _LONGEST_KEY:
+            key = f"{key[:_LONGEST_KEY]}...{key[-_LONGEST_KEY:]}"
+        return scrub(key)
+
+    def _place_long_texts(self) -> None:
+        """Put long texts where they belong, cut when there is no room for all of them."""
+        sizes = collections.defaultdict[int, list[int]](list)
+        for home, key, depth, _ in self._long:
+            sizes[depth].append(len(home[key]))
+        fits = sum(map(sum, sizes.values())) <= self._left + len(self._long) * _LONG_TEXT
+        most = self._limit_bytes
+        for home, key, depth, path in self._long:
+            text = home[key]
+            if not fits:
+                text = window(text, min(share(sizes[depth], _TEXT_BUDGET * most), most))
+                self.cut |= isinstance(text, CutText)
+            home[key] = self._shown(text if isinstance(text, CutText) else scrub(text), path)
+
+
+def _below(container: _Container, step: str) -> str:
+    return f"{container.path}{step}"[:_LONGEST_PATH] if container.path else ""
+
+
+def _word(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
