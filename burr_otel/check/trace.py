@@ -1,26 +1,28 @@
-"""The test trace: an application and a step, as the tracker names them, marked as a check."""
+"""The test trace: an application and a step, as the tracker describes them, marked as a check."""
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING
 
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from burr_otel import semconv
-from burr_otel.spans.provider import tracer
-from burr_otel.spans.shared import identity, root_attributes, root_name
+from burr_otel._version import __version__
+from burr_otel.content import ContentPolicy
+from burr_otel.records import NO_DOCUMENT, BeginRoot, BeginStep, EndRoot, EndStep
+from burr_otel.spans import describe
+from burr_otel.spans.burr_span import BurrSpan, SpanSource
+from burr_otel.spans.facts import RunFacts, Settings
+from burr_otel.spans.ids import ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["make_trace", "trace_id"]
 
@@ -29,35 +31,27 @@ _STEP = "check"
 
 
 def make_trace(resource: Resource) -> Sequence[ReadableSpan]:
-    """Two finished spans, whatever the sampler says: it is the way that is tried, not the luck.
-
-    Args:
-        resource: The service that they come from.
-    """
-    provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
-    kept = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    ours, app_id = tracer(provider), f"check-{uuid.uuid4().hex[:8]}"
-    done: dict[str, AttributeValue] = {semconv.OUTCOME: semconv.OK, semconv.CHECK: True}
-    root = ours.start_span(
-        root_name(_PROJECT),
-        attributes={**root_attributes(_PROJECT, app_id, None), **done},
-    )
-    step = ours.start_span(
-        _STEP,
-        trace.set_span_in_context(root),
-        attributes={
-            semconv.ACTION_NAME: _STEP,
-            semconv.SEQUENCE_ID: 0,
-            semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-            semconv.GRAPH_NODE_ID: _STEP,
-            **identity(_PROJECT, app_id, None),
-            **done,
-        },
-    )
-    step.end()
-    root.end()
-    return kept.get_finished_spans()
+    """Two finished spans, whatever the sampler says: it is the way that is tried, not the luck."""
+    policy, begin_ns = ContentPolicy(), time.time_ns()
+    end_ns = begin_ns + 1_000
+    facts = RunFacts(_PROJECT, f"check-{uuid.uuid4().hex[:8]}", None, policy, Settings(), {})
+    scope = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
+    source = SpanSource(resource, scope, None, policy, lambda span: None)
+    begin_root, end_root = BeginRoot({}, begin_ns), EndRoot(end_ns, semconv.OK, steps=1)
+    begin_step = BeginStep(0, _STEP, NO_DOCUMENT, begin_ns)
+    end_step = EndStep(0, _STEP, None, None, None, end_ns, semconv.OK)
+    trace_id, sampled = ids.generate_trace_id(), TraceFlags(TraceFlags.SAMPLED)
+    found: list[BurrSpan] = []
+    for content in (
+        describe.root(facts, None, begin_root, end_root),
+        describe.step(facts, begin_step, end_step),
+    ):
+        content.attributes[semconv.CHECK] = True
+        context = SpanContext(trace_id, ids.generate_span_id(), False, sampled)
+        parent = found[0].get_span_context() if found else None
+        times = begin_ns, end_ns
+        found.append(BurrSpan.finished(content, context, parent, (), times, source))
+    return found
 
 
 def trace_id(spans: Sequence[ReadableSpan]) -> str:

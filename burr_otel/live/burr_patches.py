@@ -74,7 +74,7 @@ def install(find: Find, note: Note) -> None:
             setattr(burr_application, name, _wrapped(driver, find, is_async=is_async))
     inner = getattr(Application, "_step", None)
     if inner is not None and not getattr(inner, "burr_otel_wrapped", False):
-        Application._step = _noted(inner, note)  # type: ignore[method-assign, assignment]  # noqa: SLF001
+        Application._step = _noted(inner, note)  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _noted(inner: Callable[..., Any], note: Note) -> Callable[..., Any]:

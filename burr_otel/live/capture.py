@@ -7,7 +7,7 @@ user gave a function that redacts, which no later reader has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from burr_otel import semconv
 from burr_otel.content import Raised as RaisedContent
@@ -56,7 +56,12 @@ class Shown:
 
 
 def captured(
-    shared: Shared, run: str, kind: str, name: str, values: Mapping[str, Any], shown: Shown
+    shared: Shared,
+    run: str,
+    kind: Literal["inputs", "results"],
+    name: str,
+    values: Mapping[str, Any],
+    shown: Shown,
 ) -> tuple[Document, bool]:
     """Inputs or a result as a record holds them, and whether the JSON says all of it.
 

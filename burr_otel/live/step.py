@@ -21,6 +21,7 @@ from burr_otel.records import (
     StreamTimes,
 )
 from burr_otel.spans import describe, keeper, parents, shield
+from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.contexts import ids_of, link, links_to, origin_of
 from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_scope
 from burr_otel.spans.start import NoSpan
@@ -339,7 +340,7 @@ class InnerSpan:
             shield.report("starting a span inside a step", error)
         step.inner[id(burr_span)] = self
         step.named[burr_span.name] = self.span.get_span_context()
-        self.scope = Scope(self.span.current, step.tag, outer, enclosing.scope)
+        self.scope: Scope = Scope(self.span.current, step.tag, outer, enclosing.scope)
         self.scope.enter()
         if session is not None:
             session.append(self.begin)
@@ -367,7 +368,8 @@ class InnerSpan:
             functools.partial(describe.inner, facts, self.begin, None, self.logged),
             step.tag,
         )
-        self.span.burr_uid = self.begin.span_id
+        if isinstance(self.span, BurrSpan):
+            self.span.burr_uid = self.begin.span_id
         origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
         self.begin = self.begin._replace(origin=origin)
 

@@ -263,7 +263,9 @@ class BurrSpan(ReadableSpan, trace.Span):
         limits = self._source.limits
         if limits is None:
             return content._replace(links=[*self._first_links, *content.links])
-        attributes, events, links = content.attributes, content.events, content.links
+        attributes = content.attributes
+        events: Any = content.events
+        links: Any = content.links
         most, longest = limits.max_span_attributes, limits.max_span_attribute_length
         if longest is not None or (most is not None and len(attributes) > most):
             attributes = _bounded(most, attributes, longest, immutable=False)
@@ -299,35 +301,35 @@ class BurrSpan(ReadableSpan, trace.Span):
     # --- reading ------------------------------------------------------------------------------
 
     @property
-    def _attributes(self) -> Any:
+    def _attributes(self) -> Any:  # type: ignore[override]
         return self._derived().attributes
 
     @property
-    def _events(self) -> Sequence[Event]:
+    def _events(self) -> Sequence[Event]:  # type: ignore[override]
         return self._derived().events
 
     @property
-    def _links(self) -> Sequence[Link]:
+    def _links(self) -> Sequence[Link]:  # type: ignore[override]
         return self._derived().links
 
     @property
-    def _status(self) -> Status:
+    def _status(self) -> Status:  # type: ignore[override]
         return self._derived().status
 
     @property
-    def _resource(self) -> Resource:
+    def _resource(self) -> Resource:  # type: ignore[override]
         return self._source.resource
 
     @property
-    def _instrumentation_scope(self) -> InstrumentationScope | None:
+    def _instrumentation_scope(self) -> InstrumentationScope | None:  # type: ignore[override]
         return self._source.scope
 
     @property
-    def _kind(self) -> SpanKind:
+    def _kind(self) -> SpanKind:  # type: ignore[override]
         return SpanKind.INTERNAL
 
     @property
-    def _instrumentation_info(self) -> None:
+    def _instrumentation_info(self) -> None:  # type: ignore[override]
         return None
 
     @property
@@ -342,7 +344,8 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     def get_span_context(self) -> SpanContext:
         """Its context."""
-        return self._context
+        context: Any = self._context
+        return context  # type: ignore[no-any-return]
 
     def is_recording(self) -> bool:
         """Whether what is set on it is kept."""

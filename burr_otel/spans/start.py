@@ -35,7 +35,7 @@ _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
 class NoSpan:
     """Stands for a span that nobody will ever see; it has a context all the same, if any."""
 
-    __slots__ = ("burr_uid", "current")
+    __slots__ = ("current",)
     burr_step = None
 
     def __init__(self, context: SpanContext) -> None:
@@ -60,7 +60,7 @@ class NoSpan:
 class ApiSpan:
     """A span of a tracer that is not the SDK's, described at its end through the public API."""
 
-    __slots__ = ("_ended", "burr_step", "burr_uid", "current")
+    __slots__ = ("_ended", "burr_step", "current")
 
     def __init__(self, span: trace.Span, burr_step: BurrStep | None) -> None:
         self.current, self.burr_step = span, burr_step
