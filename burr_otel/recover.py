@@ -28,6 +28,8 @@ __all__ = ["Recovered", "Send", "recover_run"]
 Send = Callable[[Sequence["ReadableSpan"]], bool]
 """Sends spans; whether they were taken."""
 
+Spans = tuple["ReadableSpan", ...]
+
 _MOST_FINISHED: Final = 2_048  # as many as the SDK's span processor holds unsent
 _SAMPLED: Final = 1
 
@@ -73,7 +75,9 @@ def recover_run(
     for session in run.left_open(now_ns=now_ns, recover_after_s=shared.config.recover_after):
         root = read_ids(session.root)
         is_traced = root is not None and bool(root.flags & _SAMPLED)
-        left, ended, last_ns = (), (), session.last_ns
+        left: Spans = ()
+        ended: Spans = ()
+        last_ns = session.last_ns
         if is_traced and not session.completed:
             left, ended, last_ns = _spans(shared, store, run, session.session_id)
         if session.completed or (session.root_ended and not left):
@@ -92,7 +96,7 @@ def recover_run(
 
 def _spans(
     shared: Shared, store: Store, run: StoredRun, session_id: str
-) -> tuple[tuple[ReadableSpan, ...], tuple[ReadableSpan, ...], int]:
+) -> tuple[Spans, Spans, int]:
     """The spans that a session left open, the newest that it ended, and its last record's time."""
     # Few processes find a crashed session, and each would import all of replay to look for one.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415

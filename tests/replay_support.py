@@ -77,4 +77,6 @@ def assert_same(live, replayed):
     names = {key: each["name"] for key, each in {**live, **replayed}.items()}
     assert {names[key] for key in live.keys() ^ replayed.keys()} == set()
     for key, each in live.items():
-        assert replayed[key] == each
+        other = replayed[key]
+        differing = {part: (each[part], other[part]) for part in each if each[part] != other[part]}
+        assert not differing, f"{names[key]}: live and replayed differ in {differing}"

@@ -104,7 +104,9 @@ def test_recoverers_at_once_send_one_set(killed, spans, tracker):
     tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
     shared = tracker._shared()
     with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(recover_run, shared, tracker._store, "a1", ALL, 2**62) for _ in range(8)]
+        jobs = [
+            pool.submit(recover_run, shared, tracker._store, "a1", ALL, 2**62) for _ in range(8)
+        ]
         found = [len(job.result()) for job in jobs]
     assert sorted(found) == [0] * 7 + [1]
     assert len(spans.spans) == 4

@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from replay_support import stored_runs
 
 from burr_otel import OtelTracker
-from burr_otel.replay.job import Chosen, Job
+from burr_otel.replay.job import Job
 from burr_otel.replay.progress import Progress
 from burr_otel.replay.send import Sender, SendingStoppedError
 from burr_otel.testing import capture_spans, manual_roots
@@ -170,9 +170,7 @@ def folder(tmp_path):
 
 
 def chosen(folder):
-    for run in stored_runs(folder):
-        size_bytes = (folder / "proj" / run.run.app_id / "log.jsonl").stat().st_size
-        yield Chosen("proj", run.run.app_id, size_bytes, lambda run=run: run)
+    return stored_runs(folder)
 
 
 def job(folder, endpoint, progress=None):
@@ -304,7 +302,7 @@ def test_how_far_it_is_is_told_also_within_a_long_run(folder):
     """By what has been read of the logs, batch by batch; at the end it is all."""
     told, endpoint = [], Endpoint()
     found = list(chosen(folder))
-    sizes = sum(run.size_bytes for run in found)
+    sizes = sum(spans.run.size_bytes for spans in found)
 
     def small(taken):
         sender = Sender(endpoint, endpoint.said, taken, lambda seconds: None)
@@ -316,7 +314,7 @@ def test_how_far_it_is_is_told_also_within_a_long_run(folder):
     assert told == sorted(told)
     within = [read for runs, read, _ in told if runs == 0]
     assert len(within) > 2
-    assert 0 < within[0] < within[1] < found[0].size_bytes
+    assert 0 < within[0] < within[1] < found[0].run.size_bytes
 
 
 def test_an_unreadable_run_does_not_stop_the_others(folder):
@@ -325,9 +323,10 @@ def test_an_unreadable_run_does_not_stop_the_others(folder):
     def broken():
         raise OSError("the disk is gone")
 
-    found = [Chosen("proj", "a0", 1, broken), *chosen(folder)]
+    first, *others = chosen(folder)
+    first.run.records = broken
     done = job(folder, Endpoint())
-    done.run(found)
-    assert outcome(done)[0] == ("a0", "unreadable", 0, 0)
+    done.run([first, *others])
+    assert outcome(done)[0] == ("a1", "unreadable", 0, 0)
     assert done.reports[0].reasons == ["the disk is gone"]
-    assert [status for _, status, _, _ in outcome(done)[1:]] == ["sent"] * 3
+    assert [status for _, status, _, _ in outcome(done)[1:]] == ["sent"] * 2

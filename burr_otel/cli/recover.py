@@ -42,9 +42,10 @@ def command(
     """Complete the traces of runs whose process was killed.
 
     Sends the spans that it left open to the endpoint of the OTEL_* variables, once, with outcome
-    "crashed", and again the finished ones that may never have been sent; and mends torn logs. The next process that builds the run does the same. Sessions
-    whose process lives are left alone; one whose spans nobody took stays as it is. Without an
-    APP_ID, all runs with an open session are looked at.
+    "crashed", and again the finished ones that may never have been sent; and mends torn logs. The
+    next process that builds the run does the same. Sessions whose process lives are left alone; one
+    whose spans nobody took stays as it is. Without an APP_ID, all runs with an open session are
+    looked at.
 
     \b
     Examples:

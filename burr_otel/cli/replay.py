@@ -185,9 +185,10 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
     counts = Counter(report.status for report in job.reports)
     spans = sum(report.spans for report in job.reports)
     refused = sum(report.refused for report in job.reports)
-    told = [report for report in job.reports if report.reasons]
+    told = [report for report in job.reports if report.reasons or dry_run]
     for report in told[:_MOST_SHOWN]:
-        yield Text(clean(f"{report.project}/{report.app_id}: {'; '.join(report.reasons)}"))
+        facts = [plural(report.spans, "span")] if dry_run and report.spans else []
+        yield Text(clean(f"{report.project}/{report.app_id}: {'; '.join(facts + report.reasons)}"))
     if len(told) > _MOST_SHOWN:
         yield Text(f"... and so on for {plural(len(told) - _MOST_SHOWN, 'run')} more (--json)")
     if not job.reports:

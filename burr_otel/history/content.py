@@ -48,7 +48,8 @@ class RunContent:
     """
 
     def __init__(self, run: StoredRun, policy: ContentPolicy, *, unredacted: bool = False) -> None:
-        self._run, self._policy, self._unredacted = run, policy, unredacted
+        self.policy = policy
+        self._run, self._unredacted = run, unredacted
         self._facts: dict[str | None, RunFacts] = {}
         self._graphs: dict[str, Mapping[str, Any] | None] = {}
 
@@ -56,7 +57,7 @@ class RunContent:
         """What all spans of a session share."""
         found = self._facts.get(session.session)
         if found is None:
-            begin, policy = session.begin, self._policy
+            begin, policy = session.begin, self.policy
             fields = begin.fields if isinstance(begin, BeginRoot) else {}
             about = begin.about if isinstance(begin, BeginRoot) else {}
             if "policy" in about and not self._unredacted:

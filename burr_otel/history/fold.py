@@ -8,8 +8,7 @@ Burr's own client, which have neither sessions nor trace ids.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.history.settle import Alive, settle
 from burr_otel.history.tree import OK, RUNNING, SessionNode, SpanNode
@@ -27,6 +26,9 @@ from burr_otel.records import (
     StreamTimes,
     read,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Fold"]
 

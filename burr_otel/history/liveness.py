@@ -21,8 +21,8 @@ AliveOf = Callable[["StoredRun"], "Alive"]
 def writer_lives() -> AliveOf:
     """Judges sessions by the fields of their begin and the time of their last record.
 
-    The store knows whether an owner lives, mostly. What it cannot know (another host, logs of Burr's
-    client, which name no process) is taken to live until it has been silent for `recover_after`.
+    The store mostly knows whether an owner lives. What it cannot know (another host, logs of
+    Burr's client, which name no process) is taken to live until it is silent for `recover_after`.
     """
     silence_ns, now_ns = int(OtelConfig.resolve().recover_after * 1e9), time.time_ns()
 

@@ -52,10 +52,9 @@ class SpanNode:
     have ended; an inner span that its step left open has its step's end. `begun` is False when the
     begin record is lost, so that the start is a guess. `is_foreign` marks a span that other code
     made and the log only mentions. `occurrence` counts the earlier steps of its number in the
-    session, or the earlier uses of its Burr id in the step, `order` all steps that the log has before
-    it. `before` is the record of the state
-    that a step found. `failure`, `details` and `attributes` are what a view shows, see
-    `view.content`.
+    session, or the earlier uses of its Burr id in the step, `order` all steps before it in the log.
+    `before` is the record of the state that a step found. `failure`, `details` and `attributes`
+    are what a view shows, see `view.content`.
     """
 
     kind: Kind

@@ -16,6 +16,7 @@ from burr_otel.live.root import Root
 from burr_otel.live.run import Run, registry
 from burr_otel.records import BeginRoot, read_ids
 from burr_otel.spans import describe, exceptions, keeper, parents, shield
+from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
 from burr_otel.spans.facts import RunFacts, actions_of_graph
 from burr_otel.spans.portable import portable
@@ -222,6 +223,8 @@ def _about(shared: Shared, facts: RunFacts, graph: Any) -> dict[str, Any]:
         found["schema_url"] = None if scope is None else scope.schema_url
         if resource.schema_url:
             found["resource_schema_url"] = resource.schema_url
+        limits = {name: getattr(source.limits, name, None) for name in LIMITS}
+        found["limits"] = {name: limit for name, limit in limits.items() if limit is not None}
     return found
 
 

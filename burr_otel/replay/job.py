@@ -107,7 +107,7 @@ class Job:
         run = spans.run
         report = Report(run.project, run.app_id)
         self.reports.append(report)
-        if self._progress is not None and self._progress.has(run, size_bytes):
+        if self._progress is not None and self._progress.has(run.project, run.app_id, size_bytes):
             report.status = "skipped"
             report.explain("an interrupted replay has sent it already")
             return
@@ -165,7 +165,7 @@ class Job:
                 continue
             report.status = "refused" if report.refused else "sent"
             if report.status == "sent" and self._progress is not None:
-                self._progress.note(report, size_bytes)
+                self._progress.note(report.project, report.app_id, size_bytes)
             self._waiting.remove(waiting)
 
 

@@ -1,9 +1,9 @@
 """Spans whose records were written before spans were derived from records: they come back as sent.
 
-Such a record keeps, in its `otel` object, what its span said beyond what a reader could make of the
-record itself: `attributes`, `content` (texts as their difference to the record's own JSON),
-`odd_attributes`, `absent`, `events`, `status`, `name` and `links`. What was hidden or cut on its way
-to the span comes back hidden or cut, whatever the reader's settings are.
+Such a record keeps, in its `otel` object, what its span said beyond what a reader could make of
+the record itself: `attributes`, `content` (texts as their difference to the record's own JSON),
+`odd_attributes`, `absent`, `events`, `status`, `name` and `links`. What was hidden or cut on its
+way to the span comes back hidden or cut, whatever the reader's settings are.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class LegacyContent:
             ValueError: A record is damaged, or of a later version.
         """
         begin = getattr(span.begin, "otel", {})
-        if not _is_legacy(begin):
-            # Of a step that lost its begin, the end alone tells what it said of it.
-            if not (span.kind == "step" and span.begin is None and _is_legacy(_end_of(span))):
-                return None
+        # Of a step that lost its begin, the end alone tells what it said.
+        end_alone = span.kind == "step" and span.begin is None and _is_legacy(_end_of(span))
+        if not _is_legacy(begin) and not end_alone:
+            return None
         attributes, name = self._begun(span, begin), span.name
         if not isinstance(span, SessionNode):
             own = begin.get("name")
@@ -83,7 +83,7 @@ class LegacyContent:
         links = [link_of(each) for each in read_links(end["links"])] if "links" in end else []
         return SpanContent(
             name,
-            _read(known, end, self._ended_bases(span, attributes)),
+            _read(known, end, self._ended_bases(span)),
             [
                 Event(from_portable(text), from_portable(said), time_ns)
                 for text, time_ns, said in _items(end.get("events"))
@@ -136,7 +136,7 @@ class LegacyContent:
         bases = {} if inputs is None else {semconv.INPUTS: _json(inputs.value)}
         return _read({**facts, **identity}, otel, bases)
 
-    def _ended_bases(self, span: SpanNode, attributes: Attributes) -> dict[str, bytes | None]:
+    def _ended_bases(self, span: SpanNode) -> dict[str, bytes | None]:
         end = span.end
         found: dict[str, bytes | None] = {}
         if not isinstance(end, EndStep):

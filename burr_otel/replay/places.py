@@ -70,9 +70,9 @@ class Places:
         before = session.previous
         last_step = None if before is None else before.last_step
         links = _links(
-            (fork and self._find_step(fork, session.start_ns), semconv.LINK_FORK),
-            (before and self.ids(before), semconv.LINK_RESUME),
-            (last_step and self.ids(last_step), semconv.LINK_RESUME),
+            (None if fork is None else self._find_step(fork, session.start_ns), semconv.LINK_FORK),
+            (None if before is None else self.ids(before), semconv.LINK_RESUME),
+            (None if last_step is None else self.ids(last_step), semconv.LINK_RESUME),
         )
         return Origin(ids, parent, links)
 

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +29,6 @@ def state_folder() -> Path:
     """Where programs of this user keep what they can do without."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "burr-otel"
-
-
-class NamedRun(Protocol):
-    """What has the name of a run."""
-
-    project: str
-    app_id: str
 
 
 class Progress:
@@ -83,15 +76,15 @@ class Progress:
                 project, app_id, size_bytes = json.loads(line)
                 self._done[project, app_id] = size_bytes
 
-    def has(self, run: NamedRun, size_bytes: int) -> bool:
+    def has(self, project: str, app_id: str, size_bytes: int) -> bool:
         """Whether a run has been sent when its log was as long as it is."""
-        return self._done.get((run.project, run.app_id)) == size_bytes
+        return self._done.get((project, app_id)) == size_bytes
 
-    def note(self, run: NamedRun, size_bytes: int) -> None:
+    def note(self, project: str, app_id: str, size_bytes: int) -> None:
         """Note that a run has been sent."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # then the next replay sends it again
-                self._file.write(json.dumps([run.project, run.app_id, size_bytes]) + "\n")
+                self._file.write(json.dumps([project, app_id, size_bytes]) + "\n")
                 self._file.flush()
 
     def restart(self) -> None:

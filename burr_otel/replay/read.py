@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanKind
 
 from burr_otel import semconv
 from burr_otel._version import __version__
@@ -17,15 +16,20 @@ from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.fold import Fold
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
+from burr_otel.records import BeginRoot
 from burr_otel.replay.legacy import LegacyContent
 from burr_otel.replay.places import Places, Relatives
 from burr_otel.spans import provider
+from burr_otel.spans.burr_span import LIMITS, BurrSpan, SpanSource
 from burr_otel.spans.contexts import context_of, link_of
 from burr_otel.spans.describe import soonest_end
 from burr_otel.spans.portable import from_portable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import SpanContext
 
     from burr_otel.content import ContentPolicy
     from burr_otel.history.settle import Alive
@@ -117,24 +121,19 @@ class RunSpans:
         origin, (content, is_legacy) = self._places.of(node), self._said(node)
         end_ns = (self._legacy.end_ns(node) if is_legacy else None) or node.closed_ns
         end_ns = end_ns or node.end_ns or node.last_ns
-        start_ns = node.start_ns
         links = [link_of(each) for each in origin.links]
         if is_legacy and self._legacy.replaces_links(node):
             links = []
         resource, scope = self._source(session, node)
-        return ReadableSpan(
-            name=content.name,
-            context=context_of(origin.ids, is_remote=False),
-            parent=context_of(origin.parent),
-            resource=resource,
-            attributes=content.attributes,
-            events=tuple(content.events),
-            links=(*links, *content.links),
-            kind=SpanKind.INTERNAL,
-            status=content.status,
-            start_time=start_ns,
-            end_time=soonest_end(start_ns, end_ns),
-            instrumentation_scope=scope,
+        begin = session.top.begin
+        about = begin.about if isinstance(begin, BeginRoot) and not is_legacy else {}
+        return BurrSpan.finished(
+            content,
+            cast("SpanContext", context_of(origin.ids, is_remote=False)),
+            context_of(origin.parent),
+            links,
+            (node.start_ns, soonest_end(node.start_ns, end_ns)),
+            SpanSource(resource, scope, _limits(about), self._content.policy, _sent_by_nobody),
         )
 
     def _said(self, node: SpanNode) -> tuple[SpanContent, bool]:
@@ -157,6 +156,18 @@ class RunSpans:
             begin = session.top.begin
             self._sources[key] = source_of({} if begin is None else begin.otel, self._resource)
         return self._sources[key]
+
+
+def _limits(about: Mapping[str, Any]) -> SpanLimits | None:
+    """The limits of the provider that a session's spans were made by, where it had any."""
+    kept = about.get("limits")
+    if not isinstance(kept, Mapping) or set(map(type, kept.values())) - {int}:
+        return None
+    return SpanLimits(**{name: kept.get(name, SpanLimits.UNSET) for name in LIMITS})
+
+
+def _sent_by_nobody(span: BurrSpan) -> None:
+    """Whoever made the span sends it."""
 
 
 def source_of(otel: Mapping[str, Any], default: Resource) -> tuple[Resource, InstrumentationScope]:

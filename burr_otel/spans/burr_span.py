@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["BurrSpan", "SpanSource", "describe_nothing", "held"]
+__all__ = ["LIMITS", "BurrSpan", "SpanSource", "describe_nothing", "held"]
 
 logger = logging.getLogger("burr_otel")
 
@@ -77,6 +77,16 @@ class Held:
 
 
 held = Held()
+
+LIMITS: Final = (
+    "max_span_attributes",
+    "max_span_attribute_length",
+    "max_events",
+    "max_event_attributes",
+    "max_attribute_length",
+    "max_links",
+)
+"""The limits of a provider that spans are held to; a session's record keeps those that are set."""
 
 Describe = Callable[[], SpanContent]
 

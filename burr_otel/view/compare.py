@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rich.text import Text
 
 from burr_otel.history.fold import Fold
-from burr_otel.view.diff import Change
 from burr_otel.view.step_sheet import change_lines
 from burr_otel.view.steps import shown_changes, whole_state
 from burr_otel.view.text import one_line, plural
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from burr_otel.history.tree import SpanNode
     from burr_otel.store import StoredRun
     from burr_otel.view.content import ShownContent
+    from burr_otel.view.diff import Change
+    from burr_otel.view.steps import ShowValue
 
 __all__ = ["Comparison", "RunReading", "Side", "compare", "comparison_lines"]
 
@@ -127,25 +129,26 @@ def _part_changes(
     left: RunReading, right: RunReading, number: int, ignore: Collection[str]
 ) -> dict[str, list[Change]]:
     """The differences of a step, with the values as a person may see them."""
-    (span, content, parts), (_, _, other) = _values(left, number), _values(right, number)
+    (parts, show), (other, show_other) = _values(left, number), _values(right, number)
     found = {}
     for part in _PARTS:
         pair = [
             _without(each.get(part), ignore if part == "state" else ()) for each in (parts, other)
         ]
-        changed = shown_changes(span, *pair, content)
+        changed = shown_changes(*pair, show, show_other)
         if changed:
             found[part] = changed
     return found
 
 
-def _values(reading: RunReading, number: int) -> tuple[SpanNode, ShownContent, dict[str, Any]]:
-    """Inputs, result and state of the newest step of a number, as recorded."""
+def _values(reading: RunReading, number: int) -> tuple[dict[str, Any], ShowValue]:
+    """Inputs, result and state of the newest step of a number, and how to show their values."""
     found: list[tuple[SpanNode, dict[str, Any]]] = []
     for step in _steps(reading):
         if step.sequence_id == number and (not found or step.order > found[0][0].order):
             found[:] = [(step, {part: _part(step, part) for part in _PARTS})]
-    return found[0][0], reading.content, found[0][1]
+    span, parts = found[0]
+    return parts, functools.partial(reading.content.value, span)
 
 
 def _part(step: SpanNode, part: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -68,10 +69,8 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
             "Pass --storage-dir, or run `burr-otel demo` for a first run."
         )
     for name in names:
-        try:
+        with contextlib.suppress(ConfigError):  # not a project's folder
             yield Store(name, storage_dir)
-        except ConfigError:  # noqa: PERF203 - not a project's folder
-            continue
 
 
 def runs(storage_dir: str, project: str | None = None) -> Iterator[StoredRun]:

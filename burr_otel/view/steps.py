@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import StoreError
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from burr_otel.view.content import ShownContent
 
 __all__ = ["StepDetails", "UnknownStepError", "read_step", "shown_changes", "whole_state"]
+
+ShowValue = Callable[[tuple[Any, ...], Any], Any]
+"""Gives a recorded value as a person may see it, by the keys that lead to it."""
 
 INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
@@ -57,9 +62,9 @@ def read_step(
 
     def show(span: SpanNode) -> None:
         content(span)
-        if span.kind == "step" and span.sequence_id == sequence_id:
-            if not found or span.order > found[0][0].order:
-                found[:] = [(span, _details(span, content))]
+        is_meant = span.kind == "step" and span.sequence_id == sequence_id
+        if is_meant and (not found or span.order > found[0][0].order):
+            found[:] = [(span, _details(span, content))]
 
     tree = read_run(run, alive, show)
     numbers = [step.sequence_id for step in tree.steps if step.sequence_id is not None]
@@ -75,7 +80,8 @@ def _details(span: SpanNode, content: ShownContent) -> StepDetails:
     found = StepDetails(before=_shown(span, before or {}, content))
     if after is not None:
         found.after = _shown(span, after, content)
-        found.changes = shown_changes(span, before or {}, after, content)
+        show = functools.partial(content.value, span)
+        found.changes = shown_changes(before or {}, after, show, show)
     return found
 
 
@@ -83,15 +89,15 @@ def _shown(span: SpanNode, state: dict[str, Any], content: ShownContent) -> dict
     return {key: content.value(span, (key,), value) for key, value in state.items()}
 
 
-def shown_changes(span: SpanNode, before: Any, after: Any, content: ShownContent) -> list[Change]:
-    """The differences between two states, with their values as a person may see them."""
+def shown_changes(
+    before: Any, after: Any, show_before: ShowValue, show_after: ShowValue
+) -> list[Change]:
+    """The differences between two values, with both sides as a person may see them."""
     return [
         Change(
             change.path,
-            *(
-                side if side is MISSING else content.value(span, change.path, side)
-                for side in (change.before, change.after)
-            ),
+            MISSING if change.before is MISSING else show_before(change.path, change.before),
+            MISSING if change.after is MISSING else show_after(change.path, change.after),
         )
         for change in changes(before, after)
     ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from burr_otel.history.settle import Alive
     from burr_otel.records import Usage
     from burr_otel.store import StoredRun
+    from burr_otel.store.port import Line
 
 __all__ = ["STATUSES", "RunSummary", "status_of", "summarise"]
 
@@ -93,34 +94,37 @@ def _tail(run: StoredRun) -> tuple[list[Mapping[str, Any]], list[Mapping[str, An
     That is how the session of that step began, and its end if that came before the step: a
     session's application span may end by idling while its application goes on.
     """
+    lines = run.backward()
     tail: list[Mapping[str, Any]] = []
-    before: list[Mapping[str, Any]] = []
-    session: str | None = None
-    end, found = None, False
-    for line in run.backward():
+    end = None
+    for line in lines:
         end = line.end if end is None else end
-        read_bytes = end - line.position
-        if not found:
-            record = _record(line.data)
-            if record is not None:
-                tail.insert(0, record)
-                session = _session(record)
-                found = record["type"] in (BEGIN_ENTRY, END_ENTRY)
-                if found and session is None:
-                    return tail, before
-            if read_bytes > _LONGEST_TAIL_BYTES:
-                return tail, before
-        elif line.data.startswith(_ROOT_LINES):
-            record = _record(line.data)
-            if record is not None and _session(record) == session:
-                before.insert(0, record)
-                if record["type"] == ROOT:
-                    return tail, before
-        if read_bytes > _LONGEST_SEARCH_BYTES and found:
+        record = _record(line.data)
+        if record is not None:
+            tail.insert(0, record)
+            if record["type"] in (BEGIN_ENTRY, END_ENTRY):
+                return tail, _session_before(run, _session(record), lines)
+        if end - line.position > _LONGEST_TAIL_BYTES:
             break
-    if found:
-        before[:0] = _newest_root(run, session)
-    return tail, before
+    return tail, []
+
+
+def _session_before(
+    run: StoredRun, session: str | None, lines: Iterator[Line]
+) -> list[Mapping[str, Any]]:
+    """How a session began, and its end if there is one among these lines, newest first."""
+    before: list[Mapping[str, Any]] = []
+    end = None
+    for line in () if session is None else lines:
+        end = line.end if end is None else end
+        record = _record(line.data) if line.data.startswith(_ROOT_LINES) else None
+        if record is not None and _session(record) == session:
+            before.insert(0, record)
+            if record["type"] == ROOT:
+                return before
+        if end - line.position > _LONGEST_SEARCH_BYTES:
+            break
+    return before if session is None else [*_newest_root(run, session), *before]
 
 
 def _newest_root(run: StoredRun, session: str | None) -> Iterator[Mapping[str, Any]]:

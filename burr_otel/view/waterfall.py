@@ -37,6 +37,7 @@ OUTCOME_WORDS: Final = {semconv.ERROR: "failed"}
 
 _STYLES: Final = {
     semconv.ERROR: "red",
+    semconv.FAILED: "red",
     semconv.CRASHED: "bold red",
     semconv.CANCELLED: "yellow",
     semconv.ABANDONED: "yellow",
@@ -259,6 +260,7 @@ class _Painter:
         glyphs = self._glyphs
         return {
             semconv.ERROR: glyphs.failed,
+            semconv.FAILED: glyphs.failed,
             semconv.CRASHED: glyphs.failed,
             semconv.CANCELLED: glyphs.stopped,
             semconv.ABANDONED: glyphs.stopped,

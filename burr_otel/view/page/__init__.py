@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from burr_otel.view.as_json import MARKS, iso, link_as_json
 from burr_otel.view.axis import session_axis
 from burr_otel.view.text import clean, duration, local_time, one_line
-from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, header
+from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, header, notes, tokens_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,15 @@ __all__ = ["html_page"]
 _LONGEST_PART: Final = 20_000  # characters of one input, result or state
 _PAGE_BUDGET: Final = 24_000_000  # characters of all of them; beyond it each part is cut shorter
 _SHORT_PART: Final = 300
+_LONGEST_WHY: Final = 200  # characters of what stands beside a name
 _LONGEST_VALUE: Final = 4_000  # characters of a logged attribute
-_PARTS: Final = (("inputs", "Inputs"), ("result", "Result"), ("state", "State written"))
+_PARTS: Final = (
+    ("initial", "Initial state"),
+    ("inputs", "Inputs"),
+    ("read", "State read"),
+    ("result", "Result"),
+    ("state", "State written"),
+)
 
 
 def html_page(view: RunTree) -> str:
@@ -125,6 +132,8 @@ class _Rows:
                 [one_line(key), self._cut(_pretty(value), _LONGEST_VALUE)]
                 for key, value in span.attributes.items()
             ],
+            "tokens": tokens_text(span.usage),
+            "why": "; ".join(one_line(text, _LONGEST_WHY) for text, _ in notes(span)),
             "links": [
                 one_line(json.dumps(link_as_json(link), default=repr)) for link in span.links
             ],

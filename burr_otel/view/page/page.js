@@ -7,7 +7,7 @@
   const HEIGHT = 24;
   const OVERSCAN = 12;
   const SIGNS = {
-    error: "✗", crashed: "✗", cancelled: "⊘", abandoned: "⊘", unfinished: "?", running: "…",
+    error: "✗", failed: "✗", crashed: "✗", cancelled: "⊘", abandoned: "⊘", running: "…",
   };
 
   const list = document.getElementById("list");
@@ -52,7 +52,7 @@
   }
 
   function isBad(row) {
-    return row.outcome === "error" || row.outcome === "crashed";
+    return ["error", "failed", "crashed"].includes(row.outcome);
   }
 
   function update() {
@@ -122,6 +122,11 @@
     label.append(row.name);
     label.title = row.name;
     name.append(label);
+    if (row.why) {
+      const why = make("span", "why", row.why);
+      why.title = row.why;
+      name.append(why);
+    }
     const track = make("div", "track");
     const bar = make("div", "bar");
     bar.style.left = `${row.from * 100}%`;
@@ -158,7 +163,8 @@
     const title = make("h2", "", (row.number === null ? "" : `${row.number} `) + row.name);
     title.append(make("span", `badge ${row.outcome}`, row.word));
     details.append(close, title, facts([
-      ["began", row.began], ["took", row.took], ["run", row.app], ["session id", row.session],
+      ["began", row.began], ["took", row.took], ["tokens", row.tokens], ["run", row.app],
+      ["session id", row.session],
       ["trace id", row.trace], ["span id", row.span],
     ]));
     if (row.failure) {
