@@ -49,7 +49,7 @@ def tree_of_parts(
     if total <= (limit_bytes if grown else allowance(limit_bytes)):
         return {key: orjson.loads(part) for key, part in parts.items()}, False
     level = share(sizes, limit_bytes)
-    room = level + level // 4 + 64
+    room = level + 64
     tree: dict[str, Any] = {}
     any_cut = False
     for key, part in parts.items():

@@ -113,7 +113,7 @@ class Shape(NamedTuple):
     Attributes:
         name: What it is, for people who read the table.
         needles: Texts of which one must occur for the pattern to match; none: an unbroken run of
-            `_TOKEN_RUN` letters, digits, "_", "-" and "." must.
+            `_TOKEN_RUN` letters, digits and "_-.+/" must.
         pattern: What to hide: its group 1, when there is one, else the whole match.
     """
 
@@ -155,6 +155,8 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Databricks", r"dapi[a-f0-9]{32}"),  # docs.databricks.com, personal access tokens
     # --- clouds and hosting
     ("AWS key id", r"A(?:KIA|SIA|GPA|ROA|IDA|NPA|NVA)[A-Z0-9]{12,}"),  # IAM guide, unique ids
+    ("AWS Bedrock", r"ABSK[A-Za-z0-9+/]{40,}={0,2}"),  # docs.aws.amazon.com/bedrock
+    ("Fly.io", r"fm[12][a-z]?_[\w+/\-]{40,}={0,2}"),  # fly.io/docs/security/tokens
     ("Google API", r"AIza[\w\-]{20,}"),  # cloud.google.com/docs/authentication/api-keys
     ("Google OAuth", r"ya29\.[\w\-.]{12,}"),  # developers.google.com/identity
     ("Google OAuth client", r"GOCSPX-[\w\-]{20,}"),
@@ -218,7 +220,8 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Neon", r"napi_[a-z0-9]{30,}"),  # neon.com/docs
     ("CockroachDB", r"CCDB1_[A-Za-z0-9]{16,}_?[A-Za-z0-9]*"),  # cockroachlabs.com/docs
     # --- monitoring
-    ("Grafana", r"glsa_[A-Za-z0-9]{20,}"),  # grafana.com/docs
+    ("Grafana", r"gl(?:sa_[A-Za-z0-9]{20,}|c_[A-Za-z0-9+/]{30,}={0,2})"),  # grafana.com/docs
+    ("Sentry", r"sntry[su]_[\w+/\-]{20,}={0,2}"),  # docs.sentry.io
     ("Honeycomb", r"hc[a-z](?:ik|mk|lk)_[a-z0-9]{20,}"),  # docs.honeycomb.io
     ("New Relic", r"NR(?:AK|II|JS|AL)-[\w\-]{15,}"),  # docs.newrelic.com
     ("Dynatrace", r"dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{40,}"),  # docs.dynatrace.com
@@ -311,14 +314,9 @@ SHAPES: Final[tuple[Shape, ...]] = (
             re.IGNORECASE,
         ),
     ),
-    Shape("Azure client secret", ("Q~",), re.compile(r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}")),
+    Shape("Azure client secret", ("~",), re.compile(r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}")),
     Shape("Telegram bot", (":AA",), re.compile(r"(?<!\d)\d{8,10}:AA[\w\-]{30,}")),
-    Shape("Braintree", ("access_token$",), re.compile(r"access_token\$\w{4,20}\$[\w$]{16,}")),
-    # docs.aws.amazon.com/bedrock, fly.io/docs/security/tokens, grafana.com/docs, docs.sentry.io
-    Shape("AWS Bedrock", ("ABSK",), re.compile(r"\bABSK[A-Za-z0-9+/]{40,}={0,2}")),
-    Shape("Fly.io", ("fm1", "fm2"), re.compile(r"\bfm[12][a-z]?_[\w+/\-]{40,}={0,2}")),
-    Shape("Grafana Cloud", ("glc_",), re.compile(r"\bglc_[A-Za-z0-9+/]{30,}={0,2}")),
-    Shape("Sentry", ("sntry",), re.compile(r"\bsntry[su]_[\w+/\-]{20,}={0,2}")),
+    Shape("Braintree", ("$",), re.compile(r"access_token\$\w{4,20}\$[\w$]{16,}")),
     Shape("token of a service", (), _TOKENS),
 )
 """The built-in value patterns."""
@@ -333,7 +331,7 @@ _BY_SIGNS: Final = tuple(
 )
 _SHORT: Final = 1024  # characters
 _TOKEN_BYTES: Final = bytes(
-    ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
+    ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.+/") else ord(" ")  # noqa: PLR2004
     for byte in range(256)
 )
 _RUN: Final = b"x" * _TOKEN_RUN

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
+    "BREAK",
     "MAX_DEPTH",
     "OVERLAP",
     "CutDict",
@@ -35,9 +36,15 @@ MAX_DEPTH: Final = 16
 OVERLAP: Final = 1024
 """Characters beyond a cut that are searched for secrets too, so that one across it is known."""
 
+BREAK: Final = re.compile(r"[\s\"'`,;]")
+"""What no token of a service has in it."""
+
 _NOTE_BYTES: Final = 48  # kept back in a cut container for the note of what is missing
 _LEAST_VALUE_BYTES: Final = 64  # of a large value, before further ones are left out
-_LEAST_ITEM_SHARE: Final = 8  # a long list shows at most this many items that are large
+_LEAST_ITEM_BYTES: Final = 256
+_MOST_CUT_ITEMS: Final = 8  # of a long list, when not even so many are short
+_MOST_GUESSES: Final = 4
+_OPTIONS: Final = orjson.OPT_PASSTHROUGH_SUBCLASS
 _SHORTEST_BOTH_ENDS: Final = 96  # bytes from which on a cut text keeps its tail too
 _SHORTEST: Final = b'"..."'
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
@@ -68,6 +75,10 @@ class CutText(str):
         text = cls(head)
         text.tail, text.missing, text.unchanged, text.context = tail, missing, unchanged, context
         return text
+
+    def begins_unbroken(self) -> bool:
+        """Whether the tail may begin inside of a token that is longer than the context."""
+        return self.context >= OVERLAP and BREAK.search(self.tail, 0, OVERLAP) is None
 
     def parts(self) -> tuple[str, str, int, int]:
         """Head and tail as they may be shown, what is missing between, and what is unchanged."""
@@ -153,32 +164,25 @@ def window(text: str, keep: int) -> str:
 
 def dumps(node: Any) -> bytes:
     """The JSON of a tree, with the notes of what is missing."""
-    return orjson.dumps(node, _with_note, orjson.OPT_PASSTHROUGH_SUBCLASS)
+    return orjson.dumps(node, _with_note, _OPTIONS)
 
 
 def _with_note(node: Any) -> Any:
     if isinstance(node, CutText):
         return _joined(*node.parts())
     if isinstance(node, CutList):
-        items = list(node)
-        return (
-            [_note_of(node, 0), *items]
-            if node.unchanged is not None
-            else [*items, _note_of(node, 0)]
-        )
+        note = _note_of(node)
+        return [*node, note] if node.unchanged is None else [note, *node]
     if isinstance(node, CutDict):
         return {**node, _more_key(node): f"{node.missing} more keys"}
     raise TypeError(type(node))
 
 
-def _note_of(items: list[Any], left_out: int) -> str:
-    """What is missing from a list, when so much more is left out."""
-    if not isinstance(items, CutList):
-        return f"... {left_out} more items"
-    missing = items.missing + left_out
+def _note_of(items: CutList) -> str:
     if items.unchanged is None:
-        return f"... {missing} more {items.unit}"
-    return f"... {items.unchanged} unchanged{f' and {missing} new' if missing else ''} items"
+        return f"... {items.missing} more {items.unit}"
+    more = f" and {items.missing} new" if items.missing else ""
+    return f"... {items.unchanged} unchanged{more} items"
 
 
 def _more_key(members: dict[str, Any]) -> str:
@@ -253,50 +257,68 @@ def _end(text: str, room: int, encode: Callable[[str], bytes]) -> str:
 def fit(node: Any, room: int) -> tuple[bytes, bool]:
     """The JSON of a tree in at most `room` bytes (at least five); also tells whether it was cut."""
     data = dumps(node)
-    return (data, False) if len(data) <= room else (_cut(node, room), True)
+    return (data, False) if len(data) <= room else (_cut(node, data, room), True)
 
 
 def _fitting(node: Any, data: bytes, room: int) -> bytes:
-    return data if len(data) <= room else _cut(node, room)
+    return data if len(data) <= room else _cut(node, data, room)
 
 
-def _cut(node: Any, room: int) -> bytes:
+def _cut(node: Any, data: bytes, room: int) -> bytes:
     if isinstance(node, str):
         return (
             orjson.dumps(_excerpt(node, room - 2, _escaped)) if room > len(_SHORTEST) else _SHORTEST
         )
-    data = None
     if isinstance(node, dict):
         data = _cut_members(node, room)
     elif isinstance(node, list):
-        data = _cut_items(node, room)
-    return _SHORTEST if data is None or len(data) > room else data
+        data = _cut_items(node, data, room)
+    return data if len(data) <= room else _SHORTEST
 
 
-def _cut_items(items: list[Any], room: int) -> bytes:
-    newest_last = isinstance(items, CutList) and items.unchanged is not None
+def _cut_items(items: list[Any], data: bytes, room: int) -> bytes:
+    cut = items if isinstance(items, CutList) else CutList(items, 0)
+    newest_last = cut.unchanged is not None
     left = room - 2 - _NOTE_BYTES
-    least = max(left // _LEAST_ITEM_SHARE, _LEAST_VALUE_BYTES)
-    pieces: list[bytes] = []
-    used = 0
-    for item in reversed(items) if newest_last else items:
-        piece = b"%b" % dumps(item)  # a copy takes less memory than what orjson gives
-        used += min(len(piece), least) + 1
-        if used > left:
+    shown, written = _whole_items(list(items), len(data), left, newest_last=newest_last)
+    if len(shown) < _MOST_CUT_ITEMS:
+        shown = items[-_MOST_CUT_ITEMS:] if newest_last else items[:_MOST_CUT_ITEMS]
+        sizes = [len(dumps(item)) + 1 for item in shown]
+        least = max(left // _MOST_CUT_ITEMS, _LEAST_ITEM_BYTES)
+        while sizes and sum(min(size, least) for size in sizes) > left:
+            sizes.pop(0 if newest_last else -1)
+        shown = shown[len(shown) - len(sizes) :] if newest_last else shown[: len(sizes)]
+        level = share(sizes, left) - 1
+        written = b"[%b]" % b",".join([_fitting(item, dumps(item), level) for item in shown])
+    missing = len(items) - len(shown)
+    if cut.unit == "bytes":
+        missing = sum(len(dumps(item)) + 1 for item in items[len(shown) :])
+    missing += cut.missing
+    if not shown:
+        return orjson.dumps(f"<list of {missing + (cut.unchanged or 0)}>")
+    if not missing and not newest_last:
+        return written
+    note = orjson.dumps(_note_of(CutList((), missing, unit=cut.unit, unchanged=cut.unchanged)))
+    return b"[%b,%b" % (note, written[1:]) if newest_last else b"%b,%b]" % (written[:-1], note)
+
+
+def _whole_items(
+    items: list[Any], size: int, room: int, *, newest_last: bool
+) -> tuple[list[Any], bytes]:
+    """About as many items as fit without being cut, and their JSON; `size` is that of all."""
+    shown: list[Any] = []
+    written = b""
+    count = len(items)
+    for _ in range(_MOST_GUESSES):
+        count = min(count * room // size, len(items))
+        if count <= len(shown):
             break
-        pieces.append(piece)
-    count = len(items) - len(pieces)
-    if not pieces:
-        missing = items.missing + (items.unchanged or 0) if isinstance(items, CutList) else 0
-        return orjson.dumps(f"<list of {count + missing}>")
-    level = share(map(len, pieces), left - len(pieces))
-    shown = reversed(items) if newest_last else iter(items)
-    written = [_fitting(item, piece, level) for item, piece in zip(shown, pieces, strict=False)]
-    if count or isinstance(items, CutList):
-        if isinstance(items, CutList) and items.unit == "bytes":
-            count = sum(len(dumps(item)) + 1 for item in items[len(pieces) :])
-        written.append(orjson.dumps(_note_of(items, count)))
-    return b"[%b]" % b",".join(reversed(written) if newest_last else written)
+        guess = items[-count:] if newest_last else items[:count]
+        data = dumps(guess)
+        size = len(data)
+        if size <= room:
+            shown, written = guess, data
+    return shown, written
 
 
 def _cut_members(members: dict[str, Any], room: int) -> bytes:

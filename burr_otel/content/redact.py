@@ -24,6 +24,7 @@ from burr_otel.content.patterns import (
     may_have_shape,
 )
 from burr_otel.content.prune import (
+    BREAK,
     MAX_DEPTH,
     OVERLAP,
     CutDict,
@@ -49,7 +50,6 @@ _NAME = re.compile(r"[\w.\-]{1,64}")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
-_BREAK = re.compile(r"[\s\"'`,;]")
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 
 
@@ -145,6 +145,7 @@ class Redaction:
         """Whether a tree holds nothing to hide; quick, and never wrongly yes."""
         texts: list[str] = []
         keys: set[str] = set()
+        firsts: list[str] = []  # of lists that could be a name and its value
         level: list[Any] = [tree]
         for _ in range(MAX_DEPTH + 1):
             below: list[Any] = []
@@ -156,19 +157,24 @@ class Redaction:
                     keys.update(node)
                     below += node.values()
                 elif kind is list or kind is CutList:
-                    if len(node) == 2 and self.is_secret_name(node[0]):  # noqa: PLR2004  a pair
-                        return False
                     below += node
+                    if len(node) == 2 and type(node[0]) is str:  # noqa: PLR2004  a pair
+                        firsts.append(node[0])
                 elif kind is CutText:
-                    if node.context >= OVERLAP and not _BREAK.search(node.tail[:OVERLAP]):
-                        return False
                     texts += (str.__str__(node), node.tail)
+                    if node.begins_unbroken():
+                        return False
+            if not below:
+                return self._are_clean(texts, keys, set(firsts))
             level = below
-            if not level:
-                break
-        if level or not (keys <= self._harmless or self._are_harmless(keys)):
+        return False
+
+    def _are_clean(self, texts: list[str], keys: set[str], firsts: set[str]) -> bool:
+        if not (keys <= self._harmless or self._are_harmless(keys)):
             return False
         if keys & VALUE_KEYS and keys & NAME_KEYS:  # {"name": "password", "value": "..."}
+            return False
+        if any(map(self.is_secret_name, firsts)):
             return False
         if any(pattern.search(text) for pattern in self._user_values for text in texts):
             return False
@@ -204,9 +210,9 @@ class Redaction:
         end = len(head) - text.context
         shown_head = self._covered(head, 0, end, spans)
         if text.context >= OVERLAP:
-            broken = _BREAK.search(tail)
-            at = len(tail) if broken is None else broken.end()
-            start = max(start, at if at > start else 0)
+            if text.begins_unbroken():
+                broken = BREAK.search(tail)
+                start = len(tail) if broken is None else broken.end()
             key_end = _KEY_END.search(tail)
             if key_end is not None and "-----BEGIN" not in tail[: key_end.start()]:
                 start = max(start, key_end.end())
