@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
-    "BREAK",
     "MAX_DEPTH",
     "OVERLAP",
     "CutDict",
@@ -36,9 +35,6 @@ MAX_DEPTH: Final = 16
 OVERLAP: Final = 1024
 """Characters beyond a cut that are searched for secrets too, so that one across it is known."""
 
-BREAK: Final = re.compile(r"[\s\"'`,;]")
-"""What no token of a service has in it."""
-
 _NOTE_BYTES: Final = 48  # kept back in a cut container for the note of what is missing
 _LEAST_VALUE_BYTES: Final = 64  # of a large value, before further ones are left out
 _LEAST_ITEM_BYTES: Final = 256
@@ -47,17 +43,16 @@ _MOST_GUESSES: Final = 4
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_SUBCLASS
 _SHORTEST_BOTH_ENDS: Final = 96  # bytes from which on a cut text keeps its tail too
 _SHORTEST: Final = b'"..."'
+_BREAK: Final = re.compile(r"[\s\"'`,;]")  # no token of a service has one of these in it
+_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class CutText(str):
-    """The head of a long text.
+    """The head of a long text, its `tail`, and how many characters are `missing` between the two.
 
-    Attributes:
-        tail: Its end.
-        missing: Characters between the two.
-        unchanged: How many of these were there in the earlier value.
-        context: Characters at the cut that only serve the search for secrets.
+    Of these, `unchanged` were there in the earlier value. At the cut, `context` characters of both
+    ends are not shown: they only serve the search for secrets.
     """
 
     __slots__ = ("context", "missing", "tail", "unchanged")
@@ -76,9 +71,18 @@ class CutText(str):
         text.tail, text.missing, text.unchanged, text.context = tail, missing, unchanged, context
         return text
 
-    def begins_unbroken(self) -> bool:
-        """Whether the tail may begin inside of a token that is longer than the context."""
-        return self.context >= OVERLAP and BREAK.search(self.tail, 0, OVERLAP) is None
+    def safe_start(self) -> int:
+        """Where in the tail a secret has ended that may have begun in the part between."""
+        start, tail = self.context, self.tail
+        if start < OVERLAP:
+            return start
+        if _BREAK.search(tail, 0, start) is None:  # in a token longer than the context
+            broken = _BREAK.search(tail)
+            start = len(tail) if broken is None else broken.end()
+        key_end = _KEY_END.search(tail)
+        if key_end is None or "-----BEGIN" in tail[: key_end.start()]:
+            return start
+        return max(start, key_end.end())
 
     def parts(self) -> tuple[str, str, int, int]:
         """Head and tail as they may be shown, what is missing between, and what is unchanged."""
@@ -88,23 +92,16 @@ class CutText(str):
 
 
 class CutList(list[Any]):
-    """Some items of a long list.
+    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing.
 
-    Attributes:
-        missing: How much follows them, in `unit`; the new items left out when some are unchanged.
-        unit: ``items``, or ``bytes`` where the rest was never parsed.
-        unchanged: Items before them that were there in the earlier value, or None.
+    Missing is what follows them; after `unchanged` items that were there in the earlier value, it
+    is new items that stand before them.
     """
 
     __slots__ = ("missing", "unchanged", "unit")
 
     def __init__(
-        self,
-        items: Iterable[Any],
-        missing: int,
-        *,
-        unit: str = "items",
-        unchanged: int | None = None,
+        self, items: Iterable[Any], missing: int, unit: str = "items", unchanged: int | None = None
     ) -> None:
         super().__init__(items)
         self.missing, self.unit, self.unchanged = missing, unit, unchanged
