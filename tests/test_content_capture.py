@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from burr_otel.content import ContentPolicy
+from burr_otel.content.capture import capture
 
 LIMIT = 16 * 1024
 
@@ -507,3 +508,84 @@ def test_any_value_gives_json_within_budget(value, limit):
     data, _ = describe(value, limit)
     assert len(data.encode()) <= limit
     json.loads(data, parse_constant=pytest.fail)
+
+
+# --- time -------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """Its repr takes a second of the clock below."""
+
+    clock = 0.0
+
+    def __repr__(self) -> str:
+        Slow.clock += 1
+        return "slow but there"
+
+
+def test_code_of_the_values_has_a_budget_of_time():
+    """When it is used up, further objects are only named; what is plain is shown all the same."""
+    Slow.clock = 0.0
+    value = {"slow": [Slow() for _ in range(100)], "plain": {"n": [1, 2]}, "text": "words"}
+    tree, was_cut = capture(value, LIMIT, clock=lambda: Slow.clock)
+    assert was_cut
+    assert tree["slow"] == ["slow but there"] + ["<test_content_capture.Slow>"] * 99
+    assert tree["plain"] == {"n": [1, 2]}
+    assert tree["text"] == "words"
+
+
+def test_a_mapping_that_takes_its_time_is_left():
+    """What it gave until then is kept."""
+
+    class Sluggish(EndlessMapping):
+        def __getitem__(self, key: Any) -> Any:
+            Slow.clock += 0.1
+            return key
+
+    Slow.clock = 0.0
+    tree, was_cut = capture({"v": Sluggish()}, LIMIT, clock=lambda: Slow.clock)
+    assert was_cut
+    assert 1 <= len(tree["v"]) < 10
+
+
+# --- numbers ----------------------------------------------------------------------------------------
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Stop(str, enum.Enum):
+    NOW = "stop"
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (lambda numpy: numpy.int64(5), 5),
+        (lambda numpy: numpy.uint8(5), 5),
+        (lambda numpy: numpy.float64(0.5), 0.5),
+        (lambda numpy: numpy.float32(0.5), 0.5),
+        (lambda numpy: numpy.bool_(True), True),
+        (lambda numpy: numpy.str_("a"), "a"),
+        (lambda numpy: numpy.array(5), 5),
+        (lambda numpy: [numpy.float32(0.5), numpy.float32(0.25)], [0.5, 0.25]),
+        (lambda numpy: [numpy.int64(1)], [1]),
+        (lambda _: Level.LOW, 1),
+        (lambda _: Whole(7), 7),
+        (lambda _: Real(0.5), 0.5),
+        (lambda _: Stop.NOW, "stop"),
+        (lambda _: [Stop.NOW], ["stop"]),
+    ],
+)
+def test_numbers_of_any_class_stay_numbers(make, shown):
+    """In documents and as attributes, alone and in lists."""
+    value = make(pytest.importorskip("numpy"))
+    assert encode({"v": value}) == {"v": shown}
+    made = ContentPolicy().attribute("v", value)
+    assert made == (shown, False)
+    assert type(made.value) is type(shown)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import linecache
 import sys
 import traceback
 import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
 from hostile import ZOO, TextSubclass
 
-from burr_otel.content import ContentPolicy, ExceptionContent, capture_exception
+from burr_otel.content import (
+    ContentPolicy,
+    ExceptionContent,
+    capture_exception,
+    raised_of_text,
+)
 from burr_otel.content.redact import MARKER
 
 CANARY = "hunter2CANARYx"
@@ -509,3 +516,132 @@ def test_the_redactor_is_asked_about_messages_and_the_traceback():
 
     content = described(ContentPolicy(redactor=broken), raised(fail, "Alice was here"))
     assert (content.message, content.stacktrace) == (MARKER, MARKER)
+
+
+# --- what was captured or recorded ------------------------------------------------------------------
+
+
+def test_no_frame_is_kept_alive():
+    """What is captured holds texts only."""
+
+    class Held:
+        pass
+
+    def hold() -> None:
+        held = Held()
+        kept.append(weakref.ref(held))
+        raise ValueError("bad")
+
+    kept: list[weakref.ref] = []
+    error = raised(hold)
+    texts = capture_exception(error, 1000)
+    error = None
+    gc.collect()
+    assert kept[0]() is None
+    assert all(type(text) is str for text in texts)
+
+
+def test_messages_have_a_budget_of_time():
+    """A chain of exceptions whose ``__str__`` takes long is still named."""
+    now = [0.0]
+
+    class SlowError(Exception):
+        def __str__(self) -> str:
+            now[0] += 1
+            return "took a second"
+
+    error = SlowError()
+    error.__cause__ = SlowError()
+    error.__cause__.__cause__ = SlowError()
+    texts = capture_exception(error, 1000, clock=lambda: now[0])
+    assert texts.message == "took a second"
+    assert texts.traceback.count("SlowError: took a second") == 1
+    assert texts.traceback.count("SlowError: <message not read: there was no time>") == 2
+    assert now == [1.0]
+
+
+@pytest.mark.parametrize("length", [1000, 4000, 100_000])
+@pytest.mark.parametrize("secret", [f"password={CANARY}", "sk-proj-" + "a1B2c3D4" * 5])
+def test_a_secret_at_the_cut_of_a_message_shows_nothing_of_itself(length, secret):
+    """Wherever the message was cut when it was captured."""
+    for at in range(0, length, max(length // 60, 1)):
+        text = "lorem ipsum " * (length // 12)
+        content = described(SMALL, ValueError(f"{text[:at]} {secret} {text[at:]}"))
+        shown = content.message + content.stacktrace
+        assert CANARY[:6] not in shown
+        assert "a1B2" not in shown
+        assert len(content.message.encode()) <= 1500
+
+
+def test_types_shows_nothing_of_a_message_that_looks_like_a_traceback():
+    """Not even when it quotes one, as errors from other processes do."""
+    lines = (
+        "Traceback (most recent call last):",
+        f'  File "{CANARY}", line 1, in {CANARY}',
+        f"    {CANARY}",
+        f"{CANARY}: {CANARY}",
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "",
+        f"    | {CANARY}",
+        f"  +---------------- {CANARY} ----------------",
+    )
+    for message in ("\n".join(lines), "first\n" + "\n".join(lines)):
+        error = raised(fail, message)
+        error.__notes__ = ["\n".join(lines)]
+        content = described(ContentPolicy(exceptions="types"), error)
+        assert CANARY not in "".join(content[:3])
+        assert content.stacktrace.splitlines()[-1] == "ValueError"
+        full = described(POLICY, error).stacktrace
+        assert full.count(f'File "{CANARY}"') == 2
+
+
+def test_a_recorded_traceback_is_told_like_a_captured_one():
+    """Type, message and frames of what Python's own module wrote."""
+    error = raised(with_cause)
+    recorded = raised_of_text("".join(traceback.format_exception(error)))
+    captured = capture_exception(error, 16_384)
+    assert recorded[:2] == captured[:2] == ("KeyError", "'second'")
+    for policy in (POLICY, ContentPolicy(exceptions="off")):
+        shown = policy.exception(recorded)
+        assert shown[:2] == policy.exception(captured)[:2]
+    assert 'raise KeyError("second") from error' in POLICY.exception(recorded).stacktrace
+    types = ContentPolicy(exceptions="types").exception(recorded)
+    assert types.message == ""
+    assert "second" not in types.stacktrace
+    assert types.stacktrace.splitlines()[-1] == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("ValueError: bad\nworse", "ValueError", "bad\nworse"),
+        ("mod.Error", "mod.Error", ""),
+        ("no traceback at all", "Exception", "no traceback at all"),
+        ("", "Exception", ""),
+        ("Traceback (most recent call last):", "Exception", ""),
+        (
+            'Traceback (most recent call last):\n  File "x", line 1, in f\n    1/0\nE: a: b',
+            "E",
+            "a: b",
+        ),
+    ],
+)
+def test_what_was_recorded_may_be_anything(text, kind, message):
+    """Old logs hold what their writers put there."""
+    assert raised_of_text(text)[:2] == (kind, message)
+    POLICY.exception(raised_of_text(text))
+
+
+def test_secrets_in_a_recorded_traceback_are_hidden():
+    """In its messages and its source lines."""
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\n'
+        f"    connect(password='{CANARY}')\n"
+        "            ~~~~~~~~^^^\n"
+        f"ValueError: token: {CANARY}"
+    )
+    content = POLICY.exception(raised_of_text(text))
+    assert CANARY not in "".join(content[:3])
+    assert content.message == f"token: {MARKER}"

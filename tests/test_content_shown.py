@@ -34,7 +34,7 @@ def grown_from(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple
         key: (len(orjson.dumps(before[key])) - 1, len(before[key]))
         for key, item in after.items()
         if isinstance(item, list | str)
-        and orjson.dumps(item).startswith(orjson.dumps(before.get(key, None))[:-1])
+        and orjson.dumps(item).startswith(orjson.dumps(before.get(key))[:-1])
     }
 
 

@@ -109,6 +109,19 @@ def test_bad_otel_values_warn_and_name_value_and_remedy(monkeypatch, caplog, var
     assert says in record.getMessage()
 
 
+def test_a_configuration_file_is_said_not_to_be_read(monkeypatch, caplog):
+    """`OTEL_CONFIG_FILE`: one warning, with what reads it; none when there is none."""
+    provider.tracer_provider(None, "shop")
+    assert not caplog.records
+    monkeypatch.setattr(provider, "_own", {})
+    monkeypatch.setenv("OTEL_CONFIG_FILE", "otel.yaml")
+    for project in ("shop", "shop", "other"):
+        provider.tracer_provider(None, project)
+    (message,) = caplog.messages
+    assert "OTEL_CONFIG_FILE='otel.yaml'" in message
+    assert "opentelemetry-instrument" in message
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_what_is_sent_is_compressed_unless_a_variable_says_otherwise(monkeypatch, protocol):
     """Snapshots of state compress well; `OTEL_EXPORTER_OTLP_COMPRESSION` has the last word."""

@@ -68,7 +68,7 @@ def collected(span_limits=None):
 def start(tracer, content=None, span_links=(), parent=None):
     content = content or SpanContent("name", {}, [], Status(StatusCode.UNSET), [])
     return SpanStarter(tracer, ContentPolicy()).start(
-        content.name, parent, {}, list(span_links), ({},), NOW, lambda: content
+        content.name, parent, {}, list(span_links), ({},), NOW, lambda context: lambda: content
     )
 
 
@@ -143,13 +143,13 @@ def test_what_others_set_is_kept_as_data_for_the_record():
 def test_an_exception_that_other_code_records_is_redacted_and_cannot_raise():
     """`use_span` records what passes through it, whatever its text does."""
 
-    class Hostile(Exception):
+    class HostileError(Exception):
         def __str__(self):
             raise RuntimeError("never")
 
     tracer, exporter = collected()
     span = start(tracer)
-    span.record_exception(Hostile())
+    span.record_exception(HostileError())
     with pytest.raises(ValueError, match="hunter2"), trace.use_span(span):
         raise ValueError("password=hunter2")
     content = SpanContent("name", {}, list(span.events), span.status, [])

@@ -2,16 +2,27 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import resource
+import shutil
 import stat
 
 import pytest
 from burr.common.types import ParentPointer
 from burr.core import State
-from store_support import begin, run_step, steps, values_of
+from store_support import ENDED, begin, run_step, steps, values_of
 
-from burr_otel.errors import ConfigError, InvalidIdentifierError, SnapshotError
-from burr_otel.store import AsyncStoreLoader, Store
+from burr_otel.errors import (
+    ConfigError,
+    InvalidIdentifierError,
+    RunLockedError,
+    SnapshotError,
+    StoreError,
+    UnknownRunError,
+)
+from burr_otel.store import AsyncStoreLoader, Store, projects
+from burr_otel.store.materialize import write_plain
 
 BAD_APP_IDS = [
     "", ".", "..", "../other", "a/b", "/etc", "a\0b", "x" * 256, "é" * 128, "\ud800", 7, b"a",
@@ -176,3 +187,170 @@ async def test_the_async_loader_reads_off_the_event_loop(store, monkeypatch):
     assert await loader.load(None, "unknown") is None
     assert await loader.list_app_ids(None) == ["a"]
     assert threads == [True, True]
+
+
+def test_a_live_runs_folder_that_becomes_a_link_is_not_written_to(store, tmp_path):
+    """Moved away and linked to from its old place: each step fails and says so."""
+    session = begin(store)
+    run_step(session, 0)
+    run = store.run_path("a")
+    run.rename(tmp_path / "moved")
+    run.symlink_to(tmp_path / "moved")
+    before = (tmp_path / "moved" / "log.jsonl").read_bytes()
+    for closed in (False, True):
+        if closed:
+            session.close()
+        with pytest.raises(SnapshotError, match="deleted or replaced"):
+            run_step(session, 1)
+    with pytest.raises(InvalidIdentifierError, match="symbolic link"):
+        store.load(None, "a")
+    assert (tmp_path / "moved" / "log.jsonl").read_bytes() == before
+
+
+def test_a_project_that_is_a_link_is_not_followed(store, tmp_path):
+    """Only the storage directory as a whole may be one."""
+    steps(Store("proj", tmp_path / "elsewhere"), 1)
+    store.path.parent.mkdir()
+    store.path.symlink_to(tmp_path / "elsewhere" / "proj")
+    for operation in (
+        lambda: begin(store), lambda: store.load(None, "a"), lambda: store.read("a"),
+        store.list_app_ids,
+    ):  # fmt: skip
+        with pytest.raises(InvalidIdentifierError, match="symbolic link"):
+            operation()
+    assert projects(tmp_path / "store") == []
+
+
+SMALL = ["metadata.json", "graph.json", "children.jsonl", "log.index", "log.jsonl"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("what", ["link", "pipe", "folder", "deep", "empty", "huge"])
+def test_a_file_that_is_something_else_is_not_read_and_nothing_waits(store, tmp_path, name, what):
+    """A link, a pipe without a writer, a folder, JSON that no parser takes: never a bare error."""
+    steps(store, 40)
+    (tmp_path / "secret").write_text('{"partition_key": "OUTSIDE"}\n')
+    path = store.run_path("a") / name
+    path.unlink(missing_ok=True)
+    if what == "link":
+        path.symlink_to(tmp_path / "secret")
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 32)
+    else:
+        path.write_text({"deep": '{"a":' + "[" * 100_000 + "\n", "empty": ""}[what])
+    run = next(store.runs(), None)
+    if run is not None:
+        assert run.partition_key is None
+        assert "OUTSIDE" not in str((run.graph, run.children, run.parent_pointer))
+        assert list(run.left_open(now_ns=1, recover_after_s=1.0)) == []
+    if name == "log.jsonl":
+        assert store.load(None, "a") is None
+        return
+    for number in (None, 3, 39):
+        assert store.load(None, "a", number)["sequence_id"] == (39 if number is None else number)
+    copied = write_plain(store.read("a"), tmp_path / "copy")
+    assert copied.steps == 40
+    assert b"OUTSIDE" not in b"".join(p.read_bytes() for p in (tmp_path / "copy").iterdir())
+    with contextlib.suppress(SnapshotError):  # or the file is made again
+        run_step(begin(store), 40)
+
+
+@pytest.mark.parametrize("nuls", [1, 5_000, 300_000, 1 << 28])
+@pytest.mark.parametrize("ended", ["", "newline", "record"])
+def test_nuls_at_the_end_cost_nothing(store, nuls, ended):
+    """A file system that lost power leaves them, very many too: in linear time, in little memory."""
+    log = steps(store, 3)
+    size = log.stat().st_size
+    last = log.read_bytes().splitlines(keepends=True)[-2]
+    with log.open("r+b") as file:
+        file.truncate(size + nuls)
+        file.seek(size + nuls)
+        file.write({"": b"", "newline": b"\n", "record": last}[ended])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert store.load(None, "a")["sequence_id"] == 2
+    assert store.load(None, "a", 0)["sequence_id"] == 0
+    run = store.read("a")
+    kept = [record["type"] for record in run.records()]
+    assert kept.count("end_entry") == 3 + (ended == "record")
+    assert sum(length for _, length, _ in run.skipped) >= nuls
+    run_step(begin(store), 3)
+    assert store.load(None, "a")["sequence_id"] == 3
+    assert store.load(None, "a", 1)["sequence_id"] == 1
+    assert store.read("a").skipped == [] or list(store.read("a").records())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100 * 1024
+
+
+def test_ids_that_share_a_folder_are_refused(store):
+    """Where the file system ignores case or normalizes: the folder's own metadata tells."""
+    for own, other in (("Stra\u00dfe", "STRASSE"), ("caf\u00e9", "cafe\u0301"), ("a", "A")):
+        steps(store, 1, own)
+        store.run_path(own).rename(store.run_path(other))  # what such a file system would show
+        assert store.load(None, other) is None
+        assert not store.exists(other)
+        with pytest.raises(InvalidIdentifierError, match="would share a folder with the run"):
+            begin(store, other)
+
+
+def test_a_copied_folder_is_a_run_of_its_new_name(store):
+    """Its metadata names another one, and yet they share nothing."""
+    steps(store, 2)
+    shutil.copytree(store.run_path("a"), store.run_path("b"))
+    assert store.load(None, "b")["sequence_id"] == 1
+    run_step(begin(store, "b"), 2)
+    assert store.list_app_ids() == ["a", "b"]
+
+
+@pytest.mark.parametrize("which", ["storage", "run"])
+def test_a_folder_that_others_can_write_is_told_once(tmp_path, caplog, which):
+    """With its owner and mode, and what to do."""
+    store = Store("proj", tmp_path / "store")
+    steps(store, 1)
+    folder = tmp_path / "store" if which == "storage" else store.run_path("a")
+    folder.chmod(0o777)
+    for _ in range(2):
+        store.load(None, "a")
+        run_step(begin(store), 1)
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"{folder} can be written by others (owner ")
+    assert "mode 0777" in message
+    assert "chmod go-w" in message
+
+
+def test_without_a_home_directory_nothing_is_made(monkeypatch, tmp_path):
+    """No folder named ``~``; the error says what to set."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="Set HOME or BURR_OTEL_STORAGE_DIR"):
+        Store("proj")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_deleted_unless_its_owner_lives(store, tmp_path):
+    """By process here, by age where this host cannot tell; nothing else is touched."""
+    steps(store, 1, "b")
+    session = begin(store)
+    run_step(session, 0)
+    with pytest.raises(StoreError, match=f"open in process {os.getpid()}"):
+        store.delete("a", now_ns=1 << 62)
+    session.end(ENDED)
+    store.delete("a", now_ns=1)
+    with pytest.raises(UnknownRunError):
+        store.delete("a", now_ns=1)
+    assert [path.name for path in store.path.iterdir()] == ["b"]
+    elsewhere = {"host": "elsewhere", "pid": 1, "process_start": None}
+    marker = {"owner": elsewhere, "otel": {}, "partition_key": None}
+    (store.run_path("b") / "open-x").write_text(json.dumps(marker))
+    changed_ns = (store.run_path("b") / "log.jsonl").stat().st_mtime_ns
+    with pytest.raises(StoreError, match="on elsewhere"):
+        store.delete("b", now_ns=changed_ns + 10**9, recover_after_s=10)
+    store.delete("b", now_ns=changed_ns + 11 * 10**9, recover_after_s=10)
+    held = begin(Store("proj", tmp_path / "store", exclusive=True), "c")
+    held.unmark()
+    with pytest.raises(RunLockedError):
+        store.delete("c", now_ns=1)

@@ -48,6 +48,8 @@ class Nested:
     """Holds another class."""
 
     class Mood(enum.Enum):
+        """Of the same name."""
+
         BAD = 1
 
 
@@ -118,6 +120,8 @@ class Outer:
     """Holds another class."""
 
     class Memory(pydantic.BaseModel):
+        """Burr names it by module and name alone."""
+
         facts: list[str]
 
 

@@ -1,7 +1,8 @@
 """What a span shows of a value: captured, pruned, redacted and cut, without OpenTelemetry."""
 
-from burr_otel.content.exceptions import Raised, capture_exception, raised_of_text
+from burr_otel.content.exceptions import capture_exception
 from burr_otel.content.policy import Attribute, Capture, ContentPolicy, ExceptionContent
+from burr_otel.content.tracebacks import Raised, raised_of_text
 
 __all__ = [
     "Attribute",

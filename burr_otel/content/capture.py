@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from burr_otel.content.forms import Failure, Items, Pairs, call_safely, type_name
+from burr_otel.content.forms import Failure, Parts, call_safely, type_name
 from burr_otel.content.objects import describe
 from burr_otel.content.prune import (
     MAX_DEPTH,
@@ -42,12 +43,11 @@ _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others
 _SNAPSHOT_ITEMS: Final = 256  # up to which a dict is copied before it is read
 _LONG_TEXT: Final = 256
-_TEXT_BUDGET: Final = (
-    4  # times the limit: of many long texts, what is kept until it is clear how many fit
-)
+_TEXT_BUDGET: Final = 4  # times the limit, for the long texts of one depth that do not all fit
 _KEY_BYTES: Final = 64
 _LONGEST_KEY: Final = 640  # characters at both ends
 _LONGEST_PATH: Final = 512
+_NO_NUMBERS: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def allowance(limit_bytes: int) -> int:
@@ -72,36 +72,28 @@ def capture(
     return tree, reader.cut
 
 
+@dataclasses.dataclass(eq=False)
 class _Container:
     """A container that is being read."""
 
-    __slots__ = ("above", "depth", "home", "most", "named", "numbers", "out", "owner", "parts", "path", "size", "taken")  # fmt: skip
-
-    def __init__(
-        self,
-        owner: Any,
-        parts: Iterator[Any],
-        size: int,
-        *,
-        named: bool,
-        above: _Container | None,
-        path: str,
-    ) -> None:
-        self.owner, self.parts, self.size, self.named = owner, parts, size, named
-        self.above, self.path = above, path
-        self.depth: int = 0 if above is None else above.depth + 1
-        self.home: tuple[Any, Any] = (None, None)
-        self.out: Any = {} if named else []
-        self.most, self.taken = _FIRST_ITEMS, 0
-        self.numbers: dict[str, int] = {}
+    owner: Any
+    parts: Iterator[Any]
+    size: int
+    named: bool
+    above: _Container | None
+    path: str
+    depth: int
+    out: Any
+    home: tuple[Any, Any] = (None, None)  # where the result goes
+    most: int = _FIRST_ITEMS
+    taken: int = 0
+    numbers: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def is_inside_of(self, owner: Any) -> bool:
         above: _Container | None = self
-        while above is not None:
-            if above.owner is owner:
-                return True
+        while above is not None and above.owner is not owner:
             above = above.above
-        return False
+        return above is not None
 
 
 class _Reader:
@@ -195,11 +187,8 @@ class _Reader:
     def _asked(self, key: Any, value: Any, path: str) -> tuple[Any, str]:
         """A value as the user's function lets it through; what that returned is final."""
         asking: Any = self._asking
-        if value is None or value is True or value is False or type(key) is not str:
-            secret = False
-        else:
-            secret = asking.hides(key)
-        if secret:
+        is_flag = value is None or value is True or value is False
+        if type(key) is str and not is_flag and asking.hides(key):
             return MARKER, ""
         if issubclass(type(value), str):
             return value, path  # asked when it is clear how much of it is kept
@@ -213,46 +202,37 @@ class _Reader:
         return self._asking.asked(text, path) if path and self._asking is not None else text
 
     def _node(self, value: Any, above: _Container | None, path: str) -> Any:
-        try:
-            return self._read_one(value, above, path)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # hostile values raise anything
-            return f"<{type_name(value)}: unreadable, {type_name(error)}>"
-
-    def _read_one(self, value: Any, above: _Container | None, path: str) -> Any:
         kind = type(value)
         if kind is str or value is None or kind is bool:
             return value
         if kind is int and -(1 << 63) <= value < 1 << 63:
             return value
+        try:
+            return self._read_one(value, kind, above, path)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # hostile values raise anything
+            return f"<{type_name(value)}: unreadable, {type_name(error)}>"
+
+    def _read_one(self, value: Any, kind: type, above: _Container | None, path: str) -> Any:
         if kind is float:
-            return value if math.isfinite(value) else _word(value)
-        if issubclass(kind, dict):
-            size = dict.__len__(value)
-            pairs: Iterable[Any] = dict.items(value)
-            if size <= _SNAPSHOT_ITEMS:
-                with contextlib.suppress(RuntimeError):
-                    pairs = list(pairs)
-            return self._open(value, pairs, size, above, path, named=True)
-        if issubclass(kind, list | tuple):
-            base: Any = list if issubclass(kind, list) else tuple
-            size, names = base.__len__(value), getattr(kind, "_fields", None)
-            items: Iterable[Any] = base.__iter__(value)
-            named = kind is not base and type(names) is tuple and len(names) == size
-            items = zip(names, items, strict=False) if named else items  # type: ignore[arg-type]
-            return self._open(value, items, size, above, path, named=named)
-        if self._clock() > self._until:
-            self.cut = True
-            return f"<{type_name(value)}>"
-        form = describe(value)
-        if isinstance(form, Pairs | Items):
-            parts: Iterable[Any] = self._in_time(form[0])
-            return self._open(value, parts, form.size, above, path, named=isinstance(form, Pairs))
-        if type(form.value) is int:
-            small = -(1 << 63) <= form.value < 1 << 63
-            return form.value if small else orjson.Fragment(b"%d" % form.value)
-        return self._read_one(form.value, above, path)
+            return value if math.isfinite(value) else _NO_NUMBERS[str(value)]
+        if kind is int:
+            text = describe(value)
+            return text if type(text) is str else orjson.Fragment(b"%d" % text)
+        parts = _parts_of(value, kind)
+        if parts is None:
+            if self._clock() > self._until:
+                self.cut = True
+                return f"<{type_name(value)}>"
+            made = describe(value)
+            if not isinstance(made, Parts):
+                parts = _parts_of(made, type(made))
+            else:
+                parts = made._replace(parts=self._in_time(made.parts))
+            if parts is None:
+                return self._node(made, above, path)
+        return self._open(value, parts, above, path)
 
     def _in_time(self, parts: Iterable[Any]) -> Iterator[Any]:
         """Parts that code of the value may make, as long as there is time."""
@@ -262,22 +242,16 @@ class _Reader:
                 self.cut = True
                 return
 
-    def _open(
-        self,
-        owner: Any,
-        parts: Iterable[Any],
-        size: int,
-        above: _Container | None,
-        path: str,
-        *,
-        named: bool,
-    ) -> Any:
+    def _open(self, owner: Any, parts: Parts, above: _Container | None, path: str) -> Any:
         if above is not None and above.is_inside_of(owner):
             return f"<cycle: {type_name(owner)}>"
-        if above is not None and above.depth >= MAX_DEPTH - 1:
-            self.cut |= size != 0
-            return too_deep(named=named, size=size)
-        return _Container(owner, iter(parts), size, named=named, above=above, path=path)
+        depth = 0 if above is None else above.depth + 1
+        if depth >= MAX_DEPTH:
+            self.cut |= parts.size != 0
+            return too_deep(named=parts.named, size=parts.size)
+        items: Iterator[Any] = iter(parts.parts)
+        out: Any = {} if parts.named else []
+        return _Container(owner, items, parts.size, parts.named, above, path, depth, out)
 
     def _name(self, key: Any) -> str:
         """A key as text: JSON for what is no string."""
@@ -309,7 +283,20 @@ def _below(container: _Container, step: str) -> str:
     return f"{container.path}{step}"[:_LONGEST_PATH] if container.path else ""
 
 
-def _word(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
+def _parts_of(value: Any, kind: type) -> Parts | None:
+    """The items of a built-in container, read past overridden methods."""
+    if issubclass(kind, dict):
+        size = dict.__len__(value)
+        pairs: Iterable[Any] = dict.items(value)
+        if size <= _SNAPSHOT_ITEMS:
+            with contextlib.suppress(RuntimeError):  # another thread changes it
+                pairs = list(pairs)
+        return Parts(pairs, size, named=True)
+    if not issubclass(kind, list | tuple):
+        return None
+    base: Any = list if issubclass(kind, list) else tuple
+    size, names = base.__len__(value), getattr(kind, "_fields", None)
+    items: Iterable[Any] = base.__iter__(value)
+    if kind is not base and type(names) is tuple and len(names) == size:
+        return Parts(zip(names, items, strict=False), size, named=True)
+    return Parts(items, size, named=False)

@@ -1,9 +1,9 @@
-"""Exceptions as text: type, message and the traceback of the whole chain, bounded, then redacted.
+"""Exceptions as text: type, message and the traceback of the whole chain, bounded.
 
 `capture_exception` runs where the exception is, and keeps none of its frames; what of its texts is
-shown is decided later. The traceback reads like Python's own. It is written here, not by
-`traceback`, because that runs code of the values involved (suggestions for misspelt names), follows
-chains and groups of any size, and prints source lines as it finds them.
+shown is decided later, see `tracebacks`. The traceback reads like Python's own. It is written here,
+not by `traceback`, because that runs code of the values involved (suggestions for misspelt names),
+follows chains and groups of any size, and prints source lines as it finds them.
 """
 
 from __future__ import annotations
@@ -11,23 +11,32 @@ from __future__ import annotations
 import builtins
 import collections
 import linecache
-import re
 import sys
 import time
 import types
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.content.capture import capture
 from burr_otel.content.forms import Failure, call_safely, type_name
+from burr_otel.content.hide import hide
 from burr_otel.content.objects import is_heavy
-from burr_otel.content.prune import OVERLAP, CutText, clip, fit, scrub, window
+from burr_otel.content.prune import OVERLAP, clip, fit, scrub
 from burr_otel.content.redact import Redaction
+from burr_otel.content.tracebacks import (
+    CAUSE,
+    CONTEXT,
+    CUT_NOTE,
+    OLDER,
+    Raised,
+    bounded,
+    without_marks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
-__all__ = ["Raised", "capture_exception", "raised_of_text", "shown_text", "shown_trace"]
+__all__ = ["capture_exception"]
 
 _MOST_LINKS: Final = 16  # exceptions in a chain of causes and contexts
 _MOST_MEMBERS: Final = 15  # of one group, as in Python's own traceback
@@ -44,33 +53,7 @@ _CONTAINERS: Final = (dict, list, tuple)
 _LEAST_BLOCK: Final = 200  # bytes in which an older exception still says something
 _SECONDS: Final = 0.1  # for code of the exceptions; then their messages are not asked for
 
-_HEADER: Final = "Traceback (most recent call last):"
-_CAUSE: Final = "The above exception was the direct cause of the following exception:"
-_CONTEXT: Final = "During handling of the above exception, another exception occurred:"
-_OLDER: Final = "... older exceptions are left out ..."
 _BUILTIN: Final = Redaction()
-
-# The lines of a traceback that no message has, see `_content`.
-_PREFIX: Final = re.compile(r"(?: {2,4}\| ?)*")
-_FRAME: Final = re.compile(r'  File ".*", line (?:\d+|None), in .*')
-_MARK: Final = re.compile(
-    rf"(?:  \+ )?(?:Exception Group )?{re.escape(_HEADER)}|{_CAUSE}|{_CONTEXT}|{re.escape(_OLDER)}"
-    r"|  \.\.\. \d+ frames \.\.\.|  \[Previous line repeated .*\]| {2,4}\+-[-+ ]*(?:\d+ [-+a-z ]*)?"
-)
-_TITLE: Final = re.compile(r"[A-Za-z_][\w.<>]*(?=:|\Z)")
-_CUT_NOTE: Final = re.compile(r"\.\.\. \[(\d+) more characters\] \.\.\.")
-_ANY_CUT: Final = re.compile(
-    r"\.\.\. \d+ frames \.\.\.|\[\d+ more characters\]|\d+ more (?:exceptions|items|keys)"
-    rf"|{re.escape(_OLDER)}"
-)
-
-
-class Raised(NamedTuple):
-    """The bounded texts of an exception, with all secrets that are in them."""
-
-    type: str
-    message: str
-    traceback: str
 
 
 def capture_exception(
@@ -84,106 +67,9 @@ def capture_exception(
     unreadable = "<unreadable>"
     return Raised(
         name,
-        unreadable if isinstance(message, Failure) else _bounded(message, limit_bytes),
+        unreadable if isinstance(message, Failure) else bounded(message, limit_bytes),
         unreadable if isinstance(trace, Failure) else trace,
     )
-
-
-def raised_of_text(text: str) -> Raised:
-    """The parts of a traceback that was recorded as text, such as by Burr's own client."""
-    text = scrub(text)
-    block = text[text.rfind(_HEADER) :] if _HEADER in text else text
-    lines = block.splitlines()
-    if lines and lines[0].endswith(_HEADER):
-        # Frames are indented. The message may go on over the lines after the type.
-        first = next((i for i, line in enumerate(lines[1:], 1) if line[:1].strip()), len(lines))
-        lines = lines[first:]
-    last = "\n".join(lines).strip()
-    title = _TITLE.match(last)
-    if title is None:
-        return Raised("Exception", last, text)
-    return Raised(title[0], last[title.end() :].removeprefix(":").strip(), text)
-
-
-# --- what is shown --------------------------------------------------------------------------------
-
-
-def shown_text(text: str, redaction: Redaction) -> str:
-    """A message without secrets; one that was cut when it was captured stays a cut text."""
-    note = _CUT_NOTE.search(text)
-    if note is None or note.start() < OVERLAP or len(text) - note.end() < OVERLAP:
-        shown: str = redaction.text(text)
-        return shown
-    head, tail, missing = text[: note.start()], text[note.end() :], int(note[1])
-    cut = CutText.of(head, tail, missing + 2 * OVERLAP, context=OVERLAP)
-    return redaction.text(cut)  # type: ignore[no-any-return]
-
-
-def shown_trace(text: str, redaction: Redaction, *, content: bool) -> tuple[str, bool]:
-    """A traceback without secrets, or without any content; also tells whether it was cut."""
-    shown: list[str] = []
-    for kind, prefix, lines in _segments(text):
-        if kind == "mark":
-            shown += [prefix + line for line in lines]
-        elif kind == "source" and content:
-            shown += [prefix + redaction.source_line("", line) for line in lines]
-        elif kind == "content" and content:
-            block = clip(shown_text("\n".join(lines), redaction), len(text) + OVERLAP)[0]
-            shown += [prefix + line for line in block.split("\n")]
-        elif kind == "content":
-            title = _TITLE.match(lines[0])
-            shown += [prefix + title[0]] if title is not None else []
-            shown += [prefix.rstrip()] if lines[-1] == "" and len(lines) > 1 else []
-    trace = "\n".join(shown)
-    return trace, _ANY_CUT.search(trace) is not None
-
-
-def _segments(text: str) -> Iterator[tuple[str, str, list[str]]]:
-    """The lines of a traceback in groups of one kind: marks, source lines and content."""
-    kind, prefix, lines = "", "", list[str]()
-    for whole in text.split("\n"):
-        found = _PREFIX.match(whole)
-        before = found[0] if found is not None else ""
-        line = whole[len(before) :]
-        if _FRAME.fullmatch(line) or _MARK.fullmatch(line):
-            new = "mark"
-        elif kind in ("mark", "source") and line[:4] == "    ":
-            new = "source"
-        elif kind in ("mark", "source") and not line:
-            new = "mark"
-        else:
-            new = "content"
-        if (new, before) != (kind, prefix) and lines:
-            yield kind, prefix, lines
-            lines = []
-        kind, prefix = new, before
-        lines.append(line)
-    if lines:
-        yield kind, prefix, lines
-
-
-def _content(text: str) -> str:
-    """A message of which no line looks like another part of a traceback."""
-    if "\n" not in text:
-        return text
-    first, *lines = text.split("\n")
-    return "\n".join([first, *(f"    {line}" if _looks_odd(line) else line for line in lines)])
-
-
-def _looks_odd(line: str) -> bool:
-    found = _PREFIX.match(line)
-    return bool(found and found[0]) or bool(_FRAME.fullmatch(line) or _MARK.fullmatch(line))
-
-
-def _bounded(text: str, keep: int) -> str:
-    """A text of which about `keep` characters will be shown, with what the search needs beyond."""
-    cut = window(text, keep)
-    if not isinstance(cut, CutText):
-        return cut
-    return f"{str.__str__(cut)}... [{cut.missing - 2 * OVERLAP} more characters] ...{cut.tail}"
-
-
-# --- what is captured -----------------------------------------------------------------------------
 
 
 class _Writer:
@@ -215,7 +101,7 @@ class _Writer:
             # str() would write out a list of any size.
             value = arguments[0] if len(arguments) == 1 else arguments
             tree, _ = capture(value, self._limit_bytes, clock=self._clock)
-            return fit(_BUILTIN.tree(tree)[0], self._limit_bytes)[0].decode()
+            return fit(hide(tree, _BUILTIN)[0], self._limit_bytes)[0].decode()
         text = call_safely(str, exc)
         if isinstance(text, Failure):
             return f"<message unreadable: {scrub(type_name(text.error))}>"
@@ -226,7 +112,7 @@ class _Writer:
         blocks: list[str] = []
         for link, joined_by in self._links(exc):
             if blocks and room < _LEAST_BLOCK:
-                blocks.append(_OLDER + "\n")
+                blocks.append(OLDER + "\n")
                 break
             block = self._block(link, room, depth)
             blocks.append(f"{block}\n\n{joined_by}\n" if joined_by else block)
@@ -243,9 +129,9 @@ class _Writer:
             yield current, joined_by
             cause, context = _slot(current, "__cause__"), _slot(current, "__context__")
             if cause is not None:
-                current, joined_by = cause, _CAUSE
+                current, joined_by = cause, CAUSE
             elif context is not None and not _slot(current, "__suppress_context__"):
-                current, joined_by = context, _CONTEXT
+                current, joined_by = context, CONTEXT
             else:
                 return
 
@@ -266,12 +152,12 @@ class _Writer:
         name = scrub(type_name(exc))
         left = max(room - len(name), _LEAST_BLOCK)
         message = call_safely(self.message, exc)
-        text = "<unreadable>" if isinstance(message, Failure) else _bounded(message, left)
-        yield _content(f"{name}: {text}" if text else name)
+        text = "<unreadable>" if isinstance(message, Failure) else bounded(message, left)
+        yield without_marks(f"{name}: {text}" if text else name)
         for note in _notes(exc)[:_MOST_NOTES]:
             if isinstance(note, str):
-                text = _bounded(str.__str__(note), max(room // 8, _LEAST_BLOCK))
-                yield _content(f"\n{text}")[1:]
+                text = bounded(str.__str__(note), max(room // 8, _LEAST_BLOCK))
+                yield without_marks(f"\n{text}")[1:]
 
     def _members(self, exc: BaseException, room: int, depth: int) -> Iterator[str]:
         """The exceptions of a group, indented below it."""
@@ -376,7 +262,7 @@ def _is_plain(value: Any) -> bool:
 def _size(lines: list[str]) -> int:
     """The bytes of lines, but for what serves only the search for secrets."""
     size = sum(len(line.encode()) + 1 for line in lines)
-    return size - 2 * OVERLAP * sum(len(_CUT_NOTE.findall(line)) for line in lines)
+    return size - 2 * OVERLAP * sum(len(CUT_NOTE.findall(line)) for line in lines)
 
 
 def _slot(exc: BaseException, name: str) -> Any:

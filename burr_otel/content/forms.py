@@ -1,4 +1,4 @@
-"""Small pieces that reading values needs: the forms of an object, its class's name, safe calls."""
+"""What reading any value needs: safe calls, the name of its class, its parts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = [
-    "Failure",
-    "Form",
-    "Items",
-    "Pairs",
-    "Plain",
-    "call_safely",
-    "titled",
-    "type_name",
-    "type_text",
-]
+__all__ = ["Failure", "Parts", "call_safely", "titled", "type_name", "type_text"]
 
 _LONGEST_NAME: Final = 128
 _SIZED: Final = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
@@ -25,27 +15,12 @@ _SHAPED: Final = frozenset(("numpy", "pandas", "torch", "jax", "jaxlib", "tensor
 _MOST_SIDES: Final = 8
 
 
-class Plain(NamedTuple):
-    """An object that reads best as a text, number or built-in container."""
-
-    value: Any
-
-
-class Items(NamedTuple):
-    """An object that reads best as a list; `size` counts all items, or is 0 when unknown."""
+class Parts(NamedTuple):
+    """The items, or names and values, of an object; `size` counts all, or is 0 when unknown."""
 
     parts: Iterable[Any]
     size: int
-
-
-class Pairs(NamedTuple):
-    """An object that reads best as names with values; `size` counts all, or is 0 when unknown."""
-
-    parts: Iterable[tuple[Any, Any]]
-    size: int
-
-
-Form = Plain | Items | Pairs
+    named: bool
 
 
 class Failure(NamedTuple):
@@ -64,11 +39,9 @@ def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> 
         return Failure(error)
 
 
-def titled(title: str, pairs: list[tuple[Any, Any]]) -> Pairs:
-    """Names and values below the name of what they belong to, unless they tell their own type."""
-    if not any(name == "type" for name, _ in pairs if type(name) is str):
-        pairs = [("type", title), *pairs]
-    return Pairs(pairs, len(pairs))
+def titled(title: str, members: dict[Any, Any]) -> dict[Any, Any]:
+    """Members below the name of what they belong to, unless they tell their own type."""
+    return members if "type" in members else {"type": title, **members}
 
 
 def type_name(value: Any) -> str:

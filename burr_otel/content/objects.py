@@ -22,15 +22,13 @@ import re
 import types
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from burr_otel.content.forms import Failure, Items, Pairs, Plain, call_safely, titled, type_name
+from burr_otel.content.forms import Failure, Parts, call_safely, titled, type_name
 from burr_otel.content.libraries import foreign_form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from burr_otel.content.forms import Form
+    from collections.abc import Callable, Iterator
 
 __all__ = ["describe", "is_heavy"]
 
@@ -43,19 +41,30 @@ _MOST_BITS: Final = 1000  # of an int written as a number: every JSON reader hol
 _HOLDERS: Final = (dict, list, tuple, set, frozenset, collections.deque)
 _SIZED: Final = (*_HOLDERS, str, bytes, bytearray, array.array)
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
+_VIEWS: Final[tuple[type, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+_CALLABLES: Final = (
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType),
+    *(type, types.ModuleType),
+)
+_ONLY_NAMED: Final = (
+    *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType),
+    *(contextvars.ContextVar, contextvars.Context),
+    *(types.FrameType, types.TracebackType, types.CodeType),
+    *(map, filter, zip, enumerate, reversed, itertools.repeat, itertools.chain),
+)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
 
 
-def describe(value: Any) -> Form:
-    """The form of an object that has none of the JSON types; raises what its own code raises."""
+def describe(value: Any) -> Any:
+    """An object as a text, number, dict, list or `Parts`; raises what its own code raises."""
     kind = type(value)
     if issubclass(kind, enum.Enum):
         return _enum(value)
     for base in type.__dict__["__mro__"].__get__(kind):
-        form = _FORMS.get(base)
-        if form is not None:
-            return form(value)
+        read = _READERS.get(base)
+        if read is not None:
+            return read(value)
     foreign = foreign_form(value)
     if foreign is not None:
         return foreign
@@ -63,19 +72,19 @@ def describe(value: Any) -> Form:
     if fields is not None:
         return fields
     if issubclass(kind, Mapping):
-        return Pairs(_mapped(value), operator.length_hint(value, 0))
+        return Parts(_mapped(value), operator.length_hint(value, 0), named=True)
     return _printed(value, kind)
 
 
-def _printed(value: Any, kind: type) -> Form:
+def _printed(value: Any, kind: type) -> Any:
     """An object with its own repr as that, another by its public attributes or its class."""
     own = _instance_dict(value)
     if "__repr__" in _own_names(kind) and not is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
-        return Plain(head + printed[_ADDRESS_WINDOW:])
-    public = [(name, item) for name, item in own.items() if type(name) is str and name[:1] != "_"]
-    return titled(type_name(value), public) if public else Plain(f"<{type_name(value)}>")
+        return head + printed[_ADDRESS_WINDOW:]
+    public = {name: item for name, item in own.items() if type(name) is str and name[:1] != "_"}
+    return titled(type_name(value), public) if public else f"<{type_name(value)}>"
 
 
 def _own_names(kind: type) -> set[str]:
@@ -124,17 +133,17 @@ def _mapped(value: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
 # --- classes made of fields ---------------------------------------------------------------------
 
 
-def _fields(value: Any, kind: type) -> Form | None:
+def _fields(value: Any, kind: type) -> Any:
     """A dataclass, pydantic model or attrs class by its fields, but those kept out of its repr."""
     names = _field_names(kind)
     if names is None:
         return None
     own = _instance_dict(value)
-    pairs = [(name, own[name] if name in own else _field(value, name)) for name in names]
+    members = {name: own[name] if name in own else _field(value, name) for name in names}
     extra = call_safely(object.__getattribute__, value, "__pydantic_extra__")
     if type(extra) is dict:
-        pairs += itertools.islice(extra.items(), _HEAVY)
-    return Pairs(pairs, len(pairs))
+        members |= itertools.islice(extra.items(), _HEAVY)
+    return members
 
 
 def _field(value: Any, name: str) -> Any:
@@ -164,19 +173,19 @@ def _shown(field: Any) -> bool:
 # --- built-in types and the standard library ------------------------------------------------------
 
 
-def _enum(value: enum.Enum) -> Form:
+def _enum(value: enum.Enum) -> Any:
     plain = value._value_
     if isinstance(value, str | int | float) and type(plain) in (str, int, float):
-        return Plain(plain)
-    return Plain(f"{type(value).__qualname__}.{value._name_ or repr(plain)}")
+        return plain
+    return f"{type(value).__qualname__}.{value._name_ or repr(plain)}"
 
 
-def _int(value: int) -> Form:
+def _int(value: int) -> Any:
     bits = int.bit_length(value)
-    return Plain(f"<int of {bits} bits>" if bits > _MOST_BITS else int.__pos__(value))
+    return f"<int of {bits} bits>" if bits > _MOST_BITS else int.__pos__(value)
 
 
-def _bytes(value: bytes | bytearray) -> Form:
+def _bytes(value: bytes | bytearray) -> str:
     base: Any = bytes if isinstance(value, bytes) else bytearray
     size = base.__len__(value)
     head = bytes(base.__getitem__(value, slice(0, _HEAD_BYTES)))
@@ -185,23 +194,25 @@ def _bytes(value: bytes | bytearray) -> Form:
             text = head[: len(head) - back].decode()
         except UnicodeDecodeError:
             continue
-        return Plain(text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]")
-    return Plain(f"<{size} bytes>")
+        return text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]"
+    return f"<{size} bytes>"
 
 
-def _set(value: set[Any] | frozenset[Any]) -> Form:
-    base: Any = set if isinstance(value, set) else frozenset
-    size = base.__len__(value)
-    items = _first(base.__iter__(value))
-    return Items(sorted(items, key=_order) if size <= _SORTED_SET else items, size)
+def _set(value: set[Any] | frozenset[Any]) -> Parts:
+    items = _first(value, set if isinstance(value, set) else frozenset)
+    return (
+        items._replace(parts=sorted(items.parts, key=_order))
+        if items.size <= _SORTED_SET
+        else items
+    )
 
 
-def _first(items: Iterable[Any]) -> list[Any]:
+def _first(value: Any, base: Any) -> Parts:
     """The first items, or those that came before another thread changed their container."""
     found: list[Any] = []
     with contextlib.suppress(RuntimeError):
-        found.extend(itertools.islice(items, _HEAVY))
-    return found
+        found.extend(itertools.islice(base.__iter__(value), _HEAVY))
+    return Parts(found, base.__len__(value), named=False)
 
 
 def _order(item: Any) -> tuple[str, float, str]:
@@ -211,95 +222,67 @@ def _order(item: Any) -> tuple[str, float, str]:
     return kind.__name__, item if kind in (int, float) else 0, text
 
 
-def _deque(value: collections.deque[Any]) -> Form:
-    return Items(_first(collections.deque.__iter__(value)), collections.deque.__len__(value))
-
-
-def _array(value: array.array[Any]) -> Form:
+def _array(value: array.array[Any]) -> Any:
     head = value[:_HEAD_ITEMS].tolist()
-    return titled("array", [("typecode", value.typecode), ("size", len(value)), ("head", head)])
+    return titled("array", {"typecode": value.typecode, "size": len(value), "head": head})
 
 
-def _view(value: Any) -> Form:
-    return Items(_first(value), len(value))
-
-
-def _namespace(value: types.SimpleNamespace) -> Form:
-    return titled("SimpleNamespace", list(_instance_dict(value).items()))
-
-
-def _callable(value: Any) -> Form:
+def _callable(value: Any) -> str:
     name, module = call_safely(getattr, value, "__qualname__"), getattr(value, "__module__", None)
     if type(name) is not str:
         name = getattr(value, "__name__", "")
     if type(module) is str and module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
-    return Plain(f"<{type(value).__name__} {name}>")
+    return f"<{type(value).__name__} {name}>"
 
 
-def _partial(value: functools.partial[Any]) -> Form:
+def _partial(value: functools.partial[Any]) -> str:
     name = getattr(value.func, "__qualname__", None)
-    return Plain(f"<partial of {name if type(name) is str else type_name(value.func)}>")
+    return f"<partial of {name if type(name) is str else type_name(value.func)}>"
 
 
-def _exception(value: BaseException) -> Form:
-    arguments = BaseException.__dict__["args"].__get__(value)
-    return Pairs([("type", type_name(value)), ("args", arguments)], 2)
+def _exception(value: BaseException) -> Any:
+    return {"type": type_name(value), "args": BaseException.__dict__["args"].__get__(value)}
 
 
-def _class_only(value: Any) -> Form:
-    return Plain(f"<{type_name(value)}>")
+def _data(value: Any) -> Any:
+    return value.data
 
 
-def _number_like(value: Any) -> Form:
-    return Plain(str.__str__(str(value)))
+def _text(value: Any) -> str:
+    return str.__str__(str(value))
 
 
-def _isoformat(value: dt.date | dt.time) -> Form:
-    return Plain(str.__str__(value.isoformat()))
-
-
-def _form_table() -> dict[type, Callable[[Any], Form]]:
-    """The form of a class, for itself and its subclasses."""
-    table: dict[type, Callable[[Any], Form]] = {
-        str: lambda value: Plain(str.__str__(value)),
-        int: _int,
-        float: lambda value: Plain(float.__pos__(value)),
-        bytes: _bytes,
-        bytearray: _bytes,
-        memoryview: lambda value: Plain(f"<memoryview of {value.nbytes} bytes>"),
-        range: lambda value: Plain(repr(value)),
-        pathlib.PurePath: lambda value: Plain(str.__str__(str(value))),
-        collections.deque: _deque,
-        array.array: _array,
-        types.SimpleNamespace: _namespace,
-        functools.partial: _partial,
-        BaseException: _exception,
-    }
-    table |= dict.fromkeys((set, frozenset), _set)
-    table |= dict.fromkeys((dt.date, dt.time), _isoformat)
-    table |= dict.fromkeys(
-        (dt.timedelta, decimal.Decimal, fractions.Fraction, complex, uuid.UUID), _number_like
+# How the instances of a class and its subclasses are read.
+_READERS: Final[dict[type, Callable[[Any], Any]]] = {
+    base: read
+    for bases, read in cast(
+        "tuple[tuple[tuple[type, ...], Callable[[Any], Any]], ...]",
+        (
+            ((str,), str.__str__),
+            ((int,), _int),
+            ((float,), float.__pos__),
+            ((bytes, bytearray), _bytes),
+            ((memoryview,), lambda value: f"<memoryview of {value.nbytes} bytes>"),
+            ((range,), repr),
+            ((set, frozenset), _set),
+            ((collections.deque,), lambda value: _first(value, collections.deque)),
+            (_VIEWS, lambda value: _first(value, type(value))),
+            ((array.array,), _array),
+            (
+                (types.SimpleNamespace,),
+                lambda value: titled("SimpleNamespace", _instance_dict(value)),
+            ),
+            ((collections.UserDict, collections.UserList, collections.UserString), _data),
+            ((dt.date, dt.time), lambda value: str.__str__(value.isoformat())),
+            ((dt.timedelta, decimal.Decimal, fractions.Fraction, complex, uuid.UUID), _text),
+            ((pathlib.PurePath,), _text),
+            ((functools.partial,), _partial),
+            ((BaseException,), _exception),
+            (_CALLABLES, _callable),
+            # Their repr says no more or prints all that they hold; to iterate would consume them.
+            (_ONLY_NAMED, lambda value: f"<{type_name(value)}>"),
+        ),
     )
-    table |= dict.fromkeys(
-        (collections.UserDict, collections.UserList, collections.UserString),
-        lambda value: Plain(value.data),
-    )
-    table |= dict.fromkeys((type({}.keys()), type({}.values()), type({}.items())), _view)
-    table |= dict.fromkeys(
-        (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, types.ModuleType),
-        _callable,
-    )
-    # Their repr says no more or prints all that they hold, and to iterate would consume them.
-    table |= dict.fromkeys(
-        (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType), _class_only
-    )
-    table |= dict.fromkeys((contextvars.ContextVar, contextvars.Context), _class_only)
-    table |= dict.fromkeys((types.FrameType, types.TracebackType, types.CodeType), _class_only)
-    table |= dict.fromkeys(
-        (map, filter, zip, enumerate, reversed, itertools.repeat, itertools.chain), _class_only
-    )
-    return table
-
-
-_FORMS: Final = _form_table()
+    for base in bases
+}

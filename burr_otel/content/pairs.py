@@ -78,8 +78,6 @@ _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
         ),
     ),
 )
-_SHORT: Final = 1024  # characters
-_FORM_NEEDLES: Final = (*(needle for _, needle, _ in _OTHER_FORMS), "%")
 # In a URL inside of a URL, encoded once or several times.
 _ENCODED_NAME = re.compile(
     r"(?:%(?:25){0,4}[0-9A-Fa-f]{2}|(?<![\w.\-]))([\w.\-]{1,64})(?:%(?:25){0,4}22)?"
@@ -105,9 +103,6 @@ def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str]
             return True
     if "--" in text and any(map(hides, _OPTION.findall(text))):
         return True
-    short = len(text) <= _SHORT  # then asking for all needles is quick
-    if short and not (any(map(text.__contains__, _FORM_NEEDLES)) or _may_be_listed(text)):
-        return False
     return next(_other_forms(text, hides), None) is not None
 
 

@@ -13,12 +13,19 @@ from burr_otel.content.prune import OVERLAP, CutList, CutText, share, window
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["tree_of", "tree_of_parts"]
+__all__ = ["tree_of", "tree_of_parts", "whole"]
 
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _CLOSINGS: Final = (b"]", b"]}]", b"]}]}]")  # of a list, and of lists inside of its objects
 _MOST_TRIES: Final = 4
 _LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
+
+
+def whole(content: bytes | Mapping[str, bytes]) -> Any:
+    """All of a document, or of its parts, as it is."""
+    if isinstance(content, bytes):
+        return orjson.loads(content)
+    return {key: orjson.loads(part) for key, part in content.items()}
 
 
 def tree_of(
@@ -47,9 +54,9 @@ def tree_of_parts(
     sizes = [len(part) + len(key) + 4 for key, part in parts.items()]
     total = sum(sizes)
     if total <= (limit_bytes if grown else allowance(limit_bytes)):
-        return {key: orjson.loads(part) for key, part in parts.items()}, False
+        return whole(parts), False
     level = share(sizes, limit_bytes)
-    room = level + level // 4 + 64
+    room = level + 64
     tree: dict[str, Any] = {}
     any_cut = False
     for key, part in parts.items():

@@ -108,13 +108,10 @@ _STATUS_WORD: Final = (
 
 
 class Shape(NamedTuple):
-    """A secret that is known by its own form.
+    """A secret that is known by its own form: group 1 of the pattern, or all of it.
 
-    Attributes:
-        name: What it is, for people who read the table.
-        needles: Texts of which one must occur for the pattern to match; none: an unbroken run of
-            `_TOKEN_RUN` letters, digits, "_", "-" and "." must.
-        pattern: What to hide: its group 1, when there is one, else the whole match.
+    One of the needles must occur for the pattern to match; where there are none, an unbroken run
+    of `_TOKEN_RUN` letters, digits and "_-.+/" must.
     """
 
     name: str
@@ -127,9 +124,11 @@ class Shape(NamedTuple):
 # (docs.github.com/code-security/secret-scanning/introduction/supported-secret-scanning-patterns).
 TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     # --- model providers and tools for agents
-    ("OpenAI, DeepSeek, Helicone", r"sk-(?=[\w\-]*\d)[\w\-]{13,}"),  # platform.openai.com/api-keys
+    (
+        "OpenAI, DeepSeek, OpenRouter",
+        r"sk-(?=[\w\-]*\d)[\w\-]{13,}",
+    ),  # platform.openai.com/api-keys
     ("Anthropic", r"sk-ant-[\w\-]{10,}"),  # docs.anthropic.com, "API key format"
-    ("OpenRouter", r"sk-or-v1-[a-f0-9]{16,}"),  # openrouter.ai/docs
     ("Groq", r"gsk_[A-Za-z0-9]{16,}"),  # console.groq.com
     ("Hugging Face", r"hf_[A-Za-z0-9]{16,}"),  # huggingface.co/docs/hub/security-tokens
     ("Hugging Face organisation", r"api_org_[A-Za-z0-9]{16,}"),
@@ -155,11 +154,12 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Databricks", r"dapi[a-f0-9]{32}"),  # docs.databricks.com, personal access tokens
     # --- clouds and hosting
     ("AWS key id", r"A(?:KIA|SIA|GPA|ROA|IDA|NPA|NVA)[A-Z0-9]{12,}"),  # IAM guide, unique ids
+    ("AWS Bedrock", r"ABSK[A-Za-z0-9+/]{40,}={0,2}"),  # docs.aws.amazon.com/bedrock
+    ("Fly.io", r"fm[12][a-z]?_[\w+/\-]{40,}={0,2}"),  # fly.io/docs/security/tokens
     ("Google API", r"AIza[\w\-]{20,}"),  # cloud.google.com/docs/authentication/api-keys
     ("Google OAuth", r"ya29\.[\w\-.]{12,}"),  # developers.google.com/identity
     ("Google OAuth client", r"GOCSPX-[\w\-]{20,}"),
     ("Alibaba Cloud", r"LTAI[A-Za-z0-9]{12,}"),  # alibabacloud.com/help/ram
-    ("Tencent Cloud", r"AKID[A-Za-z0-9]{32}"),  # cloud.tencent.com/document
     ("DigitalOcean", r"do[opr]_v1_[a-f0-9]{12,}"),  # docs.digitalocean.com/reference/api
     ("Heroku", r"HRKU-[\w\-]{30,}"),  # devcenter.heroku.com
     ("Vercel", r"vc[piark]_[A-Za-z0-9]{20,}"),  # vercel.com/docs
@@ -185,10 +185,8 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("crates.io", r"cio[A-Za-z0-9]{32}"),  # crates.io
     ("Docker Hub", r"dckr_[po]at_[\w\-]{20,}"),  # docs.docker.com
     ("NuGet", r"oy2[a-z0-9]{43}"),  # learn.microsoft.com/nuget
-    ("Sourcegraph", r"sgp_\w{30,}"),  # sourcegraph.com/docs
     ("SonarQube", r"sq[pua]_[a-f0-9]{40}"),  # docs.sonarsource.com
     ("CircleCI", r"CCI(?:PAT|PRJ)_[\w\-]{20,}"),  # circleci.com/docs
-    ("Buildkite", r"bk(?:ua|at|ct)_[A-Za-z0-9]{30,}"),  # buildkite.com/docs
     ("Postman", r"PMAK-[a-f0-9\-]{20,}"),  # learning.postman.com
     # --- chat, mail and office
     ("Slack", r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9\-]{11,}"),  # api.slack.com/authentication
@@ -205,8 +203,6 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Airtable", r"pat[A-Za-z0-9]{14}\.[a-f0-9]{40,}"),  # airtable.com/developers
     ("Figma", r"figd_[\w\-]{20,}"),  # figma.com/developers
     ("HubSpot", r"pat-(?:na|eu)\d-[a-f0-9\-]{30,}"),  # developers.hubspot.com
-    ("Typeform", r"tfp_[\w\-]{30,}"),  # typeform.com/developers
-    ("Contentful", r"CFPAT-[\w\-]{20,}"),  # contentful.com/developers
     ("Dropbox", r"sl\.[\w\-]{60,}"),  # developers.dropbox.com
     # --- databases
     (
@@ -218,7 +214,8 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Neon", r"napi_[a-z0-9]{30,}"),  # neon.com/docs
     ("CockroachDB", r"CCDB1_[A-Za-z0-9]{16,}_?[A-Za-z0-9]*"),  # cockroachlabs.com/docs
     # --- monitoring
-    ("Grafana", r"glsa_[A-Za-z0-9]{20,}"),  # grafana.com/docs
+    ("Grafana", r"gl(?:sa_[A-Za-z0-9]{20,}|c_[A-Za-z0-9+/]{30,}={0,2})"),  # grafana.com/docs
+    ("Sentry", r"sntry[su]_[\w+/\-]{20,}={0,2}"),  # docs.sentry.io
     ("Honeycomb", r"hc[a-z](?:ik|mk|lk)_[a-z0-9]{20,}"),  # docs.honeycomb.io
     ("New Relic", r"NR(?:AK|II|JS|AL)-[\w\-]{15,}"),  # docs.newrelic.com
     ("Dynatrace", r"dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{40,}"),  # docs.dynatrace.com
@@ -235,7 +232,6 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Razorpay", r"rzp_(?:live|test)_[A-Za-z0-9]{10,}"),  # razorpay.com/docs
     ("Flutterwave", r"FLWSECK(?:_TEST)?-[A-Za-z0-9\-]{12,}"),  # developer.flutterwave.com
     ("Plaid", r"access-(?:sandbox|development|production)-[a-f0-9\-]{30,}"),  # plaid.com/docs
-    ("EasyPost", r"EZ[AT]K[A-Za-z0-9]{40,}"),  # docs.easypost.com
     # --- of no single vendor
     ("JSON web token", r"eyJ[\w\-]{8,1024}\.[\w\-]{4,}(?:\.[\w\-]*)?"),  # RFC 7519
     ("age", r"AGE-SECRET-KEY-1[A-Z0-9]{8,}"),  # age-encryption.org
@@ -311,29 +307,22 @@ SHAPES: Final[tuple[Shape, ...]] = (
             re.IGNORECASE,
         ),
     ),
-    Shape("Azure client secret", ("Q~",), re.compile(r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}")),
+    Shape("Azure client secret", ("~",), re.compile(r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}")),
     Shape("Telegram bot", (":AA",), re.compile(r"(?<!\d)\d{8,10}:AA[\w\-]{30,}")),
-    Shape("Braintree", ("access_token$",), re.compile(r"access_token\$\w{4,20}\$[\w$]{16,}")),
-    # docs.aws.amazon.com/bedrock, fly.io/docs/security/tokens, grafana.com/docs, docs.sentry.io
-    Shape("AWS Bedrock", ("ABSK",), re.compile(r"\bABSK[A-Za-z0-9+/]{40,}={0,2}")),
-    Shape("Fly.io", ("fm1", "fm2"), re.compile(r"\bfm[12][a-z]?_[\w+/\-]{40,}={0,2}")),
-    Shape("Grafana Cloud", ("glc_",), re.compile(r"\bglc_[A-Za-z0-9+/]{30,}={0,2}")),
-    Shape("Sentry", ("sntry",), re.compile(r"\bsntry[su]_[\w+/\-]{20,}={0,2}")),
+    Shape("Braintree", ("$",), re.compile(r"access_token\$\w{4,20}\$[\w$]{16,}")),
     Shape("token of a service", (), _TOKENS),
 )
 """The built-in value patterns."""
 
+# With the characters of each needle that are rare: these are found, or missed, very quickly.
 _COMMON: Final = frozenset(" etaoinsrhldcumfpgwybvkxjqz")
-_NEEDLES: Final = tuple(needle for shape in SHAPES for needle in shape.needles)
-# With the signs of each needle that are rare, or all of them.
 _BY_SIGNS: Final = tuple(
-    (frozenset(needle) - _COMMON or frozenset(needle), needle, shape.pattern)
+    (frozenset(needle) - _COMMON, needle, shape.pattern)
     for shape in SHAPES
     for needle in shape.needles
 )
-_SHORT: Final = 1024  # characters
 _TOKEN_BYTES: Final = bytes(
-    ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.") else ord(" ")  # noqa: PLR2004
+    ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.+/") else ord(" ")  # noqa: PLR2004
     for byte in range(256)
 )
 _RUN: Final = b"x" * _TOKEN_RUN
@@ -341,12 +330,9 @@ _RUN: Final = b"x" * _TOKEN_RUN
 
 def may_have_shape(text: str) -> bool:
     """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
-    # Few texts have a needle, and asking for all of them is quick where there is little to search.
-    if len(text) > _SHORT or any(map(text.__contains__, _NEEDLES)):
-        for signs, needle, pattern in _BY_SIGNS:
-            # A single character is found, or missed, thirty times as fast.
-            if all(map(text.__contains__, signs)) and needle in text and pattern.search(text):
-                return True
+    for signs, needle, pattern in _BY_SIGNS:
+        if all(map(text.__contains__, signs)) and needle in text and pattern.search(text):
+            return True
     return bool(_TOKENS.search(_long_runs(text)))
 
 

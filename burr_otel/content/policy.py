@@ -6,25 +6,25 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-import orjson
-
-from burr_otel.content import exceptions
 from burr_otel.content.capture import capture
 from burr_otel.content.forms import Failure, call_safely, type_text
-from burr_otel.content.parts import tree_of, tree_of_parts
+from burr_otel.content.hide import hide
+from burr_otel.content.parts import tree_of, tree_of_parts, whole
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction
+from burr_otel.content.tracebacks import shown_text, shown_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from burr_otel.content.exceptions import Raised
+    from burr_otel.content.tracebacks import Raised
+
+    Grown = Mapping[str, tuple[int, int]]
 
 __all__ = ["Attribute", "Capture", "ContentPolicy", "ExceptionContent", "Native"]
 
 Capture = Literal["full", "types", "off"]
 Kind = Literal["inputs", "results", "state"]
-Grown = "Mapping[str, tuple[int, int]] | None"
 Native = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 
 _LEVELS: Final = ("full", "types", "off")  # from the most to the least that is shown
@@ -38,28 +38,14 @@ _INT64: Final = 1 << 63
 
 
 class Attribute(NamedTuple):
-    """A value that every exporter and backend takes.
-
-    Attributes:
-        value: A string (JSON for anything structured), bool, 64-bit int, finite float, or a list
-            of one of these.
-        truncated: Whether anything is missing for want of room, depth or time.
-    """
+    """A value that every exporter and backend takes, and whether anything is missing from it."""
 
     value: Native
     truncated: bool
 
 
 class ExceptionContent(NamedTuple):
-    """An exception as a span shows it.
-
-    Attributes:
-        type: The class with its module.
-        message: Its text; empty unless exceptions are captured in full.
-        stacktrace: The chained traceback; without messages and source lines for ``types``, empty
-            for ``off``.
-        truncated: Whether message or traceback were cut.
-    """
+    """An exception as a span shows it; the texts are empty where the policy shows none."""
 
     type: str
     message: str
@@ -67,7 +53,6 @@ class ExceptionContent(NamedTuple):
     truncated: bool
 
 
-_EMPTY = Attribute("{}", truncated=False)
 _UNREADABLE = Attribute('"<unreadable>"', truncated=True)
 
 
@@ -79,18 +64,11 @@ class ContentPolicy:
     for the part that it keeps, and gives the same for the same value. To build a policy raises
     ValueError for a pattern that is no regular expression.
 
-    Attributes:
-        inputs: ``full``, ``types`` (names and sizes only) or ``off``, for step inputs.
-        results: The same for step results.
-        state: The same for written state.
-        attributes: The same for logged attributes.
-        exceptions: The same for exception messages and tracebacks.
-        redact: Whether the built-in patterns hide secrets.
-        redact_keys: More regular expressions for keys whose values are hidden.
-        redact_values: More regular expressions for texts that are hidden (group 1, if any).
-        redactor: A function ``(path, value) -> value``, asked after the patterns about every value
-            and text; the path reads ``state.user.emails[0]``. When it raises, the value is hidden.
-        max_attribute_bytes: Most bytes of UTF-8 of one attribute.
+    Inputs, results, state, logged attributes and exceptions are shown in ``full``, by names and
+    sizes only (``types``), or not at all (``off``). `redact` turns on the built-in patterns;
+    `redact_keys` and `redact_values` add regular expressions for keys and texts (group 1, if any).
+    `redactor` is a function ``(path, value) -> value``, asked after the patterns; the path reads
+    ``state.user.emails[0]``, and when the function raises, the value is hidden.
     """
 
     inputs: Capture = "full"
@@ -120,12 +98,11 @@ class ContentPolicy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings; the patterns are compiled again."""
-        settings = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.init
-        }
-        return _rebuilt, (settings,)
+        return _rebuilt, (self._settings(),)
+
+    def _settings(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields if field.init}
 
     @property
     def asks_user(self) -> bool:
@@ -136,17 +113,8 @@ class ContentPolicy:
 
     def to_data(self) -> dict[str, Any]:
         """The settings as plain JSON; of a `redactor`, that there was one."""
-        data: dict[str, Any] = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.init
-        }
-        data["redact_keys"], data["redact_values"] = (
-            list(self.redact_keys),
-            list(self.redact_values),
-        )
-        data["redactor"] = self.asks_user
-        return data
+        lists = {"redact_keys": list(self.redact_keys), "redact_values": list(self.redact_values)}
+        return self._settings() | lists | {"redactor": self.asks_user}
 
     def stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
         """This policy and another one, given as data, whichever shows less.
@@ -174,27 +142,22 @@ class ContentPolicy:
 
     # --- values -----------------------------------------------------------------------------------
 
-    def shown(
-        self, kind: Kind, document: bytes, grown: Mapping[str, tuple[int, int]] | None = None
-    ) -> Attribute | None:
+    def shown(self, kind: Kind, document: bytes, grown: Grown | None = None) -> Attribute | None:
         """What a span shows of a JSON object, or ``None`` when this kind is not captured.
 
         See `parts.tree_of_parts` for `grown`.
         """
-        return self._described(kind, self._of_document, document, grown)
+        return self._described(kind, tree_of, document, grown)
 
     def shown_parts(
-        self,
-        kind: Kind,
-        parts: Mapping[str, bytes],
-        grown: Mapping[str, tuple[int, int]] | None = None,
+        self, kind: Kind, parts: Mapping[str, bytes], grown: Grown | None = None
     ) -> Attribute | None:
         """The same of an object of which the JSON of each value stands by itself."""
-        return self._described(kind, self._of_parts, parts, grown)
+        return self._described(kind, tree_of_parts, parts, grown)
 
     def document(self, kind: Kind, value: Any) -> Attribute | None:
         """The same of values of any kind by their names."""
-        return self._described(kind, self._of_value, value, None)
+        return self._described(kind, None, value, None)
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
         """A logged attribute, or ``None`` when attributes are not captured.
@@ -208,49 +171,32 @@ class ContentPolicy:
         return made if isinstance(made, Attribute) else _UNREADABLE
 
     def _described(
-        self, kind: Kind, describe: Callable[..., Attribute], *content: Any
+        self, kind: Kind, parse: Any, content: Any, grown: Grown | None
     ) -> Attribute | None:
         level: Capture = getattr(self, kind)
         if level == "off":
             return None
-        made = call_safely(describe, kind, level, *content)
+        made = call_safely(self._describe, kind, level, parse, content, grown)
         return made if isinstance(made, Attribute) else _UNREADABLE
 
-    def _of_document(
-        self,
-        kind: str,
-        level: Capture,
-        document: bytes,
-        grown: Mapping[str, tuple[int, int]] | None,
+    def _describe(
+        self, kind: Kind, level: Capture, parse: Any, content: Any, grown: Grown | None
     ) -> Attribute:
-        if level == "types" or self.asks_user:
-            return self._of_value(kind, level, orjson.loads(document), None)
-        return self._written(*tree_of(document, grown, self.max_attribute_bytes))
-
-    def _of_parts(
-        self,
-        kind: str,
-        level: Capture,
-        parts: Mapping[str, bytes],
-        grown: Mapping[str, tuple[int, int]] | None,
-    ) -> Attribute:
-        if level == "types" or self.asks_user:
-            value = {key: orjson.loads(part) for key, part in parts.items()}
-            return self._of_value(kind, level, value, None)
-        return self._written(*tree_of_parts(parts, grown, self.max_attribute_bytes))
-
-    def _of_value(self, kind: str, level: Capture, value: Any, _grown: None) -> Attribute:
+        if parse is not None:
+            if level == "full" and not self.asks_user:
+                return self._written(*parse(content, grown, self.max_attribute_bytes))
+            content = whole(content)
         if level == "types":
-            types = call_safely(_types, value)
-            return self._written(type_text(value) if isinstance(types, Failure) else types)
-        return self._written(*self._captured(value, kind))
+            types = call_safely(_types, content)
+            return self._written(type_text(content) if isinstance(types, Failure) else types)
+        return self._written(*self._captured(content, kind))
 
     def _captured(self, value: Any, path: str) -> tuple[Any, bool]:
         asking = self._redaction if self.asks_user else None
         return capture(value, self.max_attribute_bytes, path=path, asking=asking)
 
     def _written(self, tree: Any, cut: bool = False) -> Attribute:
-        tree, too_deep = self._redaction.tree(tree)
+        tree, too_deep = hide(tree, self._redaction)
         data, too_long = fit(tree, self.max_attribute_bytes)
         return Attribute(data.decode(), cut or too_deep or too_long)
 
@@ -263,7 +209,7 @@ class ContentPolicy:
         tree, cut = self._captured(value, f"attributes.{name[:_LONGEST_NAME]}")
         if isinstance(tree, str):
             return Attribute(*self._clean(self._redaction.text(tree)))
-        tree, too_deep = self._redaction.tree(tree)
+        tree, too_deep = hide(tree, self._redaction)
         if _is_native_number(tree):
             return Attribute(tree, truncated=False)
         is_list = type(value) in (list, tuple) and not (self.asks_user or cut or too_deep)
@@ -313,7 +259,7 @@ class ContentPolicy:
         if not issubclass(type(text), str):  # isinstance() would ask the object
             tree, _ = capture(text, limit_bytes)
             if not isinstance(tree, str):
-                return fit(self._redaction.tree(tree)[0], limit_bytes)[0].decode()
+                return fit(hide(tree, self._redaction)[0], limit_bytes)[0].decode()
             text = tree
         if not isinstance(text, CutText):
             text = window(str.__str__(text), limit_bytes)
@@ -333,18 +279,18 @@ class ContentPolicy:
         full = self.exceptions == "full"
         message = call_safely(self._message, raised.message) if full else ("", False)
         trace = call_safely(self._trace, raised.traceback, content=full)
-        if isinstance(message, Failure):
-            message = ("<unreadable>", True)
-        if isinstance(trace, Failure):
-            trace = ("<unreadable>", True)
+        message, trace = (
+            ("<unreadable>", True) if isinstance(text, Failure) else text
+            for text in (message, trace)
+        )
         return ExceptionContent(kind, message[0], trace[0], message[1] or trace[1])
 
     def _message(self, message: str) -> tuple[str, bool]:
-        shown = exceptions.shown_text(scrub(message), self._redaction)
+        shown = shown_text(scrub(message), self._redaction)
         return self._clean(self._redaction.answer(shown, "exception.message"))
 
     def _trace(self, trace: str, *, content: bool) -> tuple[str, bool]:
-        shown, cut = exceptions.shown_trace(scrub(trace), self._redaction, content=content)
+        shown, cut = shown_trace(scrub(trace), self._redaction, content=content)
         if content:
             shown = self._redaction.answer(shown, "exception.stacktrace")
         text, too_long = self._clean(shown)

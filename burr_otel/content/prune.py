@@ -37,20 +37,22 @@ OVERLAP: Final = 1024
 
 _NOTE_BYTES: Final = 48  # kept back in a cut container for the note of what is missing
 _LEAST_VALUE_BYTES: Final = 64  # of a large value, before further ones are left out
-_LEAST_ITEM_SHARE: Final = 8  # a long list shows at most this many items that are large
+_LEAST_ITEM_BYTES: Final = 256
+_MOST_CUT_ITEMS: Final = 8  # of a long list, when not even so many are short
+_MOST_GUESSES: Final = 4
+_OPTIONS: Final = orjson.OPT_PASSTHROUGH_SUBCLASS
 _SHORTEST_BOTH_ENDS: Final = 96  # bytes from which on a cut text keeps its tail too
 _SHORTEST: Final = b'"..."'
+_BREAK: Final = re.compile(r"[\s\"'`,;]")  # no token of a service has one of these in it
+_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class CutText(str):
-    """The head of a long text.
+    """The head of a long text, its `tail`, and how many characters are `missing` between the two.
 
-    Attributes:
-        tail: Its end.
-        missing: Characters between the two.
-        unchanged: How many of these were there in the earlier value.
-        context: Characters at the cut that only serve the search for secrets.
+    Of these, `unchanged` were there in the earlier value. At the cut, `context` characters of both
+    ends are not shown: they only serve the search for secrets.
     """
 
     __slots__ = ("context", "missing", "tail", "unchanged")
@@ -69,6 +71,19 @@ class CutText(str):
         text.tail, text.missing, text.unchanged, text.context = tail, missing, unchanged, context
         return text
 
+    def safe_start(self) -> int:
+        """Where in the tail a secret has ended that may have begun in the part between."""
+        start, tail = self.context, self.tail
+        if start < OVERLAP:
+            return start
+        if _BREAK.search(tail, 0, start) is None:  # in a token longer than the context
+            broken = _BREAK.search(tail)
+            start = len(tail) if broken is None else broken.end()
+        key_end = _KEY_END.search(tail)
+        if key_end is None or "-----BEGIN" in tail[: key_end.start()]:
+            return start
+        return max(start, key_end.end())
+
     def parts(self) -> tuple[str, str, int, int]:
         """Head and tail as they may be shown, what is missing between, and what is unchanged."""
         head, context = str.__str__(self), self.context
@@ -77,23 +92,16 @@ class CutText(str):
 
 
 class CutList(list[Any]):
-    """Some items of a long list.
+    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing.
 
-    Attributes:
-        missing: How much follows them, in `unit`; the new items left out when some are unchanged.
-        unit: ``items``, or ``bytes`` where the rest was never parsed.
-        unchanged: Items before them that were there in the earlier value, or None.
+    Missing is what follows them; after `unchanged` items that were there in the earlier value, it
+    is new items that stand before them.
     """
 
     __slots__ = ("missing", "unchanged", "unit")
 
     def __init__(
-        self,
-        items: Iterable[Any],
-        missing: int,
-        *,
-        unit: str = "items",
-        unchanged: int | None = None,
+        self, items: Iterable[Any], missing: int, unit: str = "items", unchanged: int | None = None
     ) -> None:
         super().__init__(items)
         self.missing, self.unit, self.unchanged = missing, unit, unchanged
@@ -153,32 +161,25 @@ def window(text: str, keep: int) -> str:
 
 def dumps(node: Any) -> bytes:
     """The JSON of a tree, with the notes of what is missing."""
-    return orjson.dumps(node, _with_note, orjson.OPT_PASSTHROUGH_SUBCLASS)
+    return orjson.dumps(node, _with_note, _OPTIONS)
 
 
 def _with_note(node: Any) -> Any:
     if isinstance(node, CutText):
         return _joined(*node.parts())
     if isinstance(node, CutList):
-        items = list(node)
-        return (
-            [_note_of(node, 0), *items]
-            if node.unchanged is not None
-            else [*items, _note_of(node, 0)]
-        )
+        note = _note_of(node)
+        return [*node, note] if node.unchanged is None else [note, *node]
     if isinstance(node, CutDict):
         return {**node, _more_key(node): f"{node.missing} more keys"}
     raise TypeError(type(node))
 
 
-def _note_of(items: list[Any], left_out: int) -> str:
-    """What is missing from a list, when so much more is left out."""
-    if not isinstance(items, CutList):
-        return f"... {left_out} more items"
-    missing = items.missing + left_out
+def _note_of(items: CutList) -> str:
     if items.unchanged is None:
-        return f"... {missing} more {items.unit}"
-    return f"... {items.unchanged} unchanged{f' and {missing} new' if missing else ''} items"
+        return f"... {items.missing} more {items.unit}"
+    more = f" and {items.missing} new" if items.missing else ""
+    return f"... {items.unchanged} unchanged{more} items"
 
 
 def _more_key(members: dict[str, Any]) -> str:
@@ -253,50 +254,68 @@ def _end(text: str, room: int, encode: Callable[[str], bytes]) -> str:
 def fit(node: Any, room: int) -> tuple[bytes, bool]:
     """The JSON of a tree in at most `room` bytes (at least five); also tells whether it was cut."""
     data = dumps(node)
-    return (data, False) if len(data) <= room else (_cut(node, room), True)
+    return (data, False) if len(data) <= room else (_cut(node, data, room), True)
 
 
 def _fitting(node: Any, data: bytes, room: int) -> bytes:
-    return data if len(data) <= room else _cut(node, room)
+    return data if len(data) <= room else _cut(node, data, room)
 
 
-def _cut(node: Any, room: int) -> bytes:
+def _cut(node: Any, data: bytes, room: int) -> bytes:
     if isinstance(node, str):
         return (
             orjson.dumps(_excerpt(node, room - 2, _escaped)) if room > len(_SHORTEST) else _SHORTEST
         )
-    data = None
     if isinstance(node, dict):
         data = _cut_members(node, room)
     elif isinstance(node, list):
-        data = _cut_items(node, room)
-    return _SHORTEST if data is None or len(data) > room else data
+        data = _cut_items(node, data, room)
+    return data if len(data) <= room else _SHORTEST
 
 
-def _cut_items(items: list[Any], room: int) -> bytes:
-    newest_last = isinstance(items, CutList) and items.unchanged is not None
+def _cut_items(items: list[Any], data: bytes, room: int) -> bytes:
+    cut = items if isinstance(items, CutList) else CutList(items, 0)
+    newest_last = cut.unchanged is not None
     left = room - 2 - _NOTE_BYTES
-    least = max(left // _LEAST_ITEM_SHARE, _LEAST_VALUE_BYTES)
-    pieces: list[bytes] = []
-    used = 0
-    for item in reversed(items) if newest_last else items:
-        piece = b"%b" % dumps(item)  # a copy takes less memory than what orjson gives
-        used += min(len(piece), least) + 1
-        if used > left:
+    shown, written = _whole_items(list(items), len(data), left, newest_last=newest_last)
+    if len(shown) < _MOST_CUT_ITEMS:
+        shown = items[-_MOST_CUT_ITEMS:] if newest_last else items[:_MOST_CUT_ITEMS]
+        sizes = [len(dumps(item)) + 1 for item in shown]
+        least = max(left // _MOST_CUT_ITEMS, _LEAST_ITEM_BYTES)
+        while sizes and sum(min(size, least) for size in sizes) > left:
+            sizes.pop(0 if newest_last else -1)
+        shown = shown[len(shown) - len(sizes) :] if newest_last else shown[: len(sizes)]
+        level = share(sizes, left) - 1
+        written = b"[%b]" % b",".join([_fitting(item, dumps(item), level) for item in shown])
+    missing = len(items) - len(shown)
+    if cut.unit == "bytes":
+        missing = sum(len(dumps(item)) + 1 for item in items[len(shown) :])
+    missing += cut.missing
+    if not shown:
+        return orjson.dumps(f"<list of {missing + (cut.unchanged or 0)}>")
+    if not missing and not newest_last:
+        return written
+    note = orjson.dumps(_note_of(CutList((), missing, unit=cut.unit, unchanged=cut.unchanged)))
+    return b"[%b,%b" % (note, written[1:]) if newest_last else b"%b,%b]" % (written[:-1], note)
+
+
+def _whole_items(
+    items: list[Any], size: int, room: int, *, newest_last: bool
+) -> tuple[list[Any], bytes]:
+    """About as many items as fit without being cut, and their JSON; `size` is that of all."""
+    shown: list[Any] = []
+    written = b""
+    count = len(items)
+    for _ in range(_MOST_GUESSES):
+        count = min(count * room // size, len(items))
+        if count <= len(shown):
             break
-        pieces.append(piece)
-    count = len(items) - len(pieces)
-    if not pieces:
-        missing = items.missing + (items.unchanged or 0) if isinstance(items, CutList) else 0
-        return orjson.dumps(f"<list of {count + missing}>")
-    level = share(map(len, pieces), left - len(pieces))
-    shown = reversed(items) if newest_last else iter(items)
-    written = [_fitting(item, piece, level) for item, piece in zip(shown, pieces, strict=False)]
-    if count or isinstance(items, CutList):
-        if isinstance(items, CutList) and items.unit == "bytes":
-            count = sum(len(dumps(item)) + 1 for item in items[len(pieces) :])
-        written.append(orjson.dumps(_note_of(items, count)))
-    return b"[%b]" % b",".join(reversed(written) if newest_last else written)
+        guess = items[-count:] if newest_last else items[:count]
+        data = dumps(guess)
+        size = len(data)
+        if size <= room:
+            shown, written = guess, data
+    return shown, written
 
 
 def _cut_members(members: dict[str, Any], room: int) -> bytes:

@@ -15,42 +15,28 @@ from burr_otel.content.forms import call_safely
 from burr_otel.content.patterns import (
     HARMLESS_KEY,
     LINE_KEY,
-    NAME_KEYS,
     PHRASE_KEY,
     SECRET_KEY,
     SECRET_STEM,
     SHAPES,
-    VALUE_KEYS,
     may_have_shape,
 )
-from burr_otel.content.prune import (
-    MAX_DEPTH,
-    OVERLAP,
-    CutDict,
-    CutList,
-    CutText,
-    clip,
-    scrub,
-    too_deep,
-    unique,
-)
+from burr_otel.content.prune import CutText, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["MARKER", "Redaction", "Span"]
+__all__ = ["LONGEST_KEY_BYTES", "MARKER", "Redaction", "Span"]
 
 MARKER: Final = "[redacted]"
 
 _LONGEST_KEY: Final = 128  # characters that are judged
-_LONGEST_KEY_BYTES: Final = 256  # that are shown
+LONGEST_KEY_BYTES: Final = 256  # that are shown
 _CACHED: Final = 4096
 _NAME = re.compile(r"[\w.\-]{1,64}")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
-_BREAK = re.compile(r"[\s\"'`,;]")
-_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 
 
 class Span(NamedTuple):
@@ -132,52 +118,12 @@ class Redaction:
             return False
         return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", _snake(key))))
 
-    # --- trees ----------------------------------------------------------------------------------
-
-    def tree(self, tree: Any) -> tuple[Any, bool]:
-        """A tree without its secrets; also tells whether it was cut, being deep or of long keys."""
-        if self._is_clean(tree):
-            return tree, False
-        walk = _Hiding(self)
-        return walk.node(tree, 0), walk.cut
-
-    def _is_clean(self, tree: Any) -> bool:
-        """Whether a tree holds nothing to hide; quick, and never wrongly yes."""
-        texts: list[str] = []
-        keys: set[str] = set()
-        level: list[Any] = [tree]
-        for _ in range(MAX_DEPTH + 1):
-            below: list[Any] = []
-            for node in level:
-                kind = type(node)
-                if kind is str:
-                    texts.append(node)
-                elif kind is dict or kind is CutDict:
-                    keys.update(node)
-                    below += node.values()
-                elif kind is list or kind is CutList:
-                    if len(node) == 2 and self.is_secret_name(node[0]):  # noqa: PLR2004  a pair
-                        return False
-                    below += node
-                elif kind is CutText:
-                    if node.context >= OVERLAP and not _BREAK.search(node.tail[:OVERLAP]):
-                        return False
-                    texts += (str.__str__(node), node.tail)
-            level = below
-            if not level:
-                break
-        if level or not (keys <= self._harmless or self._are_harmless(keys)):
-            return False
-        if keys & VALUE_KEYS and keys & NAME_KEYS:  # {"name": "password", "value": "..."}
-            return False
-        if any(pattern.search(text) for pattern in self._user_values for text in texts):
-            return False
-        return not self._may_hold_builtin("\0".join(texts))
-
-    def _are_harmless(self, keys: set[str]) -> bool:
+    def are_harmless(self, keys: set[str]) -> bool:
         """Whether no key hides its value, or has to be changed itself."""
         unknown = keys - self._harmless
-        if max(map(len, unknown)) > _LONGEST_KEY_BYTES // 4 or any(map(self.hides, unknown)):
+        if not unknown:
+            return True
+        if max(map(len, unknown)) > LONGEST_KEY_BYTES // 4 or any(map(self.hides, unknown)):
             return False
         if any(map(self.may_hide, unknown)):
             return False
@@ -199,19 +145,11 @@ class Redaction:
 
         What stands at the cut may be the rest of a secret that began in the part between.
         """
-        head, tail, start = str.__str__(text), text.tail, text.context
+        head, tail = str.__str__(text), text.tail
         spans = self.spans(head)
-        end = len(head) - text.context
-        shown_head = self._covered(head, 0, end, spans)
-        if text.context >= OVERLAP:
-            broken = _BREAK.search(tail)
-            at = len(tail) if broken is None else broken.end()
-            start = max(start, at if at > start else 0)
-            key_end = _KEY_END.search(tail)
-            if key_end is not None and "-----BEGIN" not in tail[: key_end.start()]:
-                start = max(start, key_end.end())
-            if any(span.end >= len(head) for span in spans):
-                start = len(tail)
+        shown_head = self._covered(head, 0, len(head) - text.context, spans)
+        open_end = text.context > 0 and any(span.end >= len(head) for span in spans)
+        start = len(tail) if open_end else text.safe_start()
         missing = text.missing + start - text.context
         shown_tail = self._covered(tail, start, len(tail))
         return CutText.of(shown_head, shown_tail, missing, unchanged=text.unchanged)
@@ -271,11 +209,15 @@ class Redaction:
         shown.append(text[position:])
         return "".join(shown)
 
+    def are_clean(self, texts: list[str]) -> bool:
+        """Whether no text holds anything to hide; cheap, and never wrongly yes."""
+        if any(pattern.search(text) for pattern in self._user_values for text in texts):
+            return False
+        return not self._may_hold_builtin("\0".join(texts))  # no pattern matches across a NUL
+
     def may_hide(self, text: str) -> bool:
         """Whether a text could hold something to hide; cheap, and never wrongly no."""
-        if any(pattern.search(text) for pattern in self._user_values):
-            return True
-        return self._may_hold_builtin(text)
+        return not self.are_clean([text])
 
     def _may_hold_builtin(self, text: str) -> bool:
         if self._builtin and may_have_shape(text):
@@ -301,56 +243,6 @@ class Redaction:
                 for start, end, quote in pairs.values(text, self.hides_phrase, _takes_line)
             )
         return _merged(found)
-
-
-class _Hiding:
-    """The walk through one tree that holds something to hide, or is too deep."""
-
-    def __init__(self, redaction: Redaction) -> None:
-        self._redaction = redaction
-        self.cut = False
-
-    def node(self, node: Any, depth: int) -> Any:
-        """The node without secrets."""
-        if isinstance(node, str):
-            return self._redaction.text(node)
-        if isinstance(node, dict | list) and depth >= MAX_DEPTH:
-            self.cut |= bool(node)
-            size = len(node) + getattr(node, "missing", 0)
-            return too_deep(named=isinstance(node, dict), size=size)
-        if isinstance(node, dict):
-            members = self._members(node, depth + 1)
-            return CutDict(members, node.missing) if isinstance(node, CutDict) else members
-        if isinstance(node, list):
-            items = self._items(node, depth + 1)
-            if not isinstance(node, CutList):
-                return items
-            return CutList(items, node.missing, unit=node.unit, unchanged=node.unchanged)
-        return node
-
-    def _members(self, members: dict[str, Any], depth: int) -> dict[str, Any]:
-        hides = self._redaction.hides
-        spelled = any(
-            key in NAME_KEYS and self._redaction.is_secret_name(item)
-            for key, item in members.items()
-        )
-        shown: dict[str, Any] = {}
-        numbers: dict[str, int] = {}
-        for key, item in members.items():
-            name, cut = clip(self._redaction.text(key), _LONGEST_KEY_BYTES)
-            self.cut |= cut
-            secret = hides(key) or (spelled and key in VALUE_KEYS)
-            if item is None or item is True or item is False or not secret:
-                item = self.node(item, depth)  # noqa: PLW2901
-            else:
-                item = MARKER  # noqa: PLW2901
-            shown[unique(name, shown, numbers)] = item
-        return shown
-
-    def _items(self, items: Sequence[Any], depth: int) -> list[Any]:
-        if len(items) == 2 and self._redaction.is_secret_name(items[0]):  # noqa: PLR2004  a pair
-            return [self.node(items[0], depth), MARKER]
-        return [self.node(item, depth) for item in self._redaction.without_option_values(items)]
 
 
 def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:

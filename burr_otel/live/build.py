@@ -184,6 +184,10 @@ def _start_root(
         (last_step, semconv.LINK_RESUME),
     )
     begin = begin._replace(about=_about(shared, facts, graph))
+
+    def told(_context: SpanContext) -> functools.partial[describe.SpanContent]:
+        return functools.partial(describe.root, facts, graph, begin, None)
+
     span = starter.start(
         facts.name,
         over,
@@ -191,7 +195,7 @@ def _start_root(
         links,
         (facts.identity, {semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW}),
         begin.time_ns,
-        functools.partial(describe.root, facts, graph, begin, None),
+        told,
     )
     origin = origin_of(span.get_span_context(), parent, links)
     return begin._replace(origin=origin), span

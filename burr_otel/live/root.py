@@ -38,7 +38,7 @@ class Root:
 
     Attributes:
         span: The span; once it has ended, what stands for it as a parent.
-        context: Its context.
+        context: Its context, which `ids` has as records do.
         is_valid: Whether that is valid.
         stand_in: A span of the same context, which is the parent of steps.
         begin: Its record.
@@ -73,6 +73,7 @@ class Root:
         "ended",
         "facts",
         "graph",
+        "ids",
         "is_valid",
         "session",
         "span",
@@ -95,6 +96,7 @@ class Root:
         self.span, self.begin, self.facts, self.graph = span, begin, facts, graph
         self.context = span.get_span_context()
         self.is_valid = self.context.is_valid
+        self.ids = ids_of(self.context)
         self.stand_in = NonRecordingSpan(self.context)
         self.session: Session | None = None
         self.ended = False
@@ -193,7 +195,7 @@ class Root:
         return EndRoot(
             describe.soonest_end(self.begin.time_ns, self._last_ns),
             self._outcome,
-            ids_of(self.context),
+            self.ids,
             self._steps,
             self._failed,
             text,

@@ -20,7 +20,6 @@ from burr_otel.live.registry import Registry
 from burr_otel.live.step import InnerSpan, LiveStep, logged_records
 from burr_otel.records import StreamMark
 from burr_otel.spans import exceptions, keeper
-from burr_otel.spans.contexts import ids_of
 from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ class Run:
 
     def _mark(self) -> None:
         if self.session is not None and self.root.ended:
-            self.session.mark_open(ids_of(self.root.context), self.shared.clock())
+            self.session.mark_open(self.root.ids, self.shared.clock())
 
     def _unmark(self) -> None:
         if self.session is not None and self.root.ended and not self._steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -13,8 +14,10 @@ from burr_otel import semconv
 from burr_otel.live.capture import Shown, captured, raised_of, show_attribute, show_names
 from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import (
+    NO_DOCUMENT,
     BeginInner,
     BeginStep,
+    Document,
     EndInner,
     Logged,
     Raised,
@@ -27,15 +30,17 @@ from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_sc
 from burr_otel.spans.start import NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
 
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
+    from burr_otel.records import SpanIds
+    from burr_otel.spans.describe import SpanContent
     from burr_otel.spans.facts import ActionFacts
-    from burr_otel.spans.start import LiveSpan
+    from burr_otel.spans.start import LiveSpan, SpanStarter
     from burr_otel.store import Session
 
 __all__ = ["InnerSpan", "LiveStep", "logged_records", "mark_failed"]
@@ -43,6 +48,9 @@ __all__ = ["InnerSpan", "LiveStep", "logged_records", "mark_failed"]
 logger = logging.getLogger("burr_otel")
 
 _NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
+_Fields = tuple[int, str, Document, int]  # of a `BeginStep`, before its ids
+_MoreFields = tuple["str | None", "str | None", Mapping[str, Any]]  # and after them
+_NOT_BEGUN = BeginStep(-1, "", NO_DOCUMENT, 0)
 
 
 class LiveStep:
@@ -95,6 +103,7 @@ class LiveStep:
         self.inner: dict[int, InnerSpan] = {}
         self.named: dict[str, SpanContext] = {}
         self.span: LiveSpan = _NO_SPAN
+        self.begin: BeginStep = _NOT_BEGUN
         self._settle = settle
         self._claims = [True]
 
@@ -106,7 +115,7 @@ class LiveStep:
         now_ns: int,
     ) -> None:
         """Begin the span, make it current, and make the record; a failed span costs no record."""
-        shared, facts, name = self.shared, self.root.facts, self.action.name
+        shared = self.shared
         outer, shown = current_context(), Shown()
         inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
         if self.root.is_valid:
@@ -116,57 +125,53 @@ class LiveStep:
                 state, reads = self.state_before, self.action.reads
                 read = {key: state[key] for key in reads if key in state}
                 shown.put(semconv.STATE_READ, shared.policy.document("state", read))
-        record = BeginStep(
-            self.sequence_id, name, inputs_json, now_ns, None, None, method, prior, shown.attributes
-        )
-        if self.root.is_valid:
+        fields = (self.sequence_id, self.action.name, inputs_json, now_ns)
+        more = (method, prior, shown.attributes)
+        if self.root.is_valid and shared.starter is not None:
             try:
-                told = functools.partial(describe.step, facts, record, None, self.logged)
-                record = self._start(record, outer, told)
+                self._start(shared.starter, outer, fields, more)
             except Exception as error:
                 shield.report("starting a step span", error)
-        self.begin = record
+        if self.begin is _NOT_BEGUN:
+            self.begin = BeginStep(*fields, None, None, *more)
         self.scope = Scope(self.span.current, self.tag, outer)
         self.scope.enter()
 
-    def _start(self, record: BeginStep, outer: Context, told: Callable[[], Any]) -> BeginStep:
-        root, shared = self.root, self.shared
+    def _start(
+        self, starter: SpanStarter, outer: Context, fields: _Fields, more: _MoreFields
+    ) -> None:
+        root = self.root
         parent: trace.Span = root.stand_in
+        over: SpanContext | SpanIds | None = root.ids
         links: list[Link] = []
         current = trace.get_current_span(outer)
         ambient = None
         if current is not trace.INVALID_SPAN:
             ambient = current.get_span_context()
             ambient = ambient if ambient.is_valid else None
-            over, links = parents.step_parent(shared.config.step_parent, root.context, ambient)
-            parent = root.stand_in if over is root.context else current
-        starter = shared.starter
-        if starter is None:
-            return record
-        shown_name = str(
-            record.shown.get(semconv.ACTION_NAME, self.action.attributes[semconv.ACTION_NAME])
+            policy = self.shared.config.step_parent
+            chosen, links = parents.step_parent(policy, root.context, ambient)
+            if chosen is not root.context:
+                parent, over = current, chosen
+
+        def begin(context: SpanContext) -> functools.partial[SpanContent]:
+            self.tag.context = context
+            origin = origin_of(context, over, links)
+            self.begin = BeginStep(*fields, origin, root.context.span_id, *more)
+            return functools.partial(describe.step, root.facts, self.begin, None, self.logged)
+
+        name = more[-1].get(semconv.ACTION_NAME) or self.action.attributes[semconv.ACTION_NAME]
+        facts = (self.action.attributes, root.facts.identity)
+        self.span = starter.start(
+            str(name), parent, outer, links, facts, fields[-1], begin, self.tag
         )
-        self.span = span = starter.start(
-            shown_name,
-            parent,
-            outer,
-            links,
-            (self.action.attributes, root.facts.identity),
-            record.time_ns,
-            told,
-            self.tag,
-        )
-        context = self.tag.context = span.get_span_context()
+        context = self.tag.context
         if ambient is not None and ambient.trace_id != context.trace_id:
             try:
                 back = link(context, semconv.LINK_STEP)
                 current.add_link(back.context, back.attributes)
             except Exception as error:  # Datadog's API warns, and warnings may be errors
                 logger.debug("no link back to step %s: %s", self.sequence_id, error)
-        return record._replace(
-            origin=origin_of(context, parent.get_span_context(), links),
-            root_span_id=root.context.span_id,
-        )
 
     @property
     def traced(self) -> bool:
@@ -358,6 +363,12 @@ class InnerSpan:
         if starter is None or not parent.get_span_context().is_valid:
             return
         facts = step.root.facts
+
+        def begin(context: SpanContext) -> functools.partial[SpanContent]:
+            origin = origin_of(context, parent.get_span_context(), links)
+            self.begin = self.begin._replace(origin=origin)
+            return functools.partial(describe.inner, facts, self.begin, None, self.logged)
+
         self.span = starter.start(
             facts.policy.name(self.begin.name),
             parent,
@@ -365,13 +376,11 @@ class InnerSpan:
             links,
             (facts.identity,),
             self.begin.time_ns,
-            functools.partial(describe.inner, facts, self.begin, None, self.logged),
+            begin,
             step.tag,
         )
         if isinstance(self.span, BurrSpan):
             self.span.burr_uid = self.begin.span_id
-        origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
-        self.begin = self.begin._replace(origin=origin)
 
     def end(
         self,

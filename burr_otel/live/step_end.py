@@ -12,7 +12,6 @@ from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import Shown, captured, raised_of, show_exception, show_state
 from burr_otel.records import EndStep, Fragments, StreamMark
 from burr_otel.spans import describe, exceptions, shield
-from burr_otel.spans.contexts import ids_of
 from burr_otel.store import encode_state
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["StepEnd", "end_span", "ended", "failure_of", "write"]
 
 logger = logging.getLogger("burr_otel")
+
+_NOTHING: Mapping[str, tuple[int, int]] = {}
 
 
 class StepEnd(NamedTuple):
@@ -65,39 +66,51 @@ def ended(
         named = result if isinstance(result, Mapping) else {"result": result}
         document, exact = captured(shared, step.run, "results", semconv.RESULT, named, shown)
     raised = None if error is None else raised_of(error)
-    outcome, failed = shared.outcome_of(error), step.tag.failed
-    if error is None and failed is None:
-        failed = _found_failed(step, result, state)
-    if outcome == semconv.OK and failed is not None:
-        outcome = semconv.FAILED
+    outcome, failed = _outcome(step, error, result, state)
     if traced:
         if state is not None and told and (error is None or shared.tells_state_read):
             name = semconv.STATE_WRITTEN if error is None else semconv.STATE_READ
             show_state(policy, name, told, state, encoded, shown)
         if raised is not None:
             show_exception(policy, raised, shown)
+    fragments, grown = None, _NOTHING
+    if encoded is not None:
+        texts = encoded.fragments
+        fragments = Fragments({key: texts[key] for key in told if key in texts})
+        if session is not None:
+            grown = session.grown(encoded)
+    origin = step.begin.origin
     record = EndStep(
         step.sequence_id,
         action.name,
         document,
         raised,
-        None,
+        fragments,
         end_ns,
         outcome,
-        ids_of(step.tag.context),
-        failed if outcome == semconv.FAILED else None,
+        None if origin is None else origin.ids,
+        failed,
         step.stream_times(),
         step.swallowed_unless(error),
-        session.grown(encoded) if session is not None and encoded is not None else {},
+        grown,
         step.tag.usage,
         None,
         shown.attributes,
         step.span.user_data(),
     )
-    if encoded is not None:
-        texts = {k: encoded.fragments[k] for k in told if k in encoded.fragments}
-        record = record._replace(state=Fragments(texts))
     return StepEnd(record, encoded, exact, failure)
+
+
+def _outcome(
+    step: LiveStep, error: BaseException | None, result: Any, state: Any
+) -> tuple[str, str | None]:
+    """The outcome of a step, and why it failed if it raised nothing."""
+    outcome, failed = step.shared.outcome_of(error), step.tag.failed
+    if error is None and failed is None:
+        failed = _found_failed(step, result, state)
+    if outcome != semconv.OK or failed is None:
+        return outcome, None
+    return semconv.FAILED, failed
 
 
 def _found_failed(step: LiveStep, result: Any, state: Any) -> str | None:

@@ -16,11 +16,7 @@ V = TypeVar("V")
 
 
 class ByIdentity(Generic[V]):
-    """A value for each object, held for as long as the object lives.
-
-    Args:
-        make: Makes the value of an object that is new here.
-    """
+    """A value for each object, made when it is asked for first, and held while the object lives."""
 
     def __init__(self, make: Callable[[Any], V]) -> None:
         self._make = make

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from burr_otel import semconv
 from burr_otel.records import BeginInner, Document, EndInner, Logged
 from burr_otel.spans import shield
+from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.by_identity import ByIdentity
 from burr_otel.spans.contexts import ids_of, origin_of
 
@@ -54,23 +55,15 @@ class Records(Protocol):
 
 
 class _Place:
-    """Where a span of others is.
-
-    Attributes:
-        step: The step that it is in.
-        above: The place of its parent, when that is a span of others too.
-        uid: Burr's id of the span, when it is recorded.
-        records: Where to.
-        has_usage: Whether a span below has told its usage, which this one would only sum up.
-    """
+    """Where a span of others is: in which step, below which other one."""
 
     __slots__ = ("__weakref__", "above", "has_usage", "records", "step", "uid")
 
     def __init__(self, step: BurrStep, above: _Place | None) -> None:
         self.step, self.above = step, above
+        self.records: Any = None  # where it is recorded, by this id
         self.uid: str | None = None
-        self.records: Records | None = None
-        self.has_usage = False
+        self.has_usage = False  # told by a span below, which this one would only sum up
 
 
 class ChildSpans(SpanProcessor):
@@ -93,7 +86,8 @@ class ChildSpans(SpanProcessor):
             place = self._places[span.context.span_id] = _Place(step, above)
             span.burr_place = place  # type: ignore[attr-defined]  # where it is held
             _stamp(span, step)
-            if step.child_records is not None:
+            place.records = step.child_records
+            if place.records is not None:
                 uid = getattr(parent, "burr_uid", None) if above is None else above.uid
                 _record_begin(span, place, uid)
         except Exception as error:
@@ -107,14 +101,16 @@ class ChildSpans(SpanProcessor):
         try:
             attributes = span.attributes or {}
             _count(attributes, place)
-            if place.records is not None and place.uid is not None:
-                _record_end(span, attributes, place.records, place.uid, place.step.sequence_id)
+            if place.records is not None:
+                _record_end(span, attributes, place)
         except Exception as error:
             shield.report("looking at a span inside a step", error)
 
 
 def _is_ours(span: ReadableSpan) -> bool:
-    scope = span.instrumentation_scope
+    if type(span) is BurrSpan:
+        return True
+    scope = span.instrumentation_scope  # Logfire's tracers, for instance, give other spans
     return scope is not None and scope.name == semconv.SCOPE_NAME
 
 
@@ -150,21 +146,17 @@ def _tokens(attributes: Mapping[str, Any], names: Sequence[str]) -> int | None:
 
 
 def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
-    records, sequence_id = place.step.child_records, place.step.sequence_id
-    if records is None:
-        return
-    number = f"{span.context.span_id:016x}"
+    number, sequence_id = f"{span.context.span_id:016x}", place.step.sequence_id
     if parent_uid is None:
-        uid = f"{sequence_id}:{number}"
+        place.uid = f"{sequence_id}:{number}"
     else:
         siblings = parent_uid.count(".") >= _DEEPEST
-        uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
-    place.uid, place.records = uid, records
+        place.uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
     scope = span.instrumentation_scope
-    records.append(
+    place.records.append(
         BeginInner(
             sequence_id,
-            uid,
+            place.uid,
             span.name,
             parent_uid,
             (),
@@ -176,9 +168,8 @@ def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
     )
 
 
-def _record_end(
-    span: ReadableSpan, attributes: Mapping[str, Any], records: Records, uid: str, sequence_id: int
-) -> None:
+def _record_end(span: ReadableSpan, attributes: Mapping[str, Any], place: _Place) -> None:
+    records, uid, sequence_id = place.records, place.uid or "", place.step.sequence_id
     end_ns = span.end_time or 0
     for key, value in attributes.items():
         kept = Document(None, list(value) if isinstance(value, tuple) else value)

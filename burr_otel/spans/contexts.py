@@ -98,8 +98,9 @@ def link_of(kept: LinkIds) -> Link:
 
 
 def origin_of(
-    context: SpanContext, parent: SpanContext | None, links: Iterable[Link]
+    context: SpanContext, parent: SpanContext | SpanIds | None, links: Iterable[Link]
 ) -> Origin | None:
     """What a record keeps of a span's ids, parent and links; None for a span that is not valid."""
     ids = ids_of(context)
-    return None if ids is None else Origin(ids, ids_of(parent), link_ids(links) if links else ())
+    over = parent if isinstance(parent, SpanIds) else ids_of(parent)
+    return None if ids is None else Origin(ids, over, link_ids(links) if links else ())

@@ -163,14 +163,7 @@ def bare_exporter(
     headers: dict[str, str] | None = None,
     **options: Any,
 ) -> SpanExporter:
-    """What `otlp_exporter` wraps: the exporter as it logs and fails by itself.
-
-    Args:
-        protocol: How to send.
-        endpoint: Where to; else from the variables.
-        headers: What with; else from the variables.
-        options: More arguments of the exporter's class.
-    """
+    """What `otlp_exporter` wraps: the exporter as it logs and fails by itself."""
     if endpoint is None and _empty_endpoint():
         endpoint = _DEFAULT_ENDPOINT[protocol]
     compression = compression_from_environ()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StepMetrics", "step_metrics"]
 
+_MOST_ACTIONS = 1024  # whose labels are kept
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -21,23 +22,15 @@ _made: ByIdentity[dict[str, StepMetrics]] = ByIdentity(lambda _: {})
 
 
 def step_metrics(provider: MeterProvider, project: str) -> StepMetrics:
-    """The instruments of a provider and project, made once.
-
-    Until a global provider is set, OpenTelemetry keeps every proxy instrument ever made.
-    """
-    made = _made[provider]
+    """The instruments of a provider and project, made once."""
+    made = _made[provider]  # until one is set, OpenTelemetry keeps every proxy instrument for good
     if project not in made:
         made[project] = StepMetrics(provider, project)
     return made[project]
 
 
 class StepMetrics:
-    """Counts and times steps.
-
-    Args:
-        provider: Where the instruments are made.
-        project: Value of ``burr.project`` on every measurement.
-    """
+    """Counts and times the steps of a project."""
 
     def __init__(self, provider: MeterProvider, project: str) -> None:
         meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
@@ -79,36 +72,33 @@ class StepMetrics:
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
             semconv.GEN_AI_AGENT_NAME: project,
         }
-        self._counted: set[str] = set()
+        self._labels: dict[str, dict[str, str]] = {}
+        self._ended_labels: dict[tuple[str, str], dict[str, str]] = {}
 
     def step_began(self, action: str) -> dict[str, str]:
-        """Count a step as active.
-
-        Returns:
-            What its measurements carry.
-        """
-        labels = {**self._project_labels, semconv.ACTION_NAME: action}
-        if action not in self._counted:
+        """Count a step as active; the labels of its measurements."""
+        labels = self._labels.get(action)
+        if labels is None:
+            if len(self._labels) >= _MOST_ACTIONS:
+                self._labels.clear()
+                self._ended_labels.clear()
+            labels = self._labels[action] = {**self._project_labels, semconv.ACTION_NAME: action}
             # A series that begins with its first failure shows no rise. A counter may begin at
             # zero; a histogram cannot, because a measurement of 0 s would be one of the steps.
-            self._counted.add(action)
-            for outcome in (semconv.OK, semconv.ERROR):
+            for outcome in (semconv.OK, semconv.ERROR, semconv.FAILED):
                 self._ended.add(0, {**labels, semconv.OUTCOME: outcome})
         self._active.add(1, labels)
         return labels
 
     def step_ended(self, labels: dict[str, str], outcome: str, seconds: float) -> None:
-        """Count a step as over and record how long it took.
-
-        Args:
-            labels: What `step_began` gave.
-            outcome: How it ended.
-            seconds: How long it took.
-        """
+        """Count a step as over and record how long it took, with what `step_began` gave."""
         self._active.add(-1, labels)
-        labels = {**labels, semconv.OUTCOME: outcome}
-        self._duration.record(seconds, labels)
-        self._ended.add(1, labels)
+        key = labels[semconv.ACTION_NAME], outcome
+        told = self._ended_labels.get(key)
+        if told is None:
+            told = self._ended_labels[key] = {**labels, semconv.OUTCOME: outcome}
+        self._duration.record(seconds, told)
+        self._ended.add(1, told)
 
     def first_item(self, labels: dict[str, str], seconds: float) -> None:
         """Record how long a stream took to yield its first item."""
@@ -119,24 +109,12 @@ class StepMetrics:
         self._snapshot.record(size_bytes, self._project_labels)
 
     def usage(self, labels: dict[str, str], input_tokens: int, output_tokens: int) -> None:
-        """Count what the models inside a step took and gave.
-
-        Args:
-            labels: What `step_began` gave.
-            input_tokens: Tokens that they took.
-            output_tokens: Tokens that they gave.
-        """
+        """Count what the models inside a step took and gave; `labels` are of `step_began`."""
         self._tokens.add(input_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "input"})
         self._tokens.add(output_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "output"})
 
     def application_ended(self, outcome: str, error_type: str | None, seconds: float) -> None:
-        """Record how long an application span lasted.
-
-        Args:
-            outcome: How it ended.
-            error_type: The class of its error, if any.
-            seconds: How long it lasted.
-        """
+        """Record how long an application span lasted."""
         labels = {**self._invocation_labels, semconv.OUTCOME: outcome}
         if error_type is not None:
             labels[semconv.ERROR_TYPE] = error_type

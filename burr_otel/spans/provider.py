@@ -18,10 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.sdk.environment_variables import (
-    OTEL_RESOURCE_ATTRIBUTES,
-    OTEL_SERVICE_NAME,
-)
+from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -41,15 +38,9 @@ from burr_otel.spans.ids import ids
 from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = [
-    "configure",
-    "culprits",
-    "meter_provider",
-    "service_resource",
-    "tracer_provider",
-]
+__all__ = ["configure", "culprits", "meter_provider", "service_resource", "tracer_provider"]
 
 logger = logging.getLogger("burr_otel")
 
@@ -59,16 +50,12 @@ _STRUGGLING_S = 1.0
 
 
 class _Sending:
-    """What we know of a provider that sends.
-
-    Attributes:
-        exporters: Its exporters, when we made it.
-        flush: The last flush that was asked for.
-    """
+    """What we know of a provider; its exporters and what shuts it down, when we made it."""
 
     def __init__(self, _provider: trace.TracerProvider) -> None:
         self.exporters: list[QuietExporter] = []
-        self.flush: threading.Thread | None = None
+        self.closer: _Closer | None = None
+        self.flush: threading.Thread | None = None  # the last one
 
 
 _own: dict[str, trace.TracerProvider] = {}
@@ -77,12 +64,7 @@ _lock = threading.Lock()
 
 
 def tracer_provider(given: trace.TracerProvider | None, project: str) -> trace.TracerProvider:
-    """The provider for an application that is built now.
-
-    Args:
-        given: The tracker's argument.
-        project: Service name of a provider of our own, unless the environment sets one.
-    """
+    """The provider for an application that is built now; `given` is the tracker's argument."""
     provider = given
     if provider is None:
         provider = _global_provider()
@@ -158,6 +140,14 @@ def _own_provider(project: str) -> trace.TracerProvider:
     with _lock:
         provider = _own.get(project)
         if provider is None:
+            if not _own and os.environ.get("OTEL_CONFIG_FILE"):
+                logger.warning(
+                    "OTEL_CONFIG_FILE=%r is not read by the provider that burr-otel makes, which "
+                    "goes by the other OTEL_* variables. Start the program with "
+                    "opentelemetry-instrument, which reads the file, or set a global tracer "
+                    "provider first.",
+                    os.environ["OTEL_CONFIG_FILE"],
+                )
             try:
                 provider = _make_provider(project, exporters_from_environ(), force_name=False)
             except Exception as error:
@@ -184,12 +174,7 @@ def culprits(reason: str) -> str:
 
 
 def service_resource(service_name: str, *, force_name: bool = False) -> Resource:
-    """What spans say of the service that they come from.
-
-    Args:
-        service_name: Its ``service.name``.
-        force_name: Whether that wins over the environment's.
-    """
+    """What spans say of their service; the environment names it, unless a name is forced."""
     attributes = {"host.name": socket.gethostname()}  # Jaeger warns of a service without a host
     said = os.environ.get(OTEL_RESOURCE_ATTRIBUTES, "")
     named = os.environ.get(OTEL_SERVICE_NAME) or "service.name=" in said
@@ -206,42 +191,36 @@ def _make_provider(
     # The SDK's own shutdown at exit waits out every retry of an endpoint that does not answer.
     resource = service_resource(service_name, force_name=force_name)
     provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
+    sending = _sending[provider]
     for exporter in exporters:
-        _sending[provider].exporters.append(exporter)
+        sending.exporters.append(exporter)
         provider.add_span_processor(QuietBatchProcessor(exporter))
-    atexit.register(_shut_down, provider, _Closer(provider))
+    closer = sending.closer = _Closer(provider.shutdown)
+    atexit.register(lambda: _see_out(closer.close(), sending.exporters))
     return provider
 
 
 class _Closer:
-    """Shuts a provider down in a thread made beforehand: Python 3.12.1 can start none at exit.
+    """Shuts a provider down in a thread made beforehand: Python 3.12.1 can start none at exit."""
 
-    Args:
-        provider: What `close` shuts down.
-    """
+    def __init__(self, shutdown: Callable[[], None]) -> None:
+        self._shutdown = shutdown
+        self.start()
 
-    def __init__(self, provider: TracerProvider) -> None:
-        self._provider = provider
-        self._start()
-        os.register_at_fork(after_in_child=self._start)  # threads stay behind in the parent
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Make the thread; also in a forked child, where the parent's is missing."""
         self._asked = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="burr-otel-exit", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
         self._asked.wait()
-        self._provider.shutdown()
+        self._shutdown()
 
     def close(self) -> threading.Thread:
         """Have the provider shut down; the thread that does it."""
         self._asked.set()
         return self._thread
-
-
-def _shut_down(provider: TracerProvider, closer: _Closer) -> None:
-    _see_out(closer.close(), _sending[provider].exporters)
 
 
 def _see_out(work: threading.Thread, exporters: Iterable[QuietExporter]) -> None:
@@ -270,12 +249,8 @@ def flush(given: trace.TracerProvider | None, project: str) -> None:
     """Send the spans that have ended, without waiting long for an endpoint that does not answer.
 
     Not the metrics: their provider is the user's, and a flush makes some readers collect twice.
-
-    Args:
-        given: The tracker's argument.
-        project: Whose provider of our own to flush when there is neither argument nor global one.
     """
-    target = given or _global_provider()
+    target = given if given is not None else _global_provider()
     if isinstance(target, trace.ProxyTracerProvider):
         target = _own.get(project, target)
     _flush(target, _sending[target])
@@ -339,6 +314,11 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     keeper.keeper.after_fork()
+    for _, sending in _sending:
+        if sending.closer is not None:
+            sending.closer.start()
+        for exporter in sending.exporters:
+            exporter.tally.start()
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:  # it forgets the finalisers of now when it begins the child's work
         util.register_after_fork(_register_child_exit, _register_child_exit)

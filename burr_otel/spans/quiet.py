@@ -38,14 +38,7 @@ _TOO_LARGE = re.compile(r"larger than max|exceeds max|too large|code: 413\b", re
 class QuietExporter(SpanExporter):
     """Sends batches that are small enough, and says once an outage that nobody takes them.
 
-    Args:
-        exporter: What really sends.
-        place: Where to, for the warnings.
-        secret: What they must not show.
-        key_variable: The variable to correct when the key is refused.
-
-    Attributes:
-        tally: What became of the spans.
+    The warnings name `place`, the variable of the key when that is refused, and never the secret.
     """
 
     def __init__(
@@ -66,7 +59,7 @@ class QuietExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; a failure is reported once until a batch goes through again."""
-        self.tally.reached(len(spans))
+        self.tally.reached += len(spans)
         if self.tally.dropped:
             self._tell_once(
                 "spans end faster than %s takes them: the queue of %d is full and drops the "
@@ -150,7 +143,7 @@ class QuietExporter(SpanExporter):
 
     def tell_of_losses(self) -> None:
         """At the end: how many spans did not arrive, unless a warning has said that none did."""
-        tally, unsent = self.tally, self.tally.ended - self.tally.reached_in_all
+        tally, unsent = self.tally, self.tally.ended - self.tally.reached
         if tally.sent + tally.dropped and tally.refused + unsent:
             logger.warning(
                 "%d of %d spans did not get to %s: %d were refused, and %d never sent, because "
@@ -176,11 +169,7 @@ class QuietExporter(SpanExporter):
 
 
 class QuietBatchProcessor(BatchSpanProcessor):
-    """Queues spans for an exporter and counts them; what the SDK logs of a full queue is kept back.
-
-    Args:
-        exporter: Sends what was queued.
-    """
+    """Queues and counts spans for an exporter; what the SDK logs of a full queue is kept back."""
 
     def __init__(self, exporter: QuietExporter) -> None:
         super().__init__(exporter)

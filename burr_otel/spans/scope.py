@@ -9,22 +9,24 @@ what was current before it, and leaving one attaches that.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 
 from burr_otel.records import Usage
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
     from burr_otel.spans.children import Records
 
-__all__ = ["BurrStep", "Scope", "current_context", "innermost_scope"]
+__all__ = ["BurrStep", "Scope", "context_under", "current_context", "innermost_scope"]
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
+# A context is a dict; one copy with both entries costs half of `set_value` twice.
+(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 _usage_lock = threading.Lock()
 
 
@@ -72,10 +74,16 @@ class BurrStep:
             self._usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
 
 
+def context_under(parent: trace.Span, outer: Context) -> Context:
+    """`outer` with another span as the current one."""
+    return Context({**outer, _SPAN_KEY: parent})
+
+
 def innermost_scope(context: Context | None = None) -> Scope | None:
     """The Burr scope that a context is inside of, at any depth; the current one by default."""
-    scope = otel_context.get_value(_SCOPE_KEY, context)
-    return scope if isinstance(scope, Scope) else None
+    found = otel_context.get_current() if context is None else context
+    scope: Any = found.get(_SCOPE_KEY)
+    return scope  # type: ignore[no-any-return]
 
 
 def current_context() -> Context:
@@ -90,8 +98,8 @@ def current_context() -> Context:
 def _alive(context: Context) -> Context:
     """`context`, or what was current around it if its innermost span is of an ended scope."""
     while True:
-        scope = context.get(_SCOPE_KEY)
-        if not isinstance(scope, Scope) or not scope.left:
+        scope: Any = context.get(_SCOPE_KEY)
+        if scope is None or not scope.left:
             return context
         inside = trace.get_current_span(context)
         if inside is not scope.span and scope.span.get_span_context().is_valid:
@@ -129,10 +137,9 @@ class Scope:
 
     def enter(self) -> None:
         """Make the span current until `leave`."""
-        context = self.outer
-        if self.span.get_span_context().is_valid:
-            context = trace.set_span_in_context(self.span, context)
-        otel_context.attach(otel_context.set_value(_SCOPE_KEY, self, context))
+        *_, valid = self.span.get_span_context()
+        entries = {_SPAN_KEY: self.span, _SCOPE_KEY: self} if valid else {_SCOPE_KEY: self}
+        otel_context.attach(Context({**self.outer, **entries}))
 
     def pause(self) -> None:
         """Make current what was current before, until `resume`."""

@@ -15,6 +15,7 @@ from burr_otel.spans.burr_span import BurrSpan, SpanSource
 from burr_otel.spans.contexts import is_sampled
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.ids import id_generator
+from burr_otel.spans.scope import context_under
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ApiSpan", "LiveSpan", "NoSpan", "SpanStarter"]
 
 Describe = Callable[[], SpanContent]
+Begin = Callable[[SpanContext], Describe]
 
 _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
 _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
@@ -152,71 +154,80 @@ class SpanStarter:
         links: Sequence[Link],
         facts: Sequence[Mapping[str, AttributeValue]],
         start_ns: int,
-        describe: Describe,
+        begin: Begin,
         burr_step: BurrStep | None = None,
     ) -> LiveSpan:
         """Start a span under `parent` in the context `outer`.
 
         One decision a trace: under an unsampled parent no sampler is asked, so that one which does
         not look at parents cannot make half a trace. `facts` are the attributes that samplers see.
+        `begin` is told the span's context, and gives what describes the span while it is open.
         """
         over = None if parent is None else parent.get_span_context()
         if over is not None and not is_sampled(over):
+            begin(over)
             return NoSpan(over)
-        context = trace.set_span_in_context(parent or trace.INVALID_SPAN, outer)
+        context = context_under(parent or trace.INVALID_SPAN, outer)
         if self._sdk is None:
-            attributes = {key: value for each in facts for key, value in each.items()}
+            told = {key: value for each in facts for key, value in each.items()}
             span = self._tracer.start_span(
-                name, context, links=links, attributes=attributes, start_time=start_ns
+                name, context, links=links, attributes=told, start_time=start_ns
             )
+            begin(span.get_span_context())
             return ApiSpan(span, burr_step)
-        return self._start(name, over, context, links, facts, start_ns, describe, burr_step)
+        enabled = getattr(self._sdk, "_is_enabled", None)
+        if enabled is not None and not enabled():
+            return NoSpan(over or trace.INVALID_SPAN_CONTEXT)
+        if over is not None and not self._asks:
+            trace_id, _, _, flags, state, _ = over
+            span_context = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
+            added: Mapping[str, AttributeValue] = {}
+        else:
+            told = {key: value for each in facts for key, value in each.items()}
+            span_context, added, recording = self._decide(name, over, context, links, told)
+            if not recording:
+                begin(span_context)
+                return NoSpan(span_context)
+        span = BurrSpan(
+            name, span_context, over, links, start_ns, self.source, begin(span_context), burr_step
+        )
+        if added:
+            span.set_attributes(added)
+        try:
+            self._sdk.span_processor.on_start(span, parent_context=context)
+        except Exception as error:
+            shield.report("telling a span processor of a span", error)
+        return span
 
-    def _start(
+    def _decide(
         self,
         name: str,
         over: SpanContext | None,
         context: Context,
         links: Sequence[Link],
-        facts: Sequence[Mapping[str, AttributeValue]],
-        start_ns: int,
-        describe: Describe,
-        burr_step: BurrStep | None,
-    ) -> LiveSpan:
-        tracer = self._sdk
-        enabled = getattr(tracer, "_is_enabled", None)
-        if enabled is not None and not enabled():
-            return NoSpan(over or trace.INVALID_SPAN_CONTEXT)
-        flags, added = 0, None
+        told: Mapping[str, AttributeValue],
+    ) -> tuple[SpanContext, Mapping[str, AttributeValue], bool]:
+        """The context that the sampler gives a span, its attributes, and whether to record it."""
         if over is None:
-            trace_id, state = self._ids.generate_trace_id(), None
+            trace_id = self._ids.generate_trace_id()
             is_random = getattr(self._ids, "is_trace_id_random", None)
             flags = _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
         else:
-            trace_id, flags, state = over.trace_id, int(over.trace_flags), over.trace_state
-        recording = True
-        if self._asks or over is None:
-            told = {key: value for each in facts for key, value in each.items()}
-            answer = tracer.sampler.should_sample(
-                context, trace_id, name, SpanKind.INTERNAL, told, links
-            )
-            recording = answer.decision.is_recording()
-            state, sampled = answer.trace_state, answer.decision.is_sampled()
-            flags = flags | TraceFlags.SAMPLED if sampled else flags & ~TraceFlags.SAMPLED
-            added = {k: v for k, v in (answer.attributes or {}).items() if k not in told}
-        span_context = SpanContext(
-            trace_id, self._ids.generate_span_id(), False, TraceFlags(flags), state
+            trace_id, flags = over.trace_id, int(over.trace_flags)
+        answer = self._sdk.sampler.should_sample(
+            context, trace_id, name, SpanKind.INTERNAL, told, links
         )
-        if not recording:
-            return NoSpan(span_context)
-        span = BurrSpan(name, span_context, over, links, start_ns, self.source, describe, burr_step)
-        if added:
-            span.set_attributes(added)
-        try:
-            tracer.span_processor.on_start(span, parent_context=context)
-        except Exception as error:
-            shield.report("telling a span processor of a span", error)
-        return span
+        sampled = answer.decision.is_sampled()
+        flags = flags | TraceFlags.SAMPLED if sampled else flags & ~TraceFlags.SAMPLED
+        span_context = SpanContext(
+            trace_id,
+            self._ids.generate_span_id(),
+            False,
+            TraceFlags(flags),
+            answer.trace_state,
+        )
+        added = {key: each for key, each in (answer.attributes or {}).items() if key not in told}
+        return span_context, added, answer.decision.is_recording()
 
 
 def _samples_children(sampler: Any) -> bool:

@@ -146,7 +146,9 @@ def _link(record: Mapping[str, Any]) -> _Link | None:
     return link if (link.number > 0) == ("delta" in otel) else None
 
 
-def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+def resolve(  # noqa: PLR0911 - each a way in which it does not add up
+    record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]
+) -> dict[str, Any] | None:
     """A record with its whole state; None when what it builds on is not there.
 
     `earlier` are the records of finished steps before it, newest first.
@@ -206,7 +208,9 @@ class Unfolding:
     def __init__(self) -> None:
         self._newest: OrderedDict[str, tuple[_Link, delta.Document | bytes]] = OrderedDict()
 
-    def whole(self, record: dict[str, Any], line: bytes) -> dict[str, Any] | None:
+    def whole(  # noqa: PLR0911 - each a way in which it does not add up
+        self, record: dict[str, Any], line: bytes
+    ) -> dict[str, Any] | None:
         """The next record of the log with its whole state; None: what it builds on is lost."""
         if record["type"] != END_ENTRY:
             return record

@@ -4,10 +4,10 @@ A state is taken as one piece of JSON a key. Keys that stayed the same are left 
 grew or was changed in one place, only what stands between the bytes that it shares with its former
 self at both ends is written. Bytes are compared, not values, so a change in place is seen.
 
-The `state` of such a record is for people, too: the new value of a key, the new items of a list, the
-new part of a text. ``otel.delta`` says how to join it to the earlier state:
-``{"number", "base_crc", "marker", "joins": {KEY: [kind, head, tail]}, "removed": [KEY], "order": [KEY]}``
-where the new part stands between the first `head` and the last `tail` bytes of the earlier JSON.
+The `state` of such a record is for people, too: the new value of a key, the new items of a list,
+the new part of a text. ``otel.delta`` says how to join it to the earlier state: ``{"number",
+"base_crc", "marker", "joins": {KEY: [kind, head, tail]}, "removed": [KEY], "order": [KEY]}``, where
+the new part stands between the first `head` and the last `tail` bytes of the earlier JSON.
 """
 
 from __future__ import annotations
@@ -145,11 +145,7 @@ def difference(base: Document, new: Document) -> tuple[list[bytes], bytes, bytes
 
 
 def apply(base: Document, record: Mapping[str, Any]) -> Document:
-    """The state that a record's difference makes of the one that it builds on.
-
-    Raises:
-        Exception: Of several kinds, when the difference does not fit.
-    """
+    """The state that a record's difference makes of the one that it builds on."""
     otel, state = record["otel"], record["state"]
     change = otel["delta"]
     parts = dict(base.parts)
@@ -195,7 +191,7 @@ def _new_part(between: memoryview) -> tuple[str, bytes]:
         try:
             if orjson.dumps(orjson.loads(shown)) == shown:  # as the reader will write it
                 return kind, shown
-        except ValueError:
+        except ValueError:  # noqa: PERF203 - two tries at most
             continue
     return _JSON, orjson.dumps(text.decode())
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["EncodedState", "Growing", "head_checksum", "object_pieces"]
 
 _GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
+_GROWING_TYPES: Final = (list, str)
 _LARGE_BYTES: Final = 64 * 1024  # a copy of so many bytes costs more than a further piece
 _MOST_PIECES: Final = 512  # `writev` takes 1,024
 
@@ -57,12 +58,13 @@ class EncodedState:
         self._inexact = inexact
         self.heads: dict[str, int] = {}
         self.grown: dict[str, Growing] = {}
-        self.counts: dict[str, int] = {}
-        for key, fragment in fragments.items():
-            if len(fragment) >= _GROWING_BYTES and key not in inexact:
-                value = values[key]
-                if type(value) is list or type(value) is str:
-                    self.counts[key] = len(value)
+        self.counts = {
+            key: len(values[key])
+            for key, fragment in fragments.items()
+            if len(fragment) >= _GROWING_BYTES
+            and key not in inexact
+            and type(values[key]) in _GROWING_TYPES
+        }
 
     def is_exact(self, key: str) -> bool:
         """Whether the value is plain JSON: exact types, and integers of 64 bits."""

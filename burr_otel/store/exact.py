@@ -122,12 +122,7 @@ def _encode_enum(value: enum.Enum) -> list[Any] | None:
 
 
 def decode_atom(kind: str, payload: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case each
-    """Read what `encode_atom` or `encode_object` wrote.
-
-    Raises:
-        ValueError: An unknown kind, written by a later version.
-        MissingClassError: It is a member of an enumeration that is no longer there.
-    """
+    """Read what `encode_atom` or `encode_object` wrote."""
     if kind in ("null", "bool"):
         return payload
     if kind == "int":
@@ -170,9 +165,6 @@ def restore(document: dict[Any, Any], patches: Iterable[Any]) -> None:
 
     A patch that does not fit (a record written by a later version, or damaged) is reported and
     leaves its stand-in where it is.
-
-    Raises:
-        MissingClassError: A class is no longer there, so the state would come back changed.
     """
     for patch in patches:
         try:
@@ -182,7 +174,7 @@ def restore(document: dict[Any, Any], patches: Iterable[Any]) -> None:
             else:
                 atom = payload if kind == OBJECT else (kind, payload)
                 _walk(document, path[:-1])[path[-1]] = decode_atom(*atom)
-        except MissingClassError:
+        except MissingClassError:  # noqa: PERF203 - each on its own
             raise
         except Exception as error:  # a damaged patch may be anything
             logger.warning(

@@ -71,7 +71,7 @@ def _texts(items: Any) -> bytes:
 
 
 def _comparable(graph: Any) -> Any:
-    """A graph without the order of inputs, which Burr takes from a set, and the lines of its code."""
+    """A graph without the order of inputs, which Burr takes from a set, and without ours."""
     if not isinstance(graph, dict):
         return graph
     actions = []

@@ -32,9 +32,6 @@ def newest_record(
     """The newest sound record of such types: of one step, or of any.
 
     With `with_state` only records will do from which a run can be resumed; the state is whole.
-
-    Raises:
-        OSError: The run cannot be read.
     """
     query = Query(kinds, sequence_id, with_state=with_state, accept=accept)
     for line in run.newest(query.numbers, sequence_id):

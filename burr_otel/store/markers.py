@@ -49,11 +49,7 @@ class OpenSession(NamedTuple):
         return self.root.get("ended") is True
 
     def end(self, record: EndRoot) -> None:
-        """Record that the session is over.
-
-        Raises:
-            OSError: The record cannot be written.
-        """
+        """Record that the session is over."""
         tag = b'"session":%b' % orjson.dumps(self.session_id)
         self.log.append(encode(record, tag), durability="flush")
 
@@ -78,9 +74,6 @@ def left_open(log: RunLog, *, now_ns: int, recover_after_s: float) -> Iterator[O
 
     Two that look at once are not given the same one. Where it cannot be told from here whether an
     owner lives, it is taken for dead after so many seconds without a record.
-
-    Raises:
-        OSError: A marker of a dead owner cannot be opened or held.
     """
     for session_id, data in log.open_markers():
         marker = read_marker(data)

@@ -36,10 +36,6 @@ def write_plain(run: StoredRun, target: Path, *, replace: bool = False) -> Copie
     """Write a run in Burr's layout; every record of a finished step carries its whole state.
 
     The target folder is there whole or not at all. An earlier copy is replaced only when asked.
-
-    Raises:
-        StoreError: There is something already, or it is the run itself.
-        OSError: It cannot be read or written.
     """
     if target.exists() and target.samefile(run.place):
         raise StoreError(f"{target} is the run itself; write the copy to another place.")

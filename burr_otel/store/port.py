@@ -120,9 +120,6 @@ class RunLog(Protocol):
         `entry` has kind and sequence id when the record is looked for. With `after`, nothing is
         written unless the newest END of the run is the one that this process appended with that
         `mark`, and no other process has written since.
-
-        Raises:
-            DisplacedError: Something came between.
         """
 
     def repair(self) -> list[str]:
@@ -164,11 +161,7 @@ class RunLog(Protocol):
         """Add a line about a child."""
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
-        """Note that a session is open.
-
-        Raises:
-            FileExistsError: That was done.
-        """
+        """Note that a session is open."""
 
     def unmark(self, session_id: str) -> None:
         """The session is open no more."""
@@ -183,11 +176,7 @@ class RunLog(Protocol):
         """Whether the owner of a session lives; None: it cannot be told from here."""
 
     def claim(self, session_id: str) -> Claim:
-        """Claim the run.
-
-        Raises:
-            RunLockedError: Another session holds it.
-        """
+        """Claim the run."""
 
 
 class Engine(Protocol):

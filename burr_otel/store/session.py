@@ -112,11 +112,7 @@ class Session:
         )
 
     def begin(self, record: BeginRoot, more: bytes, entry: tuple[int, int]) -> None:
-        """Record that the session begins, and mark it as open.
-
-        Raises:
-            OSError: It cannot be written.
-        """
+        """Record that the session begins, and mark it as open."""
         line = encode(record, self._tag, more)
         # Never buffered: without a first record, other processes do not see the run.
         durability: Durability = "fsync" if self._durability == "fsync" else "flush"
@@ -125,13 +121,7 @@ class Session:
             self._mark(record.origin and record.origin.ids, record.time_ns, ended=False)
 
     def begin_step(self, record: BeginStep) -> None:
-        """Record that a step begins.
-
-        Raises:
-            SnapshotError: The record could not be written, or a fork of the process that opened
-                the session tries to write it.
-            RunLockedError: The session had ended, and another one claimed the run since.
-        """
+        """Record that a step begins."""
         if self._generation != _generation:
             raise SnapshotError(
                 self.run,
@@ -179,9 +169,6 @@ class Session:
         """Record that a step has ended, with the state after it; the record's length in bytes.
 
         `exact` is what `encode_mapping` said of the result.
-
-        Raises:
-            SnapshotError: The record could not be written.
         """
         int64 = _INT64[exact and state.int64]
         chain = self._chain

@@ -48,11 +48,7 @@ def persisted_state(
     created_ns: int,
     serde_kwargs: Mapping[str, Any],
 ) -> PersistedStateData:
-    """What Burr's `load` returns, from a record that holds a state.
-
-    Raises:
-        Exception: Whatever a deserializer raises; see `load_error`.
-    """
+    """What Burr's `load` returns, from a record that holds a state."""
     from burr.core import State  # noqa: PLC0415 - what only lists and shows runs needs no Burr
     from burr.core.persistence import PersistedStateData  # noqa: PLC0415
 
@@ -76,11 +72,7 @@ def persisted_state(
 def values_of(
     document: dict[str, Any], patches: list[Any], serde_kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The values of a state, deserialized by Burr's serde, with what JSON cannot carry put back.
-
-    Raises:
-        Exception: Whatever a deserializer raises.
-    """
+    """The values of a state, deserialized by Burr's serde, with what JSON cannot carry put back."""
     from burr.core import State  # noqa: PLC0415
 
     exact.restore(document, [patch for patch in patches if not exact.is_after(patch)])

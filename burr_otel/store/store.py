@@ -45,11 +45,7 @@ class RunHistory(NamedTuple):
 
 
 def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
-    """Names of the projects below a storage directory, sorted.
-
-    Raises:
-        OSError: The directory is missing or cannot be read.
-    """
+    """Names of the projects below a storage directory, sorted."""
     return FileEngine(storage_dir).projects()
 
 
@@ -58,19 +54,6 @@ class Store:
 
     Makes no file until a session is opened. Can be pickled, and shared by threads. Where a
     partition key is optional, `ALL` stands for whichever: the run that was made first.
-
-    Args:
-        project: 1 to 255 letters, digits, ``_``, ``-`` or ``:``.
-        storage_dir: Where projects are; ``~`` is expanded.
-        serde_kwargs: Passed to Burr's serializers and deserializers.
-        durability: What a record survives: ``"none"`` nothing, ``"flush"`` the death of the
-            process, ``"fsync"`` power loss.
-        exclusive: Whether a second session of a run is refused.
-        delta: Whether records carry what changed against the one before, and a whole state only
-            now and then.
-
-    Raises:
-        InvalidIdentifierError: The project cannot be a folder name.
     """
 
     def __init__(
@@ -101,19 +84,11 @@ class Store:
         return Path(self.place)
 
     def run_path(self, app_id: str) -> Path:
-        """The folder of a run, whether it exists or not.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-        """
+        """The folder of a run, whether it exists or not."""
         return Path(self._files.folder_of(self.project, app_id))
 
     def exists(self, app_id: str, partition_key: Partition = ALL) -> bool:
-        """Whether the run has a record.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-        """
+        """Whether the run has a record."""
         run = self._find(app_id, partition_key)
         return run is not None and run.size_bytes > 0
 
@@ -142,11 +117,6 @@ class Store:
 
         Without a sequence id, it is the state of the step that finished last, in the order of the
         log. None when there is no such run in that partition, or no step of it has finished.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-            UnknownSequenceError: The run has no such finished step.
-            StateLoadError: A value of the state cannot be read.
         """
         partition_key = partition_key or None  # Burr's client takes an empty one for none
         run = None if app_id is None else self._find(app_id, partition_key)
@@ -180,11 +150,6 @@ class Store:
         """The state and position of a step as plain data, as Burr's `load_state` gives it.
 
         Sequence id -1 stands for the step that finished last.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-            UnknownRunError: There is no such run.
-            UnknownSequenceError: The run has no such finished step.
         """
         run = self._known(app_id, partition_key)
         record = _state_record(run, None if sequence_id == -1 else sequence_id)
@@ -195,11 +160,7 @@ class Store:
         return plain_state(record)
 
     def history(self, app_id: str, partition_key: Partition = ALL) -> RunHistory | None:
-        """What a new session of the run should link to; None for an unknown run.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-        """
+        """What a new session of the run should link to; None for an unknown run."""
         run = self._find(app_id, partition_key)
         if run is None:
             return None
@@ -212,9 +173,6 @@ class Store:
         """The newest begin_entry or end_entry record of a step, without its state.
 
         Without a sequence id, that of the step that finished last.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
         """
         run = self._find(app_id, partition_key)
         if run is None:
@@ -224,12 +182,7 @@ class Store:
         return None if record is None else {k: v for k, v in record.items() if k != "state"}
 
     def read(self, app_id: str, partition_key: Partition = ALL) -> StoredRun:
-        """Everything that is stored of a run, whatever its condition.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-            UnknownRunError: There is no such run; the error names the nearest ones.
-        """
+        """Everything that is stored of a run, whatever its condition."""
         return StoredRun(self._known(app_id, partition_key))
 
     def mend(self, app_id: str, partition_key: Partition = ALL) -> list[str]:
@@ -237,11 +190,6 @@ class Store:
 
         The next session of the run does that anyway. A record that a live process is writing is
         waited for. Tells what was damaged and where its bytes were saved.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-            UnknownRunError: There is no such run; the error names the nearest ones.
-            OSError: The log cannot be mended.
         """
         return self._known(app_id, partition_key).repair()
 
@@ -271,13 +219,6 @@ class Store:
 
         Where it cannot be told from here whether an owner lives, it is taken for dead after so many
         seconds without a record.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-            UnknownRunError: There is no such run; the error names the nearest ones.
-            RunLockedError: An exclusive session holds the run.
-            StoreError: A session of it is open.
-            OSError: It cannot be deleted.
         """
         run = self._known(app_id, partition_key)
         for session_id, data in run.open_markers():
@@ -308,24 +249,7 @@ class Store:
         session_id: str,
         begin: BeginRoot,
     ) -> Session:
-        """Open a run for writing: make or mend its place and record the session.
-
-        Args:
-            app_id: Of the run.
-            partition_key: Its partition.
-            state: Of the application at creation; kept when it was inherited and no finished
-                step of the run holds it.
-            graph: Made by `graph_json`.
-            parent_pointer: Where it was forked from.
-            spawning_parent_pointer: The step that it is a part of.
-            session_id: Unique among the sessions of the run.
-            begin: Of its root span; fields and state are filled in here.
-
-        Raises:
-            InvalidIdentifierError: App id or partition key cannot be used.
-            RunLockedError: ``exclusive=True``, and another session holds the run.
-            SnapshotError: The files cannot be written.
-        """
+        """Open a run for writing: make or mend its place and record the session."""
         from burr_otel.store.opening import open_session  # noqa: PLC0415 - readers need none
 
         return open_session(

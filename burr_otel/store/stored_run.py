@@ -102,9 +102,6 @@ class StoredRun:
         """The sound records in file order, with whole states; damaged parts go to `skipped`.
 
         The state of a record whose base is lost is None, and `skipped` tells it too.
-
-        Raises:
-            OSError: The log cannot be read.
         """
         self.skipped.clear()
         unfolding = Unfolding()

@@ -50,16 +50,14 @@ _STANDARD: Final = (
 )
 _REGISTERED: Final = itemgetter(str, int, float, bool, list, dict)
 _MOST_TRIES: Final = 16
+_MOST_KEYS: Final = 10_000
+_sound_keys: set[str] = set()
 
 
 def encode_state(
     state: Any, *, serde_kwargs: Mapping[str, Any], run: str, sequence_id: int | None
 ) -> EncodedState:
-    """Encode a Burr state or a mapping as `State.serialize` means it.
-
-    Raises:
-        SnapshotError: A value cannot be written; the error names run and key.
-    """
+    """Encode a Burr state or a mapping as `State.serialize` means it."""
     items = state.get_all() if hasattr(state, "get_all") else dict(state)
     fragments = _plain_fragments(items)
     if fragments is not None:
@@ -100,7 +98,7 @@ def encode_mapping(
     if text is not None:
         return text, True
     try:
-        names = Walk(serde_kwargs).key_names(items)
+        names = Walk(serde_kwargs, exact=False).key_names(items)
     except Exception:
         names = {key: f"{index}" for index, key in enumerate(items)}
     members = []
@@ -121,7 +119,7 @@ def encode_value(
     if text is not None:
         return text[len(b'{"value":') : -1], True
     try:
-        return _walked(Walk(serde_kwargs), None, "value", value), False
+        return _walked(Walk(serde_kwargs, exact=False), None, "value", value), False
     except Exception as error:
         type_name = type(value).__qualname__
         if lossless.first_time(run, what, type_name):
@@ -143,10 +141,22 @@ def _plain_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
         fragments = {key: orjson.dumps(value, None, _OPTIONS) for key, value in items.items()}
     except orjson.JSONEncodeError:
         return None
-    for key, text in fragments.items():
-        if type(key) is not str or key == serde.KEY or not is_clean(key) or _is_marked(text):
+    if not _sound_keys.issuperset(items) and not _are_sound(items):
+        return None
+    for text in fragments.values():
+        if _SERDE_KEY in text if len(text) < _LONG_BYTES else _is_marked(text):
             return None
     return fragments if _is_plain(items, fragments.values()) else None
+
+
+def _are_sound(keys: Iterable[Any]) -> bool:
+    """Whether keys are plain texts that need no stand-in; they are remembered, as they are few."""
+    if not all(type(key) is str and key != serde.KEY and is_clean(key) for key in keys):
+        return False
+    if len(_sound_keys) > _MOST_KEYS:
+        _sound_keys.clear()
+    _sound_keys.update(keys)
+    return True
 
 
 def _plain_text(items: dict[Any, Any]) -> bytes | None:

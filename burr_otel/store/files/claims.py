@@ -23,12 +23,7 @@ _claims: weakref.WeakSet[FolderClaim] = weakref.WeakSet()
 
 
 class FolderClaim:
-    """An exclusive claim of a session on a run.
-
-    Raises:
-        RunLockedError: Another session holds the run.
-        OSError: The lock file cannot be made.
-    """
+    """An exclusive claim of a session on a run."""
 
     def __init__(self, folder: str, run: str, session_id: str) -> None:
         self._fd = -1

@@ -33,21 +33,13 @@ _warned: set[str] = set()
 
 
 class FileEngine:
-    """The runs below a storage directory; see `Engine`.
-
-    Raises:
-        ConfigError: There is no home directory to expand ``~`` with.
-    """
+    """The runs below a storage directory; see `Engine`."""
 
     def __init__(self, storage_dir: str | os.PathLike[str]) -> None:
         self.place = names.expanded(storage_dir)
 
     def folder_of(self, project: str, app_id: str) -> str:
-        """The folder that a run has, unless another partition's run of that app id has it.
-
-        Raises:
-            InvalidIdentifierError: The app id cannot be a folder name.
-        """
+        """The folder that a run has, unless another partition's run of that app id has it."""
         return f"{self.place}/{project}/{names.check_app_id(app_id)}"
 
     def projects(self) -> list[str]:

@@ -30,11 +30,7 @@ __all__ = [
 
 
 def check_folder(path: str) -> os.stat_result | None:
-    """What the system tells of a folder; None when there is none.
-
-    Raises:
-        InvalidIdentifierError: It is a symbolic link, so the files would be elsewhere.
-    """
+    """What the system tells of a folder; None when there is none."""
     try:
         info = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -56,11 +52,7 @@ def temporary_name(folder: Path) -> Path:
 
 
 def make_folders(path: Path, *, sync: bool) -> None:
-    """Make a folder and those above it, for its owner only.
-
-    Raises:
-        OSError: They cannot be made.
-    """
+    """Make a folder and those above it, for its owner only."""
     if path.is_dir():
         return
     make_folders(path.parent, sync=sync)
@@ -73,9 +65,6 @@ def make_run(path: str, files: Mapping[str, bytes], *, durability: Durability) -
     """Make a run's folder with its files, all at once; False: another process made it first.
 
     The files are synced unless `durability` is ``"none"``, the folders for ``"fsync"``.
-
-    Raises:
-        OSError: It cannot be made.
     """
     target = Path(path)
     temporary = temporary_name(target)
@@ -97,11 +86,7 @@ def make_run(path: str, files: Mapping[str, bytes], *, durability: Durability) -
 
 
 def write_file(path: Path | str, data: bytes, *, sync: bool) -> None:
-    """Write a new file that only its owner may read.
-
-    Raises:
-        OSError: It cannot be written, or exists.
-    """
+    """Write a new file that only its owner may read."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600)
     try:
@@ -114,11 +99,7 @@ def write_file(path: Path | str, data: bytes, *, sync: bool) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, sync: bool) -> None:
-    """Replace a file so that a reader sees the old one or the new one, whole.
-
-    Raises:
-        OSError: It cannot be written; the old file is as it was.
-    """
+    """Replace a file so that a reader sees the old one or the new one, whole."""
     temporary = path.with_name(f"{path.name}.new-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         write_file(temporary, data, sync=sync)

@@ -38,7 +38,7 @@ _LEAST_RECORD_BYTES: Final = 16
 
 
 class Entry(NamedTuple):
-    """One indexed record: its kind, its step (-1: none), and where its line is, with the newline."""
+    """One indexed record: its kind, its step (-1: none), and where its line is."""
 
     kind: int
     sequence_id: int
@@ -64,11 +64,7 @@ class Index:
 
     @classmethod
     def open(cls, folder: str, log_fd: int, *, writable: bool) -> Index:
-        """Open a run's index; a writable one is made when it is missing.
-
-        Raises:
-            OSError: It cannot be opened.
-        """
+        """Open a run's index; a writable one is made when it is missing."""
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         return cls(open_regular(f"{folder}/{names.INDEX}", flags), log_fd)
 

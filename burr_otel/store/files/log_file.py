@@ -76,10 +76,6 @@ class LogFile(OpenFile):
 
         Where it lies is not known when it was buffered, or put off to the end of an append that
         this thread is in the middle of.
-
-        Raises:
-            OSError: It is not in the log.
-            DisplacedError: Nor is it here, because it would not have followed `after`.
         """
         # One flat method and five system calls: between the user's own code, where caches are cold,
         # each call of a function costs as much as the work in it.
@@ -138,11 +134,7 @@ class LogFile(OpenFile):
             return start, end
 
     def flush(self) -> None:
-        """Write what ``durability="none"`` has buffered.
-
-        Raises:
-            OSError: It is not in the log.
-        """
+        """Write what ``durability="none"`` has buffered."""
         with self._lock:
             if self._busy or not self._buffer:
                 return
@@ -182,11 +174,7 @@ class LogFile(OpenFile):
                 self._release()
 
     def repair(self) -> list[str]:
-        """Check the part of the log that nobody has checked yet, mend it and index it.
-
-        Raises:
-            OSError: The log cannot be read or mended.
-        """
+        """Check the part of the log that nobody has checked yet, mend it and index it."""
         with self._lock:
             if not self._busy and self._fd >= 0 and not self._in_place():
                 self._release()  # the folder was made anew: a new session writes there
@@ -202,11 +190,7 @@ class LogFile(OpenFile):
             return [str(each) for each in damage]
 
     def _repair(self, fd: int) -> list[Damage]:
-        """Mend and index the unchecked part; afterwards `_end` is the log's length.
-
-        Raises:
-            OSError: The log cannot be read or mended.
-        """
+        """Mend and index the unchecked part; afterwards `_end` is the log's length."""
         _settle(fd)
         damage, sound = self._mend(fd)
         self._end = os.fstat(fd).st_size
@@ -307,6 +291,7 @@ class LogFile(OpenFile):
                 logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 
     def after_fork(self) -> None:
+        """In a forked child: begin anew."""
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._lock = threading.RLock()
         self._busy = False
@@ -321,11 +306,7 @@ class LogFile(OpenFile):
 
 
 def _complete(fd: int, data: bytes | Sequence[bytes], written: int, *, sync: bool) -> None:
-    """Write the rest of the data.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write the rest of the data."""
     data = data if isinstance(data, bytes) else b"".join(data)
     while written < len(data):
         written += os.write(fd, data[written:] if written else data)

@@ -46,11 +46,7 @@ _MAX_NAME_BYTES: Final = 255  # the limit of one path component on ext4, xfs, bt
 
 
 def check_project(project: object) -> str:
-    """Return `project` when it can be the name of a project's folder.
-
-    Raises:
-        InvalidIdentifierError: It cannot.
-    """
+    """Return `project` when it can be the name of a project's folder."""
     if isinstance(project, str) and _PROJECT.fullmatch(project) and len(project) <= _MAX_NAME_BYTES:
         return project
     raise InvalidIdentifierError(
@@ -60,11 +56,7 @@ def check_project(project: object) -> str:
 
 
 def check_app_id(app_id: object) -> str:
-    """Return `app_id` when it can be the name of one folder below the project's.
-
-    Raises:
-        InvalidIdentifierError: It cannot, or would lead out of the project's folder.
-    """
+    """Return `app_id` when it can be the name of one folder below the project's."""
     problem = _app_id_problem(app_id)
     if problem is None:
         return str(app_id)
@@ -111,11 +103,7 @@ def share_folder(one: str, other: str) -> bool:
 
 
 def expanded(storage_dir: str | os.PathLike[str]) -> str:
-    """A storage directory with ``~`` expanded.
-
-    Raises:
-        ConfigError: There is no home directory.
-    """
+    """A storage directory with ``~`` expanded."""
     path = os.fspath(storage_dir)
     found = os.path.expanduser(path)  # noqa: PTH111 - as Burr resolves it
     if path.startswith("~") and found.startswith("~"):

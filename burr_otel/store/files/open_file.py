@@ -41,11 +41,7 @@ class OpenFile(ABC):
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """The file descriptor, under the file's lock against other processes and threads.
-
-        Raises:
-            OSError: The file is gone or cannot be opened.
-        """
+        """The file descriptor, under the file's lock against other processes and threads."""
         with self._lock:
             if self._busy:  # a finaliser inside an append of this thread: it holds the lock
                 yield self._fd

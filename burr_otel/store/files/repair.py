@@ -37,7 +37,7 @@ class Damage(NamedTuple):
         return f"{self.length} damaged bytes at offset {self.offset} ({self.reason}); {kept}"
 
 
-def mend(  # noqa: PLR0912 - one case each
+def mend(  # noqa: C901, PLR0912 - one case each
     fd: int, path: str, start: int, index: Callable[[list[Entry], int], None] | None = None
 ) -> tuple[list[Damage], int]:
     """Mend a log from `start`, where a line begins, to its end; the caller holds its lock.
@@ -45,9 +45,6 @@ def mend(  # noqa: PLR0912 - one case each
     Torn bytes are saved beside `path`. `index` is given the entries of the sound records, batch by
     batch, with the length of the log that they cover. Gives the damage that was mended, and how far
     the log is sound now: what a program that takes no lock has appended meanwhile lies beyond.
-
-    Raises:
-        OSError: The log cannot be read or changed.
     """
     size = end = os.fstat(fd).st_size
     damage: list[Damage] = []
@@ -94,9 +91,6 @@ def mend_tail(fd: int, path: str) -> None:
     """Mend only the last line of a file of lines, such as ``children.jsonl``.
 
     The caller holds its lock.
-
-    Raises:
-        OSError: It cannot be read or changed.
     """
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":

@@ -298,11 +298,7 @@ class FileRun(LogFile):
 def _indexed(
     fd: int, index: Index, kinds: Sequence[int], sequence_id: int | None, unread: int
 ) -> Iterator[Line]:
-    """Lines before an offset: those that the index lacks, and those that it names.
-
-    Raises:
-        _StaleIndexError: The index does not fit the log.
-    """
+    """Lines before an offset: those that the index lacks, and those that it names."""
     covered = min(index.covered, unread)
     yield from lines_backward(fd, unread, covered)
     for entry in index.find(kinds, sequence_id, covered):

@@ -12,11 +12,7 @@ _MAX_BLOCK_BYTES = 4 * 1024 * 1024
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file; symbolic links are not followed, and no pipe is waited for.
-
-    Raises:
-        OSError: It cannot be opened, or is something else.
-    """
+    """Open a regular file; symbolic links are not followed, and no pipe is waited for."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)

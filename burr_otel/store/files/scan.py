@@ -20,44 +20,49 @@ __all__ = ["MAX_BLOCK_BYTES", "lines_backward", "lines_forward"]
 MAX_BLOCK_BYTES: Final = 4 * 1024 * 1024
 _BACKWARD_BYTES: Final = 16 * 1024  # a load needs little more than the last record
 _FORWARD_BYTES: Final = 256 * 1024
+_SPACE: Final = ord(" ")
 
 
-def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:
+def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:  # noqa: C901 - one loop
     """Lines of a file from one offset to another, in memory of one line and one block."""
-    at = begin = start
+    at, blank_from = start, -1
     held: list[bytes] = []
     block = _FORWARD_BYTES
     while at < end:
         chunk = os.pread(fd, min(block, end - at), at)
         if not chunk:
             break
-        at += len(chunk)
-        if b"\n" not in chunk:
-            block = min(block * 2, MAX_BLOCK_BYTES)
-            if chunk.count(0) < len(chunk):
-                held.append(chunk)
-                continue
-            if held:
-                yield _line(begin, b"".join(held), complete=False)
-            begin = at
-            held = []
-            yield Line(at - len(chunk), at, b"", complete=False)
-            continue
-        block = _FORWARD_BYTES
         lines = chunk.split(b"\n")
-        lines[0] = b"".join((*held, lines[0]))
-        for line in lines[:-1]:
-            yield _line(begin, line + b"\n", complete=True)
-            begin += len(line) + 1
-        held = [lines[-1]] if lines[-1] else []
+        line_end, at = at, at + len(chunk)
+        if len(lines) == 1:
+            block = min(block * 2, MAX_BLOCK_BYTES)
+            if chunk.count(0) == len(chunk):
+                if held:
+                    yield _line(line_end, held, complete=False)
+                held, blank_from = [], -1
+                yield Line(line_end, at, b"", complete=False)
+                continue
+        else:
+            block = _FORWARD_BYTES
+            for line in lines[:-1]:
+                held.append(line)
+                line_end += len(line) + 1
+                yield _line(line_end, held, complete=True)
+                held, blank_from = [], -1
+        if held or lines[-1].count(_SPACE) < len(lines[-1]):
+            held.append(lines[-1])
+        elif lines[-1] and blank_from < 0:
+            blank_from = line_end
     if held:
-        yield _line(begin, b"".join(held), complete=False)
+        yield _line(at, held, complete=False)
+    elif blank_from >= 0:
+        yield Line(blank_from, at, b" ", complete=False)
 
 
 def lines_backward(fd: int, end: int, stop: int = 0) -> Iterator[Line]:
     """Lines of a file from its end back to `stop`, last line first."""
-    at, block, complete = end, _BACKWARD_BYTES, False
-    held: list[bytes] = []  # of the line that goes on to the left, last part first
+    at, line_end, block, complete = end, end, _BACKWARD_BYTES, False
+    held: list[bytes | int] = []  # of the line that goes on to the left, last part first
     while at > stop:
         size = min(block, at - stop)
         chunk = os.pread(fd, size, at - size)
@@ -65,31 +70,39 @@ def lines_backward(fd: int, end: int, stop: int = 0) -> Iterator[Line]:
         pieces = chunk.split(b"\n")
         if len(pieces) == 1:
             block = min(block * 2, MAX_BLOCK_BYTES)
-            if chunk.count(0) < len(chunk):
-                held.append(chunk)
-                continue
-            data = b"".join(reversed(held))
-            if data or complete:
-                yield _line(at + size, data + b"\n" * complete, complete=complete)
-            held, complete = [], False
-            yield Line(at, at + size, b"", complete=False)
+            if chunk.count(0) == size:
+                if held or complete:
+                    yield _line(line_end, _in_order(held), complete=complete)
+                held, complete, line_end = [], False, at
+                yield Line(at, at + size, b"", complete=False)
+            else:  # many spaces are a text's, or blanked damage: their number is enough
+                held.append(size if chunk.count(_SPACE) == size else chunk)
             continue
         block = _BACKWARD_BYTES
         position = at + size
         for piece in reversed(pieces[1:]):
-            held.append(piece)
             position -= len(piece)
-            data = b"".join(reversed(held))
-            if data or complete:
-                yield _line(position, data + b"\n" * complete, complete=complete)
-            held, complete = [], True
+            parts = _in_order([*held, piece])
+            if complete or any(parts):
+                yield _line(line_end, parts, complete=complete)
+            held, complete, line_end = [], True, position
             position -= 1
         held = [pieces[0]]
-    data = b"".join(reversed(held))
-    if data or complete:
-        yield _line(stop, data + b"\n" * complete, complete=complete)
+    parts = _in_order(held)
+    if complete or any(parts):
+        yield _line(line_end, parts, complete=complete)
 
 
-def _line(position: int, data: bytes, *, complete: bool) -> Line:
-    stripped = data.lstrip(b" ") or data
-    return Line(position + len(data) - len(stripped), position + len(data), stripped, complete)
+def _in_order(held: list[bytes | int]) -> list[bytes]:
+    """The parts of a line from left to right, without long runs of spaces before it."""
+    while len(held) > 1 and (isinstance(held[-1], int) or not held[-1].strip(b" ")):
+        held.pop()
+    return [part if isinstance(part, bytes) else b" " * part for part in reversed(held)]
+
+
+def _line(line_end: int, parts: list[bytes], *, complete: bool) -> Line:
+    data = b"".join(parts)
+    if complete:
+        data += b"\n"
+    data = data.lstrip(b" ") or data
+    return Line(line_end - len(data), line_end, data, complete)
