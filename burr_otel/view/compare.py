@@ -132,10 +132,9 @@ def _part_changes(
     (parts, show), (other, show_other) = _values(left, number), _values(right, number)
     found = {}
     for part in _PARTS:
-        pair = [
-            _without(each.get(part), ignore if part == "state" else ()) for each in (parts, other)
-        ]
-        changed = shown_changes(*pair, show, show_other)
+        left_out = ignore if part == "state" else ()
+        before, after = _without(parts.get(part), left_out), _without(other.get(part), left_out)
+        changed = shown_changes(before, after, show, show_other)
         if changed:
             found[part] = changed
     return found
