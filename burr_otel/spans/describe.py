@@ -141,7 +141,8 @@ class _Writer:
         """Add what a stream gave, and when."""
         attributes = self.attributes
         attributes[semconv.STREAM_ITEMS] = stream.items
-        attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
+        if stream.generator_ns is not None:
+            attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
         if stream.first_item_ns is not None:
             seconds = max(0, stream.first_item_ns - start_ns) / 1e9
             attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds

@@ -132,7 +132,13 @@ class RunFacts:
 
     def action(self, name: str) -> ActionFacts:
         """The facts of an action; of one that the graph lacks, what its name tells."""
-        return self.actions.get(name) or _unknown_action(name, self.policy.name(name))
+        found = self.actions.get(name) or self.actions.get(_as_written(name))
+        return found or _unknown_action(name, self.policy.name(name))
+
+
+def _as_written(name: str) -> str:
+    """A name as JSON has it, without lone surrogates."""
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @functools.lru_cache(maxsize=64)
