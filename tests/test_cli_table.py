@@ -34,9 +34,7 @@ def drawn(found, width=None):
 
 def titles(found, width=None):
     head = drawn(found, width)[0]
-    return [
-        t for t in head.replace("app id", "app_id").replace("last action", "last_action").split()
-    ]
+    return list(head.replace("app id", "app_id").replace("last action", "last_action").split())
 
 
 @pytest.mark.parametrize("width", range(20, 200, 7))

@@ -184,6 +184,7 @@ def _start_root(
         (earlier, semconv.LINK_RESUME),
         (last_step, semconv.LINK_RESUME),
     )
+
     def told(_context: SpanContext) -> functools.partial[describe.SpanContent]:
         return functools.partial(describe.root, facts, graph, begin, None)
 

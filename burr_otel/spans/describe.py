@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
-from burr_otel.content import Raised as RaisedContent
+from burr_otel.content import RaisedText
 from burr_otel.records import read_links
 from burr_otel.spans.contexts import link_of
 from burr_otel.spans.facts import graph_document
@@ -115,7 +115,7 @@ class _Writer:
         if semconv.EXCEPTION_TYPE in shown:
             told = {name: text for name, text in shown.items() if name.startswith(_EXCEPTION)}
         else:
-            content = self.policy.exception(RaisedContent(*raised))
+            content = self.policy.exception(RaisedText(*raised))
             told = {
                 semconv.EXCEPTION_TYPE: content.type,
                 semconv.EXCEPTION_MESSAGE: content.message,
