@@ -415,7 +415,7 @@ class Step:
         error: BaseException | None,
         result: Mapping[str, Any] | None,
         state: Any,
-        plain: bytes | None,
+        plain: bytes | None,  # noqa: ARG002
     ) -> None:
         policy, said = self.shared.policy, self._said
         returned = written = None
