@@ -300,7 +300,8 @@ SHAPES: Final = tuple(
             "assw|assphr|oken |ecret |PASSWO|PI key",
             (
                 r"\b(?i:pass(?:word|wd|phrase)|secret|token|api key)(?i:s)? "
-                rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})|(?i:is |was )?(?=[\"'`]))"
+                rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})"
+                r"|(?i:is |was )?(?=[\"'`]))"
                 r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})"
             ),
         ),
