@@ -173,7 +173,7 @@ class Usage(NamedTuple):
 
 
 class StreamTimes(NamedTuple):
-    """A stream's items, Unix time of the first one, and time in its generator if it was measured."""
+    """A stream's items, time of the first one, and time in its generator if that was measured."""
 
     items: int
     first_item_ns: int | None

@@ -73,9 +73,7 @@ class Job:
         self.stopped: str | None = None
         self._sender = None if make_sender is None else make_sender(self._note)
         self._progress, self._told = progress, told
-        self._under_way: dict[
-            int, ReplayReport
-        ] = {}  # by identity of a span that has not been taken
+        self._under_way: dict[int, ReplayReport] = {}  # by identity of a span not yet taken
         self._waiting: list[tuple[ReplayReport, int]] = []  # read to the end, but not all taken
         self._reading: RunSpans | None = None
         self._behind_bytes = 0  # logs of the runs before it

@@ -62,7 +62,7 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
     return max(end_ns, start_ns + 1)
 
 
-class _Writer:
+class _ContentWriter:
     """Collects the attributes, events and status of one span."""
 
     def __init__(self, run: RunFacts, attributes: dict[str, AttributeValue]) -> None:
@@ -185,7 +185,7 @@ class _Writer:
 
 def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> SpanContent:
     """What an application span says; `graph` is its ``graph.json``."""
-    writer = _Writer(
+    writer = _ContentWriter(
         run,
         {
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
@@ -226,7 +226,7 @@ def step(
 ) -> SpanContent:
     """What a step's span says."""
     action = run.action(begin.action)
-    writer = _Writer(run, dict(action.attributes))
+    writer = _ContentWriter(run, dict(action.attributes))
     attributes = writer.attributes
     if begin.method is not None:
         attributes[semconv.EXECUTE_METHOD] = begin.method
@@ -255,7 +255,7 @@ def step(
 
 
 def _end_of_step(
-    writer: _Writer, action: ActionFacts, begin: BeginStep, end: EndStep, end_ns: int
+    writer: _ContentWriter, action: ActionFacts, begin: BeginStep, end: EndStep, end_ns: int
 ) -> None:
     policy, state = writer.policy, end.state
     failed = end.outcome in (semconv.ERROR, semconv.CRASHED)
@@ -283,7 +283,7 @@ def _end_of_step(
 
 
 def _extra_conventions(
-    writer: _Writer, action: ActionFacts, shown: Mapping[str, Any], end: EndStep | None
+    writer: _ContentWriter, action: ActionFacts, shown: Mapping[str, Any], end: EndStep | None
 ) -> None:
     """What OpenInference and the GenAI conventions call a step's inputs and output."""
     attributes = writer.attributes
@@ -317,7 +317,7 @@ def inner(
     logged: Sequence[Logged] = (),
 ) -> SpanContent:
     """What the span of ``__tracer`` or ``@trace`` says."""
-    writer = _Writer(run, {})
+    writer = _ContentWriter(run, {})
     writer.put_logged(logged)
     user: Mapping[str, Any] = {}
     end_ns = begin.time_ns
