@@ -12,6 +12,7 @@ from burr_otel.errors import (
     UnknownRunError,
     UnknownSequenceError,
 )
+from burr_otel.live.step import mark_failed
 from burr_otel.spans.provider import configure
 from burr_otel.tracker import OtelTracker
 
@@ -28,4 +29,5 @@ __all__ = [
     "UnknownSequenceError",
     "__version__",
     "configure",
+    "mark_failed",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burr.core.persistence import BaseStateLoader
+from burr.tracking.client import LocalTrackingClient
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import format_trace_id
 from typing_extensions import Self, Unpack
@@ -78,6 +79,12 @@ class OtelTracker(RunHooks, BaseStateLoader):
         ConfigError: An unknown setting or a value that is not allowed.
     """
 
+    GRAPH_FILENAME = "graph.json"
+    LOG_FILENAME = "log.jsonl"
+    METADATA_FILENAME = "metadata.json"
+    CHILDREN_FILENAME = "children.jsonl"
+    DEFAULT_STORAGE_DIR = DEFAULT_STORAGE_DIR
+
     def __init__(
         self,
         project: str,
@@ -120,6 +127,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self._policy = content_policy(config)
         self._made: tuple[tuple[Any, ...], Shared] | None = None
         burr_patches.install(_streaming_step, _delegated)
+        burr_patches.keep_unwrapped(OtelTracker)
 
     def _shared(self) -> Shared:
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
@@ -236,6 +244,24 @@ class OtelTracker(RunHooks, BaseStateLoader):
     def list_app_ids(self, partition_key: str | None, **kwargs: Any) -> list[str]:
         """Ids of the recorded applications of a partition key (`None`: those without one)."""
         return self._store.list_app_ids(partition_key)
+
+    def list_partition_keys(self) -> list[str | None]:
+        """Partition keys of the recorded applications; None stands for those without one."""
+        return self._store.list_partition_keys()
+
+    def delete(self, app_id: str, partition_key: str | None = None) -> None:
+        """Delete a recorded application: its state, its log and its links to others' logs.
+
+        Args:
+            app_id: The application's id.
+            partition_key: The application's own.
+
+        Raises:
+            UnknownRunError: There is no such run; the error names the nearest ones.
+            StoreError: A process that lives has it open.
+            OSError: Its files cannot be deleted.
+        """
+        self._store.delete(app_id, partition_key, now_ns=self._clock())
 
     def load(
         self,
@@ -354,6 +380,10 @@ class OtelTracker(RunHooks, BaseStateLoader):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+# Hosts of Burr applications ask for the client that ours replaces.
+LocalTrackingClient.register(OtelTracker)
 
 
 def _delegated(app_id: str, sequence_id: int, action: Any, result: Any, state: Any) -> None:

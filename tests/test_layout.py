@@ -36,7 +36,7 @@ ALLOWED = {
         *("_version", "check", "config", "demo", "errors", "history", "replay", "spans", "store"),
         *("testing", "trace_url", "tracker", "view"),
     },
-    "__init__": {"_version", "config", "errors", "spans", "tracker"},
+    "__init__": {"_version", "config", "errors", "live", "spans", "tracker"},
 }
 # Where names come from that are imported from the package itself.
 HOME = {"__version__": "_version", "OtelTracker": "tracker", "OtelConfig": "config"}

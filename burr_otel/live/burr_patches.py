@@ -9,6 +9,9 @@ Synchronous actions under asynchronous methods: `astep` runs such an action by c
 inner half, and calls ``post_run_step`` with the state before the action and no result. The true
 state comes with the hook after that, if one is called at all: Burr calls none for an application
 that still counts as busy with a stream which nobody read. So that inner half is wrapped, too.
+
+Other OpenTelemetry adapters: ``with_tracker(tracker, use_otel_tracing=True)`` wraps a tracker in
+one that makes every span a second time, and calls no execute hooks. Ours is not wrapped.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from burr.core import application as burr_application
-from burr.core.application import Application
+from burr.core.application import Application, ApplicationBuilder
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-__all__ = ["DRIVERS", "StreamObserver", "install"]
+__all__ = ["DRIVERS", "StreamObserver", "install", "keep_unwrapped"]
 
 logger = logging.getLogger("burr_otel")
 
@@ -75,6 +78,45 @@ def install(find: Find, note: Note) -> None:
     inner = getattr(Application, "_step", None)
     if inner is not None and not getattr(inner, "burr_otel_wrapped", False):
         Application._step = _noted(inner, note)  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def keep_unwrapped(kind: type) -> None:
+    """Have trackers of a class not wrapped in Burr's OpenTelemetry tracker; idempotent."""
+    with_tracker, with_hooks = ApplicationBuilder.with_tracker, ApplicationBuilder.with_hooks
+    if getattr(with_tracker, "burr_otel_wrapped", False):
+        return
+
+    @functools.wraps(with_tracker)
+    def add_tracker(self: Any, tracker: Any = "local", *args: Any, **kwargs: Any) -> Any:
+        if isinstance(tracker, kind) and kwargs.pop("use_otel_tracing", False):
+            _warn_once("use_otel_tracing=True")
+        return _without_bridge(with_tracker(self, tracker, *args, **kwargs), kind)
+
+    @functools.wraps(with_hooks)
+    def add_hooks(self: Any, *adapters: Any) -> Any:
+        return _without_bridge(with_hooks(self, *adapters), kind)
+
+    add_tracker.burr_otel_wrapped = True  # type: ignore[attr-defined]
+    ApplicationBuilder.with_tracker = add_tracker  # type: ignore[method-assign]
+    ApplicationBuilder.with_hooks = add_hooks  # type: ignore[method-assign]
+
+
+def _without_bridge(builder: Any, kind: type) -> Any:
+    """Tell of a bridge beside our tracker: it makes every span a second time."""
+    adapters = getattr(builder, "lifecycle_adapters", ())
+    bridges = [each for each in adapters if type(each).__name__ == "OpenTelemetryBridge"]
+    if bridges and any(isinstance(each, kind) for each in adapters):
+        _warn_once("OpenTelemetryBridge()")
+    return builder
+
+
+@functools.lru_cache
+def _warn_once(what: str) -> None:
+    logger.warning(
+        "%s beside an OtelTracker would trace every step twice. The tracker's spans say more: "
+        "remove it.",
+        what,
+    )
 
 
 def _noted(inner: Callable[..., Any], note: Note) -> Callable[..., Any]:

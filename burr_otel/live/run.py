@@ -20,7 +20,7 @@ from burr_otel.live.registry import Registry
 from burr_otel.live.step import InnerSpan, LiveStep, logged_records
 from burr_otel.records import StreamMark
 from burr_otel.spans import exceptions, keeper
-from burr_otel.spans.scope import innermost_scope
+from burr_otel.spans.scope import current_context, innermost_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,6 +166,7 @@ class Run:
             self.root.fail(*step_end.failure_of(self.shared.policy, raised_of(error)))
         self.root.touch(self.shared.clock())
         self._outer_error = None
+        current_context()  # what another hook's token brought back of ours is not current any more
         registry.not_executing(self)
 
     def end_open_spans(self) -> None:

@@ -143,8 +143,16 @@ class Scope:
 
     def pause(self) -> None:
         """Make current what was current before, until `resume`."""
-        if self.encloses(innermost_scope()):
+        current = otel_context.get_current()
+        inside = innermost_scope(current)
+        # Datadog's contexts hold a span, and no entry of others.
+        if self.encloses(inside) or (inside is None and self._is_current(current)):
             otel_context.attach(_alive(self.outer))
+
+    def _is_current(self, context: Context) -> bool:
+        ids = trace.get_current_span(context).get_span_context()
+        own = self.span.get_span_context()
+        return own.is_valid and (ids.trace_id, ids.span_id) == (own.trace_id, own.span_id)
 
     def leave(self) -> None:
         """Make current what was current before, wherever that can be done; idempotent.
