@@ -55,9 +55,13 @@ STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"  # seconds
 TRUNCATED: Final = "burr.truncated"
 CHECK: Final = "burr.check"  # a test trace of `burr-otel check`
 SNAPSHOT_ERROR: Final = "burr.snapshot.error"
+USAGE_INPUT_TOKENS: Final = "burr.usage.input_tokens"
+USAGE_OUTPUT_TOKENS: Final = "burr.usage.output_tokens"
+USAGE_CALLS: Final = "burr.usage.calls"
 ERROR_TYPE: Final = "error.type"
 
 # --- OpenInference ----------------------------------------------------------------------------
+OPENINFERENCE_PROJECT_NAME: Final = "openinference.project.name"  # of the resource
 OPENINFERENCE_SPAN_KIND: Final = "openinference.span.kind"
 GRAPH_NODE_ID: Final = "graph.node.id"
 GRAPH_NODE_PARENT_ID: Final = "graph.node.parent_id"
@@ -88,6 +92,7 @@ LINK_DEPENDENCY: Final = "dependency"
 # --- outcomes ---------------------------------------------------------------------------------
 OK: Final = "ok"
 ERROR: Final = "error"
+FAILED: Final = "failed"  # by `mark_failed` or the setting `failed`, without an exception
 CANCELLED: Final = "cancelled"
 ABANDONED: Final = "abandoned"
 CRASHED: Final = "crashed"
@@ -97,3 +102,7 @@ METRIC_STEP_DURATION: Final = "burr.step.duration"
 METRIC_STEP_ACTIVE: Final = "burr.step.active"
 METRIC_STREAM_TIME_TO_FIRST_ITEM: Final = "burr.stream.time_to_first_item"
 METRIC_SNAPSHOT_BYTES: Final = "burr.snapshot.bytes"
+METRIC_STEP_ENDED: Final = "burr.step.ended"
+METRIC_USAGE_TOKENS: Final = "burr.usage.tokens"
+METRIC_INVOKE_AGENT_DURATION: Final = "gen_ai.invoke_agent.duration"
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105  # "input" or "output"

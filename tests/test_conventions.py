@@ -13,7 +13,8 @@ from burr_otel.spans import roots
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "conventions.csv").read_text().splitlines()))
 TABLE = {row["attribute"]: row for row in ROWS}
-# What is no attribute among the names of `semconv`: values, events, metrics and prefixes.
+# What is no attribute of a span among the names of `semconv`: values, events, metrics and theirs,
+# prefixes, and what the resource says.
 OTHER_NAMES = {
     semconv.SCHEMA_URL,
     semconv.SCOPE_NAME,
@@ -27,6 +28,11 @@ OTHER_NAMES = {
     semconv.METRIC_STEP_DURATION,
     semconv.METRIC_STEP_ACTIVE,
     semconv.METRIC_SNAPSHOT_BYTES,
+    semconv.METRIC_STEP_ENDED,
+    semconv.METRIC_USAGE_TOKENS,
+    semconv.METRIC_INVOKE_AGENT_DURATION,
+    semconv.GEN_AI_TOKEN_TYPE,
+    semconv.OPENINFERENCE_PROJECT_NAME,
     *(
         getattr(semconv, name)
         for name in dir(semconv)
@@ -34,6 +40,7 @@ OTHER_NAMES = {
     ),
     semconv.OK,
     semconv.ERROR,
+    semconv.FAILED,
     semconv.CANCELLED,
     semconv.ABANDONED,
     semconv.CRASHED,

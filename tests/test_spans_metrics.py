@@ -107,6 +107,59 @@ def test_no_series_names_an_application(measured):
     for number in range(100):
         apps.counter(tracker, f"app-{number}", upto=1).run(halt_after=["finish"])
     for metric in read().values():
-        assert len(metric.data.data_points) <= 2
+        assert len(metric.data.data_points) <= 4  # two actions, two outcomes
         for point in metric.data.data_points:
             assert not any("app-" in str(value) for value in point.attributes.values())
+
+
+def test_the_first_error_of_an_action_is_a_rise_from_zero(measured):
+    """Else a rate over a counter that begins at 1 shows nothing, and no alert fires."""
+    tracker, read = measured
+    seen = []
+
+    @apps.action(reads=["count"], writes=["count"])
+    def fail(state):
+        seen.append(points(read()["burr.step.ended"]))
+        raise ValueError("kaputt")
+
+    with pytest.raises(ValueError):
+        apps.single(tracker, fail).step()
+    error = ("name", "step"), ("outcome", "error"), ("project", "proj")
+    ok = ("name", "step"), ("outcome", "ok"), ("project", "proj")
+    assert {key: point.value for key, point in seen[0].items()} == {ok: 0, error: 0}
+    after = read()["burr.step.ended"]
+    assert {key: point.value for key, point in points(after).items()} == {ok: 0, error: 1}
+    assert after.data.is_monotonic
+    assert [p.count for p in read()["burr.step.duration"].data.data_points] == [1]
+
+
+def test_tokens_are_counted_by_direction(measured):
+    """By project and action too, as the steps are."""
+    tracker, read = measured
+    metrics = tracker._shared().metrics
+    labels = metrics.step_began("ask")
+    metrics.usage(labels, 7, 3)
+    metrics.usage(labels, 1, 0)
+    found = points(read()["burr.usage.tokens"])
+    assert {key: point.value for key, point in found.items()} == {
+        (("name", "ask"), ("project", "proj"), ("type", "input")): 8,
+        (("name", "ask"), ("project", "proj"), ("type", "output")): 3,
+    }
+
+
+@pytest.mark.parametrize("error_type", [None, "ValueError"])
+def test_applications_are_timed_as_the_genai_conventions_ask(measured, error_type):
+    """With the operation, the agent, and the error's class on failures."""
+    tracker, read = measured
+    outcome = "ok" if error_type is None else "error"
+    tracker._shared().metrics.application_ended(outcome, error_type, 2.5)
+    metric = read()["gen_ai.invoke_agent.duration"]
+    (point,) = metric.data.data_points
+    assert (metric.unit, point.count, point.sum) == ("s", 1, 2.5)
+    expected = {
+        "burr.project": "proj",
+        "burr.outcome": outcome,
+        "gen_ai.operation.name": "invoke_workflow",
+        "gen_ai.agent.name": "proj",
+    }
+    assert dict(point.attributes) == expected | ({"error.type": error_type} if error_type else {})

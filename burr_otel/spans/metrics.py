@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from burr_otel import semconv
 from burr_otel._version import __version__
+from burr_otel.spans.by_identity import ByIdentity
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -17,13 +17,18 @@ __all__ = ["StepMetrics", "step_metrics"]
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-@functools.lru_cache(maxsize=64)
+_made: ByIdentity[dict[str, StepMetrics]] = ByIdentity(lambda _: {})
+
+
 def step_metrics(provider: MeterProvider, project: str) -> StepMetrics:
     """The instruments of a provider and project, made once.
 
     Until a global provider is set, OpenTelemetry keeps every proxy instrument ever made.
     """
-    return StepMetrics(provider, project)
+    made = _made[provider]
+    if project not in made:
+        made[project] = StepMetrics(provider, project)
+    return made[project]
 
 
 class StepMetrics:
@@ -45,6 +50,9 @@ class StepMetrics:
         self._active = meter.create_up_down_counter(
             semconv.METRIC_STEP_ACTIVE, unit="{step}", description="Burr steps in progress."
         )
+        self._ended = meter.create_counter(
+            semconv.METRIC_STEP_ENDED, unit="{step}", description="Burr steps that have ended."
+        )
         self._first_item = meter.create_histogram(
             semconv.METRIC_STREAM_TIME_TO_FIRST_ITEM,
             unit="s",
@@ -54,8 +62,24 @@ class StepMetrics:
         self._snapshot = meter.create_histogram(
             semconv.METRIC_SNAPSHOT_BYTES, unit="By", description="Size of a state snapshot record."
         )
-
+        self._tokens = meter.create_counter(
+            semconv.METRIC_USAGE_TOKENS,
+            unit="{token}",
+            description="Tokens that models took and gave inside Burr steps.",
+        )
+        self._invocation = meter.create_histogram(
+            semconv.METRIC_INVOKE_AGENT_DURATION,
+            unit="s",
+            description="Duration of Burr application spans.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
         self._project_labels = {semconv.PROJECT: project}
+        self._invocation_labels = {
+            **self._project_labels,
+            semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+            semconv.GEN_AI_AGENT_NAME: project,
+        }
+        self._counted: set[str] = set()
 
     def step_began(self, action: str) -> dict[str, str]:
         """Count a step as active.
@@ -64,6 +88,12 @@ class StepMetrics:
             What its measurements carry.
         """
         labels = {**self._project_labels, semconv.ACTION_NAME: action}
+        if action not in self._counted:
+            # A series that begins with its first failure shows no rise. A counter may begin at
+            # zero; a histogram cannot, because a measurement of 0 s would be one of the steps.
+            self._counted.add(action)
+            for outcome in (semconv.OK, semconv.ERROR):
+                self._ended.add(0, {**labels, semconv.OUTCOME: outcome})
         self._active.add(1, labels)
         return labels
 
@@ -76,7 +106,9 @@ class StepMetrics:
             seconds: How long it took.
         """
         self._active.add(-1, labels)
-        self._duration.record(seconds, {**labels, semconv.OUTCOME: outcome})
+        labels = {**labels, semconv.OUTCOME: outcome}
+        self._duration.record(seconds, labels)
+        self._ended.add(1, labels)
 
     def first_item(self, labels: dict[str, str], seconds: float) -> None:
         """Record how long a stream took to yield its first item."""
@@ -85,3 +117,27 @@ class StepMetrics:
     def snapshot(self, size_bytes: int) -> None:
         """Record the size of a snapshot."""
         self._snapshot.record(size_bytes, self._project_labels)
+
+    def usage(self, labels: dict[str, str], input_tokens: int, output_tokens: int) -> None:
+        """Count what the models inside a step took and gave.
+
+        Args:
+            labels: What `step_began` gave.
+            input_tokens: Tokens that they took.
+            output_tokens: Tokens that they gave.
+        """
+        self._tokens.add(input_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "input"})
+        self._tokens.add(output_tokens, {**labels, semconv.GEN_AI_TOKEN_TYPE: "output"})
+
+    def application_ended(self, outcome: str, error_type: str | None, seconds: float) -> None:
+        """Record how long an application span lasted.
+
+        Args:
+            outcome: How it ended.
+            error_type: The class of its error, if any.
+            seconds: How long it lasted.
+        """
+        labels = {**self._invocation_labels, semconv.OUTCOME: outcome}
+        if error_type is not None:
+            labels[semconv.ERROR_TYPE] = error_type
+        self._invocation.record(seconds, labels)
