@@ -6,7 +6,8 @@
 #   scripts/install_backends.sh --where               print the folder and stop
 #
 # Parts: collector (OpenTelemetry Collector), jaeger (v2), phoenix (in a virtual environment of its
-# own), chromium (headless, to look at Phoenix; from the system's packages).
+# own), chromium (headless, to look at Phoenix; from the system's packages), prometheus (from the
+# system's packages too, unpacked here and not installed: Debian's package would start a service).
 #
 # Everything lands in the folder that BURR_OTEL_BACKENDS names (default: ~/.cache/burr-otel/backends).
 # A part that is there in the wanted version is left alone, so running this again costs nothing.
@@ -20,7 +21,7 @@ readonly PHOENIX_VERSION=20.26.1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here manifest="$here/otelcol-manifest.yaml"
 readonly cache="${BURR_OTEL_BACKENDS:-$HOME/.cache/burr-otel/backends}"
-readonly all_parts=(collector jaeger phoenix chromium)
+readonly all_parts=(collector jaeger phoenix chromium prometheus)
 
 say() { printf 'backends: %s\n' "$*"; }
 die() {
@@ -127,6 +128,30 @@ install_chromium() {
   fi
   apt_install chromium fonts-dejavu-core
   say "chromium installed: $(command -v chromium)"
+}
+
+install_prometheus() {
+  local wanted binary="$cache/bin/prometheus"
+  command -v apt-get >/dev/null ||
+    die "cannot unpack prometheus: this machine has no apt-get; put prometheus and promtool into $cache/bin by hand."
+  wanted=$(apt-cache policy prometheus | sed -n 's/^ *Candidate: //p')
+  if [[ -z $wanted || $wanted == "(none)" ]]; then
+    as_root apt-get update -qq
+    wanted=$(apt-cache policy prometheus | sed -n 's/^ *Candidate: //p')
+  fi
+  if is_current prometheus "$wanted" "$binary"; then
+    say "prometheus $wanted is there: $binary"
+    return
+  fi
+  say "unpacking prometheus $wanted from the system's packages"
+  (cd "$work" && apt-get download -qq prometheus 2>"$work/apt.log") || {
+    cat "$work/apt.log" >&2
+    die "apt-get could not download prometheus; its message is above."
+  }
+  dpkg-deb -x "$work"/prometheus_*.deb "$work/prometheus"
+  mv "$work/prometheus/usr/bin/promtool" "$work/prometheus/usr/bin/prometheus" "$cache/bin/"
+  stamp prometheus "$wanted"
+  say "prometheus installed: $("$binary" --version | head -1)"
 }
 
 # --- main ---------------------------------------------------------------------------------------
