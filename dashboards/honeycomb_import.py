@@ -3,8 +3,8 @@
     HONEYCOMB_API_KEY=... python honeycomb_import.py DATASET [--email you@example.com]
 
 DATASET is the service's name. The key needs the permissions to manage queries and columns, public
-boards and triggers. Send some runs first: Honeycomb refuses a query whose columns it has never seen,
-and what it refuses so is left out of the board and named.
+boards and triggers. Send some runs first: Honeycomb refuses a query whose columns it has never
+seen, and what it refuses is left out and named.
 HONEYCOMB_API_ENDPOINT is another address, such as https://api.eu1.honeycomb.io.
 
 A board shows stored queries by id, so queries and their captions are made first, by the API that
@@ -93,10 +93,9 @@ def main() -> None:
     for trigger in content["triggers"]:
         try:
             post(f"/1/triggers/{dataset}", {**trigger, "recipients": recipients})
-        except RefusedError as refused:
-            print(f"left out: {trigger['name']}: {refused}", file=sys.stderr)
-        else:
             print(f"trigger: {trigger['name']}")
+        except RefusedError as refused:  # noqa: PERF203  # a few triggers
+            print(f"left out: {trigger['name']}: {refused}", file=sys.stderr)
 
 
 if __name__ == "__main__":
