@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -196,6 +197,23 @@ def test_promtool(command: list[str]) -> None:
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_takes_the_configuration_of_the_page(tmp_path: pathlib.Path) -> None:
+    """What dashboards/README.md says to write into prometheus.yml is complete, beside the rules."""
+    page = (DASHBOARDS / "README.md").read_text("utf-8")
+    [block] = re.findall(r"```yaml\n(rule_files.*?)```", page, re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(block)
+    (tmp_path / RULES.name).write_text(RULES.read_text("utf-8"))
+    done = subprocess.run(
+        [installed("prometheus", "bin/promtool"), "check", "config", "prometheus.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
