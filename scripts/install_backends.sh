@@ -131,26 +131,22 @@ install_chromium() {
 }
 
 install_prometheus() {
-  local wanted binary="$cache/bin/prometheus"
-  command -v apt-get >/dev/null ||
-    die "cannot unpack prometheus: this machine has no apt-get; put prometheus and promtool into $cache/bin by hand."
-  wanted=$(apt-cache policy prometheus | sed -n 's/^ *Candidate: //p')
-  if [[ -z $wanted || $wanted == "(none)" ]]; then
-    as_root apt-get update -qq
-    wanted=$(apt-cache policy prometheus | sed -n 's/^ *Candidate: //p')
-  fi
-  if is_current prometheus "$wanted" "$binary"; then
-    say "prometheus $wanted is there: $binary"
+  local binary="$cache/bin/prometheus"
+  if is_current prometheus debian "$binary"; then
+    say "prometheus is there: $binary"
     return
   fi
-  say "unpacking prometheus $wanted from the system's packages"
+  command -v apt-get >/dev/null ||
+    die "cannot unpack prometheus: this machine has no apt-get; put prometheus and promtool into $cache/bin by hand and 'debian' into $cache/prometheus.stamp."
+  say "unpacking prometheus from the system's packages"
+  as_root apt-get update -qq
   (cd "$work" && apt-get download -qq prometheus 2>"$work/apt.log") || {
     cat "$work/apt.log" >&2
     die "apt-get could not download prometheus; its message is above."
   }
   dpkg-deb -x "$work"/prometheus_*.deb "$work/prometheus"
   mv "$work/prometheus/usr/bin/promtool" "$work/prometheus/usr/bin/prometheus" "$cache/bin/"
-  stamp prometheus "$wanted"
+  stamp prometheus debian
   say "prometheus installed: $("$binary" --version | head -1)"
 }
 
