@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import burr_otel
+
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text("utf-8")
     for path in [
         ROOT / "README.md",
+        ROOT / "dashboards" / "README.md",
         ROOT / "examples" / "README.md",
         *sorted((ROOT / "docs").glob("*.md")),
     ]
@@ -52,3 +55,19 @@ def anchors(text):
 def test_every_page_is_reached_from_the_readme(page):
     """A page that the README does not name is not found."""
     assert f"]({page})" in PAGES["README.md"]
+
+
+def test_the_site_has_every_page_and_every_public_name():
+    """What is public is in the API reference; a page that the navigation lacks is not found."""
+    api = (ROOT / "website" / "api.md").read_text("utf-8")
+    names = {f"burr_otel.{name}" for name in burr_otel.__all__ if not name.startswith("_")}
+    assert names <= set(re.findall(r"^::: (\S+)$", api, re.MULTILINE))
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert [page for page in PAGES if f": {page}\n" not in navigation] == []
+
+
+def test_the_site_links_to_the_pages_where_they_stand():
+    """A page that the site has a copy of would grow old there."""
+    found = [path for path in (ROOT / "website").rglob("*") if not path.is_dir()]
+    assert {path.name for path in found if not path.is_symlink()} == {"api.md", "site.css"}
+    assert all(path.resolve().exists() for path in found)

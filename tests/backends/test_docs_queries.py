@@ -1,4 +1,4 @@
-"""The queries of docs/backends.md find what they say, in a real Jaeger and a real Phoenix."""
+"""The queries of docs/backends.md and Jaeger's links find what they say, in real backends."""
 
 from __future__ import annotations
 
@@ -101,6 +101,26 @@ def test_jaeger(jaeger_with_runs: Jaeger, line: int, found: str) -> None:
         ]
 
     assert wait_for(f"what {command} finds", lambda: app_ids() or None, 30.0) == [{found}]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_jaegers_links(jaeger_with_runs: Jaeger, number: int) -> None:
+    """What a link of dashboards/jaeger-ui.json opens is a search for just the one run."""
+    file = pathlib.Path(__file__).parents[2] / "dashboards" / "jaeger-ui.json"
+    url = json.loads(file.read_text("utf-8"))["linkPatterns"][number]["url"]
+    on_the_span = {"burr.project": "support-bot"}
+    url = re.sub(r"#\{([^}]+)\}", lambda name: on_the_span.get(name[1], "conversation-7"), url)
+    api = f"http://127.0.0.1:{jaeger_with_runs.ports.query}/api/traces{url.removeprefix('/search')}"
+
+    def traces() -> list[Any]:
+        with urllib.request.urlopen(api, timeout=30) as response:
+            return json.load(response)["data"]
+
+    [trace] = wait_for(f"what {url} finds", lambda: traces() or None, 30.0)
+    values = {
+        t["value"] for span in trace["spans"] for t in span["tags"] if t["key"] == "burr.app_id"
+    }
+    assert values == {"conversation-7"}
 
 
 @pytest.mark.parametrize(
