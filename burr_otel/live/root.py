@@ -130,7 +130,7 @@ class Root:
         """Note that a step begins."""
         with self._lock:
             self._active += 1
-            self.touch(now_ns)
+            self._last_ns = max(self._last_ns, now_ns)
 
     def leave(self, now_ns: int, outcome: str, error: tuple[str | None, str | None]) -> None:
         """Note that a step has ended; `error` is the type and the text of its failure."""
@@ -139,7 +139,8 @@ class Root:
             self._steps += 1
             self._failed += outcome in (semconv.ERROR, semconv.FAILED)
             self._outcome, self._error = outcome, error
-            self.touch(now_ns)
+            self._last_ns = max(self._last_ns, now_ns)
+            self._idle_since = self.clock()
 
     def fail(self, kind: str, text: str) -> None:
         """Note a failure between steps: the application ended with it unless it goes on."""

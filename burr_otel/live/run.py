@@ -220,7 +220,7 @@ class Run:
             self._settle_earlier(sequence_id, state)
         shared, root, session = self.shared, self.root, self.session
         now = shared.clock()
-        facts = root.facts.action(action.name)
+        facts = root.facts.actions.get(action.name) or root.facts.action(action.name)
         root.enter(now)
         step = self._steps[sequence_id] = LiveStep(
             shared,

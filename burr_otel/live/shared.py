@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,17 @@ class Shared:
         default_factory=dict
     )
 
-    @property
+    @functools.cached_property
+    def shows_more(self) -> bool:
+        """Whether the hook at a step's begin shows more than its inputs."""
+        return self.policy.asks_user or self.settings.capture_state_read == "all"
+
+    @functools.cached_property
     def idle_clock(self) -> Callable[[], int]:
         """The clock of idle time, which nobody sets back unless `clock` was injected."""
         return time.monotonic_ns if self.clock is time.time_ns else self.clock
 
-    @property
+    @functools.cached_property
     def tells_state_read(self) -> bool:
         """Whether failed steps say what they read."""
         return self.settings.capture_state_read != "never"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from opentelemetry import trace
 
 from burr_otel import semconv
 from burr_otel.live.capture import Shown, captured, raised_of, show_attribute, show_names
-from burr_otel.live.surroundings import surrounding_attributes
+from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginInner,
@@ -20,7 +21,9 @@ from burr_otel.records import (
     Document,
     EndInner,
     Logged,
+    Origin,
     Raised,
+    SpanIds,
     StreamTimes,
 )
 from burr_otel.spans import describe, keeper, parents, shield
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
 
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
-    from burr_otel.records import SpanIds
     from burr_otel.spans.describe import SpanContent
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.start import LiveSpan, SpanStarter
@@ -115,19 +117,21 @@ class LiveStep:
         now_ns: int,
     ) -> None:
         """Begin the span, make it current, and make the record; a failed span costs no record."""
-        shared = self.shared
-        outer, shown = current_context(), Shown()
-        inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
-        if self.root.is_valid:
+        shared, root = self.shared, self.root
+        outer, shown, inputs_json = current_context(), Shown(), NO_DOCUMENT
+        if inputs:
+            inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
+        if shared.shows_more and root.is_valid:
             show_names(shared.policy, self.action, prior, shown)
-            shown.attributes |= surrounding_attributes(shared.config, outer)
             if shared.settings.capture_state_read == "all":
                 state, reads = self.state_before, self.action.reads
                 read = {key: state[key] for key in reads if key in state}
                 shown.put(semconv.STATE_READ, shared.policy.document("state", read))
+        if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
+            shown.attributes |= surrounding_attributes(shared.config, outer)
         fields = (self.sequence_id, self.action.name, inputs_json, now_ns)
         more = (method, prior, shown.attributes)
-        if self.root.is_valid and shared.starter is not None:
+        if root.is_valid and shared.starter is not None:
             try:
                 self._start(shared.starter, outer, fields, more)
             except Exception as error:
@@ -156,7 +160,11 @@ class LiveStep:
 
         def begin(context: SpanContext) -> functools.partial[SpanContent]:
             self.tag.context = context
-            origin = origin_of(context, over, links)
+            if links or over is not root.ids or root.ids is None:
+                origin = origin_of(context, over, links)
+            else:  # as nearly always
+                trace_id, span_id, _, flags, _, _ = context
+                origin = Origin(SpanIds(trace_id, span_id, flags, root.ids.trace_state), root.ids)
             self.begin = BeginStep(*fields, origin, root.context.span_id, *more)
             return functools.partial(describe.step, root.facts, self.begin, None, self.logged)
 
@@ -191,8 +199,9 @@ class LiveStep:
 
     def leave(self, end_ns: int, session: Session | None) -> None:
         """The step is over: nothing of it stays current, and no inner span stays open."""
-        for inner in reversed(list(self.inner.values())):
-            inner.end(end_ns, session, None, abandoned=True)
+        if self.inner:
+            for inner in reversed(list(self.inner.values())):
+                inner.end(end_ns, session, None, abandoned=True)
         self.tag.child_records = None
         self.scope.leave()
 

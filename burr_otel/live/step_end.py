@@ -78,7 +78,7 @@ def ended(
     if encoded is not None:
         texts = encoded.fragments
         fragments = Fragments({key: texts[key] for key in told if key in texts})
-        if session is not None:
+        if session is not None and encoded.counts:
             grown = session.grown(encoded)
     origin = step.begin.origin
     record = EndStep(
@@ -91,8 +91,8 @@ def ended(
         outcome,
         None if origin is None else origin.ids,
         failed,
-        step.stream_times(),
-        step.swallowed_unless(error),
+        step.stream_times() if step.streaming else None,
+        step.swallowed_unless(error) if step.swallowed is not None else None,
         grown,
         step.tag.usage,
         None,
@@ -106,9 +106,12 @@ def _outcome(
     step: LiveStep, error: BaseException | None, result: Any, state: Any
 ) -> tuple[str, str | None]:
     """The outcome of a step, and why it failed if it raised nothing."""
-    outcome, failed = step.shared.outcome_of(error), step.tag.failed
+    failed = step.tag.failed
     if error is None and failed is None:
+        if step.shared.config.failed is None:
+            return semconv.OK, None
         failed = _found_failed(step, result, state)
+    outcome = step.shared.outcome_of(error)
     if outcome != semconv.OK or failed is None:
         return outcome, None
     return semconv.FAILED, failed

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
     from burr_otel.config import OtelConfig
 
-__all__ = ["surrounding_attributes"]
+__all__ = ["OPENINFERENCE", "surrounding_attributes"]
 
-_OPENINFERENCE = "openinference.instrumentation"
+OPENINFERENCE = "openinference.instrumentation"
 
 
 def surrounding_attributes(config: OtelConfig, context: Context) -> dict[str, Any]:
     """What OpenInference's `using_attributes` set here, and the wanted baggage."""
     found: dict[str, Any] = {}
-    if _OPENINFERENCE in sys.modules:
-        told = getattr(sys.modules[_OPENINFERENCE], "get_attributes_from_context", None)
+    if OPENINFERENCE in sys.modules:
+        told = getattr(sys.modules[OPENINFERENCE], "get_attributes_from_context", None)
         for key, value in () if told is None else told():
             found[key] = list(value) if isinstance(value, tuple) else value
     for key in config.baggage_keys:

@@ -63,27 +63,27 @@ def encode_json(tree: Any) -> bytes:
 class Document:
     """One JSON object, held as text, as values, or as both: each is made of the other on demand."""
 
-    __slots__ = ("_text", "_value")
+    __slots__ = ("text", "value")
+    text: bytes
+    value: Any
 
     def __init__(self, text: bytes | None = None, value: Any = None) -> None:
-        self._text, self._value = text, value
+        if text is not None:
+            self.text = text
+        if text is None or value is not None:
+            self.value = value
 
-    @property
-    def text(self) -> bytes:
-        """The JSON."""
-        if self._text is None:
-            self._text = encode_json(self._value)
-        return self._text
-
-    @property
-    def value(self) -> Any:
-        """The values."""
-        if self._value is None and self._text is not None:
-            self._value = json.loads(self._text)
-        return self._value
+    def __getattr__(self, name: str) -> Any:  # asked only for what is not there yet
+        if name == "text":
+            self.text = encode_json(self.value)
+        elif name == "value":
+            self.value = json.loads(self.text)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
 
     def __bool__(self) -> bool:
-        return self._text != b"{}" if self._text is not None else bool(self._value)
+        return self.text != b"{}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Document) and self.value == other.value

@@ -75,7 +75,8 @@ class ChildSpans(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp a span inside a step, and record its begin."""
-        if span.parent is None or _is_ours(span):
+        own: Any = span
+        if type(own) is BurrSpan or span.parent is None or _is_ours(span):
             return
         try:
             parent = trace.get_current_span(parent_context)
@@ -95,6 +96,8 @@ class ChildSpans(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Add up the usage of a span that was seen to start, and record its end."""
+        if type(span) is BurrSpan:
+            return
         place = self._places.get(span.context.span_id)
         if place is None:
             return
@@ -108,8 +111,6 @@ class ChildSpans(SpanProcessor):
 
 
 def _is_ours(span: ReadableSpan) -> bool:
-    if type(span) is BurrSpan:
-        return True
     scope = span.instrumentation_scope  # Logfire's tracers, for instance, give other spans
     return scope is not None and scope.name == semconv.SCOPE_NAME
 

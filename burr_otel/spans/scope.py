@@ -38,11 +38,11 @@ class BurrStep:
         conversation_id: App id of the outermost application that the step is a part of.
         agent_name: The project.
         failed: Why the step counts as failed although it raised nothing.
+        usage: What the models inside took and gave; None without any.
         child_records: Where spans of others inside are recorded; None when they are not.
     """
 
     __slots__ = (
-        "_usage",
         "agent_name",
         "app_id",
         "child_records",
@@ -50,6 +50,7 @@ class BurrStep:
         "conversation_id",
         "failed",
         "sequence_id",
+        "usage",
     )
 
     def __init__(
@@ -60,18 +61,13 @@ class BurrStep:
         self.context: SpanContext = trace.INVALID_SPAN_CONTEXT
         self.failed: str | None = None
         self.child_records: Records | None = None
-        self._usage: Usage | None = None
-
-    @property
-    def usage(self) -> Usage | None:
-        """What the models inside took and gave; None without any."""
-        return self._usage
+        self.usage: Usage | None = None
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
         with _usage_lock:
-            taken, given, calls = self._usage or (0, 0, 0)
-            self._usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
+            taken, given, calls = self.usage or (0, 0, 0)
+            self.usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
 
 
 def context_under(parent: trace.Span, outer: Context) -> Context:
@@ -89,6 +85,8 @@ def innermost_scope(context: Context | None = None) -> Scope | None:
 def current_context() -> Context:
     """The current context, without spans of scopes that were left open and have ended since."""
     current = otel_context.get_current()
+    if _SCOPE_KEY not in current:
+        return current
     alive = _alive(current)
     if alive is not current:
         otel_context.attach(alive)
@@ -144,9 +142,11 @@ class Scope:
     def pause(self) -> None:
         """Make current what was current before, until `resume`."""
         current = otel_context.get_current()
-        inside = innermost_scope(current)
+        inside: Any = current.get(_SCOPE_KEY)
         # Datadog's contexts hold a span, and no entry of others.
-        if self.encloses(inside) or (inside is None and self._is_current(current)):
+        if inside is self or (
+            self._is_current(current) if inside is None else self.encloses(inside)
+        ):
             otel_context.attach(_alive(self.outer))
 
     def _is_current(self, context: Context) -> bool:
