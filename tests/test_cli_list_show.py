@@ -103,7 +103,7 @@ def test_list_project_looks_nowhere_else(recorded):
     )
     assert {entry["project"] for entry in found} == {"demo_counter"}
     result = run("list", "--storage-dir", recorded, "-p", "demo_count")
-    assert result.returncode == 1
+    assert result.returncode == 3
     assert "'demo_counter'" in result.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -17,41 +18,48 @@ __all__ = ["app_ids", "command", "project_names"]
 
 _MOST_OFFERED: Final = 100
 _SHELLS: Final = ("bash", "zsh", "fish")
+# Ids come from anywhere, and bash puts what is offered into the command line as it is, where
+# $(...), quotes, spaces and wildcards act. Only what no shell acts on is offered.
+_NEEDS_NO_QUOTING: Final = re.compile(r"\w[\w.@+:-]*")
 
 
 def app_ids(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
     """Ids of runs that begin with what is typed, with their project as help."""
-    from burr_otel.view.find import projects, runs  # noqa: PLC0415 - Burr takes long to import
+    from burr_otel.view.find import projects, runs  # noqa: PLC0415 - for ids only
 
-    def found() -> Iterator[CompletionItem]:
-        for name, folder in projects(ctx.params["storage_dir"], ctx.params.get("project")):
-            for entry in runs(folder):
-                # A line break in a name would be a line of its own to the shell.
-                if entry.name.startswith(typed) and entry.name.isprintable():
-                    yield CompletionItem(entry.name, help=name)
-
-    return _first(found())
+    found = (
+        (entry.name, name)
+        for name, folder in projects(ctx.params["storage_dir"], ctx.params.get("project"))
+        for entry in runs(folder)
+    )
+    return _offered(found, typed)
 
 
 def project_names(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
     """Names of projects that begin with what is typed."""
-    from burr_otel.view.find import projects  # noqa: PLC0415 - Burr takes long to import
+    from burr_otel.view.find import projects  # noqa: PLC0415 - for names only
 
-    names = (name for name, _ in projects(ctx.params["storage_dir"]))
-    return _first(CompletionItem(name) for name in names if name.startswith(typed))
+    return _offered(((name, None) for name, _ in projects(ctx.params["storage_dir"])), typed)
 
 
-def _first(items: Iterator[CompletionItem]) -> list[CompletionItem]:
+def _offered(names: Iterator[tuple[str, str | None]], typed: str) -> list[CompletionItem]:
+    fitting = (
+        CompletionItem(name, help=told)
+        for name, told in names
+        if name.startswith(typed) and _NEEDS_NO_QUOTING.fullmatch(name)
+    )
     try:
-        return list(itertools.islice(items, _MOST_OFFERED))
+        return list(itertools.islice(fitting, _MOST_OFFERED))
     except (BurrOtelError, OSError):
         return []  # nobody wants an error message in the middle of typing
 
 
-@click.command("completion", short_help="Complete commands, options and app ids in a shell.")
+@click.command("completion")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def command(shell: str) -> None:
     """Print what makes a shell complete commands, options and app ids.
+
+    App ids that would have to be quoted in a shell are not offered.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from burr_otel.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["AmbiguousRunError", "Found", "find_run", "projects", "runs"]
+__all__ = ["AmbiguousRunError", "Found", "UnknownProjectError", "find_run", "projects", "runs"]
 
 LOG: Final = "log.jsonl"
 _MOST_NAMED: Final = 5
@@ -33,6 +33,10 @@ class Found(NamedTuple):
     project: str
     app_id: str
     folder: Path
+
+
+class UnknownProjectError(StoreError):
+    """There is no project of that name; the message names the nearest."""
 
 
 class AmbiguousRunError(StoreError):
@@ -69,7 +73,8 @@ def projects(storage_dir: str, project: str | None = None) -> Iterator[tuple[str
     if project is not None:
         folder = Store(project, storage_dir).path
         if not folder.is_dir():
-            raise StoreError(f"no project {project!r} under {top}.{_nearest_project(project, top)}")
+            hint = _nearest_project(project, top)
+            raise UnknownProjectError(f"no project {project!r} under {top}.{hint}")
         yield project, folder
         return
     try:
