@@ -157,7 +157,12 @@ def test_a_tab_in_a_real_shell_runs_nothing_that_stands_in_an_id(name, tmp_path)
         (store / "proj" / app_id).mkdir(parents=True)
     with Shell(name, tmp_path) as shell:
         typed = f"burr-otel show --storage-dir {store}"
-        assert shell.complete(f"{typed} go", "good-1") == ["show", "--storage-dir", str(store), "good-1:b"]
+        assert shell.complete(f"{typed} go", "good-1") == [
+            "show",
+            "--storage-dir",
+            str(store),
+            "good-1:b",
+        ]
         assert shell.complete(f"{typed} an") == ["show", "--storage-dir", str(store), "an"]
         assert shell.complete("burr-otel mater", "materialize") == ["materialize"]
     assert not list(tmp_path.rglob("PWNED"))

@@ -23,6 +23,7 @@ def main():
     import burr_otel.cli.sending
     import burr_otel.demo
     import burr_otel.tracker  # noqa: F401
+
     for line in sys.stdin.buffer:
         request = json.loads(line)
         child = os.fork()

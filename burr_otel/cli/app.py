@@ -157,7 +157,9 @@ def _complain_of(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         if context is not None:
-            click.echo(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True)
+            click.echo(
+                f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True
+            )
         complain(error.format_message())
         return error.exit_code
     complain(str(error))

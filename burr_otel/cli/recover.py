@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.text import Text
 
-from burr_otel import OtelTracker
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
-from burr_otel.cli.sending import collected_warnings, find_target, open_exporter
 from burr_otel.cli.terminal import complain, lines, output, print_json
-from burr_otel.replay.send import Sender, SendingStoppedError
 from burr_otel.store.markers import PREFIX
 from burr_otel.view.find import Found, find_run, projects, runs
 from burr_otel.view.text import clean, plural
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from burr_otel import OtelTracker
     from burr_otel.cli.sending import Target
     from burr_otel.replay.send import Refusal
 
@@ -55,6 +53,10 @@ def command(
       burr-otel recover --project burr-otel-demo
       burr-otel recover 4f1c9d7e --json
     """
+    # These take a second to import, which --help and shell completion need not pay.
+    from burr_otel import OtelTracker  # noqa: PLC0415
+    from burr_otel.cli.sending import find_target  # noqa: PLC0415
+
     target = find_target()
     # What is not sent by OTLP is the provider's affair.
     courier = _Courier(target) if target.unreachable or not target.problem else None
@@ -107,6 +109,9 @@ class _Courier:
 
     def __call__(self, spans: Sequence[ReadableSpan]) -> bool:
         """Send the spans of one session; once the endpoint takes nothing, it is not asked again."""
+        from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
+        from burr_otel.replay.send import Sender, SendingStoppedError  # noqa: PLC0415
+
         if not spans or self._stopped:
             return not spans
         if self._exporter is None:
