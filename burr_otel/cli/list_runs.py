@@ -7,8 +7,9 @@ from typing import Final
 import click
 
 from burr_otel.cli import options
-from burr_otel.cli.terminal import output, print_json
-from burr_otel.view.listing import Filters, newest, table
+from burr_otel.cli.table import run_table
+from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.view.listing import Filters, newest
 from burr_otel.view.liveness import writer_lives
 from burr_otel.view.plain import summary_as_json
 from burr_otel.view.summary import STATUSES
@@ -36,6 +37,7 @@ _NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --sin
     show_default=True,
     help="How many runs at most; 0 for all.",
 )
+@click.option("--wide", is_flag=True, help="Every column in full, however narrow the terminal.")
 @options.storage_dir
 @options.as_json
 def command(
@@ -44,6 +46,7 @@ def command(
     status: str | None,
     since: int | None,
     limit: int,
+    wide: bool,
     storage_dir: str,
     as_json: bool,
 ) -> None:
@@ -51,6 +54,8 @@ def command(
 
     Only both ends of a log are read, and of a run that a filter passes over mostly just the last
     line, so 100,000 runs take seconds.
+
+    A terminal gets the columns that it has room for; a file or a pipe gets all of them in full.
 
     \b
     Examples:
@@ -69,4 +74,5 @@ def command(
         narrowed = filters != Filters()
         console.print(_NONE_OF_THESE if narrowed else "No runs yet. `burr-otel demo` makes one.")
         return
-    console.print(table(found, console.width))
+    whole = wide or not console.is_terminal
+    lines(console, run_table(found, None if whole else console.width))
