@@ -20,7 +20,8 @@ MISTAKES: Final = {
     ),
     "storage": (
         "Nothing can be written below {value} ({answer}); "
-        "give that folder to this user, or name another with storage_dir."
+        "give that folder to this user, name another with storage_dir, or set "
+        "BURR_OTEL_SNAPSHOTS=off to keep no state."
     ),
     "wrong_scheme": (
         "{endpoint} is no endpoint; write {variable}=http://{place}, or https:// for TLS."

@@ -12,7 +12,7 @@ import click
 
 from burr_otel.cli.complete import project_names
 
-__all__ = ["DEFAULT_STORAGE_DIR", "Since", "as_json", "project", "storage_dir"]
+__all__ = ["DEFAULT_STORAGE_DIR", "Since", "as_json", "project", "storage_dir", "unredacted"]
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
@@ -88,3 +88,12 @@ def project(function: F) -> F:
 def as_json(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def unredacted(function: F) -> F:
+    """``--unredacted``."""
+    return click.option(
+        "--unredacted",
+        is_flag=True,
+        help="Show content as it was recorded; else what spans hide is hidden here too.",
+    )(function)

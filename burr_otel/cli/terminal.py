@@ -56,7 +56,7 @@ def complain(message: str) -> None:
 
 def write_file(file: str, text: str) -> None:
     """Write a file in whole or not at all, readable by this user only, as the store's files are."""
-    target = Path(file)
+    target = Path(file).resolve()
     try:
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".burr-otel-")
     except OSError as error:
