@@ -7,6 +7,7 @@ import click
 from burr_otel.cli import options
 from burr_otel.cli.app import DIFFERENT
 from burr_otel.cli.complete import app_ids
+from burr_otel.cli.redaction import redact_comparison
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.compare import compare, comparison_lines
@@ -25,6 +26,7 @@ __all__ = ["command"]
     multiple=True,
     help="A state key whose value does not count, such as a time stamp; may be repeated.",
 )
+@options.unredacted
 @options.project
 @options.storage_dir
 @options.as_json
@@ -32,6 +34,7 @@ def command(
     app_a: str,
     app_b: str,
     ignore: tuple[str, ...],
+    unredacted: bool,
     project: str | None,
     storage_dir: str,
     as_json: bool,
@@ -52,6 +55,8 @@ def command(
         return Store(run.project, storage_dir).read(run.app_id)
 
     found = compare(stored(app_a), stored(app_b), ignore)
+    if not unredacted:
+        found = redact_comparison(found)
     if as_json:
         print_json(comparison_as_json(found))
     else:

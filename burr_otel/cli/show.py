@@ -11,7 +11,8 @@ from rich.text import Text
 from burr_otel.cli import options
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.follow import follow as follow_run
-from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.cli.redaction import redact_run, redact_step
+from burr_otel.cli.terminal import lines, output, print_json, write_file
 from burr_otel.store import Store
 from burr_otel.view.find import LOG, Found, find_run
 from burr_otel.view.liveness import writer_lives
@@ -24,11 +25,13 @@ from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rich.console import Console
 
     from burr_otel.view.model import RunView
+    from burr_otel.view.steps import StepDetails
 
 __all__ = ["command", "draw", "load"]
 
@@ -52,6 +55,7 @@ _MOST_WATCHED: Final = 50
     help="Write one page for a browser instead, which needs no network (-: standard output).",
 )
 @click.option("--follow", is_flag=True, help="Go on showing the run until its process ends.")
+@options.unredacted
 @options.project
 @options.storage_dir
 @options.as_json
@@ -60,6 +64,7 @@ def command(
     step: int | None,
     html_file: str | None,
     follow: bool,
+    unredacted: bool,
     project: str | None,
     storage_dir: str,
     as_json: bool,
@@ -81,23 +86,29 @@ def command(
             "--step, --html and --follow exclude each other, --html also --json."
         )
     run = find_run(storage_dir, app_id, project)
+
+    def read(*, details: bool = False) -> RunView:
+        view = load(run, storage_dir, details=details)
+        if not unredacted:
+            redact_run(view)
+        return view
+
     if step is not None:
-        _show_step(run, storage_dir, step, as_json=as_json)
+        found = read_step(Store(run.project, storage_dir).read(run.app_id), step)
+        _show_step(read(), found if unredacted else redact_step(found), as_json=as_json)
     elif html_file is not None:
-        _write_page(run, storage_dir, html_file)
+        _write_page(read(details=True), html_file)
     elif follow:
-        _follow(run, storage_dir, as_json=as_json)
+        _follow(run, read, as_json=as_json)
     elif as_json:
-        print_json(run_as_json(load(run, storage_dir, details=True)))
+        print_json(run_as_json(read(details=True)))
     else:
-        draw(output(), load(run, storage_dir))
+        draw(output(), read())
 
 
-def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool) -> None:
-    details = read_step(Store(run.project, storage_dir).read(run.app_id), sequence_id)
-    view = load(run, storage_dir)
+def _show_step(view: RunView, details: StepDetails, *, as_json: bool) -> None:
     # The last one of that number is also the one that the details are about.
-    span = [step for step in view.steps if step.sequence_id == sequence_id][-1]
+    span = [step for step in view.steps if step.sequence_id == details.sequence_id][-1]
     if as_json:
         print_json(step_as_json(view, span, details))
         return
@@ -108,11 +119,11 @@ def _show_step(run: Found, storage_dir: str, sequence_id: int, *, as_json: bool)
         console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
 
 
-def _follow(run: Found, storage_dir: str, *, as_json: bool) -> None:
+def _follow(run: Found, load_view: Callable[[], RunView], *, as_json: bool) -> None:
     files = [run.folder / LOG, run.folder / CHILDREN]
 
     def read() -> RunView:
-        view = load(run, storage_dir)
+        view = load_view()
         spawned = [child.app_id for child in view.children if child.kind == "spawn"]
         files[2:] = [run.folder.parent / app_id / LOG for app_id in spawned[:_MOST_WATCHED]]
         return view
@@ -131,13 +142,14 @@ def _fingerprint(file: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _write_page(run: Found, storage_dir: str, file: str) -> None:
-    page = html_page(load(run, storage_dir, details=True))
-    with click.open_file(file, "w", encoding="utf-8", atomic=file != "-") as opened:
-        opened.write(page)
-    if file != "-":
-        size = f"{len(page.encode()) / 1000:,.0f} kB"
-        lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
+def _write_page(view: RunView, file: str) -> None:
+    page = html_page(view)
+    if file == "-":
+        click.echo(page, nl=False)
+        return
+    write_file(file, page)
+    size = f"{len(page.encode('utf-8', 'replace')) / 1000:,.0f} kB"
+    lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
 
 
 def load(run: Found, storage_dir: str, *, details: bool = False) -> RunView:
