@@ -15,7 +15,7 @@ from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store.markers import PREFIX
 from burr_otel.view.find import Found, find_run, projects, runs
-from burr_otel.view.text import clean, plural
+from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _TIMEOUT_S: Final = 10.0
+_LONGEST_LINE: Final = 4000
 
 
 @click.command("recover")
@@ -91,7 +92,8 @@ def _line(each: dict[str, Any]) -> Text:
     spans = ", ".join(each["spans"]) or "never traced, so nothing to send"
     trace = f" (trace {each['trace_id']})" if each["trace_id"] else ""
     unsent = "" if each["sent"] else "  not sent"
-    return Text(clean(f"{each['project']}/{each['app_id']}: {spans}{trace}{unsent}"))
+    run = one_line(f"{each['project']}/{each['app_id']}")
+    return Text(f"{run}: {one_line(spans, _LONGEST_LINE)}{trace}{unsent}")
 
 
 class _Courier:
