@@ -1,41 +1,57 @@
-"""The check itself: read, send one trace, find out what is wrong."""
+"""The check itself: send a trace, then a batch as large as they get, and find out what is wrong."""
 
 from __future__ import annotations
 
-import logging
-from typing import NamedTuple
+import os
+import random
+import uuid
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from burr_otel import semconv
 from burr_otel.check.ask import Answer, ask
 from burr_otel.check.diagnose import diagnose, shown, wrong_address
 from burr_otel.check.mistakes import PASSING, Problem, problem
-from burr_otel.check.settings import Settings, unwritable
-from burr_otel.check.trace import make_trace, trace_id
+from burr_otel.check.settings import Settings, kept_warnings, unwritable
+from burr_otel.spans.provider import tracer
+from burr_otel.spans.shared import identity, root_attributes, root_name
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["Report", "check"]
 
-_BAD_HEADERS = "Header format invalid"
+_PROJECT: Final = "burr-otel-check"
+_STEP: Final = "check"
+_BAD_HEADERS: Final = "Header format invalid"
+_BATCH_BYTES: Final = 2 * 1024 * 1024  # what long chats make of a batch; most limits are 4 MiB
+_BATCH_SPANS: Final = 512  # the SDK's default
+_SPAN_BYTES: Final = 512  # of a step without its content
+_NEVER_SAMPLERS: Final = (
+    *("AlwaysOff", "ParentBased{root:AlwaysOff"),
+    *("TraceIdRatioBased{0}", "TraceIdRatioBased{0.0}"),
+)
 
 
 class Report(NamedTuple):
-    """What was found.
-
-    Attributes:
-        settings: What is set.
-        answer: What became of the test trace; `None` when none was sent.
-        trace_id: Its trace id, when one was sent.
-        said: What the endpoint said, without secrets.
-        problems: What to change; nothing when all is well.
-    """
+    """What was found."""
 
     settings: Settings
-    answer: Answer | None
+    answer: Answer | None  # what became of the test trace; None: none was sent
+    batch: Answer | None  # the same of the large batch, which is sent when the trace was taken
     trace_id: str | None
-    said: str
+    said: str  # by the endpoint, without secrets
     problems: list[Problem]
 
     @property
     def taken(self) -> bool:
-        """Whether the endpoint took the test trace whole."""
+        """Whether the endpoint took all that was sent, whole."""
         sending = [each for each in self.problems if each.name not in ("storage", "sampled_out")]
         return self.answer is not None and not sending
 
@@ -46,13 +62,9 @@ class Report(NamedTuple):
 
 
 def check(storage_dir: str) -> Report:
-    """Find out whether traces arrive, and if not, why.
-
-    Args:
-        storage_dir: Where runs are kept.
-    """
+    """Find out whether traces arrive, and if not, why."""
     settings = Settings.read()
-    report = Report(settings, None, None, "", [])
+    report = Report(settings, None, None, None, "", [])
     reason = unwritable(storage_dir)
     if reason:
         report.problems.append(problem("storage", {"value": storage_dir, "answer": reason}))
@@ -60,10 +72,9 @@ def check(storage_dir: str) -> Report:
     if keeps_out:
         report.problems.append(keeps_out)
         return report
-    if settings.sampler.startswith(("AlwaysOff", "ParentBased{root:AlwaysOff")) or (
-        "TraceIdRatioBased{0}" in settings.sampler or "TraceIdRatioBased{0.0}" in settings.sampler
-    ):
-        report.problems.append(problem("sampled_out", {"value": settings.sampler}))
+    sampler = settings.sampler
+    if sampler.startswith(_NEVER_SAMPLERS[:2]) or any(n in sampler for n in _NEVER_SAMPLERS[2:]):
+        report.problems.append(problem("sampled_out", {"value": sampler}))
     return _send(report)
 
 
@@ -80,12 +91,16 @@ def _keeps_out(settings: Settings) -> Problem | None:
 
 
 def _send(report: Report) -> Report:
-    settings = report.settings
-    assert settings.resource is not None, "else it is not usable"
-    spans = make_trace(settings.resource)
-    with _quiet() as log:
+    settings, batch, found = report.settings, None, None
+    small, large = _make_trace(settings)
+    # OpenTelemetry's log lines quote headers.
+    with kept_warnings("opentelemetry") as log:
         try:
-            answer = ask(settings.protocol, spans)
+            answer = ask(settings.protocol, small)
+            found = diagnose(settings, answer)
+            if found is None:
+                batch = ask(settings.protocol, large)
+                found = diagnose(settings, batch)
         except Exception as error:  # the exporters raise for some bad values of their variables
             settings.blame(error)
     if settings.unusable is not None:
@@ -96,30 +111,51 @@ def _send(report: Report) -> Report:
     if any(_BAD_HEADERS in line for line in log):
         fields = {"headers": settings.headers_from or "OTEL_EXPORTER_OTLP_HEADERS"}
         report.problems.append(problem("bad_headers", fields))
-    found = diagnose(settings, answer)
     if found:
         report.problems.append(found)
-    return report._replace(answer=answer, trace_id=trace_id(spans), said=shown(answer, settings))
+    said = shown(batch or answer, settings)
+    trace_id = f"{small[0].context.trace_id:032x}"
+    return report._replace(answer=answer, batch=batch, trace_id=trace_id, said=said)
 
 
-class _quiet(logging.Handler):  # noqa: N801 - reads as a function
-    """Keeps OpenTelemetry's log lines, which quote headers, from being printed."""
+def _make_trace(settings: Settings) -> tuple[list[ReadableSpan], list[ReadableSpan]]:
+    """A root with its step, and more steps of that trace, with as much content as there may be.
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
-        self._logger = logging.getLogger("opentelemetry")
+    Whatever the sampler says: it is the way that is tried, not the luck.
+    """
+    assert settings.resource is not None, "else it is not usable"
+    provider = TracerProvider(ALWAYS_ON, settings.resource, shutdown_on_exit=False)
+    kept = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    ours, app_id = tracer(provider), f"check-{uuid.uuid4().hex[:8]}"
+    done: dict[str, AttributeValue] = {semconv.OUTCOME: semconv.OK, semconv.CHECK: True}
+    attributes = {**root_attributes(_PROJECT, app_id, None), **done}
+    root = ours.start_span(root_name(_PROJECT), attributes=attributes)
+    of_root = trace.set_span_in_context(root)
+    for number, content in enumerate(["", *_contents(settings)]):
+        step: dict[str, AttributeValue] = {
+            semconv.ACTION_NAME: _STEP,
+            semconv.SEQUENCE_ID: number,
+            semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
+            semconv.GRAPH_NODE_ID: _STEP,
+            **identity(_PROJECT, app_id, None),
+            **done,
+        }
+        if content:
+            step[semconv.STATE_WRITTEN] = f'{{"text":"{content}"}}'
+        ours.start_span(_STEP, of_root, attributes=step).end()
+    root.end()
+    first, *large, last = kept.get_finished_spans()
+    return [first, last], large
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message."""
-        self._lines.append(record.getMessage())
 
-    def __enter__(self) -> list[str]:
-        self._before = self._logger.propagate
-        self._logger.addHandler(self)
-        self._logger.propagate = False
-        return self._lines
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._before
+def _contents(settings: Settings) -> list[str]:
+    """Texts that compress as little as real ones, as many as the settings put into one batch."""
+    length = max(settings.max_attribute_bytes - len('{"text":""}'), 1)
+    try:
+        most = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or _BATCH_SPANS)
+    except ValueError:
+        most = _BATCH_SPANS
+    count = max(1, min(most, _BATCH_BYTES // (length + _SPAN_BYTES)))
+    words = random.Random(0)  # noqa: S311 - nothing secret
+    return [words.randbytes((length + 1) // 2).hex()[:length] for _ in range(count)]

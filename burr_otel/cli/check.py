@@ -28,10 +28,10 @@ def command(storage_dir: str, as_json: bool) -> int:
 
     Shows what the OTEL_* and BURR_OTEL_* variables say to a tracker that makes its own provider
     (headers by name only), sends one test trace of two spans, marked burr.check, the way that
-    tracker would, and says what the endpoint answered. For each usual mistake there is one
-    sentence. Ends with 0 when the trace was taken, with 5 when the endpoint is not there or takes
-    nothing at the moment, so that trying again may help, and with 1 when something is to be
-    changed.
+    tracker would, then a batch of the size that long chats make, and says what the endpoint
+    answered. For each usual mistake there is one sentence. Ends with 0 when all was taken, with 5
+    when the endpoint is not there or takes nothing at the moment, so that trying again may help,
+    and with 1 when something is to be changed.
 
     \b
     Examples:
@@ -93,6 +93,9 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
     yield "storage", f"{storage_dir} ({'can' if _stores(report) else 'cannot'} be written)"
     if answer is not None:
         yield "answer", report.said or "taken, without a word"
+    if report.batch is not None:
+        size = f"{report.batch.size_bytes / 1000:,.0f} kB"
+        yield "large batch", f"{size}, {'taken' if report.taken else 'not taken'}"
 
 
 def _whose(report: Report) -> str:
@@ -124,8 +127,11 @@ def _as_json(report: Report, endpoint: str, storage_dir: str) -> dict[str, Any]:
         "warnings": settings.warnings,
         "storage_dir": storage_dir,
         "storage_writable": _stores(report),
+        "large_batch": None,
         "answer": None,
     }
+    if report.batch is not None:
+        found["large_batch"] = {"bytes": report.batch.size_bytes, "taken": report.taken}
     if answer is not None:
         found["answer"] = {
             "said": report.said,
