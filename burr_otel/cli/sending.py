@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import socket
 import urllib.parse
@@ -15,6 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from burr_otel.check.settings import kept_warnings as collected_warnings
 from burr_otel.cli.endpoint import answers, host_and_port
 from burr_otel.spans.exporters import (
     Protocol,
@@ -26,7 +25,7 @@ from burr_otel.spans.exporters import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "Target",
@@ -172,30 +171,3 @@ def open_exporter(target: Target, timeout_s: float) -> SpanExporter:
     """
     endpoint = target.endpoint if target.named else None  # else it reads the variables itself
     return bare_exporter(target.protocol, endpoint, timeout=timeout_s)
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message, without the traceback."""
-        self.texts.append(record.getMessage())
-
-
-@contextlib.contextmanager
-def collected_warnings(*names: str) -> Iterator[list[str]]:
-    """Keep warnings of these loggers, and of those below them, instead of printing them."""
-    collector = _Collector()
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.propagate for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(collector)
-        logger.propagate = False
-    try:
-        yield collector.texts
-    finally:
-        for logger, propagate in zip(loggers, before, strict=True):
-            logger.removeHandler(collector)
-            logger.propagate = propagate
