@@ -107,6 +107,14 @@ def test_list_project_looks_nowhere_else(recorded):
     assert "'demo_counter'" in result.stderr
 
 
+def test_the_storage_directory_may_come_from_a_variable(recorded, tmp_path):
+    """As for the tracker, for every command; the option wins."""
+    named = {"BURR_OTEL_STORAGE_DIR": str(recorded)}
+    assert len(json.loads(run("list", "-n", "0", "--json", **named).stdout)) == 21
+    assert run("show", "count-to-1", **named).returncode == 0
+    assert run("list", "--json", "--storage-dir", tmp_path, **named).stdout == "[]\n"
+
+
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
 def test_list_fits_the_terminal(recorded, columns):
     """Narrow terminals go without some columns, never without app id and status."""

@@ -56,6 +56,11 @@ class Report(NamedTuple):
         return self.answer is not None and not sending
 
     @property
+    def storage_writable(self) -> bool:
+        """Whether runs can be kept."""
+        return all(each.name != "storage" for each in self.problems)
+
+    @property
     def passing(self) -> bool:
         """Whether nothing is wrong but that the endpoint is not there, or not yet."""
         return bool(self.problems) and all(each.name in PASSING for each in self.problems)

@@ -95,6 +95,11 @@ class Settings:
         """Value of ``service.name``."""
         return str(self.resource.attributes["service.name"]) if self.resource else SERVICE_NAME
 
+    @property
+    def names_service(self) -> bool:
+        """Whether the variables name the service."""
+        return self.service_name != SERVICE_NAME
+
 
 def _own() -> dict[str, Any]:
     said = OtelConfig.said_by_environ()
@@ -105,6 +110,8 @@ def _own() -> dict[str, Any]:
             field = name.removeprefix(ENV_PREFIX).lower()
             value = said.get(field, "(not usable)")
             found[name] = f"{len(value)} patterns" if field in _PATTERNS else value
+        elif name == f"{ENV_PREFIX}STORAGE_DIR":
+            found[name] = os.environ[name]
         elif name.startswith(ENV_PREFIX):
             found[name] = "(no setting of that name)"
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.text import Text
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from burr_otel.check.run import Report
 
 __all__ = ["command"]
+
+_SETTINGS: Final = (
+    *("endpoint_from", "protocol", "exporters", "disabled"),
+    *("service_name", "sampler", "limits", "warnings"),
+)
 
 
 @click.command("check")
@@ -82,7 +87,8 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
         yield "sending", f"compression {answer.compression}, timeout {answer.timeout_s:g} s"
     elif settings.headers_from:
         yield "headers", f"those of {settings.headers_from}"
-    yield "service", f"{settings.service_name}{_whose(report)}"
+    whose = "" if settings.names_service else " (runs have their project's name, as none is set)"
+    yield "service", f"{settings.service_name}{whose}"
     if settings.sampler:
         yield "sampler", settings.sampler
     limits = [f"{value} {text}" for text, value in settings.limits.items() if value is not None]
@@ -90,7 +96,7 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
         yield "limits", ", ".join(limits)
     for name, value in settings.own.items():
         yield "setting", f"{name}: {value}"
-    yield "storage", f"{storage_dir} ({'can' if _stores(report) else 'cannot'} be written)"
+    yield "storage", f"{storage_dir} ({'can' if report.storage_writable else 'cannot'} be written)"
     if answer is not None:
         yield "answer", report.said or "taken, without a word"
     if report.batch is not None:
@@ -98,42 +104,20 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
         yield "large batch", f"{size}, {'taken' if report.taken else 'not taken'}"
 
 
-def _whose(report: Report) -> str:
-    from burr_otel.check.settings import SERVICE_NAME  # noqa: PLC0415 - as in `command`
-
-    named = report.settings.service_name != SERVICE_NAME
-    return "" if named else " (runs have their project's name, as none is set)"
-
-
-def _stores(report: Report) -> bool:
-    return all(problem.name != "storage" for problem in report.problems)
-
-
 def _as_json(report: Report, endpoint: str, storage_dir: str) -> dict[str, Any]:
-    settings, answer = report.settings, report.answer
-    found: dict[str, Any] = {
+    settings, answer, batch = report.settings, report.answer, report.batch
+    return {
         "taken": report.taken,
         "problems": [problem._asdict() for problem in report.problems],
         "trace_id": report.trace_id,
         "endpoint": endpoint,
-        "endpoint_from": settings.endpoint_from,
-        "protocol": settings.protocol,
-        "exporters": settings.exporters,
-        "disabled": settings.disabled,
-        "service_name": settings.service_name,
-        "sampler": settings.sampler,
-        "limits": settings.limits,
+        **{name: getattr(settings, name) for name in _SETTINGS},
         "settings": settings.own,
-        "warnings": settings.warnings,
         "storage_dir": storage_dir,
-        "storage_writable": _stores(report),
-        "large_batch": None,
-        "answer": None,
-    }
-    if report.batch is not None:
-        found["large_batch"] = {"bytes": report.batch.size_bytes, "taken": report.taken}
-    if answer is not None:
-        found["answer"] = {
+        "storage_writable": report.storage_writable,
+        "large_batch": batch and {"bytes": batch.size_bytes, "taken": report.taken},
+        "answer": answer
+        and {
             "said": report.said,
             "http_status": answer.status or None,
             "grpc_status": answer.code or None,
@@ -141,5 +125,5 @@ def _as_json(report: Report, endpoint: str, storage_dir: str) -> dict[str, Any]:
             "headers_sent": list(answer.headers),
             "compression": answer.compression,
             "timeout_s": answer.timeout_s,
-        }
-    return found
+        },
+    }

@@ -11,7 +11,6 @@ import click
 from rich.text import Text
 
 from burr_otel.cli import options
-from burr_otel.cli.endpoint import answers
 from burr_otel.cli.show import draw, load
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.config import OtelConfig
@@ -112,6 +111,8 @@ def _send(target: Target, spans: Sequence[ReadableSpan]) -> str | None:
 def _sending(target: Target, refusal: str | None, view: RunView) -> list[Text]:
     if refusal is not None:
         return [Text(clean(refusal), style="" if target.problem else "yellow")]
+    from burr_otel.cli.sending import answers  # noqa: PLC0415 - as above
+
     session = next(session for session in view.sessions if session.trace_id)
     trace_id, began_ns = session.trace_id, session.start_ns
     found = [Text(f"Sent to {target.shown} as trace {trace_id}.", style="green")]

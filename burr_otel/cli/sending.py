@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import urllib.parse
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
+from burr_otel.check.probe import proxy_variable
 from burr_otel.check.settings import kept_warnings as collected_warnings
-from burr_otel.cli.endpoint import answers, host_and_port
 from burr_otel.spans.exporters import (
     Protocol,
     bare_exporter,
@@ -23,8 +24,18 @@ from burr_otel.spans.exporters import (
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["Target", "collected_warnings", "find_target", "open_exporter"]
+__all__ = [
+    "Target",
+    "answers",
+    "collected_warnings",
+    "find_target",
+    "host_and_port",
+    "open_exporter",
+]
 
+_CONNECT_TIMEOUT_S: Final = 0.5
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OTLP_GRPC_PORT: Final = 4317
 _HTTP_DEFAULT: Final = "http://localhost:4318"
 _OTLP_HTTP_PORT: Final = 4318
 
@@ -61,7 +72,7 @@ def find_target(to: str | None = None) -> Target:
         return Target(
             endpoint, protocol, f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
         )
-    if answers(endpoint):
+    if answers(endpoint, protocol):
         return Target(endpoint, protocol)
     given = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
     if not given and answers(_HTTP_DEFAULT):
@@ -86,9 +97,37 @@ def _named_target(to: str) -> Target:
         problem = (
             f"{without_secrets(to)!r} is no endpoint; use a URL such as http://localhost:4317."
         )
-    elif not answers(endpoint):
+    elif not answers(endpoint, protocol):
         problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}."
     return Target(endpoint, protocol, problem, unreachable=bool(problem), named=True)
+
+
+def host_and_port(endpoint: str) -> tuple[str, int] | None:
+    """Where an OTLP endpoint (a URL, or ``host:port``) listens; `None`: it is no TCP address."""
+    url = endpoint if "://" in endpoint else f"//{endpoint}"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or parts.scheme not in ("", *_DEFAULT_PORTS):
+        return None
+    return parts.hostname, port or _DEFAULT_PORTS.get(parts.scheme, _OTLP_GRPC_PORT)
+
+
+def answers(endpoint: str, protocol: Protocol = "http/protobuf") -> bool:
+    """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
+    place = host_and_port(endpoint)
+    if place is None:
+        return True
+    local = place[0] in ("localhost", "::1") or place[0].startswith("127.")
+    if not local and proxy_variable(protocol, endpoint):
+        return True
+    try:
+        with socket.create_connection(place, timeout=_CONNECT_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def open_exporter(target: Target, timeout_s: float) -> SpanExporter:
