@@ -10,13 +10,11 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.complete import app_ids
-from burr_otel.cli.follow import follow as follow_run
 from burr_otel.cli.redaction import redact_run, redact_step
 from burr_otel.cli.terminal import lines, output, print_json, write_file
 from burr_otel.store import Store
 from burr_otel.view.find import LOG, Found, find_run
 from burr_otel.view.liveness import writer_lives
-from burr_otel.view.page import html_page
 from burr_otel.view.plain import run_as_json, step_as_json
 from burr_otel.view.read import nest_spawned, view_run
 from burr_otel.view.step_sheet import step_sheet
@@ -120,6 +118,8 @@ def _show_step(view: RunView, details: StepDetails, *, as_json: bool) -> None:
 
 
 def _follow(run: Found, load_view: Callable[[], RunView], *, as_json: bool) -> None:
+    from burr_otel.cli.follow import follow as follow_run  # noqa: PLC0415 - for this only
+
     files = [run.folder / LOG, run.folder / CHILDREN]
 
     def read() -> RunView:
@@ -143,6 +143,8 @@ def _fingerprint(file: Path) -> tuple[int, int] | None:
 
 
 def _write_page(view: RunView, file: str) -> None:
+    from burr_otel.view.page import html_page  # noqa: PLC0415 - likewise
+
     page = html_page(view)
     if file == "-":
         click.echo(page, nl=False)
