@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import uuid
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
-from burr_otel import semconv
 from burr_otel.check.ask import Answer, ask
 from burr_otel.check.diagnose import diagnose, shown, wrong_address
 from burr_otel.check.mistakes import PASSING, Problem, problem
 from burr_otel.check.settings import Settings, kept_warnings, unwritable
-from burr_otel.spans.provider import tracer
-from burr_otel.spans.shared import identity, root_attributes, root_name
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.util.types import AttributeValue
+from burr_otel.check.trace import make_trace, trace_id
 
 __all__ = ["Report", "check"]
 
-_PROJECT: Final = "burr-otel-check"
-_STEP: Final = "check"
 _BAD_HEADERS: Final = "Header format invalid"
 _BATCH_BYTES: Final = 2 * 1024 * 1024  # what long chats make of a batch; most limits are 4 MiB
 _BATCH_SPANS: Final = 512  # the SDK's default
@@ -97,7 +82,8 @@ def _keeps_out(settings: Settings) -> Problem | None:
 
 def _send(report: Report) -> Report:
     settings, batch, found = report.settings, None, None
-    small, large = _make_trace(settings)
+    assert settings.resource is not None, "else it is not usable"
+    small, large = make_trace(settings.resource, _contents(settings))
     # OpenTelemetry's log lines quote headers.
     with kept_warnings("opentelemetry") as log:
         try:
@@ -119,39 +105,7 @@ def _send(report: Report) -> Report:
     if found:
         report.problems.append(found)
     said = shown(batch or answer, settings)
-    trace_id = f"{small[0].context.trace_id:032x}"
-    return report._replace(answer=answer, batch=batch, trace_id=trace_id, said=said)
-
-
-def _make_trace(settings: Settings) -> tuple[list[ReadableSpan], list[ReadableSpan]]:
-    """A root with its step, and more steps of that trace, with as much content as there may be.
-
-    Whatever the sampler says: it is the way that is tried, not the luck.
-    """
-    assert settings.resource is not None, "else it is not usable"
-    provider = TracerProvider(ALWAYS_ON, settings.resource, shutdown_on_exit=False)
-    kept = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    ours, app_id = tracer(provider), f"check-{uuid.uuid4().hex[:8]}"
-    done: dict[str, AttributeValue] = {semconv.OUTCOME: semconv.OK, semconv.CHECK: True}
-    attributes = {**root_attributes(_PROJECT, app_id, None), **done}
-    root = ours.start_span(root_name(_PROJECT), attributes=attributes)
-    of_root = trace.set_span_in_context(root)
-    for number, content in enumerate(["", *_contents(settings)]):
-        step: dict[str, AttributeValue] = {
-            semconv.ACTION_NAME: _STEP,
-            semconv.SEQUENCE_ID: number,
-            semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-            semconv.GRAPH_NODE_ID: _STEP,
-            **identity(_PROJECT, app_id, None),
-            **done,
-        }
-        if content:
-            step[semconv.STATE_WRITTEN] = f'{{"text":"{content}"}}'
-        ours.start_span(_STEP, of_root, attributes=step).end()
-    root.end()
-    first, *large, last = kept.get_finished_spans()
-    return [first, last], large
+    return report._replace(answer=answer, batch=batch, trace_id=trace_id(small), said=said)
 
 
 def _contents(settings: Settings) -> list[str]:
