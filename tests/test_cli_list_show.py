@@ -103,8 +103,16 @@ def test_list_project_looks_nowhere_else(recorded):
     )
     assert {entry["project"] for entry in found} == {"demo_counter"}
     result = run("list", "--storage-dir", recorded, "-p", "demo_count")
-    assert result.returncode == 1
+    assert result.returncode == 3
     assert "'demo_counter'" in result.stderr
+
+
+def test_the_storage_directory_may_come_from_a_variable(recorded, tmp_path):
+    """As for the tracker, for every command; the option wins."""
+    named = {"BURR_OTEL_STORAGE_DIR": str(recorded)}
+    assert len(json.loads(run("list", "-n", "0", "--json", **named).stdout)) == 21
+    assert run("show", "count-to-1", **named).returncode == 0
+    assert run("list", "--json", "--storage-dir", tmp_path, **named).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
@@ -296,6 +304,40 @@ def test_an_unknown_run_names_the_nearest(recorded):
     assert "'chat-1-giraffe'" in result.stderr
     assert str(recorded) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [("show", "x"), ("diff", "x", "y"), ("list",), ("open", "x")])
+def test_an_unknown_project_has_the_exit_code_of_an_unknown_run(recorded, command):
+    """A script need not tell them apart: there is no such run."""
+    result = run(*command, "--storage-dir", recorded, "-p", "demo_count")
+    assert result.returncode == 3
+    assert "'demo_counter'" in result.stderr
+
+
+def test_a_line_break_in_an_id_forges_no_message(tmp_path):
+    """An error is one line, whatever names stand in it."""
+    for number in (1, 2):
+        write_run(tmp_path, *step(0), app_id=f"x\nError: {number} all is lost")
+    result = run("show", "x", "--storage-dir", tmp_path)
+    assert result.returncode == 3
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_line_break_in_an_id_forges_no_line(tmp_path):
+    """Neither in what is drawn nor in what became of a run."""
+    forged = "x\nSent 9 runs"
+    write_run(tmp_path, *step(0, forged, "Traceback\nValueError: gone"), "garbage", app_id=forged)
+    for arguments in (
+        ("list",),
+        ("show", "x"),
+        ("replay", "--dry-run"),
+        ("replay", "--dry-run", "x"),
+        ("materialize", "x", "--to", tmp_path / "to"),
+    ):
+        drawn = run(*arguments, "--storage-dir", tmp_path)
+        assert drawn.returncode in (0, 1), drawn.stderr
+        lines = (drawn.stdout + drawn.stderr).splitlines()
+        assert not [line for line in lines if line.startswith("Sent 9 runs")]
 
 
 def test_an_ambiguous_id_names_the_candidates(recorded):

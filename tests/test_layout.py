@@ -44,6 +44,7 @@ ALLOWED = {
         "_version",
         "check",
         "config",
+        "content",
         "demo",
         "errors",
         "replay",

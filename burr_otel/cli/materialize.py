@@ -16,12 +16,13 @@ from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store import Store
 from burr_otel.store.materialize import write_plain
 from burr_otel.view.find import find_run
-from burr_otel.view.text import clean, plural
+from burr_otel.view.text import clean, one_line, plural
 
 __all__ = ["command"]
 
 _SUFFIX: Final = "-plain"
 _MOST_NAMED: Final = 10
+_LONGEST_PATH: Final = 4096
 
 
 @click.command("materialize")
@@ -69,7 +70,7 @@ def command(
         print_json({**found, **numbers, "lost": list(copied.lost)})
     else:
         size = f"{plural(copied.steps, 'step')}, {copied.log_bytes:,} bytes"
-        lines(output(), [Text(clean(f"{target}  {size}"))])
+        lines(output(), [Text(f"{one_line(target, _LONGEST_PATH)}  {size}")])
         hint = f"In the Burr UI: burr_path={shlex.quote(str(target_dir))} burr"
         lines(output(stderr=True), [Text(clean(hint))])
     if copied.lost:

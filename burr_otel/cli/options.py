@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from burr_otel.cli.complete import project_names
+from burr_otel.config import ENV_PREFIX
 
 __all__ = ["DEFAULT_STORAGE_DIR", "Since", "as_json", "project", "storage_dir", "unredacted"]
 
@@ -68,6 +69,8 @@ def storage_dir(function: F) -> F:
         "--storage-dir",
         metavar="DIR",
         default=DEFAULT_STORAGE_DIR,
+        envvar=f"{ENV_PREFIX}STORAGE_DIR",
+        show_envvar=True,
         is_eager=True,  # the completion of project and app id looks there
         show_default=True,
         help="Where runs are kept.",

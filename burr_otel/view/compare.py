@@ -132,10 +132,9 @@ def _part_changes(
     (parts, show), (other, show_other) = _values(left, number), _values(right, number)
     found = {}
     for part in _PARTS:
-        pair = [
-            _without(each.get(part), ignore if part == "state" else ()) for each in (parts, other)
-        ]
-        changed = shown_changes(*pair, show, show_other)
+        left_out = ignore if part == "state" else ()
+        one, another = (_without(each.get(part), left_out) for each in (parts, other))
+        changed = shown_changes(one, another, show, show_other)
         if changed:
             found[part] = changed
     return found

@@ -78,7 +78,7 @@ def runs(storage_dir: str, project: str | None = None) -> Iterator[StoredRun]:
     for store in stores(storage_dir, project):
         try:
             yield from store.runs()
-        except OSError as error:
+        except OSError as error:  # noqa: PERF203 - one project's, which the message names
             raise StoreError(f"{store.place} cannot be read: {error.strerror}.") from error
 
 
