@@ -302,11 +302,16 @@ class OtelConfig:
         return found
 
 
+def _is_capture(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata.get("choices") == _CAPTURES
+
+
 def _hidden_instead(name: str) -> tuple[str, ...]:
     """The kinds of content that are kept back when the variable of a setting cannot be used."""
     if name in ("redact_keys", "redact_values"):
-        return tuple(f.name for f in dataclasses.fields(OtelConfig) if f.name.startswith("capture"))
-    return (name,) if name.startswith("capture") else ()
+        return tuple(f.name for f in dataclasses.fields(OtelConfig) if _is_capture(f))
+    hides = any(f.name == name and _is_capture(f) for f in dataclasses.fields(OtelConfig))
+    return (name,) if hides else ()
 
 
 def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from burr_otel import semconv
 from burr_otel.records import EndRoot, read_ids
@@ -19,7 +19,9 @@ from burr_otel.records import EndRoot, read_ids
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from burr_otel.live.shared import Shared
+    from burr_otel.config import OtelConfig
+    from burr_otel.content import ContentPolicy
+    from burr_otel.spans.start import SpanStarter
     from burr_otel.store import Store, StoredRun
     from burr_otel.store.port import Partition
 
@@ -32,6 +34,22 @@ Spans = tuple["ReadableSpan", ...]
 
 _MOST_FINISHED: Final = 2_048  # as many as the SDK's span processor holds unsent
 _SAMPLED: Final = 1
+
+
+class Completer(Protocol):
+    """What a tracker completes sessions with."""
+
+    @property
+    def config(self) -> OtelConfig:
+        """Its settings."""
+
+    @property
+    def policy(self) -> ContentPolicy:
+        """What it shows."""
+
+    @property
+    def starter(self) -> SpanStarter | None:
+        """What sends spans."""
 
 
 class Recovered(NamedTuple):
@@ -54,7 +72,7 @@ class Recovered(NamedTuple):
 
 
 def recover_run(
-    shared: Shared,
+    shared: Completer,
     store: Store,
     app_id: str,
     partition_key: Partition,
@@ -95,7 +113,7 @@ def recover_run(
 
 
 def _spans(
-    shared: Shared, store: Store, run: StoredRun, session_id: str
+    shared: Completer, store: Store, run: StoredRun, session_id: str
 ) -> tuple[Spans, Spans, int]:
     """The spans that a session left open, the newest that it ended, and its last record's time."""
     # Few processes find a crashed session, and each would import all of replay to look for one.
@@ -122,11 +140,11 @@ def _spans(
     return tuple(left), tuple(ended), last_ns
 
 
-def _source(shared: Shared) -> Any:
+def _source(shared: Completer) -> Any:
     return getattr(shared.starter, "source", None)
 
 
-def _emit(shared: Shared, spans: Sequence[ReadableSpan]) -> bool:
+def _emit(shared: Completer, spans: Sequence[ReadableSpan]) -> bool:
     """Give spans to the tracer's processors, as if they began and ended now."""
     starter = shared.starter
     return starter is not None and all(starter.send(span) for span in spans)

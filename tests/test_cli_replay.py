@@ -224,14 +224,15 @@ def store(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dry", [True, False])
 def test_of_each_run_it_is_said_what_became_of_it(endpoint, store, called, dry):
-    """Also in a rehearsal, which sends nothing and says the same."""
+    """Also in a rehearsal, which sends nothing, and names also the runs that it would send whole."""
     arguments = ("replay", "--storage-dir", store, "--to", endpoint.url, *["--dry-run"] * dry)
     code, out, _ = called(*arguments)
     assert code == 1
-    assert set(out.splitlines()[:-1]) == {
-        "proj/damaged: 8 damaged bytes of its log were passed over",
+    whole = {"proj/whole: 5 spans"} if dry else set()
+    assert set(out.splitlines()[:-1]) == whole | {
+        f"proj/damaged: {'5 spans; ' * dry}8 damaged bytes of its log were passed over",
         "proj/empty: its log is empty",
-        "proj/goes-on: still running, so not sent: invoke_workflow proj",
+        f"proj/goes-on: {'1 span; ' * dry}still running, so not sent: invoke_workflow proj",
         f"proj/unreadable: [Errno 13] Permission denied: '{store}/proj/unreadable/log.jsonl'",
     }
     verb = "Would send" if dry else "Sent"

@@ -204,6 +204,15 @@ def test_a_small_value_that_went_on_is_shown_whole():
     assert json.loads(shown.value)["history"] == after["history"]
 
 
+def test_what_is_unchanged_leaves_its_room_to_others():
+    """A long text beside a chat that went on has nearly all of the room."""
+    before, after = chat(1000), chat(1001)
+    after["answer"] = "words " * 9000
+    shown = POLICY.shown_parts("state", parts_of(after), grown_from(before, after)).value
+    assert len(json.loads(shown)["answer"]) > 15_000
+    assert json.loads(shown)["history"] == ["... 1000 unchanged items", after["history"][-1]]
+
+
 def test_the_newest_item_is_the_last_to_give_way():
     """Of more new items than fit, the last ones are shown; one that is too long keeps its ends."""
     before, after = chat(500), chat(900)

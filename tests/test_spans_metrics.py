@@ -107,7 +107,7 @@ def test_no_series_names_an_application(measured):
     for number in range(100):
         apps.counter(tracker, f"app-{number}", upto=1).run(halt_after=["finish"])
     for metric in read().values():
-        assert len(metric.data.data_points) <= 4  # two actions, two outcomes
+        assert len(metric.data.data_points) <= 6  # two actions, three outcomes
         for point in metric.data.data_points:
             assert not any("app-" in str(value) for value in point.attributes.values())
 
@@ -126,9 +126,11 @@ def test_the_first_error_of_an_action_is_a_rise_from_zero(measured):
         apps.single(tracker, fail).step()
     error = ("name", "step"), ("outcome", "error"), ("project", "proj")
     ok = ("name", "step"), ("outcome", "ok"), ("project", "proj")
-    assert {key: point.value for key, point in seen[0].items()} == {ok: 0, error: 0}
+    failed = ("name", "step"), ("outcome", "failed"), ("project", "proj")
+    before = {ok: 0, error: 0, failed: 0}
+    assert {key: point.value for key, point in seen[0].items()} == before
     after = read()["burr.step.ended"]
-    assert {key: point.value for key, point in points(after).items()} == {ok: 0, error: 1}
+    assert {key: point.value for key, point in points(after).items()} == {**before, error: 1}
     assert after.data.is_monotonic
     assert [p.count for p in read()["burr.step.duration"].data.data_points] == [1]
 

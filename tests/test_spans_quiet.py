@@ -43,12 +43,13 @@ class Endpoint:
     """Takes messages up to a size; knows what it has taken and how often it was asked."""
 
     def __init__(self, longest_bytes=4 * MIB, refusal=None):
-        self.longest_bytes, self.asked, self.spans = longest_bytes, 0, []
+        self.longest_bytes, self.asked, self.refused, self.spans = longest_bytes, 0, 0, []
         self.refusal = refusal or Refusal(413, None, "Request Entity Too Large")
 
     def __call__(self, request, headers):
         self.asked += 1
         if request.ByteSize() > self.longest_bytes:
+            self.refused += 1
             raise self.refusal
         self.spans += [
             span.name
@@ -85,7 +86,7 @@ def test_a_chat_of_250_turns_arrives_whole_at_a_receiver_of_4_mib(
                 span.set_attribute("messages", "w" * 16_000)
                 span.end()
         tracker.close()
-    assert len(endpoint.spans) == 751
+    assert (len(endpoint.spans), endpoint.refused) == (751, 0)
     assert not caplog.records
 
 

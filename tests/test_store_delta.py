@@ -522,7 +522,7 @@ def test_the_checksum_of_a_value_that_grew_is_that_of_the_whole_value():
         history.append(message(number))
         state = {"history": history, "n": number, "text": "ab" * number}
         encoded = encode_state(state, serde_kwargs={}, run="p/a", sequence_id=number)
-        new, fresh = (delta.Document(encoded.fragments, b"[]") for _ in range(2))
+        new, fresh = (delta.DeltaState(encoded.fragments, b"[]") for _ in range(2))
         if before is not None:
             new.inherit(before)
         assert new.checksum == fresh.checksum
@@ -533,7 +533,7 @@ def test_the_checksum_of_a_value_that_grew_is_that_of_the_whole_value():
 def test_the_checksum_of_a_value_that_shrank_is_that_of_the_whole_value(before, after):
     """Also where the shorter one is all that the longer one begins with."""
     old, new, fresh = (
-        delta.Document(
+        delta.DeltaState(
             encode_state({"n": value}, serde_kwargs={}, run="p/a", sequence_id=0).fragments, b"[]"
         )
         for value in (before, after, after)

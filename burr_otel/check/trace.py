@@ -15,7 +15,7 @@ from burr_otel.content import ContentPolicy
 from burr_otel.records import NO_DOCUMENT, BeginRoot, BeginStep, EndRoot, EndStep
 from burr_otel.spans import describe
 from burr_otel.spans.burr_span import BurrSpan, SpanSource
-from burr_otel.spans.facts import RunFacts, Settings
+from burr_otel.spans.facts import RunFacts, SpanSettings
 from burr_otel.spans.ids import ids
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def make_trace(
     """
     policy, begin_ns = ContentPolicy(), time.time_ns()
     end_ns = begin_ns + 1_000
-    facts = RunFacts(_PROJECT, f"check-{uuid.uuid4().hex[:8]}", None, policy, Settings(), {})
+    facts = RunFacts(_PROJECT, f"check-{uuid.uuid4().hex[:8]}", None, policy, SpanSettings(), {})
     scope = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
     source = SpanSource(resource, scope, None, policy, _unheard)
     begin_root = BeginRoot({}, begin_ns)

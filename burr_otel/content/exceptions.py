@@ -27,7 +27,7 @@ from burr_otel.content.tracebacks import (
     CONTEXT,
     CUT_NOTE,
     OLDER,
-    Raised,
+    RaisedText,
     bounded,
     without_marks,
 )
@@ -58,14 +58,14 @@ _BUILTIN: Final = Redaction()
 
 def capture_exception(
     error: BaseException, limit_bytes: int, *, clock: Callable[[], float] = time.monotonic
-) -> Raised:
+) -> RaisedText:
     """The texts of an exception of which `limit_bytes` may be shown; never raises."""
     name = scrub(type_name(error))
     writer = _Writer(limit_bytes, clock)
     message = call_safely(writer.message, error)
     trace = call_safely(writer.chain, error, limit_bytes, 0)
     unreadable = "<unreadable>"
-    return Raised(
+    return RaisedText(
         name,
         unreadable if isinstance(message, Failure) else bounded(message, limit_bytes),
         unreadable if isinstance(trace, Failure) else trace,

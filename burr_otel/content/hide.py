@@ -29,14 +29,15 @@ _LISTS: Final = frozenset((list, CutList))
 
 def hide(tree: Any, redaction: Redaction) -> tuple[Any, bool]:
     """A tree without its secrets; also tells whether it was cut, being deep or of long keys."""
-    if _is_clean(tree, redaction):
+    texts_clean, all_clean = _look(tree, redaction)
+    if all_clean:
         return tree, False
-    walk = _Hiding(redaction)
+    walk = _Hiding(redaction, texts_clean=texts_clean)
     return walk.node(tree, 0), walk.cut
 
 
-def _is_clean(tree: Any, redaction: Redaction) -> bool:  # noqa: C901  one loop for all kinds of nodes
-    """Whether a tree holds nothing to hide; quick, and never wrongly yes."""
+def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:  # noqa: C901  one loop for all kinds of nodes
+    """Whether the texts of a tree, and all of it, hold nothing to hide; never wrongly yes."""
     texts: list[str] = []
     keys: set[str] = set()
     pairs: list[Any] = []  # what could be a name and its value
@@ -57,32 +58,30 @@ def _is_clean(tree: Any, redaction: Redaction) -> bool:  # noqa: C901  one loop 
             elif kind is CutText:
                 texts += (str.__str__(node), node.tail)
                 if node.safe_start() != node.context:
-                    return False
+                    return False, False
         level = below
         if not level:
             break
-    if level:  # it is too deep
-        return False
-    if keys & VALUE_KEYS and keys & NAME_KEYS:  # {"name": "password", "value": "..."}
-        return False
-    if not redaction.are_harmless(keys) or any(
-        map(redaction.is_secret_name, {pair[0] for pair in pairs if type(pair[0]) is str})
-    ):
-        return False
-    return redaction.are_clean(texts)
+    if level or not redaction.are_clean(texts):  # it is too deep, or a text holds a secret
+        return False, False
+    firsts = {pair[0] for pair in pairs if type(pair[0]) is str}
+    spelled = keys & VALUE_KEYS and keys & NAME_KEYS  # {"name": "password", "value": "..."}
+    harmless = redaction.are_harmless(keys) and not any(map(redaction.is_secret_name, firsts))
+    return True, harmless and not spelled
 
 
 class _Hiding:
     """The walk through one tree that holds something to hide, or is too deep."""
 
-    def __init__(self, redaction: Redaction) -> None:
+    def __init__(self, redaction: Redaction, *, texts_clean: bool) -> None:
         self._redaction = redaction
+        self._texts_clean = texts_clean
         self.cut = False
 
     def node(self, node: Any, depth: int) -> Any:
         """The node without secrets."""
         if isinstance(node, str):
-            return self._redaction.text(node)
+            return node if self._texts_clean else self._redaction.text(node)
         if isinstance(node, dict | list) and depth >= MAX_DEPTH:
             self.cut |= bool(node)
             size = len(node) + getattr(node, "missing", 0)
@@ -106,9 +105,11 @@ class _Hiding:
         shown: dict[str, Any] = {}
         numbers: dict[str, int] = {}
         for key, item in members.items():
-            name, cut = clip(self._redaction.text(key), LONGEST_KEY_BYTES)
-            self.cut |= cut
-            secret = hides(key) or (spelled and key in VALUE_KEYS)
+            name, secret = key, spelled and key in VALUE_KEYS
+            if not self._redaction.is_harmless(key):
+                name, cut = clip(self._redaction.text(key), LONGEST_KEY_BYTES)
+                self.cut |= cut
+                secret = secret or hides(key)
             if item is None or item is True or item is False or not secret:
                 item = self.node(item, depth)  # noqa: PLW2901
             else:

@@ -18,6 +18,8 @@ __all__ = ["tree_of", "tree_of_parts", "whole"]
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _CLOSINGS: Final = (b"]", b"]}]", b"]}]}]")  # of a list, and of lists inside of its objects
 _MOST_TRIES: Final = 4
+_LEAST_BYTES: Final = 64
+_SHORT_BYTES: Final = 1024  # of which it is not worth to parse only a part
 _LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
 
 
@@ -51,29 +53,28 @@ def tree_of_parts(
     is too large to be shown whole shows what is new: ``["... 998 unchanged items", {...}]``,
     ``"... [9000 unchanged characters] ...and then"``; where room is scarce, the newest of it.
     """
-    sizes = [len(part) + len(key) + 4 for key, part in parts.items()]
-    total = sum(sizes)
-    if total <= (limit_bytes if grown else allowance(limit_bytes)):
+    sizes = {key: len(part) + len(key) + 4 for key, part in parts.items()}
+    if sum(sizes.values()) <= (limit_bytes if grown else allowance(limit_bytes)):
         return whole(parts), False
-    level = share(sizes, limit_bytes)
-    room = level + 64
+    level = share(sizes.values(), limit_bytes)
+    continued = {key: known for key, known in (grown or {}).items() if sizes.get(key, 0) > level}
+    for key, (same_bytes, _) in continued.items():  # what is left out leaves room to others
+        sizes[key] = min(max(sizes[key] - same_bytes, _LEAST_BYTES), sizes[key])
+    room = share(sizes.values(), limit_bytes) + _LEAST_BYTES
     tree: dict[str, Any] = {}
-    any_cut = False
+    any_cut = bool(continued)
     for key, part in parts.items():
-        node, cut = None, False
-        if len(part) > level and grown and key in grown:
-            node = _continued(part, *grown[key], room)
-            cut = node is not None
+        node = _continued(part, *continued[key], room) if key in continued else None
         if node is None:
             node, cut = _head(part, room)
+            any_cut |= cut
         tree[key] = node
-        any_cut |= cut
     return tree, any_cut
 
 
 def _head(part: bytes, room: int) -> tuple[Any, bool]:
     """The tree of JSON of any length that is to be shown in `room` bytes."""
-    if len(part) <= allowance(room) // 2 or len(part) <= room:
+    if len(part) <= room + min(room, _SHORT_BYTES):
         return orjson.loads(part), False
     if part[:1] == b"[":
         head = _list_head(part, room)

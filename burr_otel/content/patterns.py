@@ -245,72 +245,71 @@ def _one_pattern(formats: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
     for _, pattern in sorted(formats, key=lambda row: -len(row[1].partition("[")[0])):
         by_letter.setdefault(pattern[0], []).append(pattern[1:])
     parts = (f"{letter}(?:{'|'.join(rest)})" for letter, rest in by_letter.items())
-    return re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(parts)})", re.ASCII)
+    return re.compile(rf"(?a:(?<![A-Za-z0-9])(?:{'|'.join(parts)}))")
 
 
 _USERINFO: Final = r"[^\s:@/?#\"'<>]"
 _TOKEN_RUN: Final = 16
 _TOKENS: Final = _one_pattern(TOKEN_FORMATS)
 
-SHAPES: Final[tuple[Shape, ...]] = (
-    Shape(
-        "private key block",
-        ("PRIVATE KEY",),
-        re.compile(
-            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-            r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
+SHAPES: Final = tuple(
+    Shape(name, tuple(needles.split("|")) if needles else (), re.compile(pattern))
+    for name, needles, pattern in (
+        (
+            "private key block",
+            "PRIVATE KEY",
+            (
+                r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+                r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
+            ),
         ),
-    ),
-    Shape(
-        "bearer token",
-        ("earer ",),
-        re.compile(r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
-    ),
-    Shape(
-        "basic credentials",
-        ("asic ",),
-        re.compile(r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})"),
-    ),
-    Shape(
-        "user and password in a URL",
-        ("@",),
-        re.compile(
-            rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
-            r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@"
+        ("bearer token", "earer ", r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
+        (
+            "basic credentials",
+            "asic ",
+            r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})",
         ),
-    ),
-    Shape(
-        "user and password of curl",
-        ("-u",),
-        re.compile(r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),
-    ),
-    Shape(
-        "password in SQL",
-        ("IDENTIFIED", "identified"),
-        re.compile(r"\bidentified (?:with [\w'\"]{1,40} )?by ([\"'][^\"']{1,512})", re.IGNORECASE),
-    ),
-    Shape(
-        "webhook address",
-        ("hook",),
-        re.compile(
-            r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
-            r"([^\s\"'<>]{8,})"
+        (
+            "user and password in a URL",
+            "@",
+            (
+                rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
+                r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@"
+            ),
         ),
-    ),
-    Shape(
-        "secret named in prose",
-        ("assw", "assphr", "oken ", "ecret ", "PASSWO", "PI key"),
-        re.compile(
-            r"\b(?:pass(?:word|wd|phrase)|secret|token|api key)s? "
-            rf"(?:(?:is|was) (?!{_STATUS_WORD}\b)(?=[^\s\"'`]{{4}})|(?:is |was )?(?=[\"'`]))"
-            r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})",
-            re.IGNORECASE,
+        (
+            "user and password of curl",
+            "-u",
+            r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)",
         ),
-    ),
-    Shape("Azure client secret", ("~",), re.compile(r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}")),
-    Shape("Telegram bot", (":AA",), re.compile(r"(?<!\d)\d{8,10}:AA[\w\-]{30,}")),
-    Shape("Braintree", ("$",), re.compile(r"access_token\$\w{4,20}\$[\w$]{16,}")),
-    Shape("token of a service", (), _TOKENS),
+        (
+            "password in SQL",
+            "IDENTIFIED|identified",
+            r"(?i:\bidentified (?:with [\w'\"]{1,40} )?by )([\"'][^\"']{1,512})",
+        ),
+        (
+            "webhook address",
+            "hook",
+            (
+                r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
+                r"([^\s\"'<>]{8,})"
+            ),
+        ),
+        (
+            "secret named in prose",
+            "assw|assphr|oken |ecret |PASSWO|PI key",
+            (
+                r"\b(?i:pass(?:word|wd|phrase)|secret|token|api key)(?i:s)? "
+                rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})"
+                r"|(?i:is |was )?(?=[\"'`]))"
+                r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})"
+            ),
+        ),
+        ("Azure client secret", "~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),
+        ("Telegram bot", ":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),
+        ("Braintree", "$", r"access_token\$\w{4,20}\$[\w$]{16,}"),
+        ("token of a service", "", _TOKENS.pattern),
+    )
 )
 """The built-in value patterns."""
 

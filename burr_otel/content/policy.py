@@ -17,7 +17,7 @@ from burr_otel.content.tracebacks import shown_text, shown_trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from burr_otel.content.tracebacks import Raised
+    from burr_otel.content.tracebacks import RaisedText
 
     Grown = Mapping[str, tuple[int, int]]
 
@@ -271,7 +271,7 @@ class ContentPolicy:
 
     # --- exceptions -------------------------------------------------------------------------------
 
-    def exception(self, raised: Raised) -> ExceptionContent:
+    def exception(self, raised: RaisedText) -> ExceptionContent:
         """An exception with its message and the traceback of its whole chain."""
         kind = self.name(raised.type)
         if self.exceptions == "off":

@@ -120,16 +120,17 @@ class Redaction:
 
     def are_harmless(self, keys: set[str]) -> bool:
         """Whether no key hides its value, or has to be changed itself."""
-        unknown = keys - self._harmless
-        if not unknown:
+        return keys <= self._harmless or all(map(self.is_harmless, keys))
+
+    def is_harmless(self, key: str) -> bool:
+        """The same of one key."""
+        if key in self._harmless:
             return True
-        if max(map(len, unknown)) > LONGEST_KEY_BYTES // 4 or any(map(self.hides, unknown)):
+        if len(key) > LONGEST_KEY_BYTES // 4 or self.hides(key) or self.may_hide(key):
             return False
-        if any(map(self.may_hide, unknown)):
-            return False
-        if len(self._harmless) + len(keys) > _CACHED:
+        if len(self._harmless) >= _CACHED:
             self._harmless = set()
-        self._harmless |= keys
+        self._harmless.add(key)
         return True
 
     # --- texts ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ __all__ = [
     "CUT_NOTE",
     "HEADER",
     "OLDER",
-    "Raised",
+    "RaisedText",
     "bounded",
     "raised_of_text",
     "shown_text",
@@ -46,7 +46,7 @@ _ANY_CUT: Final = re.compile(
 )
 
 
-class Raised(NamedTuple):
+class RaisedText(NamedTuple):
     """The bounded texts of an exception, with all secrets that are in them."""
 
     type: str
@@ -54,7 +54,7 @@ class Raised(NamedTuple):
     traceback: str
 
 
-def raised_of_text(text: str) -> Raised:
+def raised_of_text(text: str) -> RaisedText:
     """The parts of a traceback that was recorded as text, such as by Burr's own client."""
     text = scrub(text)
     block = text[text.rfind(HEADER) :] if HEADER in text else text
@@ -66,8 +66,8 @@ def raised_of_text(text: str) -> Raised:
     last = "\n".join(lines).strip()
     title = _TITLE.match(last)
     if title is None:
-        return Raised("Exception", last, text)
-    return Raised(title[0], last[title.end() :].removeprefix(":").strip(), text)
+        return RaisedText("Exception", last, text)
+    return RaisedText(title[0], last[title.end() :].removeprefix(":").strip(), text)
 
 
 def shown_text(text: str, redaction: Redaction) -> str:

@@ -18,7 +18,7 @@ from burr_otel.records import (
     Raised,
 )
 from burr_otel.spans import describe
-from burr_otel.spans.facts import RunFacts, Settings, actions_of_graph
+from burr_otel.spans.facts import RunFacts, SpanSettings, actions_of_graph
 from burr_otel.store import digest as digest_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class RunContent:
                 self._run.app_id,
                 fields.get("partition_key", self._run.partition_key),
                 policy,
-                Settings.of_record(about.get("settings")),
+                SpanSettings.of_record(about.get("settings")),
                 actions_of_graph(self.graph(session), policy),
                 conversation_id=_text(about.get("conversation")),
                 user_id=_text(about.get("user_id")),

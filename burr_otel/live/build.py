@@ -73,6 +73,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
     begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
     try:
+        begin = begin._replace(about=_about(shared, facts, data))
         begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
     except Exception as error:
         shield.report("starting an application span", error)
@@ -183,7 +184,6 @@ def _start_root(
         (earlier, semconv.LINK_RESUME),
         (last_step, semconv.LINK_RESUME),
     )
-    begin = begin._replace(about=_about(shared, facts, graph))
 
     def told(_context: SpanContext) -> functools.partial[describe.SpanContent]:
         return functools.partial(describe.root, facts, graph, begin, None)

@@ -187,6 +187,8 @@ class Root:
         keeper.keeper.unwatch(self)
         if self.session is not None:
             self.session.end(record)
+            if self._active:  # a process that dies within the step leaves it to another one
+                self.session.mark_open(self.ids, record.time_ns)
         # The application may live on for long; nobody asks its span for more than its context.
         self._said = None
 

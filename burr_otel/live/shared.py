@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
 from burr_otel.spans import exceptions
-from burr_otel.spans.facts import Settings
+from burr_otel.spans.facts import SpanSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ __all__ = ["Shared", "session_settings"]
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """Settings and tools of one tracker.
+    """SpanSettings and tools of one tracker.
 
     Attributes:
         owner: Stands for the tracker: its hooks speak of runs of this owner.
@@ -42,7 +42,7 @@ class Shared:
     serde_kwargs: dict[str, Any]
     config: OtelConfig
     policy: ContentPolicy
-    settings: Settings
+    settings: SpanSettings
     starter: SpanStarter | None
     metrics: StepMetrics
     clock: Callable[[], int]
@@ -84,10 +84,10 @@ class Shared:
         return False
 
 
-def session_settings(config: OtelConfig) -> Settings:
+def session_settings(config: OtelConfig) -> SpanSettings:
     """The settings that a session's record keeps for its readers."""
     signals = exceptions.signals()
-    return Settings(
+    return SpanSettings(
         config.openinference_content,
         config.capture_state_read,
         exception_events="logs" not in signals or "logs/dup" in signals,

@@ -26,6 +26,7 @@ __all__ = ["StepEnd", "end_span", "ended", "failure_of", "write"]
 logger = logging.getLogger("burr_otel")
 
 _NOTHING: Mapping[str, tuple[int, int]] = {}
+_LOST = (semconv.RESULT, semconv.STATE_WRITTEN, semconv.STATE_READ, semconv.TRUNCATED)
 
 
 class StepEnd(NamedTuple):
@@ -147,15 +148,13 @@ def write(step: LiveStep, ended: StepEnd, session: Session) -> SnapshotError | N
 
 
 def _unkept(step: LiveStep, record: EndStep, failure: SnapshotError) -> EndStep:
-    """A record that says why it has no state, and what the span shows of that state."""
+    """A record that says why it has no state, and what the span shows of what it does not have."""
     shown = dict(record.shown)
-    if record.state is not None and step.traced and record.raised is None:
-        content = step.shared.policy.shown_parts("state", record.state, record.grown)
-        if content is not None and step.action.writes:
-            shown.setdefault(semconv.STATE_WRITTEN, content.value)
-    return record._replace(
-        snapshot_error=exceptions.snapshot_text(step.shared.policy, failure), shown=shown
-    )
+    if step.traced:
+        told = describe.step(step.root.facts, step.begin, record).attributes
+        shown |= {name: told[name] for name in _LOST if name in told}
+    text = exceptions.snapshot_text(step.shared.policy, failure)
+    return record._replace(snapshot_error=text, shown=shown)
 
 
 def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> None:

@@ -173,11 +173,11 @@ class Usage(NamedTuple):
 
 
 class StreamTimes(NamedTuple):
-    """A stream's items, Unix time of the first one, and time spent in its generator."""
+    """A stream's items, time of the first one, and time in its generator if that was measured."""
 
     items: int
     first_item_ns: int | None
-    generator_ns: int
+    generator_ns: int | None
 
 
 # --- records --------------------------------------------------------------------------------------

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from burr_otel.replay.progress import Progress
     from burr_otel.replay.read import RunSpans
 
-__all__ = ["Job", "Report", "Status"]
+__all__ = ["Job", "ReplayReport", "Status"]
 
 Status = Literal["sent", "skipped", "refused", "unsent", "unreadable"]
 _MOST_REASONS: Final = 5  # of one run
 
 
 @dataclasses.dataclass
-class Report:
+class ReplayReport:
     """What became of a run.
 
     ``sent``: all its spans were taken (in a rehearsal: would be sent); ``skipped``: it has none to
@@ -69,12 +69,12 @@ class Job:
         progress: Progress | None = None,
         told: Callable[[int, int, int], None] = lambda runs, read_bytes, spans: None,  # noqa: ARG005
     ) -> None:
-        self.reports: list[Report] = []
+        self.reports: list[ReplayReport] = []
         self.stopped: str | None = None
         self._sender = None if make_sender is None else make_sender(self._note)
         self._progress, self._told = progress, told
-        self._under_way: dict[int, Report] = {}  # by identity of a span that has not been taken
-        self._waiting: list[tuple[Report, int]] = []  # read to the end, but not all taken
+        self._under_way: dict[int, ReplayReport] = {}  # by identity of a span not yet taken
+        self._waiting: list[tuple[ReplayReport, int]] = []  # read to the end, but not all taken
         self._reading: RunSpans | None = None
         self._behind_bytes = 0  # logs of the runs before it
         self._spans = 0
@@ -105,7 +105,7 @@ class Job:
 
     def _send(self, spans: RunSpans, size_bytes: int) -> None:
         run = spans.run
-        report = Report(run.project, run.app_id)
+        report = ReplayReport(run.project, run.app_id)
         self.reports.append(report)
         if self._progress is not None and self._progress.has(run.project, run.app_id, size_bytes):
             report.status = "skipped"
@@ -132,7 +132,7 @@ class Job:
             report.status = "sent"
         self._settle()
 
-    def _hand_over(self, report: Report, span: ReadableSpan) -> None:
+    def _hand_over(self, report: ReplayReport, span: ReadableSpan) -> None:
         report.note_trace(span)
         if self._sender is None:
             report.spans += 1
@@ -169,7 +169,7 @@ class Job:
             self._waiting.remove(waiting)
 
 
-def _explain(report: Report, spans: RunSpans) -> None:
+def _explain(report: ReplayReport, spans: RunSpans) -> None:
     """Say what of a run is not sent, and why."""
     counts = spans.counts
     if counts.running:

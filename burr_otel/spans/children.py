@@ -54,12 +54,12 @@ class Records(Protocol):
         """Write a record."""
 
 
-class _Place:
+class _ChildPlace:
     """Where a span of others is: in which step, below which other one."""
 
     __slots__ = ("__weakref__", "above", "has_usage", "records", "step", "uid")
 
-    def __init__(self, step: BurrStep, above: _Place | None) -> None:
+    def __init__(self, step: BurrStep, above: _ChildPlace | None) -> None:
         self.step, self.above = step, above
         self.records: Any = None  # where it is recorded, by this id
         self.uid: str | None = None
@@ -71,7 +71,7 @@ class ChildSpans(SpanProcessor):
 
     def __init__(self) -> None:
         # A place lives as long as its span object, whether the span is ever ended or not.
-        self._places: weakref.WeakValueDictionary[int, _Place] = weakref.WeakValueDictionary()
+        self._places: weakref.WeakValueDictionary[int, _ChildPlace] = weakref.WeakValueDictionary()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp a span inside a step, and record its begin."""
@@ -83,7 +83,7 @@ class ChildSpans(SpanProcessor):
             step = getattr(parent, "burr_step", None) if above is None else above.step
             if step is None:
                 return
-            place = self._places[span.context.span_id] = _Place(step, above)
+            place = self._places[span.context.span_id] = _ChildPlace(step, above)
             span.burr_place = place  # type: ignore[attr-defined]  # where it is held
             _stamp(span, step)
             place.records = step.child_records
@@ -125,7 +125,7 @@ def _stamp(span: Span, step: BurrStep) -> None:
 # --- usage ----------------------------------------------------------------------------------------
 
 
-def _count(attributes: Mapping[str, Any], place: _Place) -> None:
+def _count(attributes: Mapping[str, Any], place: _ChildPlace) -> None:
     taken, given = _tokens(attributes, _INPUT_TOKENS), _tokens(attributes, _OUTPUT_TOKENS)
     if taken is None and given is None:
         return
@@ -145,7 +145,7 @@ def _tokens(attributes: Mapping[str, Any], names: Sequence[str]) -> int | None:
 # --- records --------------------------------------------------------------------------------------
 
 
-def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
+def _record_begin(span: Span, place: _ChildPlace, parent_uid: str | None) -> None:
     number, sequence_id = f"{span.context.span_id:016x}", place.step.sequence_id
     if parent_uid is None:
         place.uid = f"{sequence_id}:{number}"
@@ -168,7 +168,7 @@ def _record_begin(span: Span, place: _Place, parent_uid: str | None) -> None:
     )
 
 
-def _record_end(span: ReadableSpan, attributes: Mapping[str, Any], place: _Place) -> None:
+def _record_end(span: ReadableSpan, attributes: Mapping[str, Any], place: _ChildPlace) -> None:
     records, uid, sequence_id = place.records, place.uid or "", place.step.sequence_id
     end_ns = span.end_time or 0
     for key, value in attributes.items():

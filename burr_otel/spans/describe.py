@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
-from burr_otel.content import Raised as RaisedContent
+from burr_otel.content import RaisedText
 from burr_otel.records import read_links
 from burr_otel.spans.contexts import link_of
 from burr_otel.spans.facts import graph_document
@@ -62,7 +62,7 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
     return max(end_ns, start_ns + 1)
 
 
-class _Writer:
+class _ContentWriter:
     """Collects the attributes, events and status of one span."""
 
     def __init__(self, run: RunFacts, attributes: dict[str, AttributeValue]) -> None:
@@ -115,7 +115,7 @@ class _Writer:
         if semconv.EXCEPTION_TYPE in shown:
             told = {name: text for name, text in shown.items() if name.startswith(_EXCEPTION)}
         else:
-            content = self.policy.exception(RaisedContent(*raised))
+            content = self.policy.exception(RaisedText(*raised))
             told = {
                 semconv.EXCEPTION_TYPE: content.type,
                 semconv.EXCEPTION_MESSAGE: content.message,
@@ -141,7 +141,8 @@ class _Writer:
         """Add what a stream gave, and when."""
         attributes = self.attributes
         attributes[semconv.STREAM_ITEMS] = stream.items
-        attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
+        if stream.generator_ns is not None:
+            attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
         if stream.first_item_ns is not None:
             seconds = max(0, stream.first_item_ns - start_ns) / 1e9
             attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds
@@ -184,7 +185,7 @@ class _Writer:
 
 def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> SpanContent:
     """What an application span says; `graph` is its ``graph.json``."""
-    writer = _Writer(
+    writer = _ContentWriter(
         run,
         {
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
@@ -225,7 +226,7 @@ def step(
 ) -> SpanContent:
     """What a step's span says."""
     action = run.action(begin.action)
-    writer = _Writer(run, dict(action.attributes))
+    writer = _ContentWriter(run, dict(action.attributes))
     attributes = writer.attributes
     if begin.method is not None:
         attributes[semconv.EXECUTE_METHOD] = begin.method
@@ -254,7 +255,7 @@ def step(
 
 
 def _end_of_step(
-    writer: _Writer, action: ActionFacts, begin: BeginStep, end: EndStep, end_ns: int
+    writer: _ContentWriter, action: ActionFacts, begin: BeginStep, end: EndStep, end_ns: int
 ) -> None:
     policy, state = writer.policy, end.state
     failed = end.outcome in (semconv.ERROR, semconv.CRASHED)
@@ -282,7 +283,7 @@ def _end_of_step(
 
 
 def _extra_conventions(
-    writer: _Writer, action: ActionFacts, shown: Mapping[str, Any], end: EndStep | None
+    writer: _ContentWriter, action: ActionFacts, shown: Mapping[str, Any], end: EndStep | None
 ) -> None:
     """What OpenInference and the GenAI conventions call a step's inputs and output."""
     attributes = writer.attributes
@@ -316,7 +317,7 @@ def inner(
     logged: Sequence[Logged] = (),
 ) -> SpanContent:
     """What the span of ``__tracer`` or ``@trace`` says."""
-    writer = _Writer(run, {})
+    writer = _ContentWriter(run, {})
     writer.put_logged(logged)
     user: Mapping[str, Any] = {}
     end_ns = begin.time_ns

@@ -10,7 +10,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 
 from burr_otel import semconv
 from burr_otel._version import __version__
-from burr_otel.content import Raised, capture_exception
+from burr_otel.content import RaisedText, capture_exception
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -37,7 +37,7 @@ def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, ti
     """Write an exception as a log record of its span, where that is asked for."""
     if not signals():
         return
-    content = policy.exception(Raised(*raised))
+    content = policy.exception(RaisedText(*raised))
     told: dict[str, AttributeValue] = {
         semconv.EXCEPTION_TYPE: content.type,
         semconv.EXCEPTION_MESSAGE: content.message,

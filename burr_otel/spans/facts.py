@@ -24,7 +24,7 @@ __all__ = [
     "KINDS",
     "ActionFacts",
     "RunFacts",
-    "Settings",
+    "SpanSettings",
     "actions_of_graph",
     "content_policy",
     "graph_document",
@@ -65,15 +65,15 @@ class ActionFacts(NamedTuple):
     attributes: Mapping[str, AttributeValue]
 
 
-class Settings(NamedTuple):
-    """Settings of a session that decide what its spans say; the log keeps them."""
+class SpanSettings(NamedTuple):
+    """SpanSettings of a session that decide what its spans say; the log keeps them."""
 
     openinference_content: bool = False
     capture_state_read: str = "failed"
     exception_events: bool = True
 
     @classmethod
-    def of_record(cls, data: Any) -> Settings:
+    def of_record(cls, data: Any) -> SpanSettings:
         """The settings that a session's first record holds."""
         data = data if isinstance(data, Mapping) else {}
         return cls(**{name: data[name] for name in cls._fields if name in data})
@@ -104,7 +104,7 @@ class RunFacts:
         app_id: str,
         partition_key: str | None,
         policy: ContentPolicy,
-        settings: Settings,
+        settings: SpanSettings,
         actions: Mapping[str, ActionFacts],
         *,
         conversation_id: str | None = None,
@@ -132,7 +132,13 @@ class RunFacts:
 
     def action(self, name: str) -> ActionFacts:
         """The facts of an action; of one that the graph lacks, what its name tells."""
-        return self.actions.get(name) or _unknown_action(name, self.policy.name(name))
+        found = self.actions.get(name) or self.actions.get(_as_written(name))
+        return found or _unknown_action(name, self.policy.name(name))
+
+
+def _as_written(name: str) -> str:
+    """A name as JSON has it, without lone surrogates."""
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @functools.lru_cache(maxsize=64)

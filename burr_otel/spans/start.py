@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -67,6 +68,8 @@ class ApiSpan:
     def __init__(self, span: trace.Span, burr_step: BurrStep | None) -> None:
         self.current, self.burr_step = span, burr_step
         self._ended = False
+        with contextlib.suppress(Exception):  # spans of others need not take attributes
+            span.burr_step = burr_step  # type: ignore[attr-defined]
 
     def get_span_context(self) -> SpanContext:
         """Its context."""

@@ -44,7 +44,7 @@ class Snapshot(NamedTuple):
     members: bytes
     after: object | None = None
     mark: object | None = None
-    document: delta.Document | None = None
+    document: delta.DeltaState | None = None
     checksum: int = 0
     number: int = 0
     room: int = 0
@@ -114,8 +114,8 @@ class Chain:
         )
 
 
-def _document(state: EncodedState) -> delta.Document:
-    return delta.Document(state.fragments, orjson.dumps(state.exact), state.heads)
+def _document(state: EncodedState) -> delta.DeltaState:
+    return delta.DeltaState(state.fragments, orjson.dumps(state.exact), state.heads)
 
 
 class _Link(NamedTuple):
@@ -192,7 +192,7 @@ def _replay(
     return _made_whole(chain[0], document)
 
 
-def _made_whole(record: Mapping[str, Any], document: delta.Document) -> dict[str, Any]:
+def _made_whole(record: Mapping[str, Any], document: delta.DeltaState) -> dict[str, Any]:
     otel = dict(record["otel"])
     for name in ("delta", "exact", "exact_patch"):
         otel.pop(name, None)
@@ -206,7 +206,7 @@ class Unfolding:
     """Makes records whole while a log is read forward."""
 
     def __init__(self) -> None:
-        self._newest: OrderedDict[str, tuple[_Link, delta.Document | bytes]] = OrderedDict()
+        self._newest: OrderedDict[str, tuple[_Link, delta.DeltaState | bytes]] = OrderedDict()
 
     def whole(  # noqa: PLR0911 - each a way in which it does not add up
         self, record: dict[str, Any], line: bytes
@@ -240,7 +240,7 @@ class Unfolding:
         self._keep(link, document)
         return made
 
-    def _keep(self, link: _Link, base: delta.Document | bytes) -> None:
+    def _keep(self, link: _Link, base: delta.DeltaState | bytes) -> None:
         self._newest[link.session] = link, base
         if len(self._newest) > _MOST_SESSIONS:
             self._newest.popitem(last=False)

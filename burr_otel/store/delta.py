@@ -24,7 +24,7 @@ from burr_otel.store.encoded import head_checksum, object_pieces
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["STATE_KEY", "Document", "apply", "difference", "from_record"]
+__all__ = ["STATE_KEY", "DeltaState", "apply", "difference", "from_record"]
 
 # A key in the `state` of a record that carries a difference. Burr's own client finds no
 # deserializer of that name: it refuses such a record, in these words, where it would otherwise
@@ -39,7 +39,7 @@ _PATCH_OVERHEAD_BYTES: Final = 48
 _SHORTEST_PATCHED_BYTES: Final = 64
 
 
-class Document:
+class DeltaState:
     """A state as the JSON of each key, and of its patches, with checksums that grow with them."""
 
     __slots__ = ("_heads", "exact", "parts")
@@ -69,7 +69,7 @@ class Document:
         loads = orjson.loads if int64 else json.loads
         return {name: loads(text) for name, text in self.parts.items()}
 
-    def inherit(self, base: Document) -> dict[str, int]:
+    def inherit(self, base: DeltaState) -> dict[str, int]:
         """Take over checksums of what is the same as in another document, or only grew.
 
         Gives the keys of what is new or changed, and how many bytes at the beginning are known to
@@ -98,13 +98,13 @@ class Document:
         return head
 
 
-def from_record(record: Mapping[str, Any]) -> Document:
+def from_record(record: Mapping[str, Any]) -> DeltaState:
     """The document that a whole record of ours was written from."""
     exact = orjson.dumps(record["otel"].get("exact", []))
-    return Document({name: encode_json(value) for name, value in record["state"].items()}, exact)
+    return DeltaState({name: encode_json(value) for name, value in record["state"].items()}, exact)
 
 
-def difference(base: Document, new: Document) -> tuple[list[bytes], bytes, bytes]:
+def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, bytes]:
     """What must be done to `base` to get `new`.
 
     Gives the `state` of a record in pieces, members of ``otel.delta``, and what ``otel`` says of
@@ -144,7 +144,7 @@ def difference(base: Document, new: Document) -> tuple[list[bytes], bytes, bytes
     return object_pieces({marker: _REFUSAL, **written}), b",".join(members), exact
 
 
-def apply(base: Document, record: Mapping[str, Any]) -> Document:
+def apply(base: DeltaState, record: Mapping[str, Any]) -> DeltaState:
     """The state that a record's difference makes of the one that it builds on."""
     otel, state = record["otel"], record["state"]
     change = otel["delta"]
@@ -170,7 +170,7 @@ def apply(base: Document, record: Mapping[str, Any]) -> Document:
         exact = _joined(exact, (_JSON, head, tail), between)
     elif "exact" in otel:
         exact = orjson.dumps(otel["exact"])
-    made = Document(parts, exact)
+    made = DeltaState(parts, exact)
     made.inherit(base)
     return made
 

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
 _MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces
 _QUOTE: Final = ord('"')
+_UNUSED: Final = -1  # generation of a session that has not written yet
 _generation = 0  # counts forks: a session belongs to the process that opened it
 
 
@@ -101,7 +102,7 @@ class Session:
 
         It writes nothing before its first step, so that children that run none leave no trace.
         """
-        return Session(
+        child = Session(
             self._log,
             session_id,
             self._durability,
@@ -110,6 +111,8 @@ class Session:
             delta=self._chain is not None,
             forked_from=self.session_id,
         )
+        child._generation = _UNUSED
+        return child
 
     def begin(self, record: BeginRoot, more: bytes, entry: tuple[int, int]) -> None:
         """Record that the session begins, and mark it as open."""
@@ -122,6 +125,8 @@ class Session:
 
     def begin_step(self, record: BeginStep) -> None:
         """Record that a step begins."""
+        if self._generation == _UNUSED:
+            self._generation = _generation
         if self._generation != _generation:
             raise SnapshotError(
                 self.run,

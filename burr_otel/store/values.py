@@ -98,7 +98,7 @@ def encode_mapping(
     if text is not None:
         return text, True
     try:
-        names = Walk(serde_kwargs).key_names(items)
+        names = Walk(serde_kwargs, exact=False).key_names(items)
     except Exception:
         names = {key: f"{index}" for index, key in enumerate(items)}
     members = []
@@ -119,7 +119,7 @@ def encode_value(
     if text is not None:
         return text[len(b'{"value":') : -1], True
     try:
-        return _walked(Walk(serde_kwargs), None, "value", value), False
+        return _walked(Walk(serde_kwargs, exact=False), None, "value", value), False
     except Exception as error:
         type_name = type(value).__qualname__
         if lossless.first_time(run, what, type_name):

@@ -31,11 +31,11 @@ class Walk:
     `patches` are ``[path, kind, payload]`` in the order in which they must be applied; `fallbacks`
     has state key and type name of each value that can only be kept as text; `serialized` the state
     keys in which a registered serializer wrote something. Whether all integers fit in 64 bits is
-    found out by the caller.
+    found out by the caller. What is only looked at, and never loaded, needs no `exact` objects.
     """
 
-    def __init__(self, serde_kwargs: Mapping[str, Any]) -> None:
-        self.serde_kwargs = serde_kwargs
+    def __init__(self, serde_kwargs: Mapping[str, Any], *, exact: bool = True) -> None:
+        self.serde_kwargs, self._exact = serde_kwargs, exact
         self.patches: list[Any] = []
         self.fallbacks: list[tuple[str, str]] = []
         self.serialized: set[str] = set()
@@ -65,7 +65,7 @@ class Walk:
             return self.plain(handler(value, **self.serde_kwargs))
         if value is None:
             return None
-        payload = exact.encode_object(value)
+        payload = exact.encode_object(value) if self._exact else None
         if payload is None:
             self.fallbacks.append((str(self._path[0]), exact.class_name(kind)))
             return self._scalar(str(value))

@@ -133,8 +133,8 @@ def _part_changes(
     found = {}
     for part in _PARTS:
         left_out = ignore if part == "state" else ()
-        one, another = (_without(each.get(part), left_out) for each in (parts, other))
-        changed = shown_changes(one, another, show, show_other)
+        before, after = _without(parts.get(part), left_out), _without(other.get(part), left_out)
+        changed = shown_changes(before, after, show, show_other)
         if changed:
             found[part] = changed
     return found

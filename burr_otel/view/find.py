@@ -75,11 +75,13 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
 
 def runs(storage_dir: str, project: str | None = None) -> Iterator[StoredRun]:
     """All runs, in no order; see `stores` for what it raises."""
-    for store in stores(storage_dir, project):
-        try:
+    place = storage_dir
+    try:
+        for store in stores(storage_dir, project):
+            place = f"{store.place}/{store.project}"
             yield from store.runs()
-        except OSError as error:  # noqa: PERF203 - one project's, which the message names
-            raise StoreError(f"{store.place} cannot be read: {error.strerror}.") from error
+    except OSError as error:
+        raise StoreError(f"{place} cannot be read: {error.strerror}.") from error
 
 
 def find_run(
