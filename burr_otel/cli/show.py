@@ -14,13 +14,9 @@ from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json, write_file
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.liveness import writer_lives
-from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.store import Store
 from burr_otel.view.as_json import run_as_json, step_as_json
-from burr_otel.view.content import ShownContent, reader_policy
 from burr_otel.view.find import find_run
-from burr_otel.view.step_sheet import step_sheet
-from burr_otel.view.steps import read_step
 from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
@@ -101,6 +97,10 @@ def command(
 
 
 def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
+    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415 - see `load`
+    from burr_otel.view.step_sheet import step_sheet  # noqa: PLC0415 - for this only
+    from burr_otel.view.steps import read_step  # noqa: PLC0415 - likewise
+
     content = ShownContent(run, reader_policy(), details=True, unredacted=unredacted)
     view, span, details = read_step(run, writer_lives()(run), sequence_id, content)
     if as_json:
@@ -156,6 +156,10 @@ def load(
     run: StoredRun, storage_dir: str, *, details: bool = False, unredacted: bool = False
 ) -> RunTree:
     """Read a run and the runs that it spawned."""
+    # What spans say is told with the SDK's types, which --help and completion need not import.
+    from burr_otel.history.read import nest_spawned, read_run  # noqa: PLC0415
+    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415
+
     store, alive_of, policy = Store(run.project, storage_dir), writer_lives(), reader_policy()
 
     def read(stored: StoredRun) -> RunTree:
