@@ -46,6 +46,12 @@ SHELLS = {
 }
 
 
+def write_run(folder):
+    """A run of which nothing matters but its place."""
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").touch()
+
+
 def offered(*words):
     """What bash would be offered after these words; the last one is being typed."""
     result = run(
@@ -80,7 +86,7 @@ def test_a_store_that_is_not_there_is_no_error(tmp_path):
 def test_hostile_ids_are_not_offered(tmp_path):
     """What a shell would act on, and what is a line or an option of its own, is left out."""
     for name in (*HOSTILE, "an-1.b_c@d+e:f", "anön"):
-        (tmp_path / "proj" / name).mkdir(parents=True)
+        write_run(tmp_path / "proj" / name)
     found = offered("show", "--storage-dir", tmp_path, "an")
     assert sorted(found) == ["an-1.b_c@d+e:f", "anön"]
     assert sorted(offered("show", "--storage-dir", tmp_path, "")) == sorted(found)
@@ -154,7 +160,7 @@ def test_a_tab_in_a_real_shell_runs_nothing_that_stands_in_an_id(name, tmp_path)
     """Plain ids are completed; of others nothing reaches the command line, so Enter is harmless."""
     store = tmp_path / "store"
     for app_id in (*HOSTILE, "good-1:b"):
-        (store / "proj" / app_id).mkdir(parents=True)
+        write_run(store / "proj" / app_id)
     with Shell(name, tmp_path) as shell:
         typed = f"burr-otel show --storage-dir {store}"
         assert shell.complete(f"{typed} go", "good-1") == [

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 
+import apps
 import pytest
 from cli_support import RECORDED, command, environment, run, run_in_terminal, without_colour
 from rich.cells import cell_len
 
+from burr_otel import OtelTracker
 from burr_otel.cli import main
 from burr_otel.store import StoredRun
+from burr_otel.testing import capture_spans, manual_roots
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,26 @@ def test_list_reads_only_the_ends_of_a_long_log(tmp_path):
     result = run("list", "--storage-dir", tmp_path, "--json")
     (found,) = json.loads(result.stdout)
     assert (found["last_action"], found["steps"]) == ("last", 1000)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "a"), ("open", "a"), ("materialize", "a"), ("diff", "a", "a")],
+)
+def test_partition_tells_runs_of_one_id_apart(tmp_path, arguments):
+    """One id in two partitions is two runs: the message names the option, and the option chooses."""
+    with manual_roots(), capture_spans() as spans:
+        tracker = OtelTracker("proj", tmp_path / "store", tracer_provider=spans.provider)
+        for key in ("ann", "ben"):
+            apps.counter(tracker, app_id="a", partition_key=key).step()
+        tracker.close()
+    where = (*arguments, "--storage-dir", tmp_path / "store", "--json")
+    unclear = run(*where)
+    assert unclear.returncode == 3
+    assert "Add --partition." in unclear.stderr
+    assert run(*where, "--partition", "ben").returncode == 0
+    if arguments[0] == "show":
+        assert json.loads(run(*where, "--partition", "ben").stdout)["partition_key"] == "ben"
 
 
 def test_list_filters(recorded, tmp_path):

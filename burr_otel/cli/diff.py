@@ -26,6 +26,7 @@ __all__ = ["command"]
 )
 @options.unredacted
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
@@ -34,6 +35,7 @@ def command(
     ignore: tuple[str, ...],
     unredacted: bool,
     project: str | None,
+    partition: str | None,
     storage_dir: str,
     as_json: bool,
 ) -> int:
@@ -54,7 +56,7 @@ def command(
     policy, alive_of = reader_policy(), writer_lives()
 
     def reading(app_id: str) -> RunReading:
-        run = find_run(storage_dir, app_id, project)
+        run = find_run(storage_dir, app_id, project, partition)
         return RunReading(
             run,
             ShownContent(run, policy, details=True, unredacted=unredacted),

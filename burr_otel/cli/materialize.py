@@ -35,6 +35,7 @@ _LONGEST_PATH: Final = 4096
 )
 @click.option("--replace", is_flag=True, help="Replace an earlier copy.")
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
@@ -42,6 +43,7 @@ def command(
     to: str | None,
     replace: bool,
     project: str | None,
+    partition: str | None,
     storage_dir: str,
     as_json: bool,
 ) -> int | None:
@@ -59,11 +61,10 @@ def command(
       burr-otel materialize demo-1f3a9c02 --to /tmp/for-burr-ui
       burr_path=~/.burr-plain burr
     """
-    run = find_run(storage_dir, app_id, project)
+    run = find_run(storage_dir, app_id, project, partition)
     target_dir = Path(to or f"{Path(storage_dir)}{_SUFFIX}").expanduser().absolute()
     target = Store(run.project, target_dir).run_path(run.app_id)
-    stored = Store(run.project, storage_dir).read(run.app_id)
-    copied = write_plain(stored, target, replace=replace)
+    copied = write_plain(run, target, replace=replace)
     if as_json:
         found = {"project": run.project, "app_id": run.app_id, "folder": str(target)}
         numbers = {"steps": copied.steps, "log_bytes": copied.log_bytes}

@@ -51,6 +51,7 @@ _MOST_WATCHED: Final = 50
 @click.option("--follow", is_flag=True, help="Go on showing the run until its process ends.")
 @options.unredacted
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
@@ -60,6 +61,7 @@ def command(
     follow: bool,
     unredacted: bool,
     project: str | None,
+    partition: str | None,
     storage_dir: str,
     as_json: bool,
 ) -> None:
@@ -79,7 +81,7 @@ def command(
         raise click.UsageError(
             "--step, --html and --follow exclude each other, --html also --json."
         )
-    run = find_run(storage_dir, app_id, project)
+    run = find_run(storage_dir, app_id, project, partition)
 
     def read(*, details: bool = False) -> RunTree:
         return load(run, storage_dir, details=details, unredacted=unredacted)
@@ -118,16 +120,16 @@ def _follow(
 ) -> None:
     from burr_otel.cli.follow import follow as follow_run  # noqa: PLC0415 - for this only
 
-    watched = [run.app_id]
+    watched: list[str] = []
 
     def read() -> RunTree:
         view = load_view()
         spawned = [child.app_id for child in view.children if child.kind == "spawn"]
-        watched[1:] = spawned[:_MOST_WATCHED]
+        watched[:] = spawned[:_MOST_WATCHED]
         return view
 
     def changed() -> list[tuple[int, int]]:
-        found = []
+        found = [(run.size_bytes, run.changed_ns)]
         for app_id in watched:
             with contextlib.suppress(BurrOtelError, OSError):
                 each = store.read(app_id)
