@@ -10,10 +10,10 @@ word. Everything is made up in this file: no network, no model, the same result 
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr.core import Application, ApplicationBuilder, State, action, expr
 from burr.core.action import streaming_action
@@ -34,52 +34,32 @@ _PASSAGES: Final = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class DemoRun:
-    """What came of a demo run.
-
-    Attributes:
-        app_id: Id of the application.
-        answers: The answer to each question.
-        retries: How many steps failed and were run again.
-    """
+class DemoRun(NamedTuple):
+    """What came of a demo run."""
 
     app_id: str
     answers: tuple[str, ...]
-    retries: int
+    retries: int  # steps that failed and were run again
 
 
-class _OrderService:
+def _order_service(wait: Callable[[float], None]) -> Callable[[int], dict[str, Any]]:
     """Stands for a service that resets the first connection."""
+    requests = itertools.count(1)
 
-    def __init__(self, wait: Callable[[float], None]) -> None:
-        self._wait, self._calls = wait, 0
-
-    def status(self, number: int) -> dict[str, Any]:
-        self._calls += 1
-        self._wait(0.06)
-        if self._calls == 1:
+    def status(number: int) -> dict[str, Any]:
+        wait(0.06)
+        if next(requests) == 1:
             raise ConnectionResetError("orders.internal closed the connection (request 1)")
         return {"order": number, "status": "shipped", "arrives": "Thursday"}
 
+    return status
+
 
 def build_demo(
-    tracker: Any,
-    app_id: str | None = None,
-    *,
-    wait: Callable[[float], None] = time.sleep,
+    tracker: Any, app_id: str | None = None, *, wait: Callable[[float], None] = time.sleep
 ) -> Application[Any]:
-    """Build the support desk.
-
-    Args:
-        tracker: Anything that Burr's `with_tracker` takes.
-        app_id: Id of the application; a new one when absent.
-        wait: Called with seconds wherever a real step would wait for something.
-
-    Returns:
-        The application, before its first step.
-    """
-    orders = _OrderService(wait)
+    """Build the support desk; `wait` is called wherever a real step would wait for something."""
+    order_status = _order_service(wait)
 
     @action(reads=["turn"], writes=["question", "passages", "query", "turn"])
     def receive_question(state: State, question: str) -> State:
@@ -122,7 +102,7 @@ def build_demo(
         number = int("".join(filter(str.isdigit, state["question"])))
         with __tracer("GET /orders/{number}") as request:
             request.log_attributes(number=number)
-            order = orders.status(number)
+            order = order_status(number)
         return state.update(order=order, passages=[f"{order['status']}, {order['arrives']}"])
 
     @streaming_action(reads=["question", "passages", "intent"], writes=["answer"])
@@ -157,22 +137,14 @@ def build_demo(
 
 
 def run_demo(app: Application[Any]) -> DemoRun:
-    """Ask both questions, running a failed step again as a service would.
-
-    Args:
-        app: What `build_demo` returned.
-
-    Returns:
-        The answers and how many steps had to be run again.
-    """
+    """Ask both questions, running a failed step again as a service would."""
     answers, retries = [], 0
     for question in _QUESTIONS:
         inputs: dict[str, Any] | None = {"question": question}
         while True:
             try:
                 _, stream = app.stream_result(halt_after=["write_answer"], inputs=inputs)
-                for _word in stream:
-                    pass
+                stream.get()
             except ConnectionError:
                 retries += 1
                 inputs = None  # the question was received; go on at the step that failed

@@ -15,28 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "TracePlace", "read_template", "trace_url"]
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_FILLS: Final = ("trace_id", "project", "app_id", "start_s", "end_s", "start_ms", "end_ms")
 # A backend searches within these times, and the root is not the whole trace.
 _MARGIN_NS: Final = 3600 * 10**9
 
-# https://grafana.com/docs/grafana/latest/explore/: what Grafana keeps of Explore in its address.
-_GRAFANA_PANES: Final = {
-    "burr": {
-        "datasource": "tempo",
-        "queries": [
-            {
-                "refId": "A",
-                "datasource": {"type": "tempo", "uid": "tempo"},
-                "queryType": "traceql",
-                "query": "TRACE",
-            }
-        ],
-        "range": {"from": "START", "to": "END"},
-    }
-}
-
 
 def _grafana() -> str:
-    panes = urllib.parse.quote(json.dumps(_GRAFANA_PANES, separators=(",", ":")), safe="")
+    """Explore of Grafana, which keeps its state as JSON in its address."""
+    query = {
+        "refId": "A",
+        "datasource": {"type": "tempo", "uid": "tempo"},
+        "queryType": "traceql",
+        "query": "TRACE",
+    }
+    pane = {"datasource": "tempo", "queries": [query], "range": {"from": "START", "to": "END"}}
+    panes = urllib.parse.quote(json.dumps({"burr": pane}, separators=(",", ":")), safe="")
     for word, name in (("TRACE", "trace_id"), ("START", "start_ms"), ("END", "end_ms")):
         panes = panes.replace(f"%22{word}%22", f"%22{{{name}}}%22")
     return f"/explore?schemaVersion=1&orgId=1&panes={panes}"
@@ -63,37 +56,19 @@ PRESETS: Final[Mapping[str, _Preset]] = {
 
 
 class TracePlace(NamedTuple):
-    """What a template may name.
+    """What a template may name."""
 
-    Attributes:
-        trace_id: 32 hexadecimal digits.
-        project: Of the run.
-        app_id: Of the run.
-        start_ns: When it began, Unix time.
-        end_ns: When it was last heard of.
-    """
-
-    trace_id: str
+    trace_id: str  # 32 hexadecimal digits
     project: str
     app_id: str
-    start_ns: int
+    start_ns: int  # Unix time
     end_ns: int
 
 
-_FILLS: Final = ("trace_id", "project", "app_id", "start_s", "end_s", "start_ms", "end_ms")
-
-
 def read_template(text: str) -> str:
-    """The template that a setting stands for.
-
-    Args:
-        text: The name of a preset, ``NAME=BASE``, or a URL with ``{trace_id}`` in it.
-
-    Raises:
-        ConfigError: It is none of these.
-    """
+    """The template that a setting stands for; raises `ConfigError` when it stands for none."""
     name, _, base = text.strip().partition("=")
-    preset = PRESETS.get(name.strip().lower())
+    template, preset = text.strip(), PRESETS.get(name.strip().lower())
     if preset is not None:
         base = base.strip().rstrip("/") or preset.base
         if not base:
@@ -101,8 +76,6 @@ def read_template(text: str) -> str:
                 f"{name} does not say whose traces; write {name}={preset.example} with your own."
             )
         template = base + preset.rest
-    else:
-        template = text.strip()
     if urllib.parse.urlsplit(template).scheme not in ("http", "https"):
         raise ConfigError(
             f"{text!r} is no address of a trace; use {', '.join(PRESETS)}, one of these with the "
@@ -117,22 +90,10 @@ def read_template(text: str) -> str:
 
 
 def trace_url(template: str, place: TracePlace) -> str:
-    """The address of a trace.
-
-    Args:
-        template: From `read_template`.
-        place: The trace.
-    """
+    """The address of a trace, by a template of `read_template`."""
     start_ns, end_ns = max(0, place.start_ns - _MARGIN_NS), place.end_ns + _MARGIN_NS
-    fills = {
-        "trace_id": place.trace_id,
-        "project": place.project,
-        "app_id": place.app_id,
-        "start_s": str(start_ns // 10**9),
-        "end_s": str(end_ns // 10**9 + 1),
-        "start_ms": str(start_ns // 10**6),
-        "end_ms": str(end_ns // 10**6 + 1),
-    }
+    times = (start_ns // 10**9, end_ns // 10**9 + 1, start_ns // 10**6, end_ns // 10**6 + 1)
+    fills = dict(zip(_FILLS, (*place[:3], *map(str, times)), strict=True))
     return _PLACEHOLDER.sub(
         lambda found: urllib.parse.quote(fills[found[1]], safe="", errors="replace"), template
     )

@@ -102,7 +102,7 @@ def test_a_test_trace_that_is_taken(protocol, checked):
         )
     assert report.problems == []
     assert report.taken
-    [(request, headers)] = seen
+    (request, headers), _ = seen
     [resource] = request.resource_spans
     assert {a.key: a.value.string_value for a in resource.resource.attributes}[
         "service.name"
@@ -349,6 +349,45 @@ def test_messages_that_are_too_large(protocol, checked):
         said = sentence(checked(endpoint, protocol), "too_large")
     assert "BURR_OTEL_MAX_ATTRIBUTE_BYTES" in said
     assert "9 vs. 4" in said
+
+
+@BOTH
+def test_a_batch_of_a_realistic_size_is_tried_too(protocol, checked):
+    """Its steps belong to the test trace, and there is as much in it as the defaults allow."""
+    seen = []
+
+    def answer(request, headers):
+        seen.append(request)
+        return ExportTraceServiceResponse()
+
+    with SERVERS[protocol](answer) as endpoint:
+        report = checked(endpoint, protocol)
+    assert report.taken
+    trace, batch = (
+        [s for r in q.resource_spans for ss in r.scope_spans for s in ss.spans] for q in seen
+    )
+    (root,) = (span for span in trace if not span.parent_span_id)
+    assert {span.trace_id for span in batch} == {root.trace_id}
+    assert {span.parent_span_id for span in batch} == {root.span_id}
+    assert all({a.key: a.value for a in s.attributes}["burr.check"].bool_value for s in batch)
+    assert 1_500_000 < report.batch.size_bytes == seen[1].ByteSize() < 2_500_000
+    assert "large batch" in told(report)
+
+
+def test_a_batch_that_is_too_large_though_the_trace_was_taken(checked):
+    """A limit below what long chats send is found, named with both sizes, and can be kept to."""
+    with grpc_server(longest_bytes=1_000_000) as endpoint:
+        report = checked(endpoint)
+        said = sentence(report, "too_large")
+        assert not report.taken
+        assert not report.passing
+        assert re.search(r"no message of 2,\d\d\d kB", said)
+        assert "1000000" in said
+        assert checked(endpoint, BURR_OTEL_MAX_ATTRIBUTE_BYTES="1024").problems == []
+        few = checked(
+            endpoint, BURR_OTEL_MAX_ATTRIBUTE_BYTES="16384", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="32"
+        )
+        assert few.problems == []
 
 
 @BOTH

@@ -4,9 +4,8 @@ import socket
 
 import pytest
 
-from burr_otel.cli import endpoint as module
-from burr_otel.cli.endpoint import answers, host_and_port
-from burr_otel.cli.sending import find_target
+from burr_otel.cli import sending as module
+from burr_otel.cli.sending import answers, find_target, host_and_port
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from cli_support import run
 
 from burr_otel import __version__
-from burr_otel.cli import cli
+from burr_otel.cli import app, cli
 from burr_otel.cli.app import EXIT_CODES
 
 CONTEXT = click.Context(cli, info_name="burr-otel")
@@ -71,3 +71,24 @@ def test_wrong_usage_is_named_and_exits_with_2(arguments, named):
     assert named in result.stderr
     assert not result.stdout
     assert "Traceback" not in result.stderr
+
+
+def test_a_command_that_is_nearly_one_is_named():
+    """A typing error is answered with what was probably meant."""
+    assert "Did you mean 'replay'" in run("rplay").stderr
+    assert "Did you mean" not in run("xyzzy").stderr
+
+
+def test_the_help_page_says_what_each_command_says():
+    """Its summaries stand apart from the commands, which it does not import."""
+    for name, (_, summary) in app._COMMANDS.items():
+        assert cli.get_command(CONTEXT, name).get_short_help_str(200).rstrip(".") == summary[:-1]
+
+
+def test_what_was_typed_does_not_act_on_the_terminal():
+    """An argument may come from a script that took it from anywhere."""
+    for arguments in (["show", "a", "\x1b[2J\nError: b"], ["\x1b[2J"], ["show", "--x\x1b[2J\n"]):
+        result = run(*arguments)
+        assert result.returncode == 2
+        assert "\x1b" not in result.stderr
+        assert sum(line.startswith("Error:") for line in result.stderr.splitlines()) == 1

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 
+import apps
 import pytest
 from cli_support import RECORDED, command, environment, run, run_in_terminal, without_colour
 from rich.cells import cell_len
 
+from burr_otel import OtelTracker
 from burr_otel.cli import main
 from burr_otel.store import StoredRun
+from burr_otel.testing import capture_spans, manual_roots
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +106,16 @@ def test_list_project_looks_nowhere_else(recorded):
     )
     assert {entry["project"] for entry in found} == {"demo_counter"}
     result = run("list", "--storage-dir", recorded, "-p", "demo_count")
-    assert result.returncode == 1
+    assert result.returncode == 3
     assert "'demo_counter'" in result.stderr
+
+
+def test_the_storage_directory_may_come_from_a_variable(recorded, tmp_path):
+    """As for the tracker, for every command; the option wins."""
+    named = {"BURR_OTEL_STORAGE_DIR": str(recorded)}
+    assert len(json.loads(run("list", "-n", "0", "--json", **named).stdout)) == 21
+    assert run("show", "count-to-1", **named).returncode == 0
+    assert run("list", "--json", "--storage-dir", tmp_path, **named).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
@@ -169,6 +180,26 @@ def test_list_reads_only_the_ends_of_a_long_log(tmp_path):
     result = run("list", "--storage-dir", tmp_path, "--json")
     (found,) = json.loads(result.stdout)
     assert (found["last_action"], found["steps"]) == ("last", 1000)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "a"), ("open", "a"), ("materialize", "a"), ("diff", "a", "a")],
+)
+def test_partition_tells_runs_of_one_id_apart(tmp_path, arguments):
+    """One id in two partitions is two runs: the message names the option, and the option chooses."""
+    with manual_roots(), capture_spans() as spans:
+        tracker = OtelTracker("proj", tmp_path / "store", tracer_provider=spans.provider)
+        for key in ("ann", "ben"):
+            apps.counter(tracker, app_id="a", partition_key=key).step()
+        tracker.close()
+    where = (*arguments, "--storage-dir", tmp_path / "store", "--json")
+    unclear = run(*where)
+    assert unclear.returncode == 3
+    assert "Add --partition." in unclear.stderr
+    assert run(*where, "--partition", "ben").returncode == 0
+    if arguments[0] == "show":
+        assert json.loads(run(*where, "--partition", "ben").stdout)["partition_key"] == "ben"
 
 
 def test_list_filters(recorded, tmp_path):
@@ -296,6 +327,40 @@ def test_an_unknown_run_names_the_nearest(recorded):
     assert "'chat-1-giraffe'" in result.stderr
     assert str(recorded) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [("show", "x"), ("diff", "x", "y"), ("list",), ("open", "x")])
+def test_an_unknown_project_has_the_exit_code_of_an_unknown_run(recorded, command):
+    """A script need not tell them apart: there is no such run."""
+    result = run(*command, "--storage-dir", recorded, "-p", "demo_count")
+    assert result.returncode == 3
+    assert "'demo_counter'" in result.stderr
+
+
+def test_a_line_break_in_an_id_forges_no_message(tmp_path):
+    """An error is one line, whatever names stand in it."""
+    for number in (1, 2):
+        write_run(tmp_path, *step(0), app_id=f"x\nError: {number} all is lost")
+    result = run("show", "x", "--storage-dir", tmp_path)
+    assert result.returncode == 3
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_line_break_in_an_id_forges_no_line(tmp_path):
+    """Neither in what is drawn nor in what became of a run."""
+    forged = "x\nSent 9 runs"
+    write_run(tmp_path, *step(0, forged, "Traceback\nValueError: gone"), "garbage", app_id=forged)
+    for arguments in (
+        ("list",),
+        ("show", "x"),
+        ("replay", "--dry-run"),
+        ("replay", "--dry-run", "x"),
+        ("materialize", "x", "--to", tmp_path / "to"),
+    ):
+        drawn = run(*arguments, "--storage-dir", tmp_path)
+        assert drawn.returncode in (0, 1), drawn.stderr
+        lines = (drawn.stdout + drawn.stderr).splitlines()
+        assert not [line for line in lines if line.startswith("Sent 9 runs")]
 
 
 def test_an_ambiguous_id_names_the_candidates(recorded):

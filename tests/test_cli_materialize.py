@@ -86,12 +86,13 @@ def test_steps_that_damage_has_cost_are_named(store, tmp_path, capfd):
     """The copy has the others, and the exit code says that it is not all."""
     log = store.run_path("chat-1") / "log.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
-    wholes = [n for n, line in enumerate(lines) if b'"end_entry"' in line and b"delta" not in line]
-    after = next(n for n in range(wholes[-1] + 1, len(lines)) if b'"end_entry"' in lines[n])
-    lines[after] = b" " * (len(lines[after]) - 1) + b"\n"
+    ends = [n for n, line in enumerate(lines) if b'"end_entry"' in line]
+    kept_whole = [b'"delta":' not in lines[n] for n in ends]
+    step = next(n for n in range(12) if kept_whole[n : n + 3] == [False] * 3)
+    lines[ends[step]] = b" " * (len(lines[ends[step]]) - 1) + b"\n"
     log.write_bytes(b"".join(lines))
-    lost = list(range((after - 1) // 2 + 1, 12))
-    assert lost
+    lost = list(range(step + 1, kept_whole.index(True, step)))
+    assert len(lost) > 1
     code, out, err = called(
         capfd, "materialize", "chat-1", "--json", "--storage-dir", tmp_path / "runs"
     )

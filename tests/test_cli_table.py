@@ -34,7 +34,8 @@ def drawn(found, width=None):
 
 def titles(found, width=None):
     head = drawn(found, width)[0]
-    return list(head.replace("app id", "app_id").replace("last action", "last_action").split())
+    head = head.replace("app id", "app_id")
+    return head.replace("last action", "last_action").split()
 
 
 @pytest.mark.parametrize("width", range(20, 200, 7))

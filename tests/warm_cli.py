@@ -16,8 +16,16 @@ from burr_otel.cli import app
 
 def main():
     """Serve until standard input ends."""
-    for module in app._COMMANDS.values():
-        importlib.import_module(module)
+    for module, _ in app._COMMANDS.values():
+        importlib.import_module(f"burr_otel.cli.{module}")
+    # Each command imports these when it needs them.
+    import burr_otel.check.run
+    import burr_otel.cli.follow
+    import burr_otel.cli.sending
+    import burr_otel.demo
+    import burr_otel.tracker
+    import burr_otel.view.page  # noqa: F401
+
     for line in sys.stdin.buffer:
         request = json.loads(line)
         child = os.fork()

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace.export import SpanExportResult
 
@@ -33,30 +34,18 @@ _LONGEST: Final = 300
 
 @dataclasses.dataclass
 class Answer:
-    """What was sent and what came back.
+    """What was sent and what came back."""
 
-    Attributes:
-        taken: Whether the exporter takes it for a success.
-        status: The HTTP status, or 0.
-        code: The gRPC status, or "".
-        said: The endpoint's words, or the error's.
-        rejected: Spans that a partial success leaves out.
-        location: Where a redirect leads.
-        url: Where the request went by HTTP.
-        headers: Names of the headers that the settings added.
-        compression: How the body was compressed.
-        timeout_s: How long the exporter waits for one answer.
-    """
-
-    taken: bool = False
-    status: int = 0
-    code: str = ""
-    said: str = ""
-    rejected: int = 0
-    location: str = ""
-    url: str = ""
-    headers: tuple[str, ...] = ()
-    compression: str = ""
+    compression: str
+    size_bytes: int  # of the message, before it is compressed
+    taken: bool = False  # for all that the exporter knows
+    status: int = 0  # of HTTP
+    code: str = ""  # of gRPC
+    said: str = ""  # the endpoint's words, or the error's
+    rejected: int = 0  # spans that a partial success leaves out
+    location: str = ""  # where a redirect leads
+    url: str = ""  # where the request went by HTTP
+    headers: tuple[str, ...] = ()  # names of those that the settings added
     timeout_s: float = 0.0
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
@@ -66,29 +55,26 @@ class Answer:
         self.headers = tuple(sorted(key for key in own if key not in _USUAL_HEADERS))
         self.secrets = tuple(own[key] for key in self.headers if len(own[key]) > 1)
 
+    def read(self, response: ExportTraceServiceResponse) -> None:
+        """Note what OTLP answers."""
+        self.rejected = response.partial_success.rejected_spans
+        self.said = _short(response.partial_success.error_message)
+
 
 def ask(protocol: Protocol, spans: Sequence[ReadableSpan]) -> Answer:
-    """Send spans where the ``OTEL_*`` variables say.
-
-    Raises:
-        Exception: The exporter cannot be made of those variables.
-    """
-    answer = Answer(compression=compression_from_environ())
+    """Send spans where the ``OTEL_*`` variables say; raises what the exporter raises of them."""
+    answer = Answer(compression_from_environ(), encode_spans(spans).ByteSize())
     ask_by = _ask_by_grpc if protocol == "grpc" else _ask_by_http
     answer.taken = ask_by(spans, answer) is SpanExportResult.SUCCESS
     return answer
-
-
-def _read_response(answer: Answer, response: ExportTraceServiceResponse) -> None:
-    answer.rejected = response.partial_success.rejected_spans
-    answer.said = _short(response.partial_success.error_message)
 
 
 def _short(text: str) -> str:
     return " ".join(text.split())[:_LONGEST]
 
 
-# --- HTTP ---------------------------------------------------------------------------------------
+def _seconds(value: Any) -> float:
+    return round(float(value), 1) if isinstance(value, int | float) else 0.0
 
 
 def _ask_by_http(spans: Sequence[ReadableSpan], answer: Answer) -> SpanExportResult:
@@ -124,7 +110,7 @@ def _read_http(answer: Answer, response: Any) -> None:
     body: bytes = response.content or b""
     if answer.status < 300 and "protobuf" in kind:  # noqa: PLR2004 - success
         with contextlib.suppress(Exception):  # no OTLP, whatever it calls itself
-            _read_response(answer, ExportTraceServiceResponse.FromString(body))
+            answer.read(ExportTraceServiceResponse.FromString(body))
         return
     answer.said = _short(_words(body, kind) or str(response.reason or ""))
 
@@ -146,16 +132,8 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-# --- gRPC ---------------------------------------------------------------------------------------
-
-
 class _ListeningClient:
-    """Stands in for the exporter's client.
-
-    Args:
-        exporter: Whose client.
-        answer: Where to write what it hears.
-    """
+    """Stands in for the gRPC exporter's client, and writes down what it hears."""
 
     def __init__(self, exporter: Any, answer: Answer) -> None:
         self._exporter, self._answer = exporter, answer
@@ -174,7 +152,7 @@ class _ListeningClient:
             answer.said = _short((details() if details else None) or str(error))
             self._exporter.shutdown(timeout_millis=0)
             raise
-        _read_response(answer, response)
+        answer.read(response)
         answer.code = "OK"
         return response
 
@@ -188,7 +166,3 @@ def _ask_by_grpc(spans: Sequence[ReadableSpan], answer: Answer) -> SpanExportRes
         if answer.code == "OK":
             exporter.shutdown(timeout_millis=0)
     return result
-
-
-def _seconds(value: Any) -> float:
-    return round(float(value), 1) if isinstance(value, int | float) else 0.0

@@ -63,6 +63,8 @@ def diagnose(settings: Settings, answer: Answer) -> Problem | None:
     missing = _MISSING_HEADER.search(answer.said)
     if name in ("no_key", "bad_key") and missing:
         name, fields["value"] = "missing_header", missing[1]
+    if name == "too_large":
+        fields["value"] = f"{answer.size_bytes / 1000:,.0f} kB"
     if name == "redirect":
         fields["value"] = without_secrets(answer.location)
     if name == "proxy":
@@ -94,9 +96,6 @@ def _fields(settings: Settings) -> dict[str, str]:
         "place": parts.netloc.rpartition("@")[2] or without_secrets(settings.endpoint),
         "host": parts.hostname or "",
     }
-
-
-# --- the endpoint answered ----------------------------------------------------------------------
 
 
 def _by_status(settings: Settings, answer: Answer) -> str | None:
@@ -141,9 +140,6 @@ def _by_code(settings: Settings, answer: Answer) -> str | None:
     if answer.code not in (*_UNREACHED, "UNIMPLEMENTED"):
         return "refused"
     return _by_connection(settings, answer)
-
-
-# --- it did not ---------------------------------------------------------------------------------
 
 
 def _by_connection(settings: Settings, answer: Answer) -> str:

@@ -20,7 +20,8 @@ MISTAKES: Final = {
     ),
     "storage": (
         "Nothing can be written below {value} ({answer}); "
-        "give that folder to this user, or name another with storage_dir."
+        "give that folder to this user, name another with storage_dir, or set "
+        "BURR_OTEL_SNAPSHOTS=off to keep no state."
     ),
     "wrong_scheme": (
         "{endpoint} is no endpoint; write {variable}=http://{place}, or https:// for TLS."
@@ -78,7 +79,7 @@ MISTAKES: Final = {
         "add {host} to no_proxy, or correct {value}."
     ),
     "too_large": (
-        "The endpoint takes no message of that size ({answer}); raise its limit, "
+        "The endpoint takes no message of {value} ({answer}); raise its limit, "
         "or lower OTEL_BSP_MAX_EXPORT_BATCH_SIZE or BURR_OTEL_MAX_ATTRIBUTE_BYTES."
     ),
     "busy": "The endpoint takes nothing at the moment ({answer}); wait, and try again.",
@@ -95,15 +96,10 @@ PASSING: Final = ("dns", "nothing_listening", "timeout", "busy")
 
 
 class Problem(NamedTuple):
-    """A mistake that was found.
+    """A mistake that was found."""
 
-    Attributes:
-        name: Which of `MISTAKES`.
-        sentence: What to change.
-    """
-
-    name: str
-    sentence: str
+    name: str  # which of `MISTAKES`
+    sentence: str  # what to change
 
 
 def problem(name: str, fields: dict[str, str]) -> Problem:

@@ -48,13 +48,7 @@ def speaks_tls(host: str, port: int) -> bool:
 
 
 def certificate_problem(host: str, port: int, authority: str | None) -> str | None:
-    """Why the certificate is not accepted; `None` when it is, or nothing of that kind is wrong.
-
-    Args:
-        host: Whose.
-        port: Where.
-        authority: A file of certificates to trust in place of the usual ones.
-    """
+    """Why a certificate is not accepted by an authority's file, or the usual authorities."""
     try:
         context = ssl.create_default_context(cafile=authority)
         context.set_alpn_protocols(["h2", "http/1.1"])

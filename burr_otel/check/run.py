@@ -1,43 +1,49 @@
-"""The check itself: read, send one trace, find out what is wrong."""
+"""The check itself: send a trace, then a batch as large as they get, and find out what is wrong."""
 
 from __future__ import annotations
 
-import logging
-from typing import NamedTuple
+import os
+import random
+from typing import Final, NamedTuple
 
 from burr_otel.check.ask import Answer, ask
 from burr_otel.check.diagnose import diagnose, shown, wrong_address
 from burr_otel.check.mistakes import PASSING, Problem, problem
-from burr_otel.check.settings import Settings, unwritable
+from burr_otel.check.settings import Settings, kept_warnings, unwritable
 from burr_otel.check.trace import make_trace, trace_id
 
 __all__ = ["Report", "check"]
 
-_BAD_HEADERS = "Header format invalid"
+_BAD_HEADERS: Final = "Header format invalid"
+_BATCH_BYTES: Final = 2 * 1024 * 1024  # what long chats make of a batch; most limits are 4 MiB
+_BATCH_SPANS: Final = 512  # the SDK's default
+_SPAN_BYTES: Final = 512  # of a step without its content
+_NEVER_SAMPLERS: Final = (
+    *("AlwaysOff", "ParentBased{root:AlwaysOff"),
+    *("TraceIdRatioBased{0}", "TraceIdRatioBased{0.0}"),
+)
 
 
 class Report(NamedTuple):
-    """What was found.
-
-    Attributes:
-        settings: What is set.
-        answer: What became of the test trace; `None` when none was sent.
-        trace_id: Its trace id, when one was sent.
-        said: What the endpoint said, without secrets.
-        problems: What to change; nothing when all is well.
-    """
+    """What was found."""
 
     settings: Settings
-    answer: Answer | None
+    answer: Answer | None  # what became of the test trace; None: none was sent
+    batch: Answer | None  # the same of the large batch, which is sent when the trace was taken
     trace_id: str | None
-    said: str
+    said: str  # by the endpoint, without secrets
     problems: list[Problem]
 
     @property
     def taken(self) -> bool:
-        """Whether the endpoint took the test trace whole."""
+        """Whether the endpoint took all that was sent, whole."""
         sending = [each for each in self.problems if each.name not in ("storage", "sampled_out")]
         return self.answer is not None and not sending
+
+    @property
+    def storage_writable(self) -> bool:
+        """Whether runs can be kept."""
+        return all(each.name != "storage" for each in self.problems)
 
     @property
     def passing(self) -> bool:
@@ -46,13 +52,9 @@ class Report(NamedTuple):
 
 
 def check(storage_dir: str) -> Report:
-    """Find out whether traces arrive, and if not, why.
-
-    Args:
-        storage_dir: Where runs are kept.
-    """
+    """Find out whether traces arrive, and if not, why."""
     settings = Settings.read()
-    report = Report(settings, None, None, "", [])
+    report = Report(settings, None, None, None, "", [])
     reason = unwritable(storage_dir)
     if reason:
         report.problems.append(problem("storage", {"value": storage_dir, "answer": reason}))
@@ -60,10 +62,9 @@ def check(storage_dir: str) -> Report:
     if keeps_out:
         report.problems.append(keeps_out)
         return report
-    if settings.sampler.startswith(("AlwaysOff", "ParentBased{root:AlwaysOff")) or (
-        "TraceIdRatioBased{0}" in settings.sampler or "TraceIdRatioBased{0.0}" in settings.sampler
-    ):
-        report.problems.append(problem("sampled_out", {"value": settings.sampler}))
+    sampler = settings.sampler
+    if sampler.startswith(_NEVER_SAMPLERS[:2]) or any(n in sampler for n in _NEVER_SAMPLERS[2:]):
+        report.problems.append(problem("sampled_out", {"value": sampler}))
     return _send(report)
 
 
@@ -80,12 +81,17 @@ def _keeps_out(settings: Settings) -> Problem | None:
 
 
 def _send(report: Report) -> Report:
-    settings = report.settings
+    settings, batch, found = report.settings, None, None
     assert settings.resource is not None, "else it is not usable"
-    spans = make_trace(settings.resource)
-    with _quiet() as log:
+    small, large = make_trace(settings.resource, _contents(settings))
+    # OpenTelemetry's log lines quote headers.
+    with kept_warnings("opentelemetry") as log:
         try:
-            answer = ask(settings.protocol, spans)
+            answer = ask(settings.protocol, small)
+            found = diagnose(settings, answer)
+            if found is None:
+                batch = ask(settings.protocol, large)
+                found = diagnose(settings, batch)
         except Exception as error:  # the exporters raise for some bad values of their variables
             settings.blame(error)
     if settings.unusable is not None:
@@ -96,30 +102,19 @@ def _send(report: Report) -> Report:
     if any(_BAD_HEADERS in line for line in log):
         fields = {"headers": settings.headers_from or "OTEL_EXPORTER_OTLP_HEADERS"}
         report.problems.append(problem("bad_headers", fields))
-    found = diagnose(settings, answer)
     if found:
         report.problems.append(found)
-    return report._replace(answer=answer, trace_id=trace_id(spans), said=shown(answer, settings))
+    said = shown(batch or answer, settings)
+    return report._replace(answer=answer, batch=batch, trace_id=trace_id(small), said=said)
 
 
-class _quiet(logging.Handler):  # noqa: N801 - reads as a function
-    """Keeps OpenTelemetry's log lines, which quote headers, from being printed."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
-        self._logger = logging.getLogger("opentelemetry")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message."""
-        self._lines.append(record.getMessage())
-
-    def __enter__(self) -> list[str]:
-        self._before = self._logger.propagate
-        self._logger.addHandler(self)
-        self._logger.propagate = False
-        return self._lines
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._before
+def _contents(settings: Settings) -> list[str]:
+    """Texts that compress as little as real ones, as many as the settings put into one batch."""
+    length = max(settings.max_attribute_bytes - len('{"text":""}'), 1)
+    try:
+        most = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or _BATCH_SPANS)
+    except ValueError:
+        most = _BATCH_SPANS
+    count = max(1, min(most, _BATCH_BYTES // (length + _SPAN_BYTES)))
+    words = random.Random(0)  # noqa: S311 - nothing secret
+    return [words.randbytes((length + 1) // 2).hex()[:length] for _ in range(count)]

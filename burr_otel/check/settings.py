@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -23,9 +24,11 @@ from burr_otel.spans.exporters import (
 from burr_otel.spans.provider import culprits, service_resource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry.sdk.resources import Resource
 
-__all__ = ["SERVICE_NAME", "Settings", "unwritable"]
+__all__ = ["SERVICE_NAME", "Settings", "kept_warnings", "unwritable"]
 
 SERVICE_NAME: Final = "burr-otel-check"
 """The service of a test trace, unless the variables name one."""
@@ -41,40 +44,26 @@ _LIMITS: Final = {
 
 @dataclasses.dataclass
 class Settings:
-    """What is set.
-
-    Attributes:
-        endpoint: Where spans are sent.
-        endpoint_from: The variable that says so, or "default".
-        protocol: How.
-        headers_from: The variable with the headers; `None` when none is set.
-        exporters: What ``OTEL_TRACES_EXPORTER`` names.
-        disabled: Whether ``OTEL_SDK_DISABLED`` is true.
-        resource: What spans say of the service; `None` when the provider cannot be made.
-        sampler: Which traces are kept, in the SDK's words.
-        limits: Of spans, by what they limit; `None` where there is none.
-        own: Settings by ``BURR_OTEL_*`` variables, and what they say.
-        warnings: What was said about bad values while they were read.
-        unusable: Why the provider cannot be made, and which variables are to blame.
-    """
+    """What is set."""
 
     endpoint: str
-    endpoint_from: str
+    endpoint_from: str  # a variable, or "default"
     protocol: Protocol
     headers_from: str | None
     exporters: list[str]
     disabled: bool
-    resource: Resource | None = None
-    sampler: str = ""
+    resource: Resource | None = None  # None: the provider cannot be made
+    sampler: str = ""  # in the SDK's words
     limits: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    own: dict[str, Any] = dataclasses.field(default_factory=dict)
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    unusable: tuple[str, str] | None = None
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)  # by BURR_OTEL_* variable
+    max_attribute_bytes: int = 0
+    warnings: list[str] = dataclasses.field(default_factory=list)  # said while they were read
+    unusable: tuple[str, str] | None = None  # variables to blame, and why
 
     @classmethod
     def read(cls) -> Settings:
         """Read the variables of this process."""
-        with _warnings_kept() as warnings:
+        with kept_warnings("burr_otel") as said:
             endpoint, protocol = endpoint_from_environ()
             found = cls(
                 endpoint,
@@ -83,9 +72,9 @@ class Settings:
                 headers_variable(),
                 exporter_names(),
                 sdk_disabled(),
-                warnings=warnings,
+                own=_own(),
+                max_attribute_bytes=OtelConfig.resolve().max_attribute_bytes,
             )
-            found.own = _own()
             try:
                 provider = TracerProvider(shutdown_on_exit=False)
                 found.resource = service_resource(SERVICE_NAME)
@@ -94,6 +83,7 @@ class Settings:
                 found.limits = {text: getattr(limits, name) for text, name in _LIMITS.items()}
             except Exception as error:  # the SDK raises for some bad values of its variables
                 found.blame(error)
+        found.warnings = list(dict.fromkeys(said))
         return found
 
     def blame(self, error: Exception) -> None:
@@ -105,6 +95,11 @@ class Settings:
         """Value of ``service.name``."""
         return str(self.resource.attributes["service.name"]) if self.resource else SERVICE_NAME
 
+    @property
+    def names_service(self) -> bool:
+        """Whether the variables name the service."""
+        return self.service_name != SERVICE_NAME
+
 
 def _own() -> dict[str, Any]:
     said = OtelConfig.said_by_environ()
@@ -115,45 +110,41 @@ def _own() -> dict[str, Any]:
             field = name.removeprefix(ENV_PREFIX).lower()
             value = said.get(field, "(not usable)")
             found[name] = f"{len(value)} patterns" if field in _PATTERNS else value
+        elif name == f"{ENV_PREFIX}STORAGE_DIR":
+            found[name] = os.environ[name]
         elif name.startswith(ENV_PREFIX):
             found[name] = "(no setting of that name)"
     return found
 
 
-class _Kept(logging.Handler):
-    def __init__(self, texts: list[str]) -> None:
+class _Keeper(logging.Handler):
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.texts = texts
+        self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message once."""
-        text = record.getMessage()
-        if text not in self.texts:
-            self.texts.append(text)
+        self.texts.append(record.getMessage())  # without the traceback
 
 
-class _warnings_kept:  # noqa: N801 - reads as a function
-    """Keeps our own warnings in a list instead of printing them."""
-
-    def __enter__(self) -> list[str]:
-        self._logger = logging.getLogger("burr_otel")
-        self._before = self._logger.propagate
-        texts: list[str] = []
-        self._handler = _Kept(texts)
-        self._logger.addHandler(self._handler)
-        self._logger.propagate = False
-        return texts
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self._handler)
-        self._logger.propagate = self._before
+@contextlib.contextmanager
+def kept_warnings(*names: str) -> Iterator[list[str]]:
+    """Keep warnings of these loggers, and of those below them, instead of printing them."""
+    keeper = _Keeper()
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(keeper)
+        logger.propagate = False
+    try:
+        yield keeper.texts
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.removeHandler(keeper)
+            logger.propagate = propagate
 
 
 def unwritable(storage_dir: str) -> str | None:
-    """Why nothing can be written below a folder; `None` when it can.
-
-    A folder that is not there yet is not made; the one that it would be made in is tried.
-    """
+    """Why nothing can be written below a folder; one that is not there yet is not made."""
     folder = Path(storage_dir).expanduser()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

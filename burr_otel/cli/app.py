@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import difflib
 import importlib
 import os
 import signal
@@ -9,9 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from burr_otel._version import __version__
-from burr_otel.cli.terminal import complain, prepare
 from burr_otel.errors import BurrOtelError, UnknownRunError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ EXIT_CODES: Final = {
     0: "all went well",
     FAILED: "it failed; the message says why",
     2: "wrong usage",
-    NO_SUCH_RUN: "no such run or step, or more than one run of that name",
+    NO_SUCH_RUN: "no such project, run or step, or more than one run of that name",
     DIFFERENT: "the two runs differ (diff)",
     UNREACHED: "the endpoint is not there, or not yet (check)",
     INTERRUPTED: "interrupted (Ctrl-C)",
@@ -38,19 +40,19 @@ EXIT_CODES: Final = {
 }
 """Every exit code of every command."""
 
-# A command's module is imported only when it is called: Burr takes half a second to import, which
-# shell completion and `list` need not pay.
+# A command's module is imported only when that command is called or completed, so its summary
+# stands here: the help page and the completion of commands import nothing else.
 _COMMANDS: Final = {
-    "demo": "burr_otel.cli.demo",
-    "check": "burr_otel.cli.check",
-    "list": "burr_otel.cli.list_runs",
-    "show": "burr_otel.cli.show",
-    "diff": "burr_otel.cli.diff",
-    "replay": "burr_otel.cli.replay",
-    "recover": "burr_otel.cli.recover",
-    "open": "burr_otel.cli.open_trace",
-    "materialize": "burr_otel.cli.materialize",
-    "completion": "burr_otel.cli.complete",
+    "demo": ("demo", "Run a small Burr application and draw its trace."),
+    "check": ("check", "Find out whether traces arrive, and if not, what to change."),
+    "list": ("list_runs", "List recorded runs, the one written to last first."),
+    "show": ("show", "Draw a recorded run as a waterfall."),
+    "diff": ("diff", "Show where two runs part."),
+    "replay": ("replay", "Send stored runs as traces."),
+    "recover": ("recover", "Complete the traces of runs whose process was killed."),
+    "open": ("open_trace", "Print the address of a run's trace in the backend."),
+    "materialize": ("materialize", "Write a run with whole states, for the Burr UI."),
+    "completion": ("complete", "Print what makes a shell complete commands, options and app ids."),
 }
 
 
@@ -63,11 +65,32 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the command's module."""
-        module = _COMMANDS.get(cmd_name)
-        if module is None:
+        if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(module).command
+        module = importlib.import_module(f"burr_otel.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands, and the options of the group."""
+        fitting = [name for name in _COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=_COMMANDS[name][1]) for name in fitting), *options]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when there is none of that name."""
+        name = args[0]
+        nearest = difflib.get_close_matches(name, _COMMANDS, n=2, cutoff=0.5)
+        if nearest and name not in _COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}. Did you mean {' or '.join(map(repr, nearest))}?")
+        return super().resolve_command(ctx, args)
 
 
 _EPILOG: Final = "\b\nExit codes:\n" + "\n".join(
@@ -94,13 +117,22 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit with its code (see `EXIT_CODES`).
-
-    Args:
-        arguments: What follows the program's name; those of this process when absent.
-    """
-    prepare()
+    """Run a command with these arguments, or those of this process, and exit with its code."""
+    # No name or message may stop the output in a terminal that cannot show it.
+    codecs.register_error("burr_otel.stand_in", _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="burr_otel.stand_in")
     sys.exit(_run(cli, arguments))
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Something readable for a character that the terminal cannot show."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    return "".join({"µ": "u", "…": "~", "—": "-"}.get(char, "?") for char in bad), error.end
 
 
 def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
@@ -109,25 +141,37 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
         sys.stdout.flush()
     except click.exceptions.Exit as exited:
         return exited.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
         _give_up_output()
         return PIPE_CLOSED
-    except (BurrOtelError, OSError) as error:
-        complain(str(error))
-        return NO_SUCH_RUN if _names_no_single_run(error) else FAILED
+    except (click.ClickException, BurrOtelError, OSError) as error:
+        return _complain_of(error)
     return result if isinstance(result, int) else 0
 
 
+def _complain_of(error: Exception) -> int:
+    from burr_otel.cli.terminal import complain  # noqa: PLC0415 - most commands need no message
+
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            click.echo(
+                f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True
+            )
+        complain(error.format_message())
+        return error.exit_code
+    complain(str(error))
+    return NO_SUCH_RUN if _names_no_single_run(error) else FAILED
+
+
 def _names_no_single_run(error: Exception) -> bool:
-    from burr_otel.view.find import AmbiguousRunError  # noqa: PLC0415 - as for the commands
+    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError  # noqa: PLC0415 - as for the commands
     from burr_otel.view.steps import UnknownStepError  # noqa: PLC0415 - likewise
 
-    return isinstance(error, UnknownRunError | AmbiguousRunError | UnknownStepError)
+    unknown = UnknownRunError, UnknownProjectError, AmbiguousRunError, UnknownStepError
+    return isinstance(error, unknown)
 
 
 def _give_up_output() -> None:

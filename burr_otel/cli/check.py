@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.text import Text
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_SETTINGS: Final = (
+    *("endpoint_from", "protocol", "exporters", "disabled"),
+    *("service_name", "sampler", "limits", "warnings"),
+)
+
 
 @click.command("check")
 @options.storage_dir
@@ -28,10 +33,10 @@ def command(storage_dir: str, as_json: bool) -> int:
 
     Shows what the OTEL_* and BURR_OTEL_* variables say to a tracker that makes its own provider
     (headers by name only), sends one test trace of two spans, marked burr.check, the way that
-    tracker would, and says what the endpoint answered. For each usual mistake there is one
-    sentence. Ends with 0 when the trace was taken, with 5 when the endpoint is not there or takes
-    nothing at the moment, so that trying again may help, and with 1 when something is to be
-    changed.
+    tracker would, then a batch of the size that long chats make, and says what the endpoint
+    answered. For each usual mistake there is one sentence. Ends with 0 when all was taken, with 5
+    when the endpoint is not there or takes nothing at the moment, so that trying again may help,
+    and with 1 when something is to be changed.
 
     \b
     Examples:
@@ -82,7 +87,8 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
         yield "sending", f"compression {answer.compression}, timeout {answer.timeout_s:g} s"
     elif settings.headers_from:
         yield "headers", f"those of {settings.headers_from}"
-    yield "service", f"{settings.service_name}{_whose(report)}"
+    whose = "" if settings.names_service else " (runs have their project's name, as none is set)"
+    yield "service", f"{settings.service_name}{whose}"
     if settings.sampler:
         yield "sampler", settings.sampler
     limits = [f"{value} {text}" for text, value in settings.limits.items() if value is not None]
@@ -90,44 +96,28 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
         yield "limits", ", ".join(limits)
     for name, value in settings.own.items():
         yield "setting", f"{name}: {value}"
-    yield "storage", f"{storage_dir} ({'can' if _stores(report) else 'cannot'} be written)"
+    yield "storage", f"{storage_dir} ({'can' if report.storage_writable else 'cannot'} be written)"
     if answer is not None:
         yield "answer", report.said or "taken, without a word"
-
-
-def _whose(report: Report) -> str:
-    from burr_otel.check.settings import SERVICE_NAME  # noqa: PLC0415 - as in `command`
-
-    named = report.settings.service_name != SERVICE_NAME
-    return "" if named else " (runs have their project's name, as none is set)"
-
-
-def _stores(report: Report) -> bool:
-    return all(problem.name != "storage" for problem in report.problems)
+    if report.batch is not None:
+        size = f"{report.batch.size_bytes / 1000:,.0f} kB"
+        yield "large batch", f"{size}, {'taken' if report.taken else 'not taken'}"
 
 
 def _as_json(report: Report, endpoint: str, storage_dir: str) -> dict[str, Any]:
-    settings, answer = report.settings, report.answer
-    found: dict[str, Any] = {
+    settings, answer, batch = report.settings, report.answer, report.batch
+    return {
         "taken": report.taken,
         "problems": [problem._asdict() for problem in report.problems],
         "trace_id": report.trace_id,
         "endpoint": endpoint,
-        "endpoint_from": settings.endpoint_from,
-        "protocol": settings.protocol,
-        "exporters": settings.exporters,
-        "disabled": settings.disabled,
-        "service_name": settings.service_name,
-        "sampler": settings.sampler,
-        "limits": settings.limits,
+        **{name: getattr(settings, name) for name in _SETTINGS},
         "settings": settings.own,
-        "warnings": settings.warnings,
         "storage_dir": storage_dir,
-        "storage_writable": _stores(report),
-        "answer": None,
-    }
-    if answer is not None:
-        found["answer"] = {
+        "storage_writable": report.storage_writable,
+        "large_batch": batch and {"bytes": batch.size_bytes, "taken": report.taken},
+        "answer": answer
+        and {
             "said": report.said,
             "http_status": answer.status or None,
             "grpc_status": answer.code or None,
@@ -135,5 +125,5 @@ def _as_json(report: Report, endpoint: str, storage_dir: str) -> dict[str, Any]:
             "headers_sent": list(answer.headers),
             "compression": answer.compression,
             "timeout_s": answer.timeout_s,
-        }
-    return found
+        },
+    }

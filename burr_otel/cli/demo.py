@@ -10,7 +10,6 @@ import click
 from rich.text import Text
 
 from burr_otel.cli import options
-from burr_otel.cli.endpoint import answers
 from burr_otel.cli.show import draw, load
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.config import OtelConfig
@@ -20,11 +19,16 @@ from burr_otel.view.as_json import run_as_json
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
-    from burr_otel.cli.sending import Target, Witness
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from burr_otel.cli.sending import Target
     from burr_otel.history.tree import RunTree
 
 __all__ = ["command"]
 
+_EXPORT_TIMEOUT_S: Final = 5.0
 _JAEGER_PAGE: Final = "http://localhost:16686"
 _HOW_TO_GET_ONE: Final = (
     "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
@@ -48,52 +52,66 @@ def command(storage_dir: str, as_json: bool) -> None:
       OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel demo
     """
     # These take a second to import, which --help and shell completion need not pay.
-    from burr_otel import OtelTracker  # noqa: PLC0415
-    from burr_otel.cli.sending import (  # noqa: PLC0415
-        collected_warnings,
-        find_target,
-        make_provider,
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415
+        InMemorySpanExporter,
     )
-    from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo  # noqa: PLC0415
 
-    target = find_target()
-    provider, witness = make_provider(DEMO_PROJECT, target)
+    from burr_otel import OtelTracker  # noqa: PLC0415
+    from burr_otel.cli.sending import collected_warnings, find_target  # noqa: PLC0415
+    from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo  # noqa: PLC0415
+    from burr_otel.spans.provider import service_resource  # noqa: PLC0415
+
+    target, kept = find_target(), InMemorySpanExporter()
+    provider = TracerProvider(resource=service_resource(DEMO_PROJECT), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
     tracker = OtelTracker(DEMO_PROJECT, storage_dir, tracer_provider=provider)
     # Burr logs the traceback of the step that is meant to fail.
     with collected_warnings("burr"):
         run = run_demo(build_demo(tracker))
-    with collected_warnings("opentelemetry") as said:
-        tracker.close()
-        provider.shutdown()
+    tracker.close()
+    refusal = _send(target, kept.get_finished_spans())
     stored = Store(DEMO_PROJECT, storage_dir).read(run.app_id)
     view = load(stored, storage_dir, details=as_json)
-    sent = witness is not None and witness.sent > 0 and witness.refused == 0
+    sent = refusal is None
     if as_json:
         print_json({**run_as_json(view), "sent_to": target.shown if sent else None})
         return
     console = output()
     draw(console, view)
     console.print()
-    lines(console, _sending(target, witness, said, view))
+    lines(console, _sending(target, refusal, view))
     again = ["burr-otel", "show", run.app_id]
     if storage_dir != options.DEFAULT_STORAGE_DIR:
         again += ["--storage-dir", storage_dir]
     lines(console, [Text(f"To draw it again: {shlex.join(again)}")])
 
 
-def _sending(target: Target, witness: Witness | None, said: list[str], view: RunTree) -> list[Text]:
-    if witness is None:
-        found = [Text(target.problem)]
-        if target.unreachable:
-            found.append(Text(_HOW_TO_GET_ONE))
-        return found
-    if not witness.refused and not witness.sent:
+def _send(target: Target, spans: Sequence[ReadableSpan]) -> str | None:
+    """Send the trace in one batch; why it is not there, if it is not."""
+    from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415 - as above
+
+    from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
+
+    if target.problem:
+        return f"{target.problem}\n{_HOW_TO_GET_ONE}" if target.unreachable else target.problem
+    if not spans:
         sampler = os.environ.get("OTEL_TRACES_SAMPLER", "")
-        return [Text(f"Nothing was sent: the sampler {sampler!r} left this trace out.")]
-    if witness.refused:
-        reason = clean(said[-1]) if said else "it gave no reason"
-        text = f"{target.shown} answers but did not take the trace: {reason}"
-        return [Text(text, style="yellow")]
+        return f"Nothing was sent: the sampler {sampler!r} left this trace out."
+    with collected_warnings("opentelemetry") as said:
+        exporter = open_exporter(target, _EXPORT_TIMEOUT_S)
+        taken = exporter.export(spans) is SpanExportResult.SUCCESS
+        exporter.shutdown()
+    reason = said[-1] if said else "it gave no reason"
+    return None if taken else f"{target.shown} answers but did not take the trace: {reason}"
+
+
+def _sending(target: Target, refusal: str | None, view: RunTree) -> list[Text]:
+    if refusal is not None:
+        return [Text(clean(refusal), style="" if target.problem else "yellow")]
+    from burr_otel.cli.sending import answers  # noqa: PLC0415 - as above
+
     session = next(session for session in view.sessions if session.trace_id)
     trace_id, began_ns = session.trace_id, session.start_ns
     found = [Text(f"Sent to {target.shown} as trace {trace_id}.", style="green")]

@@ -10,8 +10,6 @@ from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.history.liveness import writer_lives
 from burr_otel.view.as_json import comparison_as_json
-from burr_otel.view.compare import RunReading, compare, comparison_lines
-from burr_otel.view.content import ShownContent, reader_policy
 from burr_otel.view.find import find_run
 
 __all__ = ["command"]
@@ -28,6 +26,7 @@ __all__ = ["command"]
 )
 @options.unredacted
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
@@ -36,6 +35,7 @@ def command(
     ignore: tuple[str, ...],
     unredacted: bool,
     project: str | None,
+    partition: str | None,
     storage_dir: str,
     as_json: bool,
 ) -> int:
@@ -49,10 +49,14 @@ def command(
       burr-otel diff demo-1f3a9c02 demo-77b01d9e
       burr-otel diff checkout-8 checkout-8-fork --ignore started_at
     """
+    # What spans say is told with the SDK's types, which --help and completion need not import.
+    from burr_otel.view.compare import RunReading, compare, comparison_lines  # noqa: PLC0415
+    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415
+
     policy, alive_of = reader_policy(), writer_lives()
 
     def reading(app_id: str) -> RunReading:
-        run = find_run(storage_dir, app_id, project)
+        run = find_run(storage_dir, app_id, project, partition)
         return RunReading(
             run,
             ShownContent(run, policy, details=True, unredacted=unredacted),

@@ -21,7 +21,7 @@ _NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --sin
 
 @click.command("list")
 @options.project
-@click.option("--partition", metavar="KEY", help="Only runs of this partition key.")
+@options.partition
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended so, or stand so.")
 @click.option(
     "--since",

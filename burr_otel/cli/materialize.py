@@ -16,12 +16,13 @@ from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store import Store
 from burr_otel.store.materialize import write_plain
 from burr_otel.view.find import find_run
-from burr_otel.view.text import clean, plural
+from burr_otel.view.text import clean, one_line, plural
 
 __all__ = ["command"]
 
 _SUFFIX: Final = "-plain"
 _MOST_NAMED: Final = 10
+_LONGEST_PATH: Final = 4096
 
 
 @click.command("materialize")
@@ -34,6 +35,7 @@ _MOST_NAMED: Final = 10
 )
 @click.option("--replace", is_flag=True, help="Replace an earlier copy.")
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
@@ -41,6 +43,7 @@ def command(
     to: str | None,
     replace: bool,
     project: str | None,
+    partition: str | None,
     storage_dir: str,
     as_json: bool,
 ) -> int | None:
@@ -58,18 +61,17 @@ def command(
       burr-otel materialize demo-1f3a9c02 --to /tmp/for-burr-ui
       burr_path=~/.burr-plain burr
     """
-    run = find_run(storage_dir, app_id, project)
+    run = find_run(storage_dir, app_id, project, partition)
     target_dir = Path(to or f"{Path(storage_dir)}{_SUFFIX}").expanduser().absolute()
     target = Store(run.project, target_dir).run_path(run.app_id)
-    stored = Store(run.project, storage_dir).read(run.app_id)
-    copied = write_plain(stored, target, replace=replace)
+    copied = write_plain(run, target, replace=replace)
     if as_json:
         found = {"project": run.project, "app_id": run.app_id, "folder": str(target)}
         numbers = {"steps": copied.steps, "log_bytes": copied.log_bytes}
         print_json({**found, **numbers, "lost": list(copied.lost)})
     else:
         size = f"{plural(copied.steps, 'step')}, {copied.log_bytes:,} bytes"
-        lines(output(), [Text(clean(f"{target}  {size}"))])
+        lines(output(), [Text(f"{one_line(target, _LONGEST_PATH)}  {size}")])
         hint = f"In the Burr UI: burr_path={shlex.quote(str(target_dir))} burr"
         lines(output(stderr=True), [Text(clean(hint))])
     if copied.lost:

@@ -30,10 +30,16 @@ _SAMPLED: Final = 1
 @click.argument("app_id", shell_complete=app_ids)
 @click.option("--browser", is_flag=True, help="Open it in a browser too.")
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
-    app_id: str, browser: bool, project: str | None, storage_dir: str, as_json: bool
+    app_id: str,
+    browser: bool,
+    project: str | None,
+    partition: str | None,
+    storage_dir: str,
+    as_json: bool,
 ) -> int | None:
     """Print the address of a run's trace in the backend.
 
@@ -53,7 +59,7 @@ def command(
       BURR_OTEL_TRACE_URL=phoenix burr-otel open demo-1f3a9c02
     """
     template = read_template(OtelConfig.resolve(strict=True).trace_url)
-    run = find_run(storage_dir, app_id, project)
+    run = find_run(storage_dir, app_id, project, partition)
     place = _live_trace(run, storage_dir)
     live = place is not None
     place = place or _replayed_trace(run, storage_dir)

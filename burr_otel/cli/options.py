@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from burr_otel.cli.complete import project_names
+from burr_otel.config import ENV_PREFIX
 
-__all__ = ["DEFAULT_STORAGE_DIR", "Since", "as_json", "project", "storage_dir", "unredacted"]
+__all__ = [
+    "DEFAULT_STORAGE_DIR",
+    "Since",
+    "as_json",
+    "partition",
+    "project",
+    "storage_dir",
+    "unredacted",
+]
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
@@ -68,6 +77,8 @@ def storage_dir(function: F) -> F:
         "--storage-dir",
         metavar="DIR",
         default=DEFAULT_STORAGE_DIR,
+        envvar=f"{ENV_PREFIX}STORAGE_DIR",
+        show_envvar=True,
         is_eager=True,  # the completion of project and app id looks there
         show_default=True,
         help="Where runs are kept.",
@@ -82,6 +93,13 @@ def project(function: F) -> F:
         metavar="NAME",
         shell_complete=project_names,
         help="Look in this project only.  [default: all]",
+    )(function)
+
+
+def partition(function: F) -> F:
+    """``--partition``."""
+    return click.option(
+        "--partition", metavar="KEY", help="Only runs of this partition key.  [default: all]"
     )(function)
 
 

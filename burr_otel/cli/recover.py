@@ -13,7 +13,7 @@ from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.view.find import find_run, runs
-from burr_otel.view.text import clean, plural
+from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _TIMEOUT_S: Final = 10.0
+_LONGEST_LINE: Final = 4000
 
 
 @click.command("recover")
@@ -92,7 +93,8 @@ def _line(each: dict[str, Any]) -> Text:
     spans += f" and {plural(each['again'], 'finished span')} again" if each["again"] else ""
     trace = f" (trace {each['trace_id']})" if each["trace_id"] else ""
     unsent = "" if each["sent"] else "  not sent"
-    return Text(clean(f"{each['project']}/{each['app_id']}: {spans}{trace}{unsent}"))
+    run = one_line(f"{each['project']}/{each['app_id']}")
+    return Text(f"{run}: {one_line(spans, _LONGEST_LINE)}{trace}{unsent}")
 
 
 class _Courier:

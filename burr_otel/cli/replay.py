@@ -23,7 +23,7 @@ from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
-from burr_otel.view.text import clean, plural
+from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _BATCH_TIMEOUT_S: Final = 10.0
+_LONGEST_LINE: Final = 4000
 _MOST_SHOWN: Final = 50  # runs of which something is to be told
 
 
@@ -188,7 +189,8 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
     told = [report for report in job.reports if report.reasons or dry_run]
     for report in told[:_MOST_SHOWN]:
         facts = [plural(report.spans, "span")] if dry_run and report.spans else []
-        yield Text(clean(f"{report.project}/{report.app_id}: {'; '.join(facts + report.reasons)}"))
+        said = f"{report.project}/{report.app_id}: {'; '.join(facts + report.reasons)}"
+        yield Text(one_line(said, _LONGEST_LINE))
     if len(told) > _MOST_SHOWN:
         yield Text(f"... and so on for {plural(len(told) - _MOST_SHOWN, 'run')} more (--json)")
     if not job.reports:
@@ -206,9 +208,8 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
     if refused:
         yield Text(f"{plural(refused, 'span')} refused.", style="red")
     if job.stopped:
-        yield Text(
-            clean(f"Stopped, because the endpoint takes nothing: {job.stopped}"), style="red"
-        )
+        stopped = f"Stopped, because the endpoint takes nothing: {job.stopped}"
+        yield Text(one_line(stopped, _LONGEST_LINE), style="red")
     if interrupted or job.stopped:
         yield Text("The same command goes on from here.")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import socket
 import urllib.parse
@@ -11,11 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from burr_otel.cli.endpoint import answers, host_and_port
+from burr_otel.check.probe import proxy_variable
+from burr_otel.check.settings import kept_warnings as collected_warnings
 from burr_otel.spans.exporters import (
     Protocol,
     bare_exporter,
@@ -26,38 +22,32 @@ from burr_otel.spans.exporters import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 __all__ = [
     "Target",
-    "Witness",
+    "answers",
     "collected_warnings",
     "find_target",
-    "make_provider",
+    "host_and_port",
     "open_exporter",
 ]
 
+_CONNECT_TIMEOUT_S: Final = 0.5
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OTLP_GRPC_PORT: Final = 4317
 _HTTP_DEFAULT: Final = "http://localhost:4318"
 _OTLP_HTTP_PORT: Final = 4318
-_EXPORT_TIMEOUT_S: Final = 5.0
 
 
 class Target(NamedTuple):
-    """Where spans go.
-
-    Attributes:
-        endpoint: What was asked.
-        protocol: How to talk to it.
-        problem: Why nothing can be sent there; empty when it answers.
-        unreachable: Whether the problem is that nobody answers.
-        named: Whether the endpoint was named on the command line.
-    """
+    """Where spans go."""
 
     endpoint: str
     protocol: Protocol
-    problem: str = ""
-    unreachable: bool = False
-    named: bool = False
+    problem: str = ""  # why nothing can be sent there
+    unreachable: bool = False  # because nobody answers
+    named: bool = False  # on the command line
 
     @property
     def shown(self) -> str:
@@ -66,12 +56,10 @@ class Target(NamedTuple):
 
 
 def find_target(to: str | None = None) -> Target:
-    """Ask an endpoint whether it answers.
+    """Ask an endpoint whether it answers: this one, or that of the ``OTEL_*`` variables.
 
-    Args:
-        to: Which one; by HTTP when its path or port is that of OTLP over HTTP, else as
-            ``OTEL_EXPORTER_OTLP_PROTOCOL`` says. `None`: that of the ``OTEL_*`` variables, or the
-            local default.
+    It is by HTTP when its path or port is that of OTLP over HTTP, else as
+    ``OTEL_EXPORTER_OTLP_PROTOCOL`` says.
     """
     if to is not None:
         return _named_target(to)
@@ -84,7 +72,7 @@ def find_target(to: str | None = None) -> Target:
         return Target(
             endpoint, protocol, f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
         )
-    if answers(endpoint):
+    if answers(endpoint, protocol):
         return Target(endpoint, protocol)
     given = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
     if not given and answers(_HTTP_DEFAULT):
@@ -109,93 +97,40 @@ def _named_target(to: str) -> Target:
         problem = (
             f"{without_secrets(to)!r} is no endpoint; use a URL such as http://localhost:4317."
         )
-    elif not answers(endpoint):
+    elif not answers(endpoint, protocol):
         problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}."
     return Target(endpoint, protocol, problem, unreachable=bool(problem), named=True)
 
 
-class Witness(SpanExporter):
-    """An exporter that remembers what became of the spans.
-
-    Attributes:
-        sent: Spans that the endpoint took.
-        refused: Spans that it did not.
-    """
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-        self.sent = self.refused = 0
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send, and count."""
-        result = self._exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self.sent += len(spans)
-        else:
-            self.refused += len(spans)
-        return result
-
-    def shutdown(self) -> None:
-        """Shut the exporter down."""
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush the exporter."""
-        return self._exporter.force_flush(timeout_millis)
+def host_and_port(endpoint: str) -> tuple[str, int] | None:
+    """Where an OTLP endpoint (a URL, or ``host:port``) listens; `None`: it is no TCP address."""
+    url = endpoint if "://" in endpoint else f"//{endpoint}"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or parts.scheme not in ("", *_DEFAULT_PORTS):
+        return None
+    return parts.hostname, port or _DEFAULT_PORTS.get(parts.scheme, _OTLP_GRPC_PORT)
 
 
-def make_provider(service_name: str, target: Target) -> tuple[TracerProvider, Witness | None]:
-    """A provider that sends to the target, or makes trace ids and sends nothing.
-
-    Args:
-        service_name: Its ``service.name``, unless ``OTEL_SERVICE_NAME`` is set.
-        target: Where to send.
-    """
-    attributes = {
-        "service.name": os.environ.get("OTEL_SERVICE_NAME") or service_name,
-        "host.name": socket.gethostname(),
-    }
-    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-    if target.problem:
-        return provider, None
-    witness = Witness(open_exporter(target, _EXPORT_TIMEOUT_S))
-    provider.add_span_processor(BatchSpanProcessor(witness))
-    return provider, witness
+def answers(endpoint: str, protocol: Protocol = "http/protobuf") -> bool:
+    """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
+    place = host_and_port(endpoint)
+    if place is None:
+        return True
+    local = place[0] in ("localhost", "::1") or place[0].startswith("127.")
+    if not local and proxy_variable(protocol, endpoint):
+        return True
+    try:
+        with socket.create_connection(place, timeout=_CONNECT_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def open_exporter(target: Target, timeout_s: float) -> SpanExporter:
-    """An exporter to a target.
-
-    Args:
-        target: Where to.
-        timeout_s: How long one batch may take, with what the exporter itself tries again.
-    """
+    """An exporter to a target that spends so long on one batch, tries of its own included."""
     endpoint = target.endpoint if target.named else None  # else it reads the variables itself
     return bare_exporter(target.protocol, endpoint, timeout=timeout_s)
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message, without the traceback."""
-        self.texts.append(record.getMessage())
-
-
-@contextlib.contextmanager
-def collected_warnings(*names: str) -> Iterator[list[str]]:
-    """Keep warnings of these loggers, and of those below them, instead of printing them."""
-    collector = _Collector()
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.propagate for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(collector)
-        logger.propagate = False
-    try:
-        yield collector.texts
-    finally:
-        for logger, propagate in zip(loggers, before, strict=True):
-            logger.removeHandler(collector)
-            logger.propagate = propagate

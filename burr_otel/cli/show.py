@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,22 +11,18 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.complete import app_ids
-from burr_otel.cli.follow import follow as follow_run
-from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.cli.terminal import lines, output, print_json, write_file
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.liveness import writer_lives
-from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.store import Store
 from burr_otel.view.as_json import run_as_json, step_as_json
-from burr_otel.view.content import ShownContent, reader_policy
 from burr_otel.view.find import find_run
-from burr_otel.view.page import html_page
-from burr_otel.view.step_sheet import step_sheet
-from burr_otel.view.steps import read_step
 from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from burr_otel.history.tree import RunTree
@@ -58,6 +51,7 @@ _MOST_WATCHED: Final = 50
 @click.option("--follow", is_flag=True, help="Go on showing the run until its process ends.")
 @options.unredacted
 @options.project
+@options.partition
 @options.storage_dir
 @options.as_json
 def command(
@@ -67,6 +61,7 @@ def command(
     follow: bool,
     unredacted: bool,
     project: str | None,
+    partition: str | None,
     storage_dir: str,
     as_json: bool,
 ) -> None:
@@ -86,21 +81,28 @@ def command(
         raise click.UsageError(
             "--step, --html and --follow exclude each other, --html also --json."
         )
-    run = find_run(storage_dir, app_id, project)
+    run = find_run(storage_dir, app_id, project, partition)
+
+    def read(*, details: bool = False) -> RunTree:
+        return load(run, storage_dir, details=details, unredacted=unredacted)
+
     if step is not None:
         _show_step(run, step, as_json=as_json, unredacted=unredacted)
     elif html_file is not None:
-        page = html_page(load(run, storage_dir, details=True, unredacted=unredacted))
-        _write_page(page, html_file)
+        _write_page(read(details=True), html_file)
     elif follow:
-        _follow(run, storage_dir, as_json=as_json)
+        _follow(run, Store(run.project, storage_dir), read, as_json=as_json)
     elif as_json:
-        print_json(run_as_json(load(run, storage_dir, details=True, unredacted=unredacted)))
+        print_json(run_as_json(read(details=True)))
     else:
-        draw(output(), load(run, storage_dir, unredacted=unredacted))
+        draw(output(), read())
 
 
 def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
+    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415 - see `load`
+    from burr_otel.view.step_sheet import step_sheet  # noqa: PLC0415 - for this only
+    from burr_otel.view.steps import read_step  # noqa: PLC0415 - likewise
+
     content = ShownContent(run, reader_policy(), details=True, unredacted=unredacted)
     view, span, details = read_step(run, writer_lives()(run), sequence_id, content)
     if as_json:
@@ -113,17 +115,21 @@ def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: b
         console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
 
 
-def _follow(run: StoredRun, storage_dir: str, *, as_json: bool) -> None:
-    store, watched = Store(run.project, storage_dir), [run.app_id]
+def _follow(
+    run: StoredRun, store: Store, load_view: Callable[[], RunTree], *, as_json: bool
+) -> None:
+    from burr_otel.cli.follow import follow as follow_run  # noqa: PLC0415 - for this only
+
+    watched: list[str] = []
 
     def read() -> RunTree:
-        view = load(run, storage_dir)
+        view = load_view()
         spawned = [child.app_id for child in view.children if child.kind == "spawn"]
-        watched[1:] = spawned[:_MOST_WATCHED]
+        watched[:] = spawned[:_MOST_WATCHED]
         return view
 
     def changed() -> list[tuple[int, int]]:
-        found = []
+        found = [(run.size_bytes, run.changed_ns)]
         for app_id in watched:
             with contextlib.suppress(BurrOtelError, OSError):
                 each = store.read(app_id)
@@ -136,20 +142,15 @@ def _follow(run: StoredRun, storage_dir: str, *, as_json: bool) -> None:
         draw(console, view)
 
 
-def _write_page(page: str, file: str) -> None:
-    """Write a page, which says no less than the log, so that only its owner may read it."""
+def _write_page(view: RunTree, file: str) -> None:
+    from burr_otel.view.page import html_page  # noqa: PLC0415 - likewise
+
+    page = html_page(view)
     if file == "-":
-        sys.stdout.write(page)
+        click.echo(page, nl=False)
         return
-    temporary = f"{file}.{os.getpid()}.tmp"
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as opened:
-            opened.write(page)
-        Path(temporary).replace(file)
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from error
-    size = f"{len(page.encode()) / 1000:,.0f} kB"
+    write_file(file, page)
+    size = f"{len(page.encode('utf-8', 'replace')) / 1000:,.0f} kB"
     lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
 
 
@@ -157,6 +158,10 @@ def load(
     run: StoredRun, storage_dir: str, *, details: bool = False, unredacted: bool = False
 ) -> RunTree:
     """Read a run and the runs that it spawned."""
+    # What spans say is told with the SDK's types, which --help and completion need not import.
+    from burr_otel.history.read import nest_spawned, read_run  # noqa: PLC0415
+    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415
+
     store, alive_of, policy = Store(run.project, storage_dir), writer_lives(), reader_policy()
 
     def read(stored: StoredRun) -> RunTree:

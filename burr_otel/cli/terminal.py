@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
-from burr_otel.view.text import clean
+from burr_otel.view.text import clean, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["complain", "json_line", "lines", "output", "prepare", "print_json"]
+__all__ = ["complain", "json_line", "lines", "output", "print_json", "write_file"]
 
 _PLAIN_WIDTH: Final = 100  # of text that goes to a file or a pipe
-_STAND_INS: Final = {"µ": "u", "…": "~", "—": "-"}
 _MOST_NESTED: Final = 100
-
-
-def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """Something readable for a character that the terminal cannot show."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    bad = error.object[error.start : error.end]
-    return "".join(_STAND_INS.get(char, "?") for char in bad), error.end
-
-
-def prepare() -> None:
-    """Let no name or message stop the output in a terminal that cannot show it."""
-    codecs.register_error("burr_otel.stand_in", _stand_in)
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="burr_otel.stand_in")
+_LONGEST_MESSAGE: Final = 4000
 
 
 class _Console(Console):
@@ -60,13 +44,30 @@ def output(*, stderr: bool = False) -> Console:
 def lines(console: Console, texts: Iterable[Text]) -> None:
     """Print lines that are never cut: the terminal wraps them, so that they copy as they are."""
     for text in texts:
-        console.print(text, soft_wrap=True)
+        safe = clean(text.plain)  # again: a name that somebody forgot must not act on the terminal
+        console.print(text if safe == text.plain else Text(safe, text.style), soft_wrap=True)
 
 
 def complain(message: str) -> None:
-    """Print an error."""
-    text = Text.assemble(("Error: ", "bold red"), clean(message))
+    """Print an error on one line: a name with a line break cannot forge a second message."""
+    text = Text.assemble(("Error: ", "bold red"), one_line(message, _LONGEST_MESSAGE))
     output(stderr=True).print(text, soft_wrap=True)
+
+
+def write_file(file: str, text: str) -> None:
+    """Write a file in whole or not at all, readable by this user only, as the store's files are."""
+    target = Path(file).resolve()
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".burr-otel-")
+    except OSError as error:
+        raise OSError(error.errno, f"{file} cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as opened:
+            opened.write(text)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def print_json(value: Any) -> None:

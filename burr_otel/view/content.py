@@ -48,9 +48,9 @@ def _view_policy(policy: ContentPolicy, *, unredacted: bool) -> ContentPolicy:
 
 
 class ShownContent:
-    """Fills `failure`, `details` and `attributes` of the spans of a run.
+    """Fills `failure`, `details` and `attributes` of the spans of a run, and redacts their names.
 
-    Without `details` only failures are looked at, which is all that a waterfall shows.
+    Without `details` nothing else than failures and names is looked at: a waterfall shows no more.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class ShownContent:
 
     def __call__(self, span: SpanNode) -> None:
         """Fill one span."""
+        if span.kind == "span":  # user code chose its name
+            span.name = self._content.facts(session_of(span)).policy.name(span.name)
         if span.kind == "application":
             self._initial(span)
         elif self._details or span.is_bad or getattr(span.end, "raised", None) is not None:
