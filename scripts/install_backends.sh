@@ -6,8 +6,9 @@
 #   scripts/install_backends.sh --where               print the folder and stop
 #
 # Parts: collector (OpenTelemetry Collector), jaeger (v2), phoenix (in a virtual environment of its
-# own), chromium (headless, to look at Phoenix; from the system's packages), shells (zsh and fish, in
-# which the tests try completion; likewise).
+# own), and from the system's packages chromium (headless, to look at Phoenix), shells (zsh and fish,
+# in which the tests try completion), redis (for Celery) and prometheus (unpacked here and not
+# installed: Debian's package would start a service).
 #
 # Everything lands in the folder that BURR_OTEL_BACKENDS names (default: ~/.cache/burr-otel/backends).
 # A part that is there in the wanted version is left alone, so running this again costs nothing. One
@@ -23,7 +24,7 @@ readonly PHOENIX_VERSION=20.26.1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here manifest="$here/otelcol-manifest.yaml"
 readonly cache="${BURR_OTEL_BACKENDS:-$HOME/.cache/burr-otel/backends}"
-readonly all_parts=(collector jaeger phoenix chromium shells)
+readonly all_parts=(collector jaeger phoenix chromium shells redis prometheus)
 readonly tell_every_s="${BURR_OTEL_TELL_EVERY_S:-10}"
 
 say() { printf 'backends: %s\n' "$*"; }
@@ -186,6 +187,36 @@ install_shells() {
   for shell in zsh fish; do command -v "$shell" >/dev/null || missing+=("$shell"); done
   [[ ${#missing[@]} -eq 0 ]] || apt_install "${missing[@]}"
   say "shells are there: $(command -v zsh) $(command -v fish)"
+}
+
+install_redis() {
+  if command -v redis-server >/dev/null; then
+    say "redis is there: $(command -v redis-server)"
+    return
+  fi
+  # Debian's package starts a server of its own, which no test uses.
+  apt_install redis-server
+  say "redis installed: $(command -v redis-server)"
+}
+
+install_prometheus() {
+  local binary="$cache/bin/prometheus"
+  if is_current prometheus debian "$binary"; then
+    say "prometheus is there: $binary"
+    return
+  fi
+  command -v apt-get >/dev/null ||
+    die "cannot unpack prometheus: this machine has no apt-get; put prometheus and promtool into $cache/bin by hand and 'debian' into $cache/prometheus.stamp."
+  say "unpacking prometheus from the system's packages"
+  as_root apt-get update -qq
+  (cd "$work" && apt-get download -qq prometheus 2>"$work/apt.log") || {
+    cat "$work/apt.log" >&2
+    die "apt-get could not download prometheus; its message is above."
+  }
+  dpkg-deb -x "$work"/prometheus_*.deb "$work/prometheus"
+  mv "$work/prometheus/usr/bin/promtool" "$work/prometheus/usr/bin/prometheus" "$cache/bin/"
+  stamp prometheus debian
+  say "prometheus installed: $("$binary" --version | head -1)"
 }
 
 # --- main ---------------------------------------------------------------------------------------
