@@ -38,7 +38,7 @@ from burr_otel.spans.ids import ids
 from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 __all__ = ["configure", "culprits", "meter_provider", "service_resource", "tracer_provider"]
 
@@ -223,7 +223,7 @@ class _Closer:
         return self._thread
 
 
-def _see_out(work: threading.Thread, exporters: Iterable[QuietExporter]) -> None:
+def _see_out(work: threading.Thread, exporters: Collection[QuietExporter]) -> None:
     """Wait for the last export, not long for an endpoint that does not answer; tell of losses."""
     if not _finished(work, exporters):
         for exporter in exporters:
@@ -233,12 +233,18 @@ def _see_out(work: threading.Thread, exporters: Iterable[QuietExporter]) -> None
         exporter.tell_of_losses()
 
 
-def _finished(work: threading.Thread, exporters: Iterable[QuietExporter]) -> bool:
-    """Wait for an export, the shorter when the endpoint has refused one; whether it is over."""
-    pid, started = os.getpid(), time.monotonic()
+def _finished(work: threading.Thread, exporters: Collection[QuietExporter]) -> bool:
+    """Wait for an export, while spans are taken; whether it is over.
+
+    The wait for the next ones is shorter when the endpoint has refused some.
+    """
+    pid, taken, since = os.getpid(), 0, time.monotonic()
     while work.is_alive() and os.getpid() == pid:
         work.join(0.05)
-        waited = time.monotonic() - started
+        sent = sum(exporter.tally.sent for exporter in exporters)
+        if sent != taken:
+            taken, since = sent, time.monotonic()
+        waited = time.monotonic() - since
         struggling = any(exporter.struggling for exporter in exporters)
         if waited > _LONGEST_S or (struggling and waited > _STRUGGLING_S):
             return False

@@ -118,7 +118,7 @@ def test_a_run_arrives_whole(
     [step] = read.named("prepare")
     assert json.loads(step.attributes["burr.inputs"]) == {"who": "wörld"}
     assert json.loads(step.attributes["burr.state.written"]) == {"count": 1}
-    assert step.attributes["burr.action.writes"] == ("count",)
+    assert step.attributes["burr.action.name"] == "prepare"
     [plan] = read.named("plan")
     assert (plan.attributes["colour"], plan.attributes["share"]) == ("red", 0.5)
     assert json.loads(plan.attributes["nested"]) == {"a": [1, None]}
