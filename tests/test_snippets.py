@@ -93,7 +93,7 @@ def presumed():
             "customer_id": "ann",
             "OtelTracker": OtelTracker,
         },
-        "docs/spans.md": {"action": action},
+        "docs/spans.md": {"action": action, "OtelTracker": OtelTracker},
     }
 
 
