@@ -117,6 +117,8 @@ def test_python(page, monkeypatch, tmp_path):
             namespace[name](tmp_path / name)
     finally:
         LoggingInstrumentor().uninstrument()
+        if "BurrInstrumentor" in namespace:
+            namespace["BurrInstrumentor"]().uninstrument()
         for provider in made:
             provider.shutdown()
     if page == "README.md":
