@@ -63,7 +63,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
             time an application is built, else one from the ``OTEL_*`` variables. Pickling leaves
             it behind: in another process that process's own is used.
         meter_provider: Makes the instruments. Default: the global one.
-        config: SpanSettings as one object. Default: from ``BURR_OTEL_*`` variables.
+        config: Settings as one object. Default: from ``BURR_OTEL_*`` variables.
         clock: Gives Unix time in nanoseconds; tests inject one.
         **settings: Single settings by name, see `OtelConfig`; they win over `config`.
 
@@ -186,7 +186,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """SpanSettings only: providers, spans and files belong to a process."""
+        """Settings only: providers, spans and files belong to a process."""
         left_out = {"_tracer_provider", "_meter_provider", "_store", "_policy", "_owner", "_made"}
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 

@@ -93,7 +93,7 @@ def presumed():
             "customer_id": "ann",
             "OtelTracker": OtelTracker,
         },
-        "docs/spans.md": {"action": action},
+        "docs/spans.md": {"action": action, "OtelTracker": OtelTracker},
     }
 
 
@@ -117,6 +117,8 @@ def test_python(page, monkeypatch, tmp_path):
             namespace[name](tmp_path / name)
     finally:
         LoggingInstrumentor().uninstrument()
+        if "BurrInstrumentor" in namespace:
+            namespace["BurrInstrumentor"]().uninstrument()
         for provider in made:
             provider.shutdown()
     if page == "README.md":
@@ -306,10 +308,12 @@ def test_queries_that_are_not_run_name_our_attributes(snippet):
 
 
 def test_no_page_names_a_variable_that_is_not_ours():
-    """BURR_OTEL_* variables on the pages are settings, or the two of the test suite."""
+    """BURR_OTEL_* variables on the pages are settings, or options of the commands."""
     from burr_otel.config import OtelConfig
 
     known = {f"BURR_OTEL_{name.upper()}" for name in OtelConfig.__dataclass_fields__}
+    commands = [cli.get_command(None, name) for name in cli.list_commands(None)]
+    known |= {str(each.envvar) for command in commands for each in command.params}
     for page in PAGES:
         for name in re.findall(r"BURR_OTEL_[A-Z_]+\b", (ROOT / page).read_text("utf-8")):
             assert name in known or name.endswith("_"), f"{page}: {name}"

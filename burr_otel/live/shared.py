@@ -27,7 +27,7 @@ __all__ = ["Shared", "session_settings"]
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """SpanSettings and tools of one tracker.
+    """Settings and tools of one tracker.
 
     Attributes:
         owner: Stands for the tracker: its hooks speak of runs of this owner.

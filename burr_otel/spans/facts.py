@@ -66,7 +66,7 @@ class ActionFacts(NamedTuple):
 
 
 class SpanSettings(NamedTuple):
-    """SpanSettings of a session that decide what its spans say; the log keeps them."""
+    """The settings of a session that decide what its spans say; the log keeps them."""
 
     openinference_content: bool = False
     capture_state_read: str = "failed"

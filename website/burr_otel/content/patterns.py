@@ -1,0 +1,1 @@
+../../../burr_otel/content/patterns.py
