@@ -21,7 +21,7 @@ from typing import Any, Literal, TypedDict
 from burr_otel.errors import ConfigError
 from burr_otel.trace_url import read_template
 
-__all__ = ["ENV_PREFIX", "OtelConfig", "OtelSettings"]
+__all__ = ["ENV_PREFIX", "OtelConfig", "OtelSettings", "default_storage_dir"]
 
 logger = logging.getLogger(__name__)
 
@@ -304,6 +304,11 @@ class OtelConfig:
 
 def _is_capture(field: dataclasses.Field[Any]) -> bool:
     return field.metadata.get("choices") == _CAPTURES
+
+
+def default_storage_dir() -> str:
+    """Where runs are kept when nobody says so: ``BURR_OTEL_STORAGE_DIR``, else ``~/.burr``."""
+    return os.environ.get(f"{ENV_PREFIX}STORAGE_DIR", "").strip() or "~/.burr"
 
 
 def _hidden_instead(name: str) -> tuple[str, ...]:

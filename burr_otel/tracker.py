@@ -13,7 +13,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import format_trace_id
 from typing_extensions import Self, Unpack
 
-from burr_otel.config import OtelConfig, OtelSettings
+from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner
@@ -57,7 +57,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
         project: Name of the project: a folder below `storage_dir`, part of the application span's
             name, and the service name unless ``OTEL_SERVICE_NAME`` or a provider says otherwise.
             Letters, digits, ``_``, ``-`` and ``:``.
-        storage_dir: Where runs are kept, in the layout of Burr's ``LocalTrackingClient``.
+        storage_dir: Where runs are kept, in the layout of Burr's ``LocalTrackingClient``. Default:
+            ``BURR_OTEL_STORAGE_DIR``, else ``~/.burr``.
         serde_kwargs: Passed to Burr's serialisers and deserialisers.
         tracer_provider: Makes the spans. Default: the global provider when one has been set by the
             time an application is built, else one from the ``OTEL_*`` variables. Pickling leaves
@@ -99,7 +100,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
     ) -> None:
         self.config = OtelConfig.resolve(config, settings)
         self.project_id = project
-        self.raw_storage_dir = os.fspath(storage_dir)
+        given = os.fspath(storage_dir)
+        self.raw_storage_dir = default_storage_dir() if given == DEFAULT_STORAGE_DIR else given
         # Not the working directory of whoever unpickles or copies it, nor after a `chdir`.
         self._storage_root = self.raw_storage_dir
         if not self._storage_root.startswith("~"):
@@ -348,7 +350,9 @@ class OtelTracker(RunHooks, BaseStateLoader):
                 run.root.finish()
         self._flush()
 
-    def recover(self, app_id: str, send: Send | None = None) -> list[Recovered]:
+    def recover(
+        self, app_id: str, send: Send | None = None, *, partition_key: str | None = None
+    ) -> list[Recovered]:
         """Complete what crashed sessions of a run left behind, as its next builder would.
 
         Sends the root and step spans that a killed process left open, once, whoever asks first; and
@@ -357,6 +361,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         Args:
             app_id: The run.
             send: Sends spans in place of the provider, and says whether they were taken.
+            partition_key: The run's own; without one, the run without, else the first of that id.
 
         Returns:
             One item for each session that this call took on; one whose spans were not taken stays
@@ -367,8 +372,9 @@ class OtelTracker(RunHooks, BaseStateLoader):
             UnknownRunError: There is no such run; the error names the nearest ones.
             OSError: The log cannot be mended.
         """
-        self._store.mend(app_id)
-        return recover_run(self._shared(), self._store, app_id, ALL, self._clock(), send)
+        key = partition_key if self._store.exists(app_id, partition_key) else ALL
+        self._store.mend(app_id, key)
+        return recover_run(self._shared(), self._store, app_id, key, self._clock(), send)
 
     def __enter__(self) -> Self:
         return self

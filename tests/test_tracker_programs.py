@@ -6,7 +6,8 @@ import random
 import apps
 import pytest
 from burr.core import expr
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry import context as otel_context
 
 from burr_otel import OtelTracker, StoreError, UnknownRunError, mark_failed
 
@@ -176,3 +177,38 @@ def test_ids_do_not_repeat_in_a_seeded_program(spans, tmp_path):
     ids = [s.context.span_id for s in spans.spans]
     assert len(set(ids)) == 4
     assert len({s.context.trace_id for s in spans.spans}) == 2
+
+
+def test_the_storage_directory_of_the_environment_is_the_trackers_too(monkeypatch, tmp_path):
+    """Tracker and commands look in the same place; an argument wins."""
+    monkeypatch.setenv("BURR_OTEL_STORAGE_DIR", str(tmp_path / "env"))
+    assert OtelTracker("proj").storage_dir == str(tmp_path / "env" / "proj")
+    assert OtelTracker("proj", tmp_path).storage_dir == str(tmp_path / "proj")
+
+
+def test_wanted_baggage_is_on_every_span(spans, clock, tmp_path):
+    """On the application span as built, on steps, and on spans inside; nothing else is taken."""
+    tracker = OtelTracker(
+        "proj", tmp_path, tracer_provider=spans.provider, clock=clock, baggage_keys=("tenant",)
+    )
+    context = baggage.set_baggage("tenant", "acme", baggage.set_baggage("other", "x"))
+    token = otel_context.attach(context)
+    try:
+        apps.single(tracker, apps.traced).step()
+    finally:
+        otel_context.detach(token)
+    tracker.close()
+    told = {span.name: span.attributes.get("tenant") for span in spans.spans}
+    assert told.pop("helper") == "acme"
+    assert set(told.values()) == {"acme"}
+    assert not any("other" in span.attributes for span in spans.spans)
+
+
+def test_one_app_id_under_two_partitions_is_recovered_by_partition(spans, clock, tmp_path):
+    """`recover` takes the run of the partition that it is given."""
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, clock=clock)
+    for key in ("u1", "u2"):
+        apps.counter(tracker, "a1", partition_key=key).step()
+    assert tracker.recover("a1", partition_key="u2") == []
+    with pytest.raises(UnknownRunError):
+        tracker.recover("missing")

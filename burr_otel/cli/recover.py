@@ -69,7 +69,7 @@ def command(
             tracker = trackers[run.project] = OtelTracker(run.project, storage_dir)
         done.extend(
             {"project": run.project, "app_id": run.app_id, **each._asdict()}
-            for each in tracker.recover(run.app_id, courier)
+            for each in tracker.recover(run.app_id, courier, partition_key=run.partition_key)
         )
     for tracker in trackers.values():
         tracker.close()

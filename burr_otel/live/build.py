@@ -14,6 +14,7 @@ from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.live.root import Root
 from burr_otel.live.run import Run, registry
+from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginRoot, read_ids
 from burr_otel.spans import describe, exceptions, keeper, parents, shield
 from burr_otel.spans.burr_span import LIMITS
@@ -211,10 +212,14 @@ def _about(shared: Shared, facts: RunFacts, graph: Any) -> dict[str, Any]:
         found["conversation"] = facts.conversation_id
     if semconv.USER_ID in facts.identity:
         found["user_id"] = facts.identity[semconv.USER_ID]
+    around = surrounding_attributes(shared.config, otel_context.get_current())
+    if around:
+        found["shown"] = around
     if shared.policy.asks_user:
         content = describe.root(facts, graph, BeginRoot({}, 0), None)
         shown = {key: content.attributes.get(key) for key in (semconv.GRAPH, semconv.TRUNCATED)}
-        found["shown"] = {key: value for key, value in shown.items() if value is not None}
+        told = {key: value for key, value in shown.items() if value is not None}
+        found["shown"] = {**around, **told}
     source = getattr(shared.starter, "source", None)
     if source is not None:
         resource, scope = source.resource, source.scope

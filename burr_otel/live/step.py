@@ -352,6 +352,9 @@ class InnerSpan:
             self._start(enclosing, outer, links)
         except Exception as error:
             shield.report("starting a span inside a step", error)
+        around = surrounding_attributes(step.shared.config, outer)
+        if around:
+            self.span.current.set_attributes(around)
         step.inner[id(burr_span)] = self
         step.named[burr_span.name] = self.span.get_span_context()
         self.scope: Scope = Scope(self.span.current, step.tag, outer, enclosing.scope)

@@ -196,9 +196,10 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
     document = graph_document(graph)
     if document is not None:
         writer.put(semconv.GRAPH, run.policy.attribute(semconv.GRAPH, document))
-    writer.put_shown(begin.about.get("shown") or {})
+    shown = begin.about.get("shown") or {}
     if end is None:
         writer.attributes |= run.identity
+        writer.put_shown(shown)
         return writer.done(run.name, {}, (begin.time_ns, begin.time_ns))
     writer.put_user(end.user)
     if end.outcome != semconv.CRASHED or end.steps:
@@ -215,6 +216,7 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
     elif end.outcome == semconv.CRASHED:
         writer.status = Status(StatusCode.ERROR, end.error or DIED)
     writer.attributes |= run.identity
+    writer.put_shown(shown)
     return writer.done(run.name, end.user, (begin.time_ns, end.time_ns))
 
 
