@@ -6,7 +6,9 @@ import pathlib
 import burr
 import pytest
 
+from burr_otel.history.content import session_of
 from burr_otel.history.fold import Fold
+from burr_otel.history.tree import SpanNode
 
 DEMO_DATA = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_data"
 T0 = 1_700_000_000_000_000_000
@@ -273,3 +275,45 @@ def test_recorded_runs_of_plain_burr_are_complete(log):
 def test_there_are_recorded_runs():
     """The test above would pass on nothing."""
     assert len(RECORDED_RUNS) == 21
+
+
+def test_spans_nested_by_the_thousand_cost_no_more_than_their_number(monkeypatch):
+    """Ends and sessions of spans in one another are found without walking the chain for each."""
+    depth, visits = 1_000, 0
+    fold = Fold("p", "a")
+    for record in (root(), begin(0, 0)):
+        fold.add(record)
+    for number in range(depth):
+        fold.add(begin_span(number, 0, f"s{number}", f"s{number - 1}" if number else None))
+    fold.finish(lambda _fields, _last_ns: False)
+    walk, above = SpanNode.walk, SpanNode.above
+
+    def counted_walk(span):
+        nonlocal visits
+        for each in walk(span):
+            visits += 1
+            yield each
+
+    def counted_above(span):
+        nonlocal visits
+        visits += 1
+        return above.__get__(span)
+
+    spans = [span for span, _ in fold.sessions[0].walk()]
+    monkeypatch.setattr(SpanNode, "walk", counted_walk)
+    monkeypatch.setattr(SpanNode, "above", property(counted_above, above.__set__))
+    assert {span.last_ns for span in spans} == {T0 + (depth - 1) * 10**6}
+    assert {session_of(span) for span in spans} == {fold.sessions[0]}
+    assert visits < 4 * depth
+
+
+def test_the_last_time_of_an_open_step_is_asked_anew_when_something_joins_it():
+    """A run that a step spawned may outlast everything else in the step."""
+    fold = Fold("p", "a")
+    for record in (root(), begin(0, 0), begin_span(5, 0, "inner")):
+        fold.add(record)
+    session = fold.sessions[0]
+    (step,) = session.children
+    assert (session.last_ns, step.last_ns) == (T0 + 5 * 10**6,) * 2
+    step.adopt(SpanNode("application", "other", T0 + 6 * 10**6, T0 + 9 * 10**6))
+    assert (session.last_ns, step.last_ns) == (T0 + 9 * 10**6,) * 2

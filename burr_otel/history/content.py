@@ -33,10 +33,10 @@ __all__ = ["RunContent", "session_of"]
 
 def session_of(span: SpanNode) -> SessionNode:
     """The session that a span belongs to."""
-    node: SpanNode | None = span
-    while node is not None and not isinstance(node, SessionNode):
+    node = span.step or span
+    if not isinstance(node, SessionNode) and node.above is not None:
         node = node.above
-    if node is None:
+    if not isinstance(node, SessionNode):
         raise ValueError(f"span {span.name!r} is in no session")
     return node
 

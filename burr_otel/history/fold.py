@@ -226,7 +226,7 @@ class Fold:
         session.steps[number] = step
         self._newest = session
         if self._keep or not session.node.children:
-            session.node.children.append(step)
+            session.node.adopt(step)
         else:
             session.node.children[:] = [step]
         return step
@@ -325,13 +325,14 @@ class Fold:
             links=[] if origin is None else list(origin.links),
             begin=record,
             above=above,
+            step=step,
             occurrence=session.uses.get(key, 0),
             is_foreign="scope" in record.otel,
         )
         self.foreign += span.is_foreign
         session.uses[key] = span.occurrence + 1
         session.inner[key] = span
-        above.children.append(span)
+        above.adopt(span)
         step.touch(span.start_ns)
         return []
 

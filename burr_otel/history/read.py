@@ -80,7 +80,7 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
             for session in found.sessions:
                 step = _spawning_step(parent, child, session)
                 if step is not None:
-                    step.children.append(session)
+                    step.adopt(session)
                     step.children.sort(key=lambda span: span.start_ns)
             queue.append(found)
 

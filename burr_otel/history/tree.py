@@ -54,7 +54,8 @@ class SpanNode:
     made and the log only mentions. `occurrence` counts the earlier steps of its number in the
     session, or the earlier uses of its Burr id in the step, `order` all steps before it in the log.
     `before` is the record of the state that a step found. `failure`, `details` and `attributes`
-    are what a view shows, see `view.content`.
+    are what a view shows, see `view.content`. `above` is the span around it, `step` the step around
+    an inner one at any depth; `below_ns` the latest time in it, once asked for.
     """
 
     kind: Kind
@@ -73,6 +74,7 @@ class SpanNode:
     logged: list[Logged] = dataclasses.field(default_factory=list)
     marks: list[StreamMark] = dataclasses.field(default_factory=list)
     above: SpanNode | None = None
+    step: SpanNode | None = None
     children: list[SpanNode] = dataclasses.field(default_factory=list)
     begun: bool = True
     is_foreign: bool = False
@@ -86,6 +88,7 @@ class SpanNode:
     failure: Raised | None = None
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    below_ns: int | None = None
 
     @property
     def is_bad(self) -> bool:
@@ -107,11 +110,25 @@ class SpanNode:
         """Its end, or the last thing known of it when no end was recorded."""
         if self.end_ns is not None:
             return self.end_ns
-        latest = self.start_ns
-        for span, _ in self.walk():
-            own = span.start_ns if span.end_ns is None else span.end_ns
-            latest = max(latest, own, *(mark.time_ns for mark in span.marks))
-        return latest
+        if self.below_ns is None:
+            # Deepest first, and kept: each span of a chain would walk all of the chain below it.
+            for span, _ in reversed([*self.walk()]):
+                own = span.start_ns if span.end_ns is None else span.end_ns
+                marks = (mark.time_ns for mark in span.marks)
+                below = (each.below_ns or 0 for each in span.children)
+                span.below_ns = max([own, *marks, *below])
+        return max(self.start_ns, self.below_ns or 0)
+
+    def adopt(self, child: SpanNode) -> None:
+        """Take a span in, below this one."""
+        self.children.append(child)
+        self.forget_last()
+
+    def forget_last(self) -> None:
+        """Ask anew for the latest time in it, and in what it is in."""
+        node: SpanNode | None = self
+        while node is not None and node.below_ns is not None:
+            node.below_ns, node = None, node.above
 
     def let_go(self) -> None:
         """Forget the records, which may hold megabytes; what a view shows was taken from them."""

@@ -54,6 +54,8 @@ class DamageError(ValueError):
 _CRC_TAIL: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}\}\s*\Z')
 _CRC_TAIL_BYTES: Final = 64
 _INT64: Final = b'"int64":true'
+_LONG_NUMBER: Final = re.compile(rb"\d{20}")  # may be beyond 64 bits
+_SHORT_BYTES: Final = 4096
 _HEAD: Final = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d{1,18})\s*[,}])?')
 # Burr's client writes the sequence id last. A brace or comma after the number would be another
 # object's, so this only matches the outermost one.
@@ -105,14 +107,13 @@ def parse(line: bytes) -> dict[str, Any]:
     Raises:
         DamageError: Its checksum does not fit, it is not JSON in UTF-8, or readers would stumble.
     """
-    if not line.strip(b" \t\r\n"):
+    if not line or line.isspace():
         raise DamageError("blank line")
     tail = _CRC_TAIL.search(line, max(0, len(line) - _CRC_TAIL_BYTES))
     if tail is not None and zlib.crc32(memoryview(line)[: tail.start()]) != int(tail[1], 16):
         raise DamageError("its checksum is not that of its bytes")
     try:
-        fast = line.find(_INT64, max(0, len(line) - _CRC_TAIL_BYTES)) >= 0
-        record = orjson.loads(line) if fast else json.loads(line)
+        record = _loads(line)
     except RecursionError:
         raise DamageError("nested too deeply to be read") from None
     except ValueError as error:
@@ -123,6 +124,18 @@ def parse(line: bytes) -> dict[str, Any]:
         if name not in record or not isinstance(record[name], kinds):
             raise DamageError(f"not a sound {record['type']} record: bad or missing {name}")
     return record
+
+
+def _loads(line: bytes) -> Any:
+    """JSON of a line by the quick parser, where that is exact."""
+    if line.find(_INT64, max(0, len(line) - _CRC_TAIL_BYTES)) >= 0:
+        return orjson.loads(line)
+    if len(line) < _SHORT_BYTES and not _LONG_NUMBER.search(line):
+        try:
+            return orjson.loads(line)
+        except ValueError:  # perhaps what only `json` reads: NaN, lone surrogates
+            pass
+    return json.loads(line)
 
 
 def kind_of_line(line: bytes) -> tuple[str, int | None] | None:

@@ -116,9 +116,7 @@ class Places:
 
 
 def _step_of(span: SpanNode) -> SpanNode:
-    while span.kind != "step" and span.above is not None:
-        span = span.above
-    return span
+    return span.step or span
 
 
 def _is_sampled(ids: SpanIds) -> bool:
