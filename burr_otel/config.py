@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
 import math
 import os
 import re
@@ -19,11 +18,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict
 
 from burr_otel.errors import ConfigError
+from burr_otel.printable import logger_of_lines
 from burr_otel.trace_url import read_template
 
 __all__ = ["ENV_PREFIX", "OtelConfig", "OtelSettings", "default_storage_dir"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 ENV_PREFIX = "BURR_OTEL_"
 

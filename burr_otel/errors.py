@@ -16,6 +16,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from burr_otel.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -63,9 +65,10 @@ class SnapshotError(BurrOtelError):
         """The message with another text for the cause, which may hold what must not be shown."""
         step = "its creation" if self.sequence_id is None else f"step {self.sequence_id}"
         what = f"the state of {step}" if self.key is None else f"state key {self.key!r} of {step}"
-        return (
+        return printable(
             f"{self.run}: {what} could not be kept: {cause}. A resume starts from the last step "
-            'that was. Mend the cause, or pass on_snapshot_error="warn" to go on without it.'
+            'that was. Mend the cause, or pass on_snapshot_error="warn" to go on without it; '
+            "where no state is wanted, set BURR_OTEL_SNAPSHOTS=off."
         )
 
 
@@ -82,8 +85,8 @@ class RunLockedError(BurrOtelError):
     def __init__(self, run: str, *, holder: str, host: str, pid: int) -> None:
         self.run, self.holder, self.host, self.pid = run, holder, host, pid
         super().__init__(
-            f"{run} is held by session {holder} of process {pid} on {host}. Wait until it ends "
-            "(the claim dies with its process), or build without exclusive=True."
+            f"{printable(run)} is held by session {holder} of process {pid} on {host}. Wait until "
+            "it ends (the claim dies with its process), or build without exclusive=True."
         )
 
 
@@ -107,16 +110,16 @@ class StateLoadError(StoreError):
         self.run, self.sequence_id, self.key, self.kind = run, sequence_id, key, kind
         step = "its creation" if sequence_id is None else f"step {sequence_id}"
         what = f"the state of {step}" if key is None else f"state key {key!r} of {step}"
-        of_class = f" ({kind})" if kind else ""
+        of_class = f" ({printable(kind)})" if kind else ""
         project, _, app_id = run.partition("/")
         raw = f"burr-otel show {shlex.quote(app_id)} --project {project}"
         if sequence_id is not None:
             raw += f" --step {sequence_id}"
         super().__init__(
-            f"{run}: {what}{of_class} cannot be loaded: {cause}. "
+            f"{printable(run)}: {what}{of_class} cannot be loaded: {printable(cause)}. "
             "If the class was renamed, moved or changed, make it importable under its old name, or "
             "register a deserializer that reads the old form (burr.core.serde). "
-            f"`{raw}` shows the state as it is stored."
+            f"`{printable(raw)}` shows the state as it is stored."
         )
 
 
@@ -144,5 +147,6 @@ class UnknownSequenceError(StoreError, ValueError):
     def __init__(self, run: str, sequence_id: int) -> None:
         self.run, self.sequence_id = run, sequence_id
         super().__init__(
-            f"Sequence number {sequence_id} not found for {run}: no finished step has it."
+            f"Sequence number {sequence_id} not found for {printable(run)}: "
+            "no finished step has it."
         )

@@ -10,14 +10,15 @@ PACKAGE = Path(burr_otel.__file__).parent
 # What a room may import of ours. A room not listed here is a new room: give it a line.
 ALLOWED = {
     "_version": set(),
-    "errors": set(),
+    "printable": set(),
+    "errors": {"printable"},
     "semconv": set(),
     "trace_url": {"errors"},
-    "config": {"errors", "trace_url"},
+    "config": {"errors", "printable", "trace_url"},
     "content": set(),
     "records": set(),
-    "store": {"errors", "records"},
-    "spans": {"_version", "config", "content", "errors", "records", "semconv"},
+    "store": {"errors", "printable", "records"},
+    "spans": {"_version", "config", "content", "errors", "printable", "records", "semconv"},
     "history": {"config", "content", "errors", "records", "semconv", "spans", "store"},
     "view": {"config", "content", "errors", "history", "records", "semconv", "spans", "store"},
     "replay": {
@@ -25,7 +26,10 @@ ALLOWED = {
         *("store", "view"),
     },
     "recover": {"config", "content", "history", "records", "replay", "semconv", "spans", "store"},
-    "live": {"config", "content", "errors", "records", "recover", "semconv", "spans", "store"},
+    "live": {
+        *("config", "content", "errors", "printable", "records", "recover", "semconv", "spans"),
+        "store",
+    },
     "hooks": {"config", "errors", "live", "spans", "store"},
     "tracker": {"config", "hooks", "live", "records", "recover", "spans", "store", "trace_url"},
     "instrumentor": {"config", "tracker"},

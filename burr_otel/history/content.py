@@ -34,11 +34,10 @@ __all__ = ["RunContent", "session_of"]
 def session_of(span: SpanNode) -> SessionNode:
     """The session that a span belongs to."""
     node = span.step or span
-    if not isinstance(node, SessionNode) and node.above is not None:
-        node = node.above
-    if not isinstance(node, SessionNode):
-        raise ValueError(f"span {span.name!r} is in no session")
-    return node
+    session = node if isinstance(node, SessionNode) else node.above
+    if not isinstance(session, SessionNode):
+        raise TypeError(f"span {span.name!r} is in no session")
+    return session
 
 
 class RunContent:

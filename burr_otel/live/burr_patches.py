@@ -17,19 +17,20 @@ one that makes every span a second time, and calls no execute hooks. Ours is not
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from burr.core import application as burr_application
 from burr.core.application import Application, ApplicationBuilder
 
+from burr_otel.printable import logger_of_lines
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 __all__ = ["DRIVERS", "StreamObserver", "install", "keep_unwrapped"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 DRIVERS = {
     "_run_single_step_streaming_action": False,

@@ -7,7 +7,6 @@ once the span has ended properly.
 
 from __future__ import annotations
 
-import logging
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from burr_otel.live import step_end
 from burr_otel.live.capture import raised_of
 from burr_otel.live.registry import Registry
 from burr_otel.live.step import InnerSpan, LiveStep, logged_records
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import StreamMark
 from burr_otel.spans import exceptions, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "registry"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
 PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 import weakref
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from opentelemetry import trace
 from burr_otel import semconv
 from burr_otel.live.capture import Shown, captured, raised_of, show_attribute, show_names
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginInner,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InnerSpan", "LiveStep", "logged_records", "mark_failed"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 _NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
 _Fields = tuple[int, str, Document, int]  # of a `BeginStep`, before its ids

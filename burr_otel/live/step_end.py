@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import Shown, captured, raised_of, show_exception, show_state
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import EndStep, Fragments, StreamMark
 from burr_otel.spans import describe, exceptions, shield
 from burr_otel.store import encode_state
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StepEnd", "end_span", "ended", "failure_of", "write"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 _NOTHING: Mapping[str, tuple[int, int]] = {}
 _LOST = (semconv.RESULT, semconv.STATE_WRITTEN, semconv.STATE_READ, semconv.TRUNCATED)

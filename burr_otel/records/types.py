@@ -53,11 +53,15 @@ def encode_text(text: str) -> bytes:
 
 
 def encode_json(tree: Any) -> bytes:
-    """Strict JSON of exact JSON types; integers may have any size."""
+    """Strict JSON of exact JSON types; integers may have any size; see `encode_text`."""
     try:
         return orjson.dumps(tree)
     except orjson.JSONEncodeError:
-        return json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 class Document:

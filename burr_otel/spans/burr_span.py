@@ -7,7 +7,6 @@ read: normally by the exporter, on its own thread.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel.content import capture_exception
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMITS", "BurrSpan", "SpanSource", "describe_nothing", "held"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 _MOST_HELD_BYTES: Final = 32 * 1024 * 1024
 _SMALL_BYTES: Final = 1024  # less is not worth being counted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from importlib.metadata import entry_points
@@ -21,6 +20,7 @@ from opentelemetry.sdk.environment_variables import (
     OTEL_SDK_DISABLED,
 )
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.spans.quiet import QuietExporter
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ __all__ = [
     "without_secrets",
 ]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 Protocol = Literal["grpc", "http/protobuf"]
 _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}

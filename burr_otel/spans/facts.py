@@ -7,13 +7,13 @@ that a reader of the log has just what the live process had.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import ConfigError
+from burr_otel.printable import logger_of_lines
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -30,7 +30,7 @@ __all__ = [
     "graph_document",
 ]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 
 _INJECTED: Final = frozenset({"__tracer", "__context"})  # Burr's own, not data

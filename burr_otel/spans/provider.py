@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import socket
 import sys
@@ -25,6 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
+from burr_otel.printable import logger_of_lines
 from burr_otel.spans import keeper
 from burr_otel.spans.by_identity import ByIdentity
 from burr_otel.spans.exporters import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "culprits", "meter_provider", "service_resource", "tracer_provider"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.spans.tally import Tally
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QuietBatchProcessor", "QuietExporter", "batches", "size_bytes"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 # Jaeger, Phoenix and most collectors take messages of 4 MiB, and sizes here are estimates.
 _BATCH_BYTES = 2 * 1024 * 1024

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING
+
+from burr_otel.printable import logger_of_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["loud", "report"]
 
-logger = logging.getLogger("burr_otel")
+logger = logger_of_lines("burr_otel")
 
 _loud = False
 _reported: set[str] = set()

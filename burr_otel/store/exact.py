@@ -12,10 +12,11 @@ import datetime as dt
 import decimal
 import enum
 import importlib
-import logging
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.printable import logger_of_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,7 @@ __all__ = [
     "restore",
 ]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 # Kinds of patches. Renamed keys of the user's own dicts come back only after Burr has
 # deserialized the state, so that a user's "__burr_serde__" never reaches its dispatcher. Objects

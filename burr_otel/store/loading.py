@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import END_ENTRY
 from burr_otel.store.chain import resolve
 from burr_otel.store.query import Query
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["newest_record"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _ENDS: Final = Query((END_ENTRY,))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.store import exact
 from burr_otel.store.snapshot import brief, values_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["first_time", "warn_of_losses"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _MOST_WARNED: Final = 10_000
 _MAX_DEPTH: Final = 30

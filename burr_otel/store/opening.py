@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from burr_otel.errors import InvalidIdentifierError, SnapshotError
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import END_ENTRY, ROOT, BeginRoot, Fragments, encode_text, local_time
 from burr_otel.store import port
 from burr_otel.store.graphs import digest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_session"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 
 def open_session(

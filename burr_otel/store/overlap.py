@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Final
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import BEGIN_ENTRY
 from burr_otel.store.query import Query, otel_of
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlap"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _MOST_WARNED: Final = 10_000
 _BEGINS: Final = Query((BEGIN_ENTRY,))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
     BEGIN_ENTRY,
     END_ENTRY,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Query", "inherited_id", "otel_of"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _NUMBERS: Final = {
     BEGIN_ENTRY: (port.BEGIN,),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import zlib
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from burr_otel.errors import SnapshotError
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
     ROOT,
     BeginRoot,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
 _MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces

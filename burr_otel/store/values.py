@@ -8,7 +8,6 @@ that fail the proof take the slow walk.
 from __future__ import annotations
 
 import gc
-import logging
 from math import isfinite
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import encode_json, encode_text
 from burr_otel.store import lossless
 from burr_otel.store.encoded import EncodedState
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["encode_mapping", "encode_state", "encode_value"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS

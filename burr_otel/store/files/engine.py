@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import pwd
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from burr_otel.errors import InvalidIdentifierError
+from burr_otel.printable import logger_of_lines
 from burr_otel.store.files import names
 from burr_otel.store.files.folder import check_folder, make_folders, make_run, temporary_name
 from burr_otel.store.files.open_file import pool
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileEngine"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _MOST_WARNED: Final = 1000

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.store.files import names
 from burr_otel.store.files.index import Entry, Index
 from burr_otel.store.files.open_file import OpenFile, pool
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogFile"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _INDEX_BATCH_ENTRIES: Final = 32
 _INDEX_BATCH_BYTES: Final = 1024 * 1024  # as much as a reader goes through without an index

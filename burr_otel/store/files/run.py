@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import re
 import threading
@@ -13,6 +12,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.printable import logger_of_lines
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, kind_of_line
 from burr_otel.records import ROOT as ROOT_RECORD
 from burr_otel.store import graphs
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FileRun", "open_run"]
 
-logger = logging.getLogger(__name__)
+logger = logger_of_lines(__name__)
 
 _TAIL_BYTES: Final = 16 * 1024  # looked at before the index is asked
 _MAX_SCAN_BYTES: Final = 1024 * 1024  # read without an index; more is indexed first
 _BATCH_ENTRIES: Final = 4096
 _METADATA_BYTES: Final = 1024 * 1024
+_LOOKED_AT_BYTES: Final = 1024 * 1024  # of each end of a log without metadata
 _GRAPH_BYTES: Final = 64 * 1024 * 1024
 _EARLIER_GRAPH: Final = re.compile(r"graph-([0-9a-f]{16})\.json")
 _TYPES: Final = {BEGIN: BEGIN_ENTRY, END: END_ENTRY}
@@ -103,9 +104,7 @@ class FileRun(LogFile):
         otel = (found or {}).get("otel")
         app_id = otel.get("app_id") if isinstance(otel, dict) else None
         if found is None:
-            with contextlib.suppress(OSError):
-                lines = self.newest(_ROOTS.numbers)
-                found = next((r for line in lines if (r := _ROOTS.match(line.data))), None)
+            found = next((r for line in self._ends() if (r := _ROOTS.match(line.data))), None)
         if found is None:
             return None, None
         key = found.get("partition_key")
@@ -125,6 +124,17 @@ class FileRun(LogFile):
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+    def _ends(self) -> Iterator[Line]:
+        """The first lines of the log, and the last, of a log of any length."""
+        with contextlib.suppress(OSError):
+            fd = open_regular(self.path)
+            try:
+                size = os.fstat(fd).st_size
+                yield from lines_forward(fd, 0, min(size, _LOOKED_AT_BYTES))
+                yield from lines_backward(fd, size, max(0, size - _LOOKED_AT_BYTES))
+            finally:
+                os.close(fd)
 
     # --- reading the log ---------------------------------------------------------------------
 

@@ -1,0 +1,34 @@
+"""Names and messages of others in our log lines and errors: they cannot begin a line of their own.
+
+An app id may hold newlines and terminal escape sequences, and a log names whatever its writer
+wished.
+"""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["logger_of_lines", "printable"]
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what a terminal would act on written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def logger_of_lines(name: str) -> logging.Logger:
+    """A logger of which every message is one printable line."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_to_one_line)
+    return logger
+
+
+def _to_one_line(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if not message.isprintable():
+        record.msg, record.args = printable(message), None
+    return True
