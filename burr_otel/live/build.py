@@ -71,6 +71,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
             recover.recover_run(shared, keeps, built.app_id, built.partition_key, now)
         except Exception as error:
             shield.report("looking for earlier sessions of a run", error)
+    _warn_of_lost_place(shared, built)
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
     begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
     try:
@@ -111,6 +112,21 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     registry.add(run)
     keeper.keeper.watch(root)
     return run
+
+
+def _warn_of_lost_place(shared: Shared, built: BuiltApplication) -> None:
+    """Warn of a resume behind an action that the graph lacks: no transition leads on from there."""
+    prior, names = built.state.get(PRIOR_STEP), [action.name for action in built.graph.actions]
+    if prior is not None and prior not in names:
+        shield.logger.warning(
+            "%s/%s goes on after the action %r, which its graph lacks, so no transition leads on "
+            "from there. The graph has: %s. Keep an action of that name, or resume with "
+            "resume_at_next_action=False.",
+            shared.project,
+            built.app_id,
+            prior,
+            ", ".join(map(repr, names[:_MOST_NAMED])) + ("" if len(names) <= _MOST_NAMED else "…"),
+        )
 
 
 def _open_session(store: Store, built: BuiltApplication, graph: bytes, begin: BeginRoot) -> Session:

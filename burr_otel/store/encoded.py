@@ -58,13 +58,14 @@ class EncodedState:
         self._inexact = inexact
         self.heads: dict[str, int] = {}
         self.grown: dict[str, Growing] = {}
-        self.counts = {
-            key: len(values[key])
-            for key, fragment in fragments.items()
-            if len(fragment) >= _GROWING_BYTES
-            and key not in inexact
-            and type(values[key]) in _GROWING_TYPES
-        }
+        self.counts = {}
+        for key, fragment in fragments.items():
+            if (
+                len(fragment) >= _GROWING_BYTES
+                and key not in inexact
+                and type(values[key]) in _GROWING_TYPES
+            ):
+                self.counts[key] = len(values[key])
 
     def is_exact(self, key: str) -> bool:
         """Whether the value is plain JSON: exact types, and integers of 64 bits."""

@@ -40,6 +40,7 @@ _CONTAINERS: Final = (list, dict)
 _NUMBERS: Final = frozenset({int, float, bool})
 _SERDE_KEY: Final = serde.KEY.encode()
 _LONG_BYTES: Final = 8 * 1024
+_UNDERSCORE: Final = ord("_")
 _STANDARD: Final = (
     serde.serialize_primitive,
     serde.serialize_primitive,
@@ -137,15 +138,17 @@ def _plain_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
     """The JSON of each value if that is also what Burr's serde makes of it, else None."""
     if not _serde_is_standard(items):
         return None
+    # Loops, not comprehensions or helpers: each call of a function costs as much as a key.
+    dumps, fragments = orjson.dumps, {}
     try:
-        fragments = {key: orjson.dumps(value, None, _OPTIONS) for key, value in items.items()}
+        for key, value in items.items():
+            text = fragments[key] = dumps(value, None, _OPTIONS)
+            if _UNDERSCORE in text and _is_marked(text):
+                return None
     except orjson.JSONEncodeError:
         return None
     if not _sound_keys.issuperset(items) and not _are_sound(items):
         return None
-    for text in fragments.values():
-        if _SERDE_KEY in text if len(text) < _LONG_BYTES else _is_marked(text):
-            return None
     return fragments if _is_plain(items, fragments.values()) else None
 
 
