@@ -13,14 +13,14 @@ from opentelemetry import trace
 from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.live.root import Root
-from burr_otel.live.run import Run, registry
+from burr_otel.live.run import PRIOR_STEP_KEY, Run, registry
 from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginRoot, read_ids
 from burr_otel.spans import describe, exceptions, keeper, parents, shield
 from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
 from burr_otel.spans.facts import RunFacts, actions_of_graph
-from burr_otel.spans.portable import portable
+from burr_otel.spans.portable import is_sound, portable
 from burr_otel.spans.start import NoSpan
 from burr_otel.store import digest, graph_json
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["BuiltApplication", "start_run"]
 
 _MOST_GRAPHS = 64
+_MOST_NAMED = 10
 _NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
 
 
@@ -75,7 +76,9 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
     begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
     try:
-        begin = begin._replace(about=_about(shared, facts, data))
+        about = _about(shared, facts, data)
+        orjson.dumps(about)  # what cannot be written would cost the state, too
+        begin = begin._replace(about=about)
         begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
     except Exception as error:
         shield.report("starting an application span", error)
@@ -116,7 +119,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
 
 def _warn_of_lost_place(shared: Shared, built: BuiltApplication) -> None:
     """Warn of a resume behind an action that the graph lacks: no transition leads on from there."""
-    prior, names = built.state.get(PRIOR_STEP), [action.name for action in built.graph.actions]
+    prior, names = built.state.get(PRIOR_STEP_KEY), [action.name for action in built.graph.actions]
     if prior is not None and prior not in names:
         shield.logger.warning(
             "%s/%s goes on after the action %r, which its graph lacks, so no transition leads on "
@@ -239,7 +242,11 @@ def _about(shared: Shared, facts: RunFacts, graph: Any) -> dict[str, Any]:
     source = getattr(shared.starter, "source", None)
     if source is not None:
         resource, scope = source.resource, source.scope
-        found["resource"] = {key: portable(value) for key, value in resource.attributes.items()}
+        found["resource"] = {
+            key: portable(value)
+            for key, value in resource.attributes.items()
+            if type(key) is str and is_sound(key)
+        }
         found["scope_version"] = None if scope is None else scope.version
         found["schema_url"] = None if scope is None else scope.schema_url
         if resource.schema_url:
