@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import re
@@ -131,10 +132,8 @@ def _loads(line: bytes) -> Any:
     if line.find(_INT64, max(0, len(line) - _CRC_TAIL_BYTES)) >= 0:
         return orjson.loads(line)
     if len(line) < _SHORT_BYTES and not _LONG_NUMBER.search(line):
-        try:
+        with contextlib.suppress(ValueError):  # perhaps NaN, which only `json` reads
             return orjson.loads(line)
-        except ValueError:  # perhaps what only `json` reads: NaN, lone surrogates
-            pass
     return json.loads(line)
 
 
