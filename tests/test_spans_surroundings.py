@@ -8,11 +8,11 @@ import types
 
 import apps
 import pytest
-from opentelemetry import baggage
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 
 from burr_otel import OtelTracker
-from burr_otel.testing import capture_spans
+from burr_otel.testing import capture_spans, span_tree
 
 
 @pytest.fixture
@@ -65,3 +65,15 @@ def test_the_log_tells_the_same(openinference, tmp_path):
     records = [json.loads(line) for line in lines]
     said = {each["type"] for each in records if "web-1" in json.dumps(each)}
     assert said == {"otel_root", "begin_entry", "end_span"}
+
+
+def test_a_current_span_without_a_context_is_as_none(tmp_path):
+    """MLflow leaves one where it could not begin its own; the run is traced all the same."""
+    spans = traced_under(trace.set_span_in_context(trace.NonRecordingSpan(None)), tmp_path)
+    assert span_tree(spans).splitlines()[0] == "invoke_workflow proj"
+    assert [line.lstrip() for line in span_tree(spans).splitlines()[1:]] == [
+        "step",
+        "outer",
+        "inner",
+        "helper",
+    ]
