@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -53,10 +53,9 @@ def context_of(ids: SpanIds | None, *, is_remote: bool | None = None) -> SpanCon
 
 def current_span_context(context: Context | None = None) -> SpanContext | None:
     """Span context of the span that is current; None without one."""
-    found = trace.get_current_span(context).get_span_context()
-    if not found:  # MLflow leaves a span without one where it could not begin its own
-        return None
-    return found if found.is_valid else None
+    # MLflow leaves a span without one where it could not begin its own.
+    found: Any = trace.get_current_span(context).get_span_context()
+    return found if found is not None and found.is_valid else None
 
 
 def is_sampled(context: SpanContext) -> bool:

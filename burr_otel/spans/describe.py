@@ -335,7 +335,7 @@ def inner(
             writer.status = Status(StatusCode.ERROR, DIED)
     attributes = writer.attributes
     attributes[semconv.SEQUENCE_ID] = begin.sequence_id
-    told = {key: attributes[key] for key in _WHOSE if key in attributes}
+    told: dict[str, Any] = {key: attributes[key] for key in _WHOSE if key in attributes}
     attributes |= run.identity
     attributes |= told
     return writer.done(run.policy.name(begin.name), user, (begin.time_ns, end_ns))
