@@ -411,3 +411,26 @@ def test_unread_streams_leave_nothing_in_their_context(tracker):
     app = apps.single(tracker, apps.stream, "last")
     app.stream_result(halt_after=["step"])
     assert len(registry._executing.get()) < 30  # some ended ones wait for their turn
+
+
+class _DoublesAnew(Doubles):
+    def state_initializer(self, **kwargs):
+        return None
+
+
+@pytest.mark.parametrize(("step", "second"), [(Doubles, [2, 4]), (_DoublesAnew, [4, 8])])
+def test_a_parallel_action_that_runs_twice(step, second, tracker):
+    """Burr gives its branches the same ids, so that they load their earlier state if they may."""
+    app = (
+        apps.builder(tracker, map=step())
+        .with_transitions(("map", "map"))
+        .initialize_from(
+            tracker,
+            resume_at_next_action=True,
+            default_state={"ns": [1, 2]},
+            default_entrypoint="map",
+        )
+        .build()
+    )
+    assert app.step()[2]["ns"] == [2, 4]
+    assert app.step()[2]["ns"] == second

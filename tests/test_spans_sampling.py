@@ -1,5 +1,8 @@
 """Sampling and suppression: never half a trace, and the store always records."""
 
+import asyncio
+import contextlib
+
 import apps
 import pytest
 from opentelemetry import context as otel_context
@@ -14,6 +17,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from parallel_apps import AsyncDoubles, Doubles
 
 from burr_otel import OtelTracker
 from burr_otel.testing import capture_spans
@@ -142,6 +146,35 @@ invoke_workflow proj
   finish
 """
     )
+
+
+@pytest.mark.parametrize("step", [apps.traced, apps.stream, AsyncDoubles(), Doubles()])
+def test_suppression_in_mid_run_splits_no_step(sampled, step):
+    """What is inside a step is decided with its trace: inner spans, streams, sub-applications."""
+    trees = []
+    for app_id, mid_run in (("free", contextlib.nullcontext), ("a1", suppress_instrumentation)):
+        tracker, captured = sampled(None)
+        app = apps.single(tracker, step, app_id, {"count": 0, "ns": [1, 2]})
+        with mid_run():
+            if step is apps.stream:
+                list(app.stream_result(halt_after=["step"])[1])
+            else:
+                asyncio.run(app.astep())
+        tracker.close()
+        trees.append(captured.tree())
+    assert trees[0] == trees[1]
+    assert captured.spans
+
+
+@pytest.mark.parametrize("step", [AsyncDoubles(), Doubles()])
+def test_what_a_suppressed_application_spawns_is_not_traced(sampled, step):
+    """Nor in threads, which know nothing of the suppression."""
+    tracker, captured = sampled(None)
+    with suppress_instrumentation():
+        app = apps.single(tracker, step, state={"ns": [1, 2]})
+    asyncio.run(app.astep())
+    tracker.close()
+    assert not captured.spans
 
 
 def test_an_application_built_under_suppression_is_not_traced(sampled):

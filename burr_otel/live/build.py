@@ -183,7 +183,11 @@ def _start_root(
 ) -> tuple[BeginRoot, LiveSpan]:
     """The record of a session's begin, and its span."""
     starter = shared.starter
-    if starter is None or suppressed():
+    if starter is None:
+        return begin, _NO_SPAN
+    ambient = parents.ambient()
+    spawner = None if built.spawner is None else _spawning_step(store, built, copied, ambient)
+    if spawner is None and suppressed():  # one decision a trace: the spawning step's holds
         return begin, _NO_SPAN
     earlier = _recorded(history.last_root if history else None)
     last_step = _recorded(history.last_step if history else None)
@@ -191,8 +195,6 @@ def _start_root(
     is_fork = built.fork is not None and built.fork.app_id is not None
     forked = _recorded_step(store, built.fork) if is_fork else None
     current = trace.get_current_span()
-    ambient = parents.ambient()
-    spawner = None if built.spawner is None else _spawning_step(store, built, copied, ambient)
     parent = parents.root_parent(ambient, spawner)
     if parent is None and shared.config.on_resume == "continue":
         parent = earlier

@@ -28,7 +28,7 @@ from burr_otel.records import (
 )
 from burr_otel.spans import describe, keeper, parents, shield
 from burr_otel.spans.burr_span import BurrSpan
-from burr_otel.spans.contexts import ids_of, link, links_to, origin_of
+from burr_otel.spans.contexts import current_span_context, ids_of, link, links_to, origin_of
 from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_scope
 from burr_otel.spans.start import NoSpan
 
@@ -151,8 +151,7 @@ class LiveStep:
         current = trace.get_current_span(outer)
         ambient = None
         if current is not trace.INVALID_SPAN:
-            ambient = current.get_span_context()
-            ambient = ambient if ambient.is_valid else None
+            ambient = current_span_context(outer)
             policy = self.shared.config.step_parent
             chosen, links = parents.step_parent(policy, root.context, ambient)
             if chosen is not root.context:
@@ -370,7 +369,7 @@ class InnerSpan:
         # in a thread that copied no context, what is current has nothing to do with it.
         current = trace.get_current_span(outer)
         inside = innermost_scope(outer)
-        if current.get_span_context().is_valid and enclosing.scope.encloses(inside):
+        if current_span_context(outer) is not None and enclosing.scope.encloses(inside):
             parent = current
         if starter is None or not parent.get_span_context().is_valid:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -16,8 +16,11 @@ from burr_otel.spans.portable import from_portable, portable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from opentelemetry.context import Context
+
 __all__ = [
     "context_of",
+    "current_span_context",
     "ids_of",
     "is_sampled",
     "link",
@@ -46,6 +49,13 @@ def context_of(ids: SpanIds | None, *, is_remote: bool | None = None) -> SpanCon
     state = TraceState.from_header([ids.trace_state]) if ids.trace_state else None
     remote = ids.is_remote if is_remote is None else is_remote
     return SpanContext(ids.trace_id, ids.span_id, remote, TraceFlags(ids.flags), state)
+
+
+def current_span_context(context: Context | None = None) -> SpanContext | None:
+    """Span context of the span that is current; None without one."""
+    # MLflow leaves a span without one where it could not begin its own.
+    found: Any = trace.get_current_span(context).get_span_context()
+    return found if found is not None and found.is_valid else None
 
 
 def is_sampled(context: SpanContext) -> bool:

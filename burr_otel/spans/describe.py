@@ -44,6 +44,7 @@ __all__ = ["DIED", "SpanContent", "inner", "root", "soonest_end", "step"]
 DIED: Final = "the process ended before this did"
 _UNSET: Final = Status(StatusCode.UNSET)
 _EXCEPTION: Final = "exception."
+_WHOSE: Final = (semconv.SESSION_ID, semconv.USER_ID)  # the code inside knows better than we
 _EXIT: Final = "SystemExit"  # with 0 or nothing it ends a program in order
 
 
@@ -332,6 +333,9 @@ def inner(
             writer.attributes[semconv.OUTCOME] = end.outcome
         if end.outcome == semconv.CRASHED:
             writer.status = Status(StatusCode.ERROR, DIED)
-    writer.attributes[semconv.SEQUENCE_ID] = begin.sequence_id
-    writer.attributes |= run.identity
+    attributes = writer.attributes
+    attributes[semconv.SEQUENCE_ID] = begin.sequence_id
+    told: dict[str, Any] = {key: attributes[key] for key in _WHOSE if key in attributes}
+    attributes |= run.identity
+    attributes |= told
     return writer.done(run.policy.name(begin.name), user, (begin.time_ns, end_ns))

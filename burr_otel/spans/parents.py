@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opentelemetry import trace
-
 from burr_otel import semconv
-from burr_otel.spans.contexts import links_to
+from burr_otel.spans.contexts import current_span_context, links_to
 from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
@@ -48,8 +46,7 @@ def copied_spawner() -> Spawner:
 
 def ambient() -> SpanContext | None:
     """The span context current here, or None."""
-    context = trace.get_current_span().get_span_context()
-    return context if context.is_valid else None
+    return current_span_context()
 
 
 def root_parent(

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from burr_otel.records import Usage
+from burr_otel.spans.contexts import current_span_context
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -150,9 +151,8 @@ class Scope:
             otel_context.attach(_alive(self.outer))
 
     def _is_current(self, context: Context) -> bool:
-        ids = trace.get_current_span(context).get_span_context()
-        own = self.span.get_span_context()
-        return own.is_valid and (ids.trace_id, ids.span_id) == (own.trace_id, own.span_id)
+        ids, own = current_span_context(context), self.span.get_span_context()
+        return ids is not None and (ids.trace_id, ids.span_id) == (own.trace_id, own.span_id)
 
     def leave(self) -> None:
         """Make current what was current before, wherever that can be done; idempotent.
