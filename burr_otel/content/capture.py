@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from burr_otel.content.redact import Redaction
 
-__all__ = ["allowance", "capture"]
-
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others
 _SNAPSHOT_ITEMS: Final = 256  # up to which a dict is copied before it is read

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
-__all__ = ["capture_exception"]
-
 _MOST_LINKS: Final = 16  # exceptions in a chain of causes and contexts
 _MOST_MEMBERS: Final = 15  # of one group, as in Python's own traceback
 _GROUP_DEPTH: Final = 6

@@ -30,8 +30,6 @@ from burr_otel.content.libraries import foreign_form
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["describe", "is_heavy"]
-
 _HEAD_ITEMS: Final = 8
 _HEAD_BYTES: Final = 4096
 _SORTED_SET: Final = 256  # items of a set that is put in order

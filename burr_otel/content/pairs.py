@@ -14,8 +14,6 @@ from burr_otel.content.patterns import FUNCTION_WORD
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["may_hold", "values"]
-
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
 _BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""
 _NAMES_REVERSED = re.compile(rf"[:=\uff1a\uff1d]{_BETWEEN}({_NAME}\\?)")

@@ -13,8 +13,6 @@ from burr_otel.content.prune import OVERLAP, CutList, CutText, share, window
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["tree_of", "tree_of_parts", "whole"]
-
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _CLOSINGS: Final = (b"]", b"]}]", b"]}]}]")  # of a list, and of lists inside of its objects
 _MOST_TRIES: Final = 4

@@ -9,21 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = [
-    "FUNCTION_WORD",
-    "HARMLESS_KEY",
-    "LINE_KEY",
-    "NAME_KEYS",
-    "PHRASE_KEY",
-    "SECRET_KEY",
-    "SECRET_STEM",
-    "SHAPES",
-    "TOKEN_FORMATS",
-    "VALUE_KEYS",
-    "Shape",
-    "may_have_shape",
-]
-
 # Keys are compared in snake_case: "X-Api-Key", "apiKey" and "API_KEY" are all "api_key".
 
 SECRET_KEY: Final = re.compile(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Grown = Mapping[str, tuple[int, int]]
 
-__all__ = ["Attribute", "Capture", "ContentPolicy", "ExceptionContent", "Native"]
-
 Capture = Literal["full", "types", "off"]
 Kind = Literal["inputs", "results", "state"]
 Native = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]

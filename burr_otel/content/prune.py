@@ -15,22 +15,6 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = [
-    "MAX_DEPTH",
-    "OVERLAP",
-    "CutDict",
-    "CutList",
-    "CutText",
-    "clip",
-    "dumps",
-    "fit",
-    "scrub",
-    "share",
-    "too_deep",
-    "unique",
-    "window",
-]
-
 MAX_DEPTH: Final = 16
 OVERLAP: Final = 1024
 """Characters beyond a cut that are searched for secrets too, so that one across it is known."""

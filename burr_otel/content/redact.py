@@ -26,8 +26,6 @@ from burr_otel.content.prune import CutText, scrub
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["LONGEST_KEY_BYTES", "MARKER", "Redaction", "Span"]
-
 MARKER: Final = "[redacted]"
 
 _LONGEST_KEY: Final = 128  # characters that are judged

@@ -12,20 +12,6 @@ if TYPE_CHECKING:
 
     from burr_otel.content.redact import Redaction
 
-__all__ = [
-    "CAUSE",
-    "CONTEXT",
-    "CUT_NOTE",
-    "HEADER",
-    "OLDER",
-    "RaisedText",
-    "bounded",
-    "raised_of_text",
-    "shown_text",
-    "shown_trace",
-    "without_marks",
-]
-
 HEADER: Final = "Traceback (most recent call last):"
 CAUSE: Final = "The above exception was the direct cause of the following exception:"
 CONTEXT: Final = "During handling of the above exception, another exception occurred:"

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import RunHistory, Session, Store
 
-__all__ = ["BuiltApplication", "start_run"]
-
 _MOST_GRAPHS = 64
 _MOST_NAMED = 10
 _NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
@@ -53,13 +51,7 @@ class BuiltApplication(NamedTuple):
 
 
 def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spawner) -> Run:
-    """Start the application span and open the run's files.
-
-    Raises:
-        InvalidIdentifierError: The app id cannot be the name of a folder.
-        RunLockedError: ``exclusive=True``, and another session holds the run.
-        SnapshotError: The files cannot be written, and ``on_snapshot_error`` is ``"raise"``.
-    """
+    """Start the application span and open the run's files."""
     keeps = store if shared.config.snapshots != "off" else None
     if keeps is not None:
         keeps.run_path(built.app_id)  # refuses an id that is no folder name

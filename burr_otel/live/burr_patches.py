@@ -28,8 +28,6 @@ from burr_otel.printable import logger_of_lines
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-__all__ = ["DRIVERS", "StreamObserver", "install", "keep_unwrapped"]
-
 logger = logger_of_lines("burr_otel")
 
 DRIVERS = {
@@ -60,18 +58,12 @@ class StreamObserver(Protocol):
         """The generator can never run again. Called by a finaliser: must only defer work."""
 
 
-Find = Callable[[str, int], "StreamObserver | None"]
-Note = Callable[[str, int, Any, Any, Any], None]
+Find = Callable[[str, int], "StreamObserver | None"]  # of app id and sequence id
+Note = Callable[[str, int, Any, Any, Any], None]  # ids, action, and the result and state it gave
 
 
 def install(find: Find, note: Note) -> None:
-    """Wrap Burr's functions; idempotent.
-
-    Args:
-        find: Gives the step of an app id and sequence id, None for one that nobody traces.
-        note: Takes app id, sequence id, action, result and state of a synchronous action that
-            has run under an asynchronous method.
-    """
+    """Wrap Burr's functions; idempotent."""
     for name, is_async in DRIVERS.items():
         driver = getattr(burr_application, name, None)
         if driver is not None and not getattr(driver, "burr_otel_wrapped", False):

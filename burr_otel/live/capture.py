@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import EncodedState
 
-__all__ = [
-    "Shown",
-    "captured",
-    "raised_of",
-    "show_attribute",
-    "show_exception",
-    "show_names",
-    "show_state",
-]
-
 _MOST_EXCEPTION_BYTES: Final = 64 * 1024
 _NAMES: Final = (semconv.ACTION_NAME, semconv.GRAPH_NODE_ID, semconv.GEN_AI_TOOL_NAME)
 

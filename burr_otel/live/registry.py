@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
-__all__ = ["LiveRun", "Owner", "Registry"]
-
 
 class Owner:
-    """Stands for a tracker, whose hooks speak of runs of this owner.
-
-    Args:
-        original: The tracker that this one is a copy of, if any.
-    """
+    """Stands for a tracker, whose hooks speak of runs of this owner."""
 
     __slots__ = ("_original",)
 
@@ -67,14 +61,10 @@ R = TypeVar("R", bound=LiveRun)
 
 
 class Registry(Generic[R]):
-    """Live runs by app id, oldest first.
-
-    Attributes:
-        process: A name of this process that no other one has, a forked child neither.
-    """
+    """Live runs by app id, oldest first."""
 
     def __init__(self) -> None:
-        self.process = uuid.uuid4().hex
+        self.process = uuid.uuid4().hex  # no other process has it, a forked child neither
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
         self._only: dict[str, R] = {}
         self._several: dict[str, list[R]] = {}  # of one app id
@@ -179,13 +169,7 @@ class Registry(Generic[R]):
     def step_context(
         self, app_id: str, sequence_id: int, near: SpanContext | None = None
     ) -> SpanContext | None:
-        """Span context of a step that this process knows of.
-
-        Args:
-            app_id: The application's id.
-            sequence_id: Burr's number of the step.
-            near: A span context; of several such steps the one in its trace is meant.
-        """
+        """Span context of a step of this process; of several, of the one in the trace of `near`."""
         found = [run.step_context(sequence_id) for run in self.runs(app_id)]
         known = [context for context in found if context is not None]
         for context in known:

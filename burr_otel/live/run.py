@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import Session
 
-__all__ = ["Run", "registry"]
-
 logger = logger_of_lines("burr_otel")
 
 SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
@@ -41,15 +39,7 @@ PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP
 
 
 class Run:
-    """One live application.
-
-    Attributes:
-        partition_key: Burr's partition key.
-        root: The application span.
-        session: Where records go; None when there is no store, or none that works.
-        is_outpost: Whether it was spawned by a step of another process, so that this one may end
-            with it.
-    """
+    """One live application."""
 
     __slots__ = (
         "__weakref__",
@@ -86,7 +76,7 @@ class Run:
         self.app_id, self.partition_key = app_id, partition_key
         self.root = root
         self.session = session
-        self.is_outpost = False
+        self.is_outpost = False  # spawned by a step of another process: this one may end with it
         self._method: str | None = None
         self._prior: str | None = state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, LiveStep] = {}
@@ -211,11 +201,7 @@ class Run:
         state: Any,
         outer_error: BaseException | None,
     ) -> None:
-        """A step begins: make its span and its record, and make the span current.
-
-        Raises:
-            SnapshotError: The record cannot be written, and ``on_snapshot_error`` is ``"raise"``.
-        """
+        """A step begins: make its span and its record, and make the span current."""
         if self._steps:
             self._settle_earlier(sequence_id, state)
         shared, root, session = self.shared, self.root, self.session
@@ -271,11 +257,7 @@ class Run:
         exception: BaseException | None,
         in_flight: BaseException | None,
     ) -> None:
-        """A step has ended, as Burr tells it; `in_flight` is what `sys.exc_info` reports.
-
-        Raises:
-            SnapshotError: The state cannot be kept, and ``on_snapshot_error`` is ``"raise"``.
-        """
+        """A step has ended, as Burr tells it; `in_flight` is what `sys.exc_info` reports."""
         step = self._steps.pop(sequence_id, None)
         if step is None:
             return

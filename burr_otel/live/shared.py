@@ -22,23 +22,13 @@ if TYPE_CHECKING:
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import SpanStarter
 
-__all__ = ["Shared", "session_settings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """Settings and tools of one tracker.
-
-    Attributes:
-        owner: Stands for the tracker: its hooks speak of runs of this owner.
-        at_home: Whether the tracker was made in this process, and not pickled or forked into it.
-        clock: Gives Unix time in nanoseconds.
-        graphs: Each graph as data, and its actions, by digest.
-        starter: Starts spans; None when there is no tracer to start them with.
-    """
+    """Settings and tools of one tracker."""
 
     owner: Owner
-    at_home: bool
+    at_home: bool  # made in this process, and not pickled or forked into it
     project: str
     serde_kwargs: dict[str, Any]
     config: OtelConfig
@@ -46,7 +36,8 @@ class Shared:
     settings: SpanSettings
     starter: SpanStarter | None
     metrics: StepMetrics
-    clock: Callable[[], int]
+    clock: Callable[[], int]  # Unix time in nanoseconds
+    # Each graph as data, and its actions, by digest.
     graphs: dict[str, tuple[Any, Mapping[str, ActionFacts]]] = dataclasses.field(
         default_factory=dict
     )

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from burr_otel.spans.start import LiveSpan, SpanStarter
     from burr_otel.store import Session
 
-__all__ = ["InnerSpan", "LiveStep", "logged_records", "mark_failed"]
-
 logger = logger_of_lines("burr_otel")
 
 _NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
@@ -56,28 +54,13 @@ _NOT_BEGUN = BeginStep(-1, "", NO_DOCUMENT, 0)
 
 
 class LiveStep:
-    """One step in progress.
+    """One step in progress."""
 
-    Attributes:
-        tag: What spans inside of it are told of it.
-        begin: Its record.
-        span: Its span.
-        scope: Its place in the current context.
-        run: ``project/app_id``, for messages.
-        state_before: The state object that it began with.
-        outer_error: The exception that was being handled when it began, which is not its own.
-        streaming: Whether it is a stream.
-        running: Whether its generator runs at this moment.
-        final: Result and state, once known other than from Burr's hooks: what a stream has
-            yielded last, what a synchronous action under an asynchronous method gave.
-        logged: What was logged on it.
-        inner: Its inner spans by identity of Burr's span object.
-        labels: What measurements of it carry.
-    """
-
-    labels: dict[str, str]
+    labels: dict[str, str]  # of its measurements
     streaming = running = recorded = False
     items = generator_ns = 0
+    # Result and state, once known other than from Burr's hooks: what a stream has yielded last,
+    # what a synchronous action under an asynchronous method gave.
     final: tuple[Any, Any] | None = None
     first_item_ns: int | None = None
     swallowed: tuple[Raised, int] | None = None
@@ -102,7 +85,7 @@ class LiveStep:
         self.tag = BurrStep(app_id, sequence_id, facts.conversation_id, facts.project)
         self.sequence_id = sequence_id
         self.logged: list[Logged] = []
-        self.inner: dict[int, InnerSpan] = {}
+        self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
         self.named: dict[str, SpanContext] = {}
         self.span: LiveSpan = _NO_SPAN
         self.begin: BeginStep = _NOT_BEGUN

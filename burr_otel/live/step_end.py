@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from burr_otel.records import Raised
     from burr_otel.store import EncodedState, Session
 
-__all__ = ["StepEnd", "end_span", "ended", "failure_of", "write"]
-
 logger = logger_of_lines("burr_otel")
 
 _NOTHING: Mapping[str, tuple[int, int]] = {}

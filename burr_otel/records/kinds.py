@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "ATTRIBUTE",
-    "BEGIN_ENTRY",
-    "BEGIN_SPAN",
-    "END_ENTRY",
-    "END_SPAN",
-    "ROOT",
-    "ROOT_END",
-    "STEP_END",
-    "STREAM_TIMES",
-]
-
 BEGIN_ENTRY: Final = "begin_entry"
 END_ENTRY: Final = "end_entry"
 BEGIN_SPAN: Final = "begin_span"

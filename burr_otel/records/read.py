@@ -43,8 +43,6 @@ from burr_otel.records.types import (
     Usage,
 )
 
-__all__ = ["DamageError", "kind_of_line", "parse", "read", "read_ids", "read_links", "salvage"]
-
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -103,11 +101,7 @@ _REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """The JSON of a sound record, exact to the last integer.
-
-    Raises:
-        DamageError: Its checksum does not fit, it is not JSON in UTF-8, or readers would stumble.
-    """
+    """The JSON of a sound record, exact to the last integer."""
     if not line or line.isspace():
         raise DamageError("blank line")
     tail = _CRC_TAIL.search(line, max(0, len(line) - _CRC_TAIL_BYTES))
@@ -174,11 +168,7 @@ def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
 
 
 def read(record: Mapping[str, Any]) -> Record | None:
-    """The record that a parsed line holds; None for a type of other or later writers.
-
-    Raises:
-        DamageError: A member is not what it should be.
-    """
+    """The record that a parsed line holds; None for a type of other or later writers."""
     reader = _READERS.get(record["type"])
     if reader is None:
         return None

@@ -17,30 +17,6 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-__all__ = [
-    "NO_DOCUMENT",
-    "BeginInner",
-    "BeginRoot",
-    "BeginStep",
-    "Document",
-    "EndInner",
-    "EndRoot",
-    "EndStep",
-    "Fragments",
-    "LinkIds",
-    "Logged",
-    "Origin",
-    "Raised",
-    "Record",
-    "SpanIds",
-    "StreamMark",
-    "StreamTimes",
-    "Usage",
-    "encode_json",
-    "encode_text",
-]
-
-
 # --- JSON -----------------------------------------------------------------------------------------
 
 

@@ -29,8 +29,6 @@ from burr_otel.records.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["encode", "encode_end_step", "link_data", "local_time"]
-
 _last_second = (-1, b"")  # most records of a run fall into the same second
 _name = functools.lru_cache(1024)(encode_text)  # actions have few names
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from burr_otel.replay.progress import Progress
     from burr_otel.replay.read import RunSpans
 
-__all__ = ["Job", "ReplayReport", "Status"]
-
 Status = Literal["sent", "skipped", "refused", "unsent", "unreadable"]
 _MOST_REASONS: Final = 5  # of one run
 
@@ -80,11 +78,7 @@ class Job:
         self._spans = 0
 
     def run(self, runs: Iterable[RunSpans]) -> None:
-        """Send runs until the last one, or until the endpoint takes nothing.
-
-        Raises:
-            KeyboardInterrupt: It was interrupted; the reports tell how far it came.
-        """
+        """Send runs until the last one, or until the endpoint takes nothing."""
         try:
             for spans in runs:
                 size_bytes = spans.run.size_bytes

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from burr_otel.history.content import RunContent
     from burr_otel.store import StoredRun
 
-__all__ = ["LegacyContent"]
-
 _ACTION_NAMES: Final = ("burr.action.name", "graph.node.id")
 _WRITES: Final = "burr.action.writes"
 _INT64: Final = 1 << 63
@@ -57,11 +55,7 @@ class LegacyContent:
             self._facts[otel.get("session"), raw["action"]] = facts
 
     def of(self, span: SpanNode) -> SpanContent | None:
-        """What a span said; None when its records are not of this kind.
-
-        Raises:
-            ValueError: A record is damaged, or of a later version.
-        """
+        """What a span said; None when its records are not of this kind."""
         begin = getattr(span.begin, "otel", {})
         # Of a step that lost its begin, the end alone tells what it said.
         end_alone = span.kind == "step" and span.begin is None and _is_legacy(_end_of(span))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from burr_otel.store import Store, StoredRun
 
-__all__ = ["Places", "Relatives"]
-
 _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs
 _SAMPLED: Final = 1

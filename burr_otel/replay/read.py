@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from burr_otel.spans.describe import SpanContent
     from burr_otel.store import StoredRun
 
-__all__ = ["Counts", "RunSpans", "default_resource"]
-
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 
 
@@ -77,11 +75,7 @@ class RunSpans:
         self._sources: dict[str | None, tuple[Resource, InstrumentationScope]] = {}
 
     def __iter__(self) -> Iterator[ReadableSpan]:
-        """The spans, once: those inside others first.
-
-        Raises:
-            OSError: The log cannot be read.
-        """
+        """The spans, once: those inside others first."""
         for _, span in self.nodes():
             yield span
 

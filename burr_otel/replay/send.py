@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["Refusal", "Sender", "SendingStoppedError", "Taken"]
-
 _BATCH_SPANS: Final = 512
 _BATCH_BYTES: Final = 1024 * 1024  # Jaeger takes 4 MiB a message
 _SPAN_BYTES: Final = 300  # ids, times and framing
@@ -89,11 +87,7 @@ class Sender:
         self._refused_in_a_row = 0
 
     def add(self, span: ReadableSpan) -> None:
-        """Take a span; when a batch is full, send it and wait until it has been taken.
-
-        Raises:
-            SendingStoppedError: The endpoint takes nothing.
-        """
+        """Take a span; when a batch is full, send it and wait until it has been taken."""
         size_bytes = _size_bytes(span)
         if self._batch and self._size_bytes + size_bytes > _BATCH_BYTES:
             self.flush()
@@ -103,11 +97,7 @@ class Sender:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is left.
-
-        Raises:
-            SendingStoppedError: The endpoint takes nothing.
-        """
+        """Send what is left."""
         batch, self._batch, self._size_bytes = self._batch, [], 0
         if batch:
             self._send(batch)

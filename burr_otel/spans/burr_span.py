@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["LIMITS", "BurrSpan", "SpanSource", "describe_nothing", "held"]
-
 logger = logger_of_lines("burr_otel")
 
 _MOST_HELD_BYTES: Final = 32 * 1024 * 1024
@@ -138,20 +136,7 @@ def _bounded(
 
 
 class BurrSpan(ReadableSpan, trace.Span):
-    """A span of burr-otel.
-
-    Args:
-        name: As it is shown.
-        context: Its span context.
-        parent: That of its parent, if any.
-        links: That it begins with.
-        start_ns: Unix time.
-        source: What the spans of its tracer share.
-        burr_step: The step that it is, or is in.
-
-    Attributes:
-        burr_uid: Burr's id of an inner span.
-    """
+    """A span of burr-otel."""
 
     __slots__ = (
         "_content",
@@ -188,7 +173,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._user: _UserData | None = None
         self._held_bytes = 0
         self.burr_step = burr_step
-        self.burr_uid: str | None = None
+        self.burr_uid: str | None = None  # Burr's id of an inner span
 
     @classmethod
     def finished(

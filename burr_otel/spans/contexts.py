@@ -16,18 +16,6 @@ from burr_otel.spans.portable import from_portable, portable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "context_of",
-    "ids_of",
-    "is_sampled",
-    "link",
-    "link_ids",
-    "link_of",
-    "links_to",
-    "origin_of",
-    "suppressed",
-]
-
 
 def ids_of(context: SpanContext | None) -> SpanIds | None:
     """What a record keeps of a span context; None for one that is not valid."""

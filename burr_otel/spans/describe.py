@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     )
     from burr_otel.spans.facts import ActionFacts, RunFacts
 
-__all__ = ["DIED", "SpanContent", "inner", "root", "soonest_end", "step"]
-
 DIED: Final = "the process ended before this did"
 _UNSET: Final = Status(StatusCode.UNSET)
 _EXCEPTION: Final = "exception."

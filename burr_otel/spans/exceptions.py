@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.errors import SnapshotError
 
-__all__ = ["emit_log", "signals", "snapshot_text"]
-
 _SIGNAL: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 _MOST_BYTES: Final = 4096
 

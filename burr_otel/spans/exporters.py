@@ -28,22 +28,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = [
-    "PROTOCOLS",
-    "Protocol",
-    "bare_exporter",
-    "compression_from_environ",
-    "endpoint_from_environ",
-    "endpoint_variable",
-    "exporter_names",
-    "exporters_from_environ",
-    "headers_variable",
-    "otlp_exporter",
-    "protocol_from_environ",
-    "sdk_disabled",
-    "without_secrets",
-]
-
 logger = logger_of_lines("burr_otel")
 
 Protocol = Literal["grpc", "http/protobuf"]

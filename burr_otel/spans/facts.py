@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
     from burr_otel.config import OtelConfig
 
-__all__ = [
-    "KINDS",
-    "ActionFacts",
-    "RunFacts",
-    "SpanSettings",
-    "actions_of_graph",
-    "content_policy",
-    "graph_document",
-]
-
 logger = logger_of_lines("burr_otel")
 
 
@@ -66,7 +56,7 @@ class ActionFacts(NamedTuple):
 
 
 class SpanSettings(NamedTuple):
-    """The settings of a session that decide what its spans say; the log keeps them."""
+    """Settings of a session that decide what its spans say; the log keeps them."""
 
     openinference_content: bool = False
     capture_state_read: str = "failed"
@@ -80,14 +70,7 @@ class SpanSettings(NamedTuple):
 
 
 class RunFacts:
-    """What all spans of one session share.
-
-    Attributes:
-        name: The application span's name.
-        identity: Attributes that every span carries.
-        conversation_id: App id of the outermost application that this one is a part of.
-        actions: The actions of the graph by name.
-    """
+    """What all spans of one session share."""
 
     __slots__ = (
         "actions",
@@ -111,6 +94,7 @@ class RunFacts:
         user_id: str | None = None,
     ) -> None:
         self.project, self.policy, self.settings, self.actions = project, policy, settings, actions
+        # The app id of the outermost application that this one is a part of.
         self.conversation_id = conversation = conversation_id or app_id
         # A span at its limit of attributes drops those that were set first.
         self.identity: dict[str, AttributeValue] = (
@@ -228,11 +212,7 @@ def graph_document(graph: Any) -> dict[str, Any] | None:
 
 
 def content_policy(config: OtelConfig) -> ContentPolicy:
-    """The content policy of settings.
-
-    Raises:
-        ConfigError: A pattern is not a regular expression.
-    """
+    """The content policy of settings."""
     try:
         return ContentPolicy(
             inputs=config.capture_inputs or config.capture,

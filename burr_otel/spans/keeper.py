@@ -12,8 +12,6 @@ from burr_otel.spans import shield
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Keeper", "keeper"]
-
 _NS = 1_000_000_000
 _FEW = 16  # ended roots that are not worth clearing away
 
@@ -82,11 +80,7 @@ class Keeper:
                 heapq.heapify(self._due)
 
     def sweep(self) -> float | None:
-        """Do deferred work and end what is due.
-
-        Returns:
-            Seconds until the next root is due, `None` when there is none.
-        """
+        """Do deferred work and end what is due; seconds until more is due, None if nothing is."""
         while True:
             try:
                 work = self._inbox.get_nowait()

@@ -11,8 +11,6 @@ from burr_otel.spans.by_identity import ByIdentity
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
-__all__ = ["StepMetrics", "step_metrics"]
-
 _MOST_ACTIONS = 1024  # whose labels are kept
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

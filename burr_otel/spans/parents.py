@@ -13,17 +13,9 @@ from burr_otel.spans.scope import innermost_scope
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
-__all__ = ["Spawner", "ambient", "copied_spawner", "root_parent", "step_parent"]
-
 
 class Spawner:
-    """The step in progress where a tracker was copied, for the sub-application's process.
-
-    Attributes:
-        context: Its span context, if it is traced.
-        pointer: App id and sequence id of the step; None outside of any.
-        conversation_id: Of that step.
-    """
+    """The step in progress where a tracker was copied, for the sub-application's process."""
 
     __slots__ = ("context", "conversation_id", "pointer")
 

@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["from_portable", "is_sound", "portable"]
-
 _INT64: Final = 1 << 63
 
 
@@ -48,11 +46,7 @@ def portable(value: Any) -> Any:  # noqa: PLR0911 - one case each
 
 
 def from_portable(value: Any) -> Any:
-    """What `portable` was given, with tuples for lists.
-
-    Raises:
-        ValueError: It was not made by `portable`.
-    """
+    """What `portable` was given, with tuples for lists."""
     if isinstance(value, list):
         return tuple(from_portable(item) for item in value)
     if not isinstance(value, dict):

@@ -40,8 +40,6 @@ from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-__all__ = ["configure", "culprits", "meter_provider", "service_resource", "tracer_provider"]
-
 logger = logger_of_lines("burr_otel")
 
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.

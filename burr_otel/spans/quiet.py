@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["QuietBatchProcessor", "QuietExporter", "batches", "size_bytes"]
-
 logger = logger_of_lines("burr_otel")
 
 # Jaeger, Phoenix and most collectors take messages of 4 MiB, and sizes here are estimates.

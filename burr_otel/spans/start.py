@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["ApiSpan", "LiveSpan", "NoSpan", "SpanStarter"]
-
 Describe = Callable[[], SpanContent]
 Begin = Callable[[SpanContext], Describe]
 

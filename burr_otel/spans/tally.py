@@ -6,8 +6,6 @@ import threading
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-__all__ = ["Tally"]
-
 
 class Tally:
     """Counts for one exporter behind a batch processor with a queue of `queue_size`.
