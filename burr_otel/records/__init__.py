@@ -1,11 +1,5 @@
 """The records of a run's log, the source of all that spans, commands and resumes say of it."""
 
-from burr_otel.records.kinds import (
-    BEGIN_ENTRY,
-    END_ENTRY,
-    ROOT,
-    ROOT_END,
-)
 from burr_otel.records.read import (
     DamageError,
     kind_of_line,
@@ -16,7 +10,11 @@ from burr_otel.records.read import (
     salvage,
 )
 from burr_otel.records.types import (
+    BEGIN_ENTRY,
+    END_ENTRY,
     NO_DOCUMENT,
+    ROOT,
+    ROOT_END,
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -36,5 +34,6 @@ from burr_otel.records.types import (
     Usage,
     encode_json,
     encode_text,
+    sound_text,
 )
 from burr_otel.records.write import encode, encode_end_step, link_data, local_time

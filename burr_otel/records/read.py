@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from burr_otel.records.kinds import (
+from burr_otel.records.types import (
     ATTRIBUTE,
     BEGIN_ENTRY,
     BEGIN_SPAN,
@@ -22,8 +22,6 @@ from burr_otel.records.kinds import (
     ROOT_END,
     STEP_END,
     STREAM_TIMES,
-)
-from burr_otel.records.types import (
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -65,12 +63,7 @@ _TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
 _OPTIONAL_TEXT, _OPTIONAL_OBJECT = (str, type(None)), (dict, type(None))
 # What the Burr UI needs in each record; without it the whole run cannot be shown.
 _REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
-    BEGIN_ENTRY: {
-        "start_time": _TEXT,
-        "action": _TEXT,
-        "inputs": _OBJECT,
-        "sequence_id": _NUMBER,
-    },
+    BEGIN_ENTRY: {"start_time": _TEXT, "action": _TEXT, "inputs": _OBJECT, "sequence_id": _NUMBER},
     END_ENTRY: {
         "end_time": _TEXT,
         "action": _TEXT,
@@ -88,12 +81,7 @@ _REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "span_dependencies": (list,),
     },
     END_SPAN: {"end_time": _TEXT, "action_sequence_id": _NUMBER, "span_id": _TEXT},
-    ATTRIBUTE: {
-        "key": _TEXT,
-        "action_sequence_id": _NUMBER,
-        "tags": _OBJECT,
-        "value": (object,),
-    },
+    ATTRIBUTE: {"key": _TEXT, "action_sequence_id": _NUMBER, "tags": _OBJECT, "value": (object,)},
     "begin_stream": {"action_sequence_id": _NUMBER, "stream_init_time": _TEXT},
     "first_item_stream": {"action_sequence_id": _NUMBER, "first_item_time": _TEXT},
     "end_stream": {"action_sequence_id": _NUMBER, "end_time": _TEXT, "items_streamed": _NUMBER},
@@ -173,7 +161,8 @@ def read(record: Mapping[str, Any]) -> Record | None:
     if reader is None:
         return None
     try:
-        return reader(record, _mapping(record.get("otel")))
+        otel = _mapping(record.get("otel"))
+        return reader(record, otel)._replace(session=otel.get("session"), otel=otel)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"not a sound {record['type']} record: {error!r}") from error
 
@@ -256,8 +245,6 @@ def _read_begin_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Begi
         otel.get("method"),
         otel.get("prior"),
         _mapping(otel.get("shown")),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -281,8 +268,6 @@ def _read_end_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndSte
         snapshot_error=otel.get("snapshot_error"),
         shown=_mapping(otel.get("shown")),
         user=_mapping(otel.get("user")),
-        session=otel.get("session"),
-        otel=otel,
     )
 
 
@@ -297,8 +282,6 @@ def _read_begin_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Beg
         _read_origin(otel),
         otel.get("kind"),
         otel.get("scope"),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -312,8 +295,6 @@ def _read_end_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndIn
         read_ids(otel),
         Raised(*map(str, error)) if error else None,
         _mapping(otel.get("user")),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -326,8 +307,6 @@ def _read_logged(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Logged:
         record.get("span_id"),
         _time(otel, record.get("time_logged")),
         otel.get("shown"),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -338,8 +317,6 @@ def _read_stream_mark(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Str
         record["action_sequence_id"],
         _time(otel, record[STREAM_TIMES[kind]]),
         record.get("items_streamed"),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -354,8 +331,6 @@ def _read_begin_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Begi
         _read_origin(otel),
         Fragments(None, state) if isinstance(state, dict) else None,
         str(otel.get("kind", "root")),
-        otel,
-        otel.get("session"),
         otel,
     )
 
@@ -373,8 +348,6 @@ def _read_end_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndRoo
         Usage(*usage) if usage else None,
         _mapping(otel.get("shown")),
         _mapping(otel.get("user")),
-        otel.get("session"),
-        otel,
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from burr_otel.records.kinds import STREAM_TIMES
 from burr_otel.records.types import (
+    STREAM_TIMES,
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -24,6 +24,7 @@ from burr_otel.records.types import (
     SpanIds,
     StreamMark,
     encode_text,
+    sound_text,
 )
 
 if TYPE_CHECKING:
@@ -159,18 +160,18 @@ def _end_members(record: EndStep, session: bytes) -> bytes:
         otel += _ids_members(record.ids)
     rare: dict[str, Any] = {}
     if record.raised is not None:
-        rare["error"] = [_sound(record.raised.type), _sound(record.raised.message)]
+        rare["error"] = [sound_text(record.raised.type), sound_text(record.raised.message)]
     if record.failed is not None:
-        rare["failed"] = _sound(record.failed)
+        rare["failed"] = sound_text(record.failed)
     if record.stream is not None:
         rare["stream"] = tuple(record.stream)
     if record.swallowed is not None:
         raised, time_ns = record.swallowed
-        rare["swallowed"] = [*map(_sound, raised), time_ns]
+        rare["swallowed"] = [*map(sound_text, raised), time_ns]
     if record.usage is not None:
         rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
-        rare["snapshot_error"] = _sound(record.snapshot_error)
+        rare["snapshot_error"] = sound_text(record.snapshot_error)
     for name in ("grown", "shown", "user"):
         value = getattr(record, name)
         if value:
@@ -198,7 +199,7 @@ def _step_end(record: EndStep, session: bytes, more: bytes) -> bytes:
 
 def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
     if record.scope is not None:
-        foreign = {"kind": record.kind, "scope": _sound(record.scope)}
+        foreign = {"kind": record.kind, "scope": sound_text(record.scope)}
         more = b",%b%b" % (orjson.dumps(foreign)[1:-1], more)
     return _sealed(
         b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
@@ -222,7 +223,7 @@ def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
 def _end_inner(record: EndInner, session: bytes, more: bytes) -> bytes:
     rare: dict[str, Any] = {"outcome": record.outcome}
     if record.raised is not None:
-        rare["error"] = [*map(_sound, record.raised)]
+        rare["error"] = [*map(sound_text, record.raised)]
     if record.user:
         rare["user"] = record.user
     return _sealed(
@@ -315,7 +316,7 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
     for name in ("error", "error_type"):
         text = getattr(record, name)
         if text is not None:
-            rare[name] = _sound(text)
+            rare[name] = sound_text(text)
     if record.usage is not None:
         rare["usage"] = tuple(record.usage)
     for name in ("shown", "user"):
@@ -332,15 +333,6 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
             orjson.dumps(rare)[1:-1],
             more,
         )
-    )
-
-
-def _sound(text: str) -> str:
-    """`text` with lone surrogates replaced."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
 
 

@@ -32,7 +32,7 @@ def portable(value: Any) -> Any:  # noqa: PLR0911 - one case each
         if is_sound(value):
             return value
         return {"utf16": value.encode("utf-16-le", "surrogatepass").hex()}
-    if value is None or _is_scalar(value):
+    if value is None or is_scalar(value):
         return value
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
@@ -63,7 +63,8 @@ def from_portable(value: Any) -> Any:
     raise ValueError(f"a value of kind {kind!r} is not known; was a later version its writer?")
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Whether JSON and attributes have a value in the same form."""
     kind = type(value)
     return (
         kind is str

@@ -31,7 +31,9 @@ _REASON_CHARACTERS = 400
 
 _REFUSED_KEY = re.compile(r"UNAUTHENTICATED|PERMISSION_DENIED|code: (?:401|403)\b")
 # As said by gRPC in C, Go and Java, by HTTP, and by servers that answer 400.
-_TOO_LARGE = re.compile(r"larger than max|exceeds max|too large|code: 413\b", re.IGNORECASE)
+TOO_LARGE = re.compile(
+    r"larger than|exceeds (?:max|limit|the (?:max|limit))|too large|code: 413\b", re.IGNORECASE
+)
 
 
 class QuietExporter(SpanExporter):
@@ -74,7 +76,7 @@ class QuietExporter(SpanExporter):
             if reason is None:
                 self.tally.sent += len(batch)
                 self._outage_is_over(lost)
-            elif not _TOO_LARGE.search(reason):
+            elif not TOO_LARGE.search(reason):
                 refused += len(batch) + sum(map(len, waiting))  # nor would it take the rest
                 self._outage_began(lost, reason)
                 break
@@ -104,7 +106,7 @@ class QuietExporter(SpanExporter):
                     return None
             except Exception as error:
                 said.append(f"{type(error).__name__}: {error}")
-        reason = next(filter(_TOO_LARGE.search, said), said[0] if said else "it gave no reason")
+        reason = next(filter(TOO_LARGE.search, said), said[0] if said else "it gave no reason")
         reason = reason.replace(self._secret, "***") if self._secret else reason
         return textwrap.shorten(reason, _REASON_CHARACTERS, placeholder=" …")
 
@@ -239,7 +241,7 @@ class _Hush(logging.Filter):
         if callable(details) and str(details()) not in text:
             text = f"{text} {details()}"
         kept.append(text)
-        if _TOO_LARGE.search(text):
+        if TOO_LARGE.search(text):
             # The exporter of gRPC would try the same again for seconds.
             raise _TooLargeError(text)
         return False
