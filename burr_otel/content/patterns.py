@@ -109,10 +109,7 @@ class Shape(NamedTuple):
 # (docs.github.com/code-security/secret-scanning/introduction/supported-secret-scanning-patterns).
 TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     # --- model providers and tools for agents
-    (
-        "OpenAI, DeepSeek, OpenRouter",
-        r"sk-(?=[\w\-]*\d)[\w\-]{13,}",
-    ),  # platform.openai.com/api-keys
+    ("OpenAI, DeepSeek, OpenRouter", r"sk-(?=[\w\-]*\d)[\w\-]{13,}"),  # platform.openai.com
     ("Anthropic", r"sk-ant-[\w\-]{10,}"),  # docs.anthropic.com, "API key format"
     ("Groq", r"gsk_[A-Za-z0-9]{16,}"),  # console.groq.com
     ("Hugging Face", r"hf_[A-Za-z0-9]{16,}"),  # huggingface.co/docs/hub/security-tokens
@@ -151,10 +148,7 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Netlify", r"nfp_[A-Za-z0-9]{30,}"),  # docs.netlify.com
     ("Render", r"rnd_[A-Za-z0-9]{20,}"),  # render.com/docs/api
     ("Doppler", r"dp\.(?:pt|st|sa|ct|scim|audit)\.[\w.\-]{30,}"),  # docs.doppler.com
-    (
-        "HashiCorp Vault",
-        r"hv[sbr]\.[\w\-]{20,}",
-    ),  # developer.hashicorp.com/vault/docs/concepts/tokens
+    ("HashiCorp Vault", r"hv[sbr]\.[\w\-]{20,}"),  # developer.hashicorp.com/vault/docs
     ("1Password", r"ops_eyJ[\w\-]{40,}"),  # developer.1password.com
     ("Pulumi", r"pul-[a-f0-9]{40}"),  # pulumi.com/docs
     ("Tailscale", r"tskey-[a-z]{2,10}-[\w\-]{16,}"),  # tailscale.com/kb
@@ -190,10 +184,7 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("HubSpot", r"pat-(?:na|eu)\d-[a-f0-9\-]{30,}"),  # developers.hubspot.com
     ("Dropbox", r"sl\.[\w\-]{60,}"),  # developers.dropbox.com
     # --- databases
-    (
-        "Supabase",
-        r"sb(?:p_[a-f0-9]{40}|_secret_[\w\-]{16,})",
-    ),  # supabase.com/docs/guides/api/api-keys
+    ("Supabase", r"sb(?:p_[a-f0-9]{40}|_secret_[\w\-]{16,})"),  # supabase.com/docs/guides/api
     ("MongoDB Atlas", r"mdb_sa_sk_[\w\-]{20,}"),  # mongodb.com/docs/atlas
     ("PlanetScale", r"pscale_(?:pw|tkn|oauth)_[\w\-.]{20,}"),  # planetscale.com/docs
     ("Neon", r"napi_[a-z0-9]{30,}"),  # neon.com/docs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -96,7 +97,7 @@ class ContentPolicy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings; the patterns are compiled again."""
-        return _rebuilt, (self._settings(),)
+        return functools.partial(ContentPolicy, **self._settings()), ()
 
     def _settings(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)
@@ -311,7 +312,3 @@ def _without_nul(text: str) -> str:
         head, tail, missing, unchanged = text.parts()
         return CutText.of(_without_nul(head), _without_nul(tail), missing, unchanged=unchanged)
     return text.replace("\0", "\ufffd")
-
-
-def _rebuilt(settings: dict[str, Any]) -> ContentPolicy:
-    return ContentPolicy(**settings)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from burr_otel import semconv
-from burr_otel.content import RaisedText, capture_exception
+from burr_otel.content import capture_exception
 from burr_otel.records import NO_DOCUMENT, Document, Raised
+from burr_otel.spans.describe import exception_attributes
 from burr_otel.store import encode_mapping, encode_value
 
 if TYPE_CHECKING:
@@ -88,10 +89,7 @@ def raised_of(error: BaseException) -> Raised:
 def show_exception(policy: ContentPolicy, raised: Raised, shown: Shown) -> None:
     """Put an exception into `shown` if the user has a say in what is shown of it."""
     if policy.asks_user:
-        content = policy.exception(RaisedText(*raised))
-        shown.attributes[semconv.EXCEPTION_TYPE] = content.type
-        shown.attributes[semconv.EXCEPTION_MESSAGE] = content.message
-        shown.attributes[semconv.EXCEPTION_STACKTRACE] = content.stacktrace
+        shown.attributes |= exception_attributes(policy, raised)
 
 
 def show_names(policy: ContentPolicy, action: ActionFacts, prior: str | None, shown: Shown) -> None:

@@ -427,4 +427,4 @@ def _collected(reference: weakref.ref[Run]) -> None:
         keeper.keeper.defer(run.close)
 
 
-registry: Registry[Run] = Registry()
+registry = Registry()

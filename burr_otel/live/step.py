@@ -215,28 +215,28 @@ class LiveStep:
         self._claims = [True]
 
     def stream_resumed(self) -> tuple[Context, int]:
-        """See `burr_patches.StreamObserver`."""
+        """The generator goes on: make the step current; gives what `stream_suspended` needs."""
         self.running = True
         return self.scope.resume(), self.shared.idle_clock()
 
     def stream_suspended(self, entered: tuple[Context, int]) -> None:
-        """See `burr_patches.StreamObserver`."""
+        """The generator has yielded: its consumer's context is current again."""
         consumer, began = entered
         self.running = False
         self.generator_ns += max(0, self.shared.idle_clock() - began)
         self.scope.suspend(consumer)
 
     def stream_ended(self, result: Any, state: Any) -> None:
-        """See `burr_patches.StreamObserver`."""
+        """The generator has yielded its final result and state."""
         self.final = (result, state)
 
     def stream_failed(self, error: Exception) -> None:
-        """See `burr_patches.StreamObserver`: whether the step fails with it is for Burr to say."""
+        """The action's own generator raised; whether the step fails with it is for Burr to say."""
         self._raised_id = id(error)
         self.swallowed = raised_of(error), self.shared.clock()
 
     def stream_dropped(self) -> None:
-        """See `burr_patches.StreamObserver`: settled once Burr's hooks had their turn."""
+        """The generator can never run again; a finaliser calls this, so it must only defer work."""
         keeper.keeper.defer(lambda: self._settle(self))
 
     def swallowed_unless(self, error: BaseException | None) -> tuple[Raised, int] | None:
@@ -277,12 +277,11 @@ def logged_records(
     """The records of logged attributes."""
     now_ns = shared.clock()
     uid = None if burr_span is None else burr_span.uid
-    return [
-        Logged(str(key), value, tags, sequence_id, uid, now_ns, shown)
-        for key, (value, shown) in (
-            (key, show_attribute(shared, run, key, value)) for key, value in attributes.items()
-        )
-    ]
+    found = []
+    for key, value in attributes.items():
+        kept, shown = show_attribute(shared, run, key, value)
+        found.append(Logged(str(key), kept, tags, sequence_id, uid, now_ns, shown))
+    return found
 
 
 def mark_failed(why: str) -> None:

@@ -24,7 +24,7 @@ from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids
-from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.describe import SpanContent, exception_attributes
 from burr_otel.spans.portable import portable
 
 if TYPE_CHECKING:
@@ -285,42 +285,15 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     # --- reading ------------------------------------------------------------------------------
 
-    @property
-    def _attributes(self) -> Any:  # type: ignore[override]
-        return self._derived().attributes
-
-    @property
-    def _events(self) -> Sequence[Event]:  # type: ignore[override]
-        return self._derived().events
-
-    @property
-    def _links(self) -> Sequence[Link]:  # type: ignore[override]
-        return self._derived().links
-
-    @property
-    def _status(self) -> Status:  # type: ignore[override]
-        return self._derived().status
-
-    @property
-    def _resource(self) -> Resource:  # type: ignore[override]
-        return self._source.resource
-
-    @property
-    def _instrumentation_scope(self) -> InstrumentationScope | None:  # type: ignore[override]
-        return self._source.scope
-
-    @property
-    def _kind(self) -> SpanKind:  # type: ignore[override]
-        return SpanKind.INTERNAL
-
-    @property
-    def _instrumentation_info(self) -> None:  # type: ignore[override]
-        return None
-
-    @property
-    def name(self) -> str:
-        """The span's name."""
-        return self._name
+    # What the SDK's readers look at, in place of the attributes that the base class sets.
+    _attributes: Any = property(lambda self: self._derived().attributes)
+    _events: Any = property(lambda self: self._derived().events)
+    _links: Any = property(lambda self: self._derived().links)
+    _status: Any = property(lambda self: self._derived().status)
+    _resource: Any = property(lambda self: self._source.resource)
+    _instrumentation_scope: Any = property(lambda self: self._source.scope)
+    _kind: Any = SpanKind.INTERNAL
+    _instrumentation_info: Any = None
 
     def _readable_span(self) -> ReadableSpan:
         return self
@@ -407,14 +380,9 @@ class BurrSpan(ReadableSpan, trace.Span):
     ) -> None:
         """Add an exception as an event, redacted as all exceptions are."""
         raised = capture_exception(exception, _MESSAGE_BYTES)
-        content = self._source.policy.exception(raised)
-        told: dict[str, AttributeValue] = {
-            semconv.EXCEPTION_TYPE: content.type,
-            semconv.EXCEPTION_MESSAGE: content.message,
-            semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-            "exception.escaped": str(escaped),
-        }
-        self.add_event(semconv.EVENT_EXCEPTION, {**told, **(attributes or {})}, timestamp)
+        told = exception_attributes(self._source.policy, raised)
+        told |= {"exception.escaped": str(escaped), **(attributes or {})}
+        self.add_event(semconv.EVENT_EXCEPTION, told, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         """End it: only for other code, since the tracker ends its spans itself."""

@@ -60,6 +60,17 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
     return max(end_ns, start_ns + 1)
 
 
+def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> dict[str, Any]:
+    """What a span says of an exception: type, message and traceback, as far as they are shown."""
+    content = policy.exception(RaisedText(*raised))
+    told = {
+        semconv.EXCEPTION_TYPE: content.type,
+        semconv.EXCEPTION_MESSAGE: content.message,
+        semconv.EXCEPTION_STACKTRACE: content.stacktrace,
+    }
+    return {name: text for name, text in told.items() if text}
+
+
 class _ContentWriter:
     """Collects the attributes, events and status of one span."""
 
@@ -113,13 +124,7 @@ class _ContentWriter:
         if semconv.EXCEPTION_TYPE in shown:
             told = {name: text for name, text in shown.items() if name.startswith(_EXCEPTION)}
         else:
-            content = self.policy.exception(RaisedText(*raised))
-            told = {
-                semconv.EXCEPTION_TYPE: content.type,
-                semconv.EXCEPTION_MESSAGE: content.message,
-                semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-            }
-        told = {name: text for name, text in told.items() if text}
+            told = exception_attributes(self.policy, raised)
         kind = str(told.get(semconv.EXCEPTION_TYPE, "Exception"))
         if failed:
             self.attributes[semconv.ERROR_TYPE] = kind

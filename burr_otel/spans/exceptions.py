@@ -10,11 +10,10 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 
 from burr_otel import semconv
 from burr_otel._version import __version__
-from burr_otel.content import RaisedText, capture_exception
+from burr_otel.content import capture_exception
+from burr_otel.spans.describe import exception_attributes
 
 if TYPE_CHECKING:
-    from opentelemetry.util.types import AttributeValue
-
     from burr_otel import records
     from burr_otel.content import ContentPolicy
     from burr_otel.errors import SnapshotError
@@ -35,12 +34,6 @@ def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, ti
     """Write an exception as a log record of its span, where that is asked for."""
     if not signals():
         return
-    content = policy.exception(RaisedText(*raised))
-    told: dict[str, AttributeValue] = {
-        semconv.EXCEPTION_TYPE: content.type,
-        semconv.EXCEPTION_MESSAGE: content.message,
-        semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-    }
     logger = _logs.get_logger(semconv.SCOPE_NAME, __version__, schema_url=semconv.SCHEMA_URL)
     logger.emit(
         LogRecord(
@@ -48,7 +41,7 @@ def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, ti
             context=trace.set_span_in_context(span),
             severity_number=SeverityNumber.ERROR,
             event_name=semconv.EVENT_EXCEPTION,
-            attributes={key: value for key, value in told.items() if value},
+            attributes=exception_attributes(policy, raised),
         )
     )
 
