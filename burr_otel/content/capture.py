@@ -61,10 +61,8 @@ def capture(
     asking: Redaction | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Any, bool]:
-    """The tree of a value that is to be shown in `limit_bytes`; also tells whether it was cut.
-
-    With `asking`, its `redactor` is asked about each value, containers before their items.
-    """
+    """The tree of a value that is to be shown in `limit_bytes`; also tells whether it was cut."""
+    # With `asking`, its `redactor` is asked about each value, containers before their items.
     reader = _Reader(limit_bytes, asking, clock)
     tree = reader.tree(value, path if asking is not None else "")
     return tree, reader.cut

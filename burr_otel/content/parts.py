@@ -88,10 +88,8 @@ def _head(part: bytes, room: int) -> tuple[Any, bool]:
 
 
 def _list_head(part: bytes, room: int) -> CutList | None:
-    """The items at the head of a long list, where it can be cut between two of them.
-
-    Only a cut between items leaves JSON, so one that falls elsewhere is found out by parsing.
-    """
+    """The items at the head of a long list, cut between two of them; None where that fails."""
+    # Only a cut between items leaves JSON, so one that falls elsewhere is found out by parsing.
     between = _BETWEEN.get(part[1:2], b",")
     end = room
     for _ in range(_MOST_TRIES):

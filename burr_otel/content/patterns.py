@@ -93,12 +93,10 @@ _STATUS_WORD: Final = (
 
 
 class Shape(NamedTuple):
-    """A secret that is known by its own form: group 1 of the pattern, or all of it.
+    """A secret that is known by its own form: group 1 of the pattern, or all of it."""
 
-    One of the needles must occur for the pattern to match; where there are none, an unbroken run
-    of `_TOKEN_RUN` letters, digits and "_-.+/" must.
-    """
-
+    # One of these must occur for the pattern to match; where there are none, an unbroken run of
+    # `_TOKEN_RUN` letters, digits and "_-.+/" must.
     name: str
     needles: tuple[str, ...]
     pattern: re.Pattern[str]

@@ -116,10 +116,7 @@ class ContentPolicy:
         return self._settings() | lists | {"redactor": self.asks_user}
 
     def stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
-        """This policy and another one, given as data, whichever shows less.
-
-        Of bad data the strictest reading counts: nothing is captured where the level is unknown.
-        """
+        """This policy and another one, given as data, whichever shows less; bad data: nothing."""
         made = call_safely(self._stricter, data)
         if isinstance(made, ContentPolicy):
             return made
@@ -142,10 +139,7 @@ class ContentPolicy:
     # --- values -----------------------------------------------------------------------------------
 
     def shown(self, kind: Kind, document: bytes, grown: Grown | None = None) -> Attribute | None:
-        """What a span shows of a JSON object, or ``None`` when this kind is not captured.
-
-        See `parts.tree_of_parts` for `grown`.
-        """
+        """What a span shows of a JSON object, or ``None`` when this kind is not captured."""
         return self._described(kind, tree_of, document, grown)
 
     def shown_parts(
@@ -159,11 +153,7 @@ class ContentPolicy:
         return self._described(kind, None, value, None)
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
-        """A logged attribute, or ``None`` when attributes are not captured.
-
-        Strings, bools, 64-bit ints, finite floats and short lists of one of these stay what they
-        are; everything else becomes a string.
-        """
+        """A logged attribute, as text unless it is a plain value; None when none are captured."""
         if self.attributes == "off":
             return None
         made = call_safely(self._logged, key, value)

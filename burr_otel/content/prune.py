@@ -33,11 +33,10 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class CutText(str):
-    """The head of a long text, its `tail`, and how many characters are `missing` between the two.
+    """The head of a long text, its `tail`, and how many characters are `missing` between."""
 
-    Of these, `unchanged` were there in the earlier value. At the cut, `context` characters of both
-    ends are not shown: they only serve the search for secrets.
-    """
+    # Of the missing characters, `unchanged` were there in the earlier value. At the cut, `context`
+    # characters of both ends are not shown: they only serve the search for secrets.
 
     __slots__ = ("context", "missing", "tail", "unchanged")
 
@@ -76,11 +75,10 @@ class CutText(str):
 
 
 class CutList(list[Any]):
-    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing.
+    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing."""
 
-    Missing is what follows them; after `unchanged` items that were there in the earlier value, it
-    is new items that stand before them.
-    """
+    # These follow the items; with `unchanged`, the number of items that were there in the earlier
+    # value, they are new items that stand before them.
 
     __slots__ = ("missing", "unchanged", "unit")
 

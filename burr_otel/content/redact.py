@@ -46,12 +46,7 @@ class Span(NamedTuple):
 
 
 class Redaction:
-    """What is hidden. It never changes, but remembers the keys that it has judged.
-
-    `keys` and `values` are the user's regular expressions, `redactor` a function
-    ``(path, value) -> value`` that is asked after the patterns. Raises ValueError for an
-    expression that does not compile.
-    """
+    """The rules for what is hidden, those of the user with them, and the keys judged so far."""
 
     def __init__(
         self,
@@ -140,10 +135,8 @@ class Redaction:
         return self._covered(text, 0, len(text)) if self.may_hide(text) else text
 
     def _cut_text(self, text: CutText) -> CutText:
-        """The parts of a long text that may be shown.
-
-        What stands at the cut may be the rest of a secret that began in the part between.
-        """
+        """The parts of a long text that may be shown."""
+        # What stands at the cut may be the rest of a secret that began in the part between.
         head, tail = str.__str__(text), text.tail
         spans = self.spans(head)
         shown_head = self._covered(head, 0, len(head) - text.context, spans)

@@ -53,10 +53,7 @@ def captured(
     values: Mapping[str, Any],
     shown: Shown,
 ) -> tuple[Document, bool]:
-    """Inputs or a result as a record holds them, and whether the JSON says all of it.
-
-    What it does not say is put into `shown` under the attribute's `name`.
-    """
+    """Inputs or a result as JSON, and whether that says all; if not, `shown` gets the rest."""
     if not values:
         return NO_DOCUMENT, True
     what = "input" if kind == "inputs" else "result"

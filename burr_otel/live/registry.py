@@ -100,12 +100,7 @@ class Registry:
         action: Any = None,
         state: Any = None,
     ) -> Run | None:
-        """The run that a hook of the tracker `owner` speaks of; None when there is none here.
-
-        Of several with the same id: the one of that partition, whose graph holds the action, that
-        holds the state, that executes in this context, that was built last; the first of these
-        that tells them apart.
-        """
+        """The run that a hook of the tracker `owner` speaks of; None when there is none here."""
         run = self._only.get(app_id)
         if run is None:
             return self._among_several(owner, app_id, partition_key, action, state)

@@ -319,7 +319,7 @@ class Run:
         """Make the record of a step's end, write it, and end the span whatever comes of that."""
         if not step.claim_end():
             return
-        _shared, session = self.shared, self.session if recorded else None
+        session = self.session if recorded else None
         step.leave(end_ns, session)
         self._step_failed = self._step_failed or error is not None
         ended = step_end.ended(step, state, result, error, end_ns, session)

@@ -298,11 +298,10 @@ def mark_failed(why: str) -> None:
 
 
 class InnerSpan:
-    """One span of ``__tracer`` or ``@trace``, started and made current.
+    """One span of ``__tracer`` or ``@trace``, started and made current."""
 
-    It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
-    begin, and attributes may come, after its end. An action may make any number of them.
-    """
+    # It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
+    # begin, and attributes may come, after its end. An action may make any number of them.
 
     def __init__(
         self,

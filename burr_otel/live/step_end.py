@@ -163,9 +163,8 @@ def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> 
     shared, root = step.shared, step.root
     begin = step.begin
     if failure is not None:
-        record = record._replace(
-            snapshot_error=exceptions.snapshot_text(step.shared.policy, failure)
-        )
+        text = exceptions.snapshot_text(shared.policy, failure)
+        record = record._replace(snapshot_error=text)
     try:
         told = functools.partial(describe.step, root.facts, begin, record, step.logged)
         size_bytes = len(begin.inputs.text)

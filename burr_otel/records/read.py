@@ -137,12 +137,10 @@ def kind_of_line(line: bytes) -> tuple[str, int | None] | None:
 
 
 def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
-    """A sound record at the end of a damaged line, and where it begins there.
-
-    A writer that takes no locks appends to a torn line, and a file system that lost power leaves
-    NULs before the next record. No text inside a record looks like the beginning of one, since
-    JSON escapes its quotes.
-    """
+    """A sound record at the end of a damaged line, and where it begins there."""
+    # A writer that takes no locks appends to a torn line, and a file system that lost power leaves
+    # NULs before the next record. No text in a record looks like the beginning of one, since JSON
+    # escapes its quotes.
     at = 0
     for _ in range(_MOST_SALVAGE_TRIES):
         at = line.find(b'{"type":', at + 1)

@@ -46,11 +46,7 @@ def local_time(time_ns: int) -> bytes:
 
 
 def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
-    """The line of a record.
-
-    `session` is the session id as a JSON member, `more` ready-made members of `otel`. A step's end
-    with a state is written by `encode_end_step`.
-    """
+    """The line of a record; `session` and `more` are JSON members of its `otel`."""
     return _WRITERS[type(record)](record, session, more)
 
 
@@ -100,11 +96,14 @@ def _origin_members(origin: Origin | None) -> bytes:
             text += b',"parent_trace_id":"%032x"' % parent.trace_id
         if parent.is_remote:
             text += b',"parent_is_remote":true'
-    return (
-        b'%b,"links":%b' % (text, orjson.dumps([link_data(each) for each in links]))
-        if links
-        else text
-    )
+    if links:
+        text += b',"links":%b' % orjson.dumps([link_data(each) for each in links])
+    return text
+
+
+def _filled(record: Record, *names: str) -> dict[str, Any]:
+    """The members of a record that are not empty."""
+    return {name: value for name in names if (value := getattr(record, name))}
 
 
 def link_data(link: LinkIds) -> dict[str, Any]:
@@ -151,11 +150,8 @@ def _begin_step(record: BeginStep, session: bytes, more: bytes) -> bytes:
 
 
 def _end_members(record: EndStep, session: bytes) -> bytes:
-    otel = b'%b,"time_unix_nano":%d,"outcome":"%b"' % (
-        session,
-        record.time_ns,
-        record.outcome.encode(),
-    )
+    outcome = record.outcome.encode()
+    otel = b'%b,"time_unix_nano":%d,"outcome":"%b"' % (session, record.time_ns, outcome)
     if record.ids is not None:
         otel += _ids_members(record.ids)
     rare: dict[str, Any] = {}
@@ -172,10 +168,7 @@ def _end_members(record: EndStep, session: bytes) -> bytes:
         rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
         rare["snapshot_error"] = sound_text(record.snapshot_error)
-    for name in ("grown", "shown", "user"):
-        value = getattr(record, name)
-        if value:
-            rare[name] = value
+    rare |= _filled(record, "grown", "shown", "user")
     return b"%b,%b" % (otel, orjson.dumps(rare)[1:-1]) if rare else otel
 
 
@@ -319,10 +312,7 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
             rare[name] = sound_text(text)
     if record.usage is not None:
         rare["usage"] = tuple(record.usage)
-    for name in ("shown", "user"):
-        value = getattr(record, name)
-        if value:
-            rare[name] = value
+    rare |= _filled(record, "shown", "user")
     return _sealed(
         b'{"type":"otel_root_end","end_time":"%b","otel":{%b,"time_unix_nano":%d%b,%b%b'
         % (

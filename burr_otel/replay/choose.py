@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 def choose(
     storage_dir: str, app_ids: Sequence[str], project: str | None, since_ns: int | None
 ) -> list[StoredRun]:
-    """Runs in the order in which they were written to last.
-
-    With ids, or beginnings of ids, those runs and the ones that they spawned; else all, or all that
-    were written to since.
-    """
+    """Runs by id (with those that they spawned) or all, in the order they were written to last."""
     if app_ids:
         named = [find_run(storage_dir, app_id, project) for app_id in app_ids]
         found = {

@@ -53,13 +53,7 @@ class ReplayReport:
 
 
 class Job:
-    """Sends runs one after another, several of them in a batch.
-
-    `make_sender` makes the sender, given what it is to tell of each batch; None rehearses.
-    `progress` remembers which runs are done, should this not come to its end. `told` is told again
-    and again how many runs are done with, how many bytes of logs were read, and how many spans were
-    taken. `stopped` says why the sending stopped, if it did.
-    """
+    """Sends runs one after another, several of them in a batch; without a sender it rehearses."""
 
     def __init__(
         self,

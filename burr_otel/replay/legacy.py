@@ -171,11 +171,9 @@ def _read(
     otel: Mapping[str, Any],
     bases: Mapping[str, bytes | None],
 ) -> Attributes:
-    """The attributes that a record speaks of, without those that a damaged one does not tell.
-
-    `bases` are content attributes by name with the JSON that the record holds for each; None where
-    reading that JSON and writing it again need not give the same bytes.
-    """
+    """The attributes that a record speaks of, without those that a damaged one does not tell."""
+    # `bases` has the JSON that the record holds for each content attribute; None where reading that
+    # JSON and writing it again need not give the same bytes.
     found = dict(known)
     content = mapping(otel.get("content"))
     for key, base in bases.items():

@@ -41,22 +41,15 @@ _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 
 @dataclasses.dataclass
 class Counts:
-    """What there is to tell of a run besides its spans.
+    """What there is to tell of a run besides its spans."""
 
-    `running` names spans that are open in processes that live; `foreign` counts spans that other
-    code made and sent; `damaged` records that could not be understood.
-    """
-
-    running: list[str] = dataclasses.field(default_factory=list)
-    foreign: int = 0
-    damaged: int = 0
+    running: list[str] = dataclasses.field(default_factory=list)  # in processes that live
+    foreign: int = 0  # spans that other code made and sent
+    damaged: int = 0  # records that could not be understood
 
 
 class RunSpans:
-    """The spans of a stored run, each as soon as no later record changes it.
-
-    `resource` is for sessions whose log does not tell one.
-    """
+    """The spans of a stored run, each as soon as no later record changes it."""
 
     def __init__(
         self,
@@ -176,10 +169,8 @@ def source_of(otel: Mapping[str, Any], default: Resource) -> tuple[Resource, Ins
 
 
 def default_resource(project: str) -> Resource:
-    """What a run says of its service when its log does not: as a tracker of that project would.
-
-    Without what tells of this process, so that a second replay says the same.
-    """
+    """What a run says of its service when its log does not: as a tracker of that project would."""
+    # Without what tells of this process, so that a second replay says the same.
     made = provider.service_resource(project)
     kept = {
         key: value for key, value in made.attributes.items() if not key.startswith(_OF_THIS_PROCESS)

@@ -67,11 +67,7 @@ class _Verdict(enum.Enum):
 
 
 class Sender:
-    """Sends spans in batches.
-
-    `said` is where the exporter's log lines are kept: the reason of a failure stands there only.
-    `taken` is told what became of each batch; `wait` waits so many seconds.
-    """
+    """Sends spans in batches, and tells `taken` what became of each."""
 
     def __init__(
         self,

@@ -193,10 +193,7 @@ class BurrSpan(ReadableSpan, trace.Span):
     # --- its end ------------------------------------------------------------------------------
 
     def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
-        """End the span; `describe` holds so many bytes until it is called.
-
-        Raises whatever a span processor raises.
-        """
+        """End the span; `describe` holds so many bytes until it is called."""
         if self._end_time is not None:
             return
         self._describe = describe

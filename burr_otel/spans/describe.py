@@ -159,10 +159,7 @@ class _ContentWriter:
             self.attributes[from_portable(key)] = from_portable(value)
 
     def done(self, name: str, user: Mapping[str, Any], times: tuple[int, int]) -> SpanContent:
-        """The content, with identity last, and with what other code set on the span.
-
-        A span at its limit of attributes drops the oldest ones.
-        """
+        """The content, with identity last, and with what other code set on the span."""
         if self._cut:
             self.attributes[semconv.TRUNCATED] = tuple(self._cut)
         start_ns, end_ns = times

@@ -23,10 +23,8 @@ _MOST_BYTES: Final = 4096
 
 
 def signals() -> set[str]:
-    """Where exceptions go beside span events: ``logs`` instead of these, ``logs/dup`` too.
-
-    https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
-    """
+    """Where exceptions go beside span events: ``logs`` instead of these, ``logs/dup`` too."""
+    # https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
     return {part.strip() for part in os.environ.get(_SIGNAL, "").split(",")} & {"logs", "logs/dup"}
 
 
@@ -47,10 +45,8 @@ def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, ti
 
 
 def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
-    """What spans and log lines may say of a snapshot that failed.
-
-    The cause may quote the value that could not be kept, so it goes through the content policy.
-    """
+    """What spans and log lines may say of a snapshot that failed."""
+    # The cause may quote the value that could not be kept, so it goes through the content policy.
     cause = policy.exception(capture_exception(error.__cause__ or error, _MOST_BYTES))
     shown = f"{cause.type}: {cause.message}" if cause.message else cause.type
     return error.describe(shown)

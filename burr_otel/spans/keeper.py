@@ -37,11 +37,10 @@ class Ending(Protocol):
 
 
 class Keeper:
-    """Ends roots when they are due, and does what finalisers may not do themselves.
+    """Ends roots when they are due, and does what finalisers may not do themselves."""
 
-    A finaliser can run inside any allocation, also while the same thread holds one of our locks.
-    So it only puts its work into a `queue.SimpleQueue`, whose ``put`` is reentrant by design.
-    """
+    # A finaliser can run inside any allocation, also while the same thread holds one of our locks.
+    # So it only puts its work into a `queue.SimpleQueue`, whose ``put`` is reentrant by design.
 
     def __init__(self, *, threaded: bool = True) -> None:
         self._threaded = threaded

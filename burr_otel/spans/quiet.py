@@ -37,10 +37,7 @@ TOO_LARGE = re.compile(
 
 
 class QuietExporter(SpanExporter):
-    """Sends batches that are small enough, and says once an outage that nobody takes them.
-
-    The warnings name `place`, the variable of the key when that is refused, and never the secret.
-    """
+    """Sends batches that are small enough, and warns once an outage that nobody takes them."""
 
     def __init__(
         self, exporter: SpanExporter, place: str, secret: str = "", key_variable: str = ""

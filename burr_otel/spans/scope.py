@@ -136,11 +136,9 @@ class Scope:
         return own.is_valid and (ids.trace_id, ids.span_id) == (own.trace_id, own.span_id)
 
     def leave(self) -> None:
-        """Make current what was current before, wherever that can be done; idempotent.
-
-        What an action attached and never detached goes too. Where another scope of ours is
-        current (a second tracker's), that one finds this one left when it is left itself.
-        """
+        """Make current what was current before, wherever that can be done; idempotent."""
+        # What an action attached and never detached goes too. Another scope of ours that is
+        # current (a second tracker's) finds this one left when it is left itself.
         self.left = True
         self.pause()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from burr_otel.spans.scope import BurrStep
 
 Describe = Callable[[], SpanContent]
-Begin = Callable[[SpanContext], Describe]
+Begin = Callable[[SpanContext], Describe]  # is told the context of a span that begins
 
 _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
 _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
@@ -158,12 +158,9 @@ class SpanStarter:
         begin: Begin,
         burr_step: BurrStep | None = None,
     ) -> LiveSpan:
-        """Start a span under `parent` in the context `outer`.
-
-        One decision a trace: under an unsampled parent no sampler is asked, so that one which does
-        not look at parents cannot make half a trace. `facts` are the attributes that samplers see.
-        `begin` is told the span's context, and gives what describes the span while it is open.
-        """
+        """Start a span under `parent` in the context `outer`; `facts` are what samplers see."""
+        # One decision a trace: under an unsampled parent no sampler is asked, so that one that
+        # does not look at parents cannot make half a trace.
         over = None if parent is None else parent.get_span_context()
         if over is not None and not is_sampled(over):
             begin(over)
