@@ -77,18 +77,13 @@ def describe(value: Any) -> Any:
 def _printed(value: Any, kind: type) -> Any:
     """An object with its own repr as that, another by its public attributes or its class."""
     own = _instance_dict(value)
-    if "__repr__" in _own_names(kind) and not is_heavy(own):
+    bases = type.__dict__["__mro__"].__get__(kind)[:-1]  # all but `object`
+    if any("__repr__" in base.__dict__ for base in bases) and not is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
         return head + printed[_ADDRESS_WINDOW:]
     public = {name: item for name, item in own.items() if type(name) is str and name[:1] != "_"}
     return titled(type_name(value), public) if public else f"<{type_name(value)}>"
-
-
-def _own_names(kind: type) -> set[str]:
-    """Names that a class and its bases, but for `object`, define."""
-    bases = type.__dict__["__mro__"].__get__(kind)
-    return set(itertools.chain.from_iterable(base.__dict__ for base in bases if base is not object))
 
 
 def is_heavy(value: Any) -> bool:

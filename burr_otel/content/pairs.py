@@ -101,10 +101,6 @@ def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str]
     return next(_other_forms(text, hides), None) is not None
 
 
-def _may_be_listed(text: str) -> bool:
-    return "," in text and ("'" in text or '"' in text)
-
-
 def values(
     text: str, hides: Callable[[str], bool], takes_line: Callable[[str], bool]
 ) -> Iterator[tuple[int, int, str]]:
@@ -156,7 +152,7 @@ def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int,
                     yield *match.span(2), ""
     if "%" in text and ("%3" in text or "%25" in text):
         yield from _looked_for(text, _ENCODED_NAME, hides, _encoded_value)
-    if _may_be_listed(text):  # a list of pairs
+    if "," in text and ("'" in text or '"' in text):  # a list of pairs
         yield from _looked_for(text, _LISTED, hides, _value)
 
 

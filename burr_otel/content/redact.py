@@ -205,18 +205,15 @@ class Redaction:
         """Whether no text holds anything to hide; cheap, and never wrongly yes."""
         if any(pattern.search(text) for pattern in self._user_values for text in texts):
             return False
-        return not self._may_hold_builtin("\0".join(texts))  # no pattern matches across a NUL
+        text = "\0".join(texts)  # no pattern matches across a NUL
+        if self._builtin and may_have_shape(text):
+            return False
+        asks_names = self._builtin or self._user_keys
+        return not (asks_names and pairs.may_hold(text, self.hides_phrase, self._suspicious))
 
     def may_hide(self, text: str) -> bool:
         """Whether a text could hold something to hide; cheap, and never wrongly no."""
         return not self.are_clean([text])
-
-    def _may_hold_builtin(self, text: str) -> bool:
-        if self._builtin and may_have_shape(text):
-            return True
-        return bool(self._builtin or self._user_keys) and pairs.may_hold(
-            text, self.hides_phrase, self._suspicious
-        )
 
     def _suspicious(self, names: str) -> bool:
         return bool(self._user_keys) or SECRET_STEM.search(names.lower()) is not None

@@ -21,7 +21,7 @@ from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
 from burr_otel.spans.facts import RunFacts, actions_of_graph
 from burr_otel.spans.portable import is_sound, portable
-from burr_otel.spans.start import NoSpan
+from burr_otel.spans.start import NO_SPAN
 from burr_otel.store import digest, graph_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _MOST_GRAPHS = 64
 _MOST_NAMED = 10
-_NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
 
 
 class BuiltApplication(NamedTuple):
@@ -66,7 +65,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
             shield.report("looking for earlier sessions of a run", error)
     _warn_of_lost_place(shared, built)
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
-    begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
+    begin, span = BeginRoot({}, now), cast("LiveSpan", NO_SPAN)
     try:
         about = _about(shared, facts, data)
         orjson.dumps(about)  # what cannot be written would cost the state, too
@@ -176,7 +175,7 @@ def _start_root(
     """The record of a session's begin, and its span."""
     starter = shared.starter
     if starter is None or suppressed():
-        return begin, _NO_SPAN
+        return begin, NO_SPAN
     earlier = _recorded(history.last_root if history else None)
     last_step = _recorded(history.last_step if history else None)
     # Burr passes a fork pointer without an app id when an application is merely resumed.

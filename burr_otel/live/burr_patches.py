@@ -167,9 +167,8 @@ class _Driven:
         self._step = step
 
     def _note(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
-        result, state = item
-        if state is not None:
-            self._step.stream_ended(result, state)
+        if item[1] is not None:  # the final result and state
+            self._step.final = item
         return item
 
     def __del__(self) -> None:

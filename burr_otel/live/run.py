@@ -152,7 +152,8 @@ class Run:
                 if not step.streaming:
                     self._settle_left(step, state, error)
         # Between steps: a condition, a missing input, an unknown action to halt after.
-        if error is not None and not self._step_failed and self._is_error(error):
+        failed = self.shared.outcome_of(error) == semconv.ERROR
+        if error is not None and failed and not self._step_failed:
             self.root.fail(*step_end.failure_of(self.shared.policy, raised_of(error)))
         self.root.touch(self.shared.clock())
         self._outer_error = None
@@ -167,9 +168,6 @@ class Run:
                 step.go_on_unseen()
                 self.root.enter(self.shared.clock())
         self.root.finish()
-
-    def _is_error(self, error: BaseException) -> bool:
-        return self.shared.outcome_of(error) == semconv.ERROR
 
     def close(self) -> None:
         """The application is gone: end what is open."""
@@ -268,7 +266,7 @@ class Run:
             result, state = step.final  # Burr has the state before the step, and no result
         elif exception is None and result is None:
             # Ctrl-C and cancellation: Burr passes on an `Exception` only.
-            exception = step.own_error(in_flight)
+            exception = None if in_flight is step.outer_error else in_flight
             if exception is None and step.streaming:
                 exception = GeneratorExit()
             elif exception is None:

@@ -52,11 +52,6 @@ class Shared:
         """The clock of idle time, which nobody sets back unless `clock` was injected."""
         return time.monotonic_ns if self.clock is time.time_ns else self.clock
 
-    @functools.cached_property
-    def tells_state_read(self) -> bool:
-        """Whether failed steps say what they read."""
-        return self.settings.capture_state_read != "never"
-
     def outcome_of(self, error: BaseException | None) -> str:
         """The ``burr.outcome`` of something that ended with `error`."""
         if error is None:
@@ -70,15 +65,12 @@ class Shared:
         return semconv.OK if self._is_expected(error) else semconv.ERROR
 
     def _is_expected(self, error: BaseException) -> bool:
-        for each in self.config.expected_exceptions:
-            if isinstance(each, str):
-                names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-                names |= {kind.__qualname__ for kind in type(error).__mro__}
-                if each in names:
-                    return True
-            elif isinstance(error, each):
-                return True
-        return False
+        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+        names |= {kind.__qualname__ for kind in type(error).__mro__}
+        return any(
+            each in names if isinstance(each, str) else isinstance(error, each)
+            for each in self.config.expected_exceptions
+        )
 
 
 def session_settings(config: OtelConfig) -> SpanSettings:

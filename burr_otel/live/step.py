@@ -30,7 +30,7 @@ from burr_otel.spans import describe, keeper, parents, shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.contexts import ids_of, link, links_to, origin_of
 from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_scope
-from burr_otel.spans.start import NoSpan
+from burr_otel.spans.start import NO_SPAN, NoSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 logger = logger_of_lines("burr_otel")
 
-_NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
 _Fields = tuple[int, str, Document, int]  # of a `BeginStep`, before its ids
 _MoreFields = tuple["str | None", "str | None", Mapping[str, Any]]  # and after them
 _NOT_BEGUN = BeginStep(-1, "", NO_DOCUMENT, 0)
@@ -87,7 +86,7 @@ class LiveStep:
         self.logged: list[Logged] = []
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
         self.named: dict[str, SpanContext] = {}
-        self.span: LiveSpan = _NO_SPAN
+        self.span: LiveSpan = NO_SPAN
         self.begin: BeginStep = _NOT_BEGUN
         self._settle = settle
         self._claims = [True]
@@ -176,10 +175,6 @@ class LiveStep:
         except IndexError:
             return False
 
-    def own_error(self, in_flight: BaseException | None) -> BaseException | None:
-        """What `sys.exc_info` reports, unless that was being handled before the step began."""
-        return None if in_flight is self.outer_error else in_flight
-
     def leave(self, end_ns: int, session: Session | None) -> None:
         """The step is over: nothing of it stays current, and no inner span stays open."""
         if self.inner:
@@ -225,10 +220,6 @@ class LiveStep:
         self.running = False
         self.generator_ns += max(0, self.shared.idle_clock() - began)
         self.scope.suspend(consumer)
-
-    def stream_ended(self, result: Any, state: Any) -> None:
-        """The generator has yielded its final result and state."""
-        self.final = (result, state)
 
     def stream_failed(self, error: Exception) -> None:
         """The action's own generator raised; whether the step fails with it is for Burr to say."""
@@ -314,7 +305,7 @@ class InnerSpan:
     ) -> None:
         self._step, self._burr_span, self._outer_error = step, burr_span, outer_error
         self.logged: list[Logged] = []
-        self.span: LiveSpan = _NO_SPAN
+        self.span: LiveSpan = NO_SPAN
         self._ended = False
         enclosing = step.target(burr_span.parent)
         outer = current_context()

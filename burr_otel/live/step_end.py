@@ -67,7 +67,8 @@ def ended(
     raised = None if error is None else raised_of(error)
     outcome, failed = _outcome(step, error, result, state)
     if traced:
-        if state is not None and told and (error is None or shared.tells_state_read):
+        wanted = error is None or shared.settings.capture_state_read != "never"
+        if state is not None and told and wanted:
             name = semconv.STATE_WRITTEN if error is None else semconv.STATE_READ
             show_state(policy, name, told, state, encoded, shown)
         if raised is not None:

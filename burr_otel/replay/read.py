@@ -120,7 +120,7 @@ class RunSpans:
             context_of(origin.parent),
             links,
             (node.start_ns, soonest_end(node.start_ns, end_ns)),
-            SpanSource(resource, scope, _limits(about), self._content.policy, _sent_by_nobody),
+            SpanSource(resource, scope, _limits(about), self._content.policy, lambda _: None),
         )
 
     def _said(self, node: SpanNode) -> tuple[SpanContent, bool]:
@@ -151,10 +151,6 @@ def _limits(about: Mapping[str, Any]) -> SpanLimits | None:
     if not isinstance(kept, Mapping) or set(map(type, kept.values())) - {int}:
         return None
     return SpanLimits(**{name: kept.get(name, SpanLimits.UNSET) for name in LIMITS})
-
-
-def _sent_by_nobody(span: BurrSpan) -> None:
-    """Whoever made the span sends it."""
 
 
 def source_of(otel: Mapping[str, Any], default: Resource) -> tuple[Resource, InstrumentationScope]:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
-from burr_otel.content import RaisedText
+from burr_otel.content import Attribute, RaisedText
 from burr_otel.records import read_links
 from burr_otel.spans.contexts import link_of
 from burr_otel.spans.facts import graph_document
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link
     from opentelemetry.util.types import AttributeValue
 
-    from burr_otel.content import Attribute, ContentPolicy
+    from burr_otel.content import ContentPolicy
     from burr_otel.records import (
         BeginInner,
         BeginRoot,
@@ -101,14 +101,11 @@ class _ContentWriter:
     def put_logged(self, logged: Sequence[Logged]) -> None:
         """Add logged attributes under their own names."""
         for each in logged:
-            name = self.policy.name(each.key)
             if each.shown is not None:
-                value, truncated = each.shown
-                self.attributes[name] = tuple(value) if isinstance(value, list) else value
-                if truncated and name not in self._cut:
-                    self._cut.append(name)
+                content: Attribute | None = Attribute(*each.shown)
             else:
-                self.put(name, self.policy.attribute(each.key, each.value.value))
+                content = self.policy.attribute(each.key, each.value.value)
+            self.put(self.policy.name(each.key), content)
 
     def put_usage(self, usage: Usage | None) -> None:
         """Add the tokens that models took and gave."""

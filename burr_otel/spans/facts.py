@@ -118,21 +118,12 @@ class RunFacts:
     def action(self, name: str) -> ActionFacts:
         """The facts of an action; of one that the graph lacks, what its name tells."""
         found = self.actions.get(name) or self.actions.get(sound_text(name))
-        return found or _unknown_action(name, self.policy.name(name))
+        return found or _action({"name": name}, {}, self.policy)
 
 
 @functools.lru_cache(maxsize=64)
 def _root_name(project: str) -> str:
     return f"{semconv.ROOT_NAME_PREFIX} {project}"  # one object for all runs of a project
-
-
-def _unknown_action(name: str, shown: str) -> ActionFacts:
-    attributes: dict[str, AttributeValue] = {
-        semconv.ACTION_NAME: shown,
-        semconv.OPENINFERENCE_SPAN_KIND: KINDS["chain"].openinference,
-        semconv.GRAPH_NODE_ID: shown,
-    }
-    return ActionFacts(name, (), (), frozenset(), "chain", attributes)
 
 
 def actions_of_graph(graph: Any, policy: ContentPolicy) -> dict[str, ActionFacts]:

@@ -64,7 +64,7 @@ class Keeper:
             due = root.due_ns(root.clock())
             if due is not None:
                 self._push(root, due)
-                self._inbox.put(_nothing)
+                self._inbox.put(lambda: None)  # wakes the thread
             if self._threaded and self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
                 self._thread.start()
@@ -129,10 +129,6 @@ class Keeper:
             except queue.Empty:
                 continue
             _do(work)
-
-
-def _nothing() -> None:
-    """Wake the thread."""
 
 
 def _do(work: Callable[[], None]) -> None:

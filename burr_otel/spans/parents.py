@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import trace
 
@@ -14,18 +14,12 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
 
-class Spawner:
+class Spawner(NamedTuple):
     """The step in progress where a tracker was copied, for the sub-application's process."""
 
-    __slots__ = ("context", "conversation_id", "pointer")
-
-    def __init__(
-        self,
-        context: SpanContext | None = None,
-        pointer: tuple[str, int] | None = None,
-        conversation_id: str | None = None,
-    ) -> None:
-        self.context, self.pointer, self.conversation_id = context, pointer, conversation_id
+    context: SpanContext | None = None
+    pointer: tuple[str, int] | None = None  # app id and sequence id
+    conversation_id: str | None = None
 
 
 def copied_spawner() -> Spawner:

@@ -58,6 +58,9 @@ class NoSpan:
         """Nothing ends."""
 
 
+NO_SPAN: Final = NoSpan(trace.INVALID_SPAN_CONTEXT)
+
+
 class ApiSpan:
     """A span of a tracer that is not the SDK's, described at its end through the public API."""
 
