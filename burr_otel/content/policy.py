@@ -13,12 +13,10 @@ from burr_otel.content.hide import hide
 from burr_otel.content.parts import tree_of, tree_of_parts, whole
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction
-from burr_otel.content.tracebacks import shown_text, shown_trace
+from burr_otel.content.tracebacks import RaisedText, shown_text, shown_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from burr_otel.content.tracebacks import RaisedText
 
     Grown = Mapping[str, tuple[int, int]]
 
@@ -40,15 +38,6 @@ class Attribute(NamedTuple):
     """A value that every exporter and backend takes, and whether anything is missing from it."""
 
     value: Native
-    truncated: bool
-
-
-class ExceptionContent(NamedTuple):
-    """An exception as a span shows it; the texts are empty where the policy shows none."""
-
-    type: str
-    message: str
-    stacktrace: str
     truncated: bool
 
 
@@ -260,30 +249,28 @@ class ContentPolicy:
 
     # --- exceptions -------------------------------------------------------------------------------
 
-    def exception(self, raised: RaisedText) -> ExceptionContent:
-        """An exception with its message and the traceback of its whole chain."""
+    def exception(self, raised: RaisedText) -> RaisedText:
+        """An exception as a span shows it; a text that is not shown at all is empty."""
         kind = self.name(raised.type)
         if self.exceptions == "off":
-            return ExceptionContent(kind, "", "", truncated=False)
+            return RaisedText(kind, "", "")
         full = self.exceptions == "full"
-        message = call_safely(self._message, raised.message) if full else ("", False)
+        message = call_safely(self._message, raised.message) if full else ""
         trace = call_safely(self._trace, raised.traceback, content=full)
         message, trace = (
-            ("<unreadable>", True) if isinstance(text, Failure) else text
-            for text in (message, trace)
+            "<unreadable>" if isinstance(text, Failure) else text for text in (message, trace)
         )
-        return ExceptionContent(kind, message[0], trace[0], message[1] or trace[1])
+        return RaisedText(kind, message, trace)
 
-    def _message(self, message: str) -> tuple[str, bool]:
+    def _message(self, message: str) -> str:
         shown = shown_text(scrub(message), self._redaction)
-        return self._clean(self._redaction.answer(shown, "exception.message"))
+        return self._clean(self._redaction.answer(shown, "exception.message"))[0]
 
-    def _trace(self, trace: str, *, content: bool) -> tuple[str, bool]:
-        shown, cut = shown_trace(scrub(trace), self._redaction, content=content)
+    def _trace(self, trace: str, *, content: bool) -> str:
+        shown = shown_trace(scrub(trace), self._redaction, content=content)
         if content:
             shown = self._redaction.answer(shown, "exception.stacktrace")
-        text, too_long = self._clean(shown)
-        return text, cut or too_long
+        return self._clean(shown)[0]
 
 
 def _types(value: Mapping[Any, Any]) -> dict[Any, str]:

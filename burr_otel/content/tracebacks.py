@@ -26,14 +26,10 @@ _MARK: Final = re.compile(
 )
 _TITLE: Final = re.compile(r"[A-Za-z_][\w.<>]*(?=:|\Z)")
 CUT_NOTE: Final = re.compile(r"\.\.\. \[(\d+) more characters\] \.\.\.")
-_ANY_CUT: Final = re.compile(
-    r"\.\.\. \d+ frames \.\.\.|\[\d+ more characters\]|\d+ more (?:exceptions|items|keys)"
-    rf"|{re.escape(OLDER)}"
-)
 
 
 class RaisedText(NamedTuple):
-    """The bounded texts of an exception, with all secrets that are in them."""
+    """The bounded texts of an exception, as captured (with all secrets) or as shown."""
 
     type: str
     message: str
@@ -67,8 +63,8 @@ def shown_text(text: str, redaction: Redaction) -> str:
     return redaction.text(cut)  # type: ignore[no-any-return]
 
 
-def shown_trace(text: str, redaction: Redaction, *, content: bool) -> tuple[str, bool]:
-    """A traceback without secrets, or without any content; also tells whether it was cut."""
+def shown_trace(text: str, redaction: Redaction, *, content: bool) -> str:
+    """A traceback without secrets, or without any content."""
     shown: list[str] = []
     for kind, prefix, lines in _segments(text):
         if kind == "mark":
@@ -82,8 +78,7 @@ def shown_trace(text: str, redaction: Redaction, *, content: bool) -> tuple[str,
             title = _TITLE.match(lines[0])
             shown += [prefix + title[0]] if title is not None else []
             shown += [prefix.rstrip()] if lines[-1] == "" and len(lines) > 1 else []
-    trace = "\n".join(shown)
-    return trace, _ANY_CUT.search(trace) is not None
+    return "\n".join(shown)
 
 
 def _segments(text: str) -> Iterator[tuple[str, str, list[str]]]:

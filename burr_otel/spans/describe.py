@@ -62,13 +62,9 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
 
 def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> dict[str, Any]:
     """What a span says of an exception: type, message and traceback, as far as they are shown."""
-    content = policy.exception(RaisedText(*raised))
-    told = {
-        semconv.EXCEPTION_TYPE: content.type,
-        semconv.EXCEPTION_MESSAGE: content.message,
-        semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-    }
-    return {name: text for name, text in told.items() if text}
+    names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
+    texts = policy.exception(RaisedText(*raised))
+    return {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
 class _ContentWriter:
