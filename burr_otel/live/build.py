@@ -73,16 +73,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
         begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
     except Exception as error:
         shield.report("starting an application span", error)
-    root = Root(
-        span,
-        begin,
-        facts,
-        data,
-        linger=shared.config.root_linger,
-        max_open=shared.config.root_max_open,
-        clock=shared.idle_clock,
-        metrics=shared.metrics,
-    )
+    root = Root(shared, span, begin, facts, data)
     try:
         root.session = None if keeps is None else _open_session(keeps, built, graph, begin)
     except SnapshotError as error:
@@ -93,15 +84,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     except BurrOtelError:
         root.finish()
         raise
-    run = Run(
-        shared,
-        built.app_id,
-        built.partition_key,
-        root,
-        root.session,
-        built.graph,
-        built.state,
-    )
+    run = Run(shared, built, root)
     run.is_outpost = _is_outpost(shared, built.spawner)
     registry.add(run)
     keeper.keeper.watch(root)

@@ -20,10 +20,10 @@ from burr_otel.spans.contexts import ids_of
 from burr_otel.spans.start import NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import RunFacts
-    from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
@@ -65,18 +65,9 @@ class Root:
     )
 
     def __init__(
-        self,
-        span: LiveSpan,
-        begin: BeginRoot,
-        facts: RunFacts,
-        graph: Any,
-        *,
-        linger: float | None,
-        max_open: float | None,
-        clock: Callable[[], int],
-        metrics: StepMetrics,
+        self, shared: Shared, span: LiveSpan, begin: BeginRoot, facts: RunFacts, graph: Any
     ) -> None:
-        self._metrics = metrics
+        self._metrics = shared.metrics
         self.span, self.begin, self.facts, self.graph = span, begin, facts, graph
         self.context = span.get_span_context()
         self.is_valid = self.context.is_valid
@@ -84,10 +75,11 @@ class Root:
         self.stand_in = NonRecordingSpan(self.context)  # the parent of steps
         self.session: Session | None = None  # there is no store, or none that works
         self.ended = False
-        self.clock = clock
-        self._opened_at = self._idle_since = clock()
+        self.clock = shared.idle_clock
+        self._opened_at = self._idle_since = self.clock()
         self._last_ns = begin.time_ns
-        self._linger_ns, self._max_open_ns = _in_ns(linger), _in_ns(max_open)
+        self._linger_ns = _in_ns(shared.config.root_linger)
+        self._max_open_ns = _in_ns(shared.config.root_max_open)
         self.due = 0  # when the keeper looks at it next
         self._active = self._steps = self._failed = 0
         self._outcome = semconv.OK

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
+    from burr_otel.live.build import BuiltApplication
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import ActionFacts
@@ -61,32 +62,22 @@ class Run:
         "shared",
     )
 
-    def __init__(
-        self,
-        shared: Shared,
-        app_id: str,
-        partition_key: str | None,
-        root: Root,
-        session: Session | None,
-        application_graph: Any,
-        state: Any,
-    ) -> None:
-        self.shared = shared
-        self.owner = shared.owner
-        self.app_id, self.partition_key = app_id, partition_key
+    def __init__(self, shared: Shared, built: BuiltApplication, root: Root) -> None:
+        self.shared, self.owner = shared, shared.owner
+        self.app_id, self.partition_key = built.app_id, built.partition_key
         self.root = root
-        self.session = session
+        self.session: Session | None = root.session
         self.is_outpost = False  # spawned by a step of another process: this one may end with it
         self._method: str | None = None
-        self._prior: str | None = state.get(PRIOR_STEP_KEY)
+        self._prior: str | None = built.state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, LiveStep] = {}
         self._last: tuple[int, SpanContext] | None = None
-        self._action_ids = frozenset(map(id, application_graph.actions))
+        self._action_ids = frozenset(map(id, built.graph.actions))
         self._calls = 0
         self._outer_error: BaseException | None = None
         self._step_failed = False
-        self._state = weakref.ref(state)
-        collected = weakref.finalize(application_graph, _collected, weakref.ref(self))
+        self._state = weakref.ref(built.state)
+        collected = weakref.finalize(built.graph, _collected, weakref.ref(self))
         collected.atexit = False  # the keeper ends what is open at exit
 
     @property
@@ -206,17 +197,7 @@ class Run:
         now = shared.clock()
         facts = root.facts.actions.get(action.name) or root.facts.action(action.name)
         root.enter(now)
-        step = self._steps[sequence_id] = LiveStep(
-            shared,
-            root,
-            facts,
-            self.app_id,
-            sequence_id,
-            state,
-            outer_error,
-            self.name,
-            self.settle_stream,
-        )
+        step = self._steps[sequence_id] = LiveStep(self, facts, sequence_id, state, outer_error)
         if root.ended:
             self._mark()
         step.start(_taken(action, facts, inputs), self._method, self._prior, now)
@@ -234,8 +215,6 @@ class Run:
                 self._finish(step, None, None, error, now, recorded=False)
                 raise
             logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
-        else:
-            step.recorded = True
 
     def _settle_earlier(self, sequence_id: int, state: Any) -> None:
         """Steps whose post hook never came, because another hook raised or a stream was dropped."""

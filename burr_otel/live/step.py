@@ -33,12 +33,12 @@ from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_sc
 from burr_otel.spans.start import NO_SPAN, NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
 
-    from burr_otel.live.root import Root
+    from burr_otel.live.run import Run
     from burr_otel.live.shared import Shared
     from burr_otel.spans.describe import SpanContent
     from burr_otel.spans.facts import ActionFacts
@@ -56,7 +56,7 @@ class LiveStep:
     """One step in progress."""
 
     labels: dict[str, str]  # of its measurements
-    streaming = running = recorded = False
+    streaming = running = False
     items = generator_ns = 0
     # Result and state, once known other than from Burr's hooks: what a stream has yielded last,
     # what a synchronous action under an asynchronous method gave.
@@ -67,28 +67,23 @@ class LiveStep:
 
     def __init__(
         self,
-        shared: Shared,
-        root: Root,
+        run: Run,
         action: ActionFacts,
-        app_id: str,
         sequence_id: int,
         state_before: Any,
         outer_error: BaseException | None,
-        run: str,
-        settle: Callable[[LiveStep], None],
     ) -> None:
-        self.run = run
-        self.shared, self.root, self.action = shared, root, action
+        self.run, self._settle = run.name, run.settle_stream
+        self.shared, self.root, self.action = run.shared, run.root, action
         self.state_before, self.outer_error = state_before, outer_error
-        facts = root.facts
-        self.tag = BurrStep(app_id, sequence_id, facts.conversation_id, facts.project)
+        facts = run.root.facts
+        self.tag = BurrStep(run.app_id, sequence_id, facts.conversation_id, facts.project)
         self.sequence_id = sequence_id
         self.logged: list[Logged] = []
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
         self.named: dict[str, SpanContext] = {}
         self.span: LiveSpan = NO_SPAN
         self.begin: BeginStep = _NOT_BEGUN
-        self._settle = settle
         self._claims = [True]
 
     def start(
