@@ -33,22 +33,15 @@ _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
 _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
 
 
-class NoSpan:
+class NoSpan(trace.NonRecordingSpan):
     """Stands for a span that nobody will ever see; it has a context all the same, if any."""
 
-    __slots__ = ("current",)
     burr_step = None
 
-    def __init__(self, context: SpanContext) -> None:
-        self.current: trace.Span = trace.NonRecordingSpan(context)
-
-    def get_span_context(self) -> SpanContext:
-        """Its context."""
-        return self.current.get_span_context()
-
-    def is_recording(self) -> bool:
-        """Never."""
-        return False
+    @property
+    def current(self) -> trace.Span:
+        """What is current inside it."""
+        return self
 
     def user_data(self) -> dict[str, Any]:
         """Nothing: it keeps nothing."""
