@@ -101,11 +101,6 @@ def _origin_members(origin: Origin | None) -> bytes:
     return text
 
 
-def _filled(record: Record, *names: str) -> dict[str, Any]:
-    """The members of a record that are not empty."""
-    return {name: value for name in names if (value := getattr(record, name))}
-
-
 def link_data(link: LinkIds) -> dict[str, Any]:
     """A link as records hold it; `read_links` reads it."""
     target = link.target
@@ -168,7 +163,9 @@ def _end_members(record: EndStep, session: bytes) -> bytes:
         rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
         rare["snapshot_error"] = sound_text(record.snapshot_error)
-    rare |= _filled(record, "grown", "shown", "user")
+    for name in ("grown", "shown", "user"):
+        if value := getattr(record, name):
+            rare[name] = value
     return b"%b,%b" % (otel, orjson.dumps(rare)[1:-1]) if rare else otel
 
 
@@ -312,7 +309,9 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
             rare[name] = sound_text(text)
     if record.usage is not None:
         rare["usage"] = tuple(record.usage)
-    rare |= _filled(record, "shown", "user")
+    for name in ("shown", "user"):
+        if value := getattr(record, name):
+            rare[name] = value
     return _sealed(
         b'{"type":"otel_root_end","end_time":"%b","otel":{%b,"time_unix_nano":%d%b,%b%b'
         % (
