@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.live.capture import Shown, captured, raised_of, show_attribute, show_names
+from burr_otel.live.capture import captured, raised_of, show, show_attribute, show_names
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
@@ -95,7 +95,8 @@ class LiveStep:
     ) -> None:
         """Begin the span, make it current, and make the record; a failed span costs no record."""
         shared, root = self.shared, self.root
-        outer, shown, inputs_json = current_context(), Shown(), NO_DOCUMENT
+        outer, inputs_json = current_context(), NO_DOCUMENT
+        shown: dict[str, Any] = {}
         if inputs:
             inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
         if shared.shows_more and root.is_valid:
@@ -103,11 +104,11 @@ class LiveStep:
             if shared.settings.capture_state_read == "all":
                 state, reads = self.state_before, self.action.reads
                 read = {key: state[key] for key in reads if key in state}
-                shown.put(semconv.STATE_READ, shared.policy.document("state", read))
+                show(shown, semconv.STATE_READ, shared.policy.document("state", read))
         if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
-            shown.attributes |= surrounding_attributes(shared.config, outer)
+            shown |= surrounding_attributes(shared.config, outer)
         fields = (self.sequence_id, self.action.name, inputs_json, now_ns)
-        more = (method, prior, shown.attributes)
+        more = (method, prior, shown)
         if root.is_valid and shared.starter is not None:
             try:
                 self._start(shared.starter, outer, fields, more)

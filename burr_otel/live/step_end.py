@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
-from burr_otel.live.capture import Shown, captured, raised_of, show_exception, show_state
+from burr_otel.live.capture import captured, raised_of, show_exception, show_state
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import EndStep, Fragments, StreamMark
 from burr_otel.spans import describe, exceptions, shield
@@ -46,7 +46,8 @@ def ended(
 ) -> StepEnd:
     """The record of a step's end, with the encoded state beside it."""
     shared, action, policy = step.shared, step.action, step.shared.policy
-    shown, traced = Shown(), step.traced
+    shown: dict[str, Any] = {}
+    traced = step.traced
     encoded = failure = None
     told = action.writes if error is None else action.reads
     if state is not None and (session is not None or traced):
@@ -95,7 +96,7 @@ def ended(
         grown,
         step.tag.usage,
         None,
-        shown.attributes,
+        shown,
         step.span.user_data(),
     )
     return StepEnd(record, encoded, exact, failure)
