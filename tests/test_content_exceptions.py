@@ -491,7 +491,7 @@ def test_types_tells_types_and_frames_only():
 def test_off_tells_the_type_only():
     """``off`` leaves the class, which is in ``error.type`` anyway."""
     content = described(ContentPolicy(exceptions="off"), raised(with_cause))
-    assert content == ("KeyError", "", "", False)
+    assert content == ("KeyError", "", "")
 
 
 def test_the_redactor_is_asked_about_messages_and_the_traceback():
