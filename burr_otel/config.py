@@ -302,21 +302,17 @@ class OtelConfig:
         return found
 
 
-def _is_capture(field: dataclasses.Field[Any]) -> bool:
-    return field.metadata.get("choices") == _CAPTURES
-
-
 def default_storage_dir() -> str:
     """Where runs are kept when nobody says so: ``BURR_OTEL_STORAGE_DIR``, else ``~/.burr``."""
     return os.environ.get(f"{ENV_PREFIX}STORAGE_DIR", "").strip() or "~/.burr"
 
 
-def _hidden_instead(name: str) -> tuple[str, ...]:
+def _hidden_instead(name: str) -> list[str]:
     """The kinds of content that are kept back when the variable of a setting cannot be used."""
-    if name in ("redact_keys", "redact_values"):
-        return tuple(f.name for f in dataclasses.fields(OtelConfig) if _is_capture(f))
-    hides = any(f.name == name and _is_capture(f) for f in dataclasses.fields(OtelConfig))
-    return (name,) if hides else ()
+    fields = dataclasses.fields(OtelConfig)
+    captures = [each.name for each in fields if each.metadata.get("choices") == _CAPTURES]
+    wanted = captures if name in ("redact_keys", "redact_values") else [name]
+    return [each for each in captures if each in wanted]
 
 
 def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:

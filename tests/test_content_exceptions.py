@@ -17,7 +17,7 @@ from hostile import ZOO, TextSubclass
 
 from burr_otel.content import (
     ContentPolicy,
-    ExceptionContent,
+    RaisedText,
     capture_exception,
     raised_of_text,
 )
@@ -38,7 +38,7 @@ def raised(action: Any, *arguments: Any) -> BaseException:
     raise AssertionError("nothing was raised")
 
 
-def described(policy: ContentPolicy, error: BaseException) -> ExceptionContent:
+def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
     """What a span shows of an exception."""
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 
@@ -115,8 +115,7 @@ def test_the_traceback_reads_like_pythons(action):
     """Frames, source lines, causes, contexts and notes, oldest first."""
     error = raised(action)
     content = described(POLICY, error)
-    assert content.stacktrace == _python(error)
-    assert not content.truncated
+    assert content.traceback == _python(error)
 
 
 def test_type_and_message():
@@ -141,7 +140,7 @@ def test_exceptions_that_are_no_errors_are_described_too(error):
     assert content.type == f"{type(error).__module__}.{type(error).__name__}".removeprefix(
         "builtins."
     )
-    assert content.stacktrace.startswith("Traceback (most recent call last):\n")
+    assert content.traceback.startswith("Traceback (most recent call last):\n")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
@@ -152,7 +151,7 @@ def test_groups_show_their_members():
             Group("several", [raised(with_cause), Group("inner", [raised(fail, "deep")])])
         )
     )
-    lines = described(POLICY, group).stacktrace.splitlines()
+    lines = described(POLICY, group).traceback.splitlines()
     assert lines[0] == "Exception Group Traceback (most recent call last):"
     assert "ExceptionGroup: several (2 sub-exceptions)" in lines
     assert "  +---------------- 1 ----------------" in lines
@@ -174,8 +173,7 @@ def _recurse(depth: int) -> None:
 def test_of_many_frames_the_first_and_last_are_kept():
     """A deep recursion shows where it began and where it failed, and says that frames are missing."""
     content = described(POLICY, raised(_recurse, 500))
-    lines = content.stacktrace.splitlines()
-    assert content.truncated
+    lines = content.traceback.splitlines()
     assert "in raised" in lines[1]
     assert lines[-2].strip() == "raise ValueError(message)"
     assert lines[-1] == f"ValueError: at the bottom, password={MARKER}"
@@ -196,22 +194,20 @@ def test_the_newest_exception_survives_the_longest(limit):
 
     policy = ContentPolicy(max_attribute_bytes=limit)
     content = described(policy, raised(chain, 30))
-    assert content.truncated
     assert len(content.message.encode()) <= limit
-    assert len(content.stacktrace.encode()) <= limit
-    assert "the oldest" not in content.stacktrace
+    assert len(content.traceback.encode()) <= limit
+    assert "the oldest" not in content.traceback
     if limit >= 300:
-        assert "error 30" in content.stacktrace
+        assert "error 30" in content.traceback
 
 
 def test_huge_messages_are_cut():
     """A message of ten million characters costs and takes no more than the budget."""
     content = described(SMALL, raised(fail, "x" * 10_000_000))
-    assert content.truncated
     assert len(content.message) <= 1500
     assert content.message.endswith("more characters]")
-    assert "ValueError: xxx" in content.stacktrace
-    assert "in fail" in content.stacktrace
+    assert "ValueError: xxx" in content.traceback
+    assert "in fail" in content.traceback
 
 
 def test_an_exception_around_a_huge_value_does_not_print_all_of_it():
@@ -224,7 +220,6 @@ def test_an_exception_around_a_huge_value_does_not_print_all_of_it():
         content = described(SMALL, error)
         assert content.message.startswith("[")
         assert "more items" in content.message
-        assert content.truncated
 
 
 @pytest.mark.parametrize("error", [KeyError("x" * 10_000_000), ValueError("a", "x" * 10_000_000)])
@@ -237,7 +232,6 @@ def test_an_exception_that_would_quote_a_huge_text_does_not_copy_it(error):
     finally:
         tracemalloc.stop()
     assert "xxx... [99" in content.message
-    assert content.truncated
     assert peak < 1_000_000
 
 
@@ -246,20 +240,19 @@ def test_groups_of_any_size_are_bounded():
     """A thousand members, or members within members within members, stop at a count."""
     wide = Group("wide", [ValueError(str(number)) for number in range(1000)])
     content = described(POLICY, wide)
-    assert "  +-- 985 more exceptions" in content.stacktrace
+    assert "  +-- 985 more exceptions" in content.traceback
     deep: Exception = ValueError("leaf")
     for _ in range(200):
         deep = Group("deep", [deep, deep])
     content = described(POLICY, deep)
-    assert content.truncated
-    assert len(content.stacktrace) < 16_384
+    assert len(content.traceback) < 16_384
 
 
 def test_chains_that_run_in_circles_end():
     """An exception that is its own cause, directly or not, is shown once."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
-    assert described(POLICY, one).stacktrace.count("ValueError: one") == 1
+    assert described(POLICY, one).traceback.count("ValueError: one") == 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with 3.11")
@@ -268,7 +261,7 @@ def test_a_group_among_its_own_members_ends():
     member = ValueError("member")
     group = Group("group", [member])
     member.__context__ = group
-    assert described(POLICY, group).stacktrace.count("ExceptionGroup: group") == 1
+    assert described(POLICY, group).traceback.count("ExceptionGroup: group") == 1
 
 
 # --- hostile exceptions -----------------------------------------------------------------------------
@@ -331,8 +324,8 @@ def test_hostile_exceptions_are_described(kind):
     """Whatever their own code does, type and frames are there, and nothing is raised."""
     content = described(POLICY, raised(lambda: (_ for _ in ()).throw(kind())))
     assert content.type == f"test_content_exceptions.{kind.__name__}"
-    assert kind.__name__ in content.stacktrace.splitlines()[-1] or kind is OddNotesError
-    assert "in raised" in content.stacktrace
+    assert kind.__name__ in content.traceback.splitlines()[-1] or kind is OddNotesError
+    assert "in raised" in content.traceback
     assert CANARY not in "".join(content[:3])
     "".join(content[:3]).encode()
 
@@ -344,7 +337,7 @@ def test_an_unreadable_message_says_so():
 
 def test_notes_of_odd_kinds_are_left_out():
     """Only texts are notes, and they are written as UTF-8."""
-    text = described(POLICY, OddNotesError()).stacktrace
+    text = described(POLICY, OddNotesError()).traceback
     assert text.splitlines() == [
         "test_content_exceptions.OddNotesError",
         "fine\ufffd",
@@ -367,19 +360,19 @@ def test_surrogates_and_nuls_do_not_reach_the_exporter():
     """They lose a whole batch there or in a database behind it."""
     content = described(POLICY, raised(fail, "a\ud800b\0c"))
     assert content.message == "a\ufffdb\ufffdc"
-    assert "ValueError: a\ufffdb\ufffdc" in content.stacktrace
+    assert "ValueError: a\ufffdb\ufffdc" in content.traceback
 
 
 def test_exceptions_without_a_traceback():
     """One that was never raised has only its title."""
-    assert described(POLICY, ValueError("x")).stacktrace == "ValueError: x"
+    assert described(POLICY, ValueError("x")).traceback == "ValueError: x"
 
 
 def test_code_without_source_has_frames_without_lines():
     """Frames of `exec` and of deleted files are named."""
     error = raised(lambda: exec(compile("def f():\n    1 / 0\nf()", "<made up>", "exec"), {}))
     assert (
-        '  File "<made up>", line 2, in f\nZeroDivisionError' in described(POLICY, error).stacktrace
+        '  File "<made up>", line 2, in f\nZeroDivisionError' in described(POLICY, error).traceback
     )
 
 
@@ -395,7 +388,7 @@ def test_any_value_can_be_an_exceptions_argument(name, make):
     ):
         content = described(SMALL, error)
         assert len(content.message.encode()) <= 1500
-        assert len(content.stacktrace.encode()) <= 1500
+        assert len(content.traceback.encode()) <= 1500
 
 
 # --- secrets ----------------------------------------------------------------------------------------
@@ -431,7 +424,7 @@ def test_messages_causes_contexts_and_notes_are_searched():
         "RuntimeError: Authorization: ",
         "\ntoken: ",
     ):
-        assert title in content.stacktrace
+        assert title in content.traceback
     assert content.message == f"Authorization: {MARKER}"
 
 
@@ -453,23 +446,23 @@ def test_messages_causes_contexts_and_notes_are_searched():
 def test_secrets_in_source_lines_are_hidden(tmp_path, lines):
     """A literal that is assigned to a secret's name does not show, on one line or several."""
     content = described(POLICY, source(tmp_path, *lines))
-    assert "program.py" in content.stacktrace
-    assert CANARY not in content.stacktrace
+    assert "program.py" in content.traceback
+    assert CANARY not in content.traceback
 
 
 def test_other_source_lines_stay(tmp_path):
     """Lines without secrets are shown, also below one with a secret."""
     content = described(POLICY, source(tmp_path, f"password = '{CANARY}'", "max_tokens = 5; 1 / 0"))
-    assert "    max_tokens = 5; 1 / 0" in content.stacktrace
+    assert "    max_tokens = 5; 1 / 0" in content.traceback
 
 
 def test_a_changed_file_is_read_again(tmp_path):
     """Source lines come from the file as it is now, like in Python's own traceback."""
-    assert "1 / 0" in described(POLICY, source(tmp_path, "1 / 0")).stacktrace
+    assert "1 / 0" in described(POLICY, source(tmp_path, "1 / 0")).traceback
     path = tmp_path / "program.py"
     path.write_text("x = 1; y = x / 0  # changed\n")
     error = raised(lambda: exec(compile(path.read_text(), str(path), "exec"), {}))
-    assert "# changed" in described(POLICY, error).stacktrace
+    assert "# changed" in described(POLICY, error).traceback
 
 
 def test_types_tells_types_and_frames_only():
@@ -479,7 +472,7 @@ def test_types_tells_types_and_frames_only():
     content = described(ContentPolicy(exceptions="types"), error)
     assert content.message == ""
     assert content.type == "KeyError"
-    lines = content.stacktrace.splitlines()
+    lines = content.traceback.splitlines()
     assert [line.partition(", line")[0] for line in lines] == [
         "Traceback (most recent call last):",
         f'  File "{__file__}"',
@@ -498,7 +491,7 @@ def test_types_tells_types_and_frames_only():
 def test_off_tells_the_type_only():
     """``off`` leaves the class, which is in ``error.type`` anyway."""
     content = described(ContentPolicy(exceptions="off"), raised(with_cause))
-    assert content == ("KeyError", "", "", False)
+    assert content == ("KeyError", "", "")
 
 
 def test_the_redactor_is_asked_about_messages_and_the_traceback():
@@ -509,13 +502,13 @@ def test_the_redactor_is_asked_about_messages_and_the_traceback():
 
     content = described(ContentPolicy(redactor=mask), raised(fail, "Alice was here"))
     assert content.message == "<name> was here"
-    assert "Alice" not in content.stacktrace
+    assert "Alice" not in content.traceback
 
     def broken(path, value):
         raise OSError(value)
 
     content = described(ContentPolicy(redactor=broken), raised(fail, "Alice was here"))
-    assert (content.message, content.stacktrace) == (MARKER, MARKER)
+    assert (content.message, content.traceback) == (MARKER, MARKER)
 
 
 # --- what was captured or recorded ------------------------------------------------------------------
@@ -567,7 +560,7 @@ def test_a_secret_at_the_cut_of_a_message_shows_nothing_of_itself(length, secret
     for at in range(0, length, max(length // 60, 1)):
         text = "lorem ipsum " * (length // 12)
         content = described(SMALL, ValueError(f"{text[:at]} {secret} {text[at:]}"))
-        shown = content.message + content.stacktrace
+        shown = content.message + content.traceback
         assert CANARY[:6] not in shown
         assert "a1B2" not in shown
         assert len(content.message.encode()) <= 1500
@@ -591,8 +584,8 @@ def test_types_shows_nothing_of_a_message_that_looks_like_a_traceback():
         error.__notes__ = ["\n".join(lines)]
         content = described(ContentPolicy(exceptions="types"), error)
         assert CANARY not in "".join(content[:3])
-        assert content.stacktrace.splitlines()[-1] == "ValueError"
-        full = described(POLICY, error).stacktrace
+        assert content.traceback.splitlines()[-1] == "ValueError"
+        full = described(POLICY, error).traceback
         assert full.count(f'File "{CANARY}"') == 2
 
 
@@ -605,11 +598,11 @@ def test_a_recorded_traceback_is_told_like_a_captured_one():
     for policy in (POLICY, ContentPolicy(exceptions="off")):
         shown = policy.exception(recorded)
         assert shown[:2] == policy.exception(captured)[:2]
-    assert 'raise KeyError("second") from error' in POLICY.exception(recorded).stacktrace
+    assert 'raise KeyError("second") from error' in POLICY.exception(recorded).traceback
     types = ContentPolicy(exceptions="types").exception(recorded)
     assert types.message == ""
-    assert "second" not in types.stacktrace
-    assert types.stacktrace.splitlines()[-1] == "KeyError"
+    assert "second" not in types.traceback
+    assert types.traceback.splitlines()[-1] == "KeyError"
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode
 
-from burr_otel.content import ContentPolicy, ExceptionContent, capture_exception
+from burr_otel.content import ContentPolicy, RaisedText, capture_exception
 
 
-def described(policy: ContentPolicy, error: BaseException) -> ExceptionContent:
+def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
     """What a span shows of an exception."""
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 
@@ -37,7 +37,7 @@ def test_a_batch_with_the_whole_zoo_is_encoded(caplog):
         span.set_attributes({key: attribute.value for key, attribute in made.items()})
         span.add_event(
             "exception",
-            {"type": error.type, "message": error.message, "stack": error.stacktrace},
+            {"type": error.type, "message": error.message, "stack": error.traceback},
         )
         span.set_status(Status(StatusCode.ERROR, policy.text(value)))
         span.end()

@@ -15,7 +15,7 @@ from hostile import ZOO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from burr_otel.content import Attribute, ContentPolicy, ExceptionContent, capture_exception
+from burr_otel.content import Attribute, ContentPolicy, RaisedText, capture_exception
 from burr_otel.content.redact import MARKER
 
 CANARY = "hunter2CANARYx"
@@ -23,7 +23,7 @@ POLICY = ContentPolicy()
 KINDS = ("inputs", "results", "state")
 
 
-def described(policy: ContentPolicy, error: BaseException) -> ExceptionContent:
+def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
     """What a span shows of an exception."""
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 

@@ -1,15 +1,5 @@
 """What a span shows of a value: captured, pruned, redacted and cut, without OpenTelemetry."""
 
 from burr_otel.content.exceptions import capture_exception
-from burr_otel.content.policy import Attribute, Capture, ContentPolicy, ExceptionContent
+from burr_otel.content.policy import Attribute, Capture, ContentPolicy
 from burr_otel.content.tracebacks import RaisedText, raised_of_text
-
-__all__ = [
-    "Attribute",
-    "Capture",
-    "ContentPolicy",
-    "ExceptionContent",
-    "RaisedText",
-    "capture_exception",
-    "raised_of_text",
-]

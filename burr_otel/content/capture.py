@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from burr_otel.content.redact import Redaction
 
-__all__ = ["allowance", "capture"]
-
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others
 _SNAPSHOT_ITEMS: Final = 256  # up to which a dict is copied before it is read
@@ -63,10 +61,8 @@ def capture(
     asking: Redaction | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Any, bool]:
-    """The tree of a value that is to be shown in `limit_bytes`; also tells whether it was cut.
-
-    With `asking`, its `redactor` is asked about each value, containers before their items.
-    """
+    """The tree of a value that is to be shown in `limit_bytes`; also tells whether it was cut."""
+    # With `asking`, its `redactor` is asked about each value, containers before their items.
     reader = _Reader(limit_bytes, asking, clock)
     tree = reader.tree(value, path if asking is not None else "")
     return tree, reader.cut

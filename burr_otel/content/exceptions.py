@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
-__all__ = ["capture_exception"]
-
 _MOST_LINKS: Final = 16  # exceptions in a chain of causes and contexts
 _MOST_MEMBERS: Final = 15  # of one group, as in Python's own traceback
 _GROUP_DEPTH: Final = 6
@@ -97,7 +95,8 @@ class _Writer:
             arguments = arguments[:1]  # the members are written below the title
         plain = type(exc).__str__ is BaseException.__str__ and len(arguments) == 1
         longest = sys.maxsize if plain else _LONGEST_ARGUMENT  # str() gives it without a copy
-        if _is_built_in_str(type(exc)) and not all(_is_brief(one, longest) for one in arguments):
+        own_str = isinstance(type(exc).__str__, types.FunctionType)
+        if not own_str and not all(_is_brief(one, longest) for one in arguments):
             # str() would write out a list of any size.
             value = arguments[0] if len(arguments) == 1 else arguments
             tree, _ = capture(value, self._limit_bytes, clock=self._clock)
@@ -236,11 +235,6 @@ def _source(frame: FrameType, number: int) -> str:
     hidden = _BUILTIN.source_line(before, line)
     shown = line if hidden == _BUILTIN.source_line("", line) else hidden
     return clip(shown, _LONGEST_LINE)[0]
-
-
-def _is_built_in_str(kind: type) -> bool:
-    """Whether ``str()`` of an exception does no more than to write out its arguments."""
-    return not isinstance(kind.__str__, types.FunctionType)
 
 
 def _is_brief(argument: Any, longest_text: int) -> bool:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Failure", "Parts", "call_safely", "titled", "type_name", "type_text"]
-
 _LONGEST_NAME: Final = 128
 _SIZED: Final = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _SHAPED: Final = frozenset(("numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "cupy"))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from burr_otel.content.redact import Redaction
 
-__all__ = ["hide"]
-
 _DICTS: Final = frozenset((dict, CutDict))
 _LISTS: Final = frozenset((list, CutList))
 

@@ -14,8 +14,6 @@ from burr_otel.content.forms import titled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["foreign_form"]
-
 _HEAD_ITEMS: Final = 8
 _HEAD_COLUMNS: Final = 24
 

@@ -22,15 +22,13 @@ import re
 import types
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.content.forms import Failure, Parts, call_safely, titled, type_name
 from burr_otel.content.libraries import foreign_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-__all__ = ["describe", "is_heavy"]
 
 _HEAD_ITEMS: Final = 8
 _HEAD_BYTES: Final = 4096
@@ -79,18 +77,13 @@ def describe(value: Any) -> Any:
 def _printed(value: Any, kind: type) -> Any:
     """An object with its own repr as that, another by its public attributes or its class."""
     own = _instance_dict(value)
-    if "__repr__" in _own_names(kind) and not is_heavy(own):
+    bases = type.__dict__["__mro__"].__get__(kind)[:-1]  # all but `object`
+    if any("__repr__" in base.__dict__ for base in bases) and not is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
         return head + printed[_ADDRESS_WINDOW:]
     public = {name: item for name, item in own.items() if type(name) is str and name[:1] != "_"}
     return titled(type_name(value), public) if public else f"<{type_name(value)}>"
-
-
-def _own_names(kind: type) -> set[str]:
-    """Names that a class and its bases, but for `object`, define."""
-    bases = type.__dict__["__mro__"].__get__(kind)
-    return set(itertools.chain.from_iterable(base.__dict__ for base in bases if base is not object))
 
 
 def is_heavy(value: Any) -> bool:
@@ -200,11 +193,9 @@ def _bytes(value: bytes | bytearray) -> str:
 
 def _set(value: set[Any] | frozenset[Any]) -> Parts:
     items = _first(value, set if isinstance(value, set) else frozenset)
-    return (
-        items._replace(parts=sorted(items.parts, key=_order))
-        if items.size <= _SORTED_SET
-        else items
-    )
+    if items.size > _SORTED_SET:
+        return items
+    return items._replace(parts=sorted(items.parts, key=_order))
 
 
 def _first(value: Any, base: Any) -> Parts:
@@ -245,44 +236,31 @@ def _exception(value: BaseException) -> Any:
     return {"type": type_name(value), "args": BaseException.__dict__["args"].__get__(value)}
 
 
-def _data(value: Any) -> Any:
-    return value.data
-
-
-def _text(value: Any) -> str:
-    return str.__str__(str(value))
-
-
 # How the instances of a class and its subclasses are read.
-_READERS: Final[dict[type, Callable[[Any], Any]]] = {
-    base: read
-    for bases, read in cast(
-        "tuple[tuple[tuple[type, ...], Callable[[Any], Any]], ...]",
-        (
-            ((str,), str.__str__),
-            ((int,), _int),
-            ((float,), float.__pos__),
-            ((bytes, bytearray), _bytes),
-            ((memoryview,), lambda value: f"<memoryview of {value.nbytes} bytes>"),
-            ((range,), repr),
-            ((set, frozenset), _set),
-            ((collections.deque,), lambda value: _first(value, collections.deque)),
-            (_VIEWS, lambda value: _first(value, type(value))),
-            ((array.array,), _array),
-            (
-                (types.SimpleNamespace,),
-                lambda value: titled("SimpleNamespace", _instance_dict(value)),
-            ),
-            ((collections.UserDict, collections.UserList, collections.UserString), _data),
-            ((dt.date, dt.time), lambda value: str.__str__(value.isoformat())),
-            ((dt.timedelta, decimal.Decimal, fractions.Fraction, complex, uuid.UUID), _text),
-            ((pathlib.PurePath,), _text),
-            ((functools.partial,), _partial),
-            ((BaseException,), _exception),
-            (_CALLABLES, _callable),
-            # Their repr says no more or prints all that they hold; to iterate would consume them.
-            (_ONLY_NAMED, lambda value: f"<{type_name(value)}>"),
-        ),
-    )
-    for base in bases
+_READERS: Final[dict[Any, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: _int,
+    float: float.__pos__,
+    **dict.fromkeys((bytes, bytearray), _bytes),
+    memoryview: lambda value: f"<memoryview of {value.nbytes} bytes>",
+    range: repr,
+    **dict.fromkeys((set, frozenset), _set),
+    collections.deque: lambda value: _first(value, collections.deque),
+    **dict.fromkeys(_VIEWS, lambda value: _first(value, type(value))),
+    array.array: _array,
+    types.SimpleNamespace: lambda value: titled("SimpleNamespace", _instance_dict(value)),
+    **dict.fromkeys(
+        (collections.UserDict, collections.UserList, collections.UserString),
+        operator.attrgetter("data"),
+    ),
+    **dict.fromkeys((dt.date, dt.time), lambda value: str.__str__(value.isoformat())),
+    **dict.fromkeys(
+        (dt.timedelta, decimal.Decimal, fractions.Fraction, complex, uuid.UUID, pathlib.PurePath),
+        lambda value: str.__str__(str(value)),
+    ),
+    functools.partial: _partial,
+    BaseException: _exception,
+    **dict.fromkeys(_CALLABLES, _callable),
+    # Their repr says no more or prints all that they hold; to iterate would consume them.
+    **dict.fromkeys(_ONLY_NAMED, lambda value: f"<{type_name(value)}>"),
 }

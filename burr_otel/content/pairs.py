@@ -14,8 +14,6 @@ from burr_otel.content.patterns import FUNCTION_WORD
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["may_hold", "values"]
-
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
 _BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""
 _NAMES_REVERSED = re.compile(rf"[:=\uff1a\uff1d]{_BETWEEN}({_NAME}\\?)")
@@ -89,11 +87,8 @@ _LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuU
 
 
 def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str], bool]) -> bool:
-    """Whether a text has a secret's name before a value; it may say yes for nothing, never no.
-
-    `hides` tells whether a name (one to three words) is that of a secret, `suspicious` of many
-    names, one a line, whether any could be.
-    """
+    """Whether a text has a secret's name before a value; it may say yes for nothing, never no."""
+    # `hides` judges one name of up to three words, `suspicious` many names, one a line.
     if ":" in text or "=" in text or not text.isascii():
         names = set(_NAMES_REVERSED.findall(text[::-1]))
         lines = "\n".join(names)[::-1]
@@ -106,17 +101,10 @@ def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str]
     return next(_other_forms(text, hides), None) is not None
 
 
-def _may_be_listed(text: str) -> bool:
-    return "," in text and ("'" in text or '"' in text)
-
-
 def values(
     text: str, hides: Callable[[str], bool], takes_line: Callable[[str], bool]
 ) -> Iterator[tuple[int, int, str]]:
-    """Start and end of each value that follows a secret's name, and the quote to put around it.
-
-    `takes_line` tells whether a name's bare value is the rest of its line.
-    """
+    """Start and end of each value that follows a secret's name, and the quote to put around it."""
     yield from _other_forms(text, hides)
     position = 0
     while separator := _SEPARATOR.search(text, position):
@@ -164,7 +152,7 @@ def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int,
                     yield *match.span(2), ""
     if "%" in text and ("%3" in text or "%25" in text):
         yield from _looked_for(text, _ENCODED_NAME, hides, _encoded_value)
-    if _may_be_listed(text):  # a list of pairs
+    if "," in text and ("'" in text or '"' in text):  # a list of pairs
         yield from _looked_for(text, _LISTED, hides, _value)
 
 
@@ -242,11 +230,9 @@ def _end_of_strings(text: str, opening: re.Match[str]) -> int:
 
 
 def _closing(text: str, opening: re.Match[str]) -> re.Match[str] | None:
-    """The quote that closes the one that `opening` found.
-
-    A string inside of JSON inside of JSON opens with some backslashes and a quote, and closes with
-    as many; one that opens with none closes at a quote that no odd number of them escapes.
-    """
+    """The quote that closes the one that `opening` found."""
+    # In JSON inside of JSON a string closes with as many backslashes as it opens with; one that
+    # opens with none closes at a quote that no odd number of them escapes.
     level = len(opening[1])
     for closing in _CLOSING[opening[2]].finditer(text, opening.end()):
         slashes = len(closing[1])

@@ -13,8 +13,6 @@ from burr_otel.content.prune import OVERLAP, CutList, CutText, share, window
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["tree_of", "tree_of_parts", "whole"]
-
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _CLOSINGS: Final = (b"]", b"]}]", b"]}]}]")  # of a list, and of lists inside of its objects
 _MOST_TRIES: Final = 4
@@ -90,10 +88,8 @@ def _head(part: bytes, room: int) -> tuple[Any, bool]:
 
 
 def _list_head(part: bytes, room: int) -> CutList | None:
-    """The items at the head of a long list, where it can be cut between two of them.
-
-    Only a cut between items leaves JSON, so one that falls elsewhere is found out by parsing.
-    """
+    """The items at the head of a long list, cut between two of them; None where that fails."""
+    # Only a cut between items leaves JSON, so one that falls elsewhere is found out by parsing.
     between = _BETWEEN.get(part[1:2], b",")
     end = room
     for _ in range(_MOST_TRIES):

@@ -9,21 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = [
-    "FUNCTION_WORD",
-    "HARMLESS_KEY",
-    "LINE_KEY",
-    "NAME_KEYS",
-    "PHRASE_KEY",
-    "SECRET_KEY",
-    "SECRET_STEM",
-    "SHAPES",
-    "TOKEN_FORMATS",
-    "VALUE_KEYS",
-    "Shape",
-    "may_have_shape",
-]
-
 # Keys are compared in snake_case: "X-Api-Key", "apiKey" and "API_KEY" are all "api_key".
 
 SECRET_KEY: Final = re.compile(
@@ -108,12 +93,10 @@ _STATUS_WORD: Final = (
 
 
 class Shape(NamedTuple):
-    """A secret that is known by its own form: group 1 of the pattern, or all of it.
+    """A secret that is known by its own form: group 1 of the pattern, or all of it."""
 
-    One of the needles must occur for the pattern to match; where there are none, an unbroken run
-    of `_TOKEN_RUN` letters, digits and "_-.+/" must.
-    """
-
+    # One of these must occur for the pattern to match; where there are none, an unbroken run of
+    # `_TOKEN_RUN` letters, digits and "_-.+/" must.
     name: str
     needles: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -124,10 +107,7 @@ class Shape(NamedTuple):
 # (docs.github.com/code-security/secret-scanning/introduction/supported-secret-scanning-patterns).
 TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     # --- model providers and tools for agents
-    (
-        "OpenAI, DeepSeek, OpenRouter",
-        r"sk-(?=[\w\-]*\d)[\w\-]{13,}",
-    ),  # platform.openai.com/api-keys
+    ("OpenAI, DeepSeek, OpenRouter", r"sk-(?=[\w\-]*\d)[\w\-]{13,}"),  # platform.openai.com
     ("Anthropic", r"sk-ant-[\w\-]{10,}"),  # docs.anthropic.com, "API key format"
     ("Groq", r"gsk_[A-Za-z0-9]{16,}"),  # console.groq.com
     ("Hugging Face", r"hf_[A-Za-z0-9]{16,}"),  # huggingface.co/docs/hub/security-tokens
@@ -166,10 +146,7 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Netlify", r"nfp_[A-Za-z0-9]{30,}"),  # docs.netlify.com
     ("Render", r"rnd_[A-Za-z0-9]{20,}"),  # render.com/docs/api
     ("Doppler", r"dp\.(?:pt|st|sa|ct|scim|audit)\.[\w.\-]{30,}"),  # docs.doppler.com
-    (
-        "HashiCorp Vault",
-        r"hv[sbr]\.[\w\-]{20,}",
-    ),  # developer.hashicorp.com/vault/docs/concepts/tokens
+    ("HashiCorp Vault", r"hv[sbr]\.[\w\-]{20,}"),  # developer.hashicorp.com/vault/docs
     ("1Password", r"ops_eyJ[\w\-]{40,}"),  # developer.1password.com
     ("Pulumi", r"pul-[a-f0-9]{40}"),  # pulumi.com/docs
     ("Tailscale", r"tskey-[a-z]{2,10}-[\w\-]{16,}"),  # tailscale.com/kb
@@ -205,10 +182,7 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("HubSpot", r"pat-(?:na|eu)\d-[a-f0-9\-]{30,}"),  # developers.hubspot.com
     ("Dropbox", r"sl\.[\w\-]{60,}"),  # developers.dropbox.com
     # --- databases
-    (
-        "Supabase",
-        r"sb(?:p_[a-f0-9]{40}|_secret_[\w\-]{16,})",
-    ),  # supabase.com/docs/guides/api/api-keys
+    ("Supabase", r"sb(?:p_[a-f0-9]{40}|_secret_[\w\-]{16,})"),  # supabase.com/docs/guides/api
     ("MongoDB Atlas", r"mdb_sa_sk_[\w\-]{20,}"),  # mongodb.com/docs/atlas
     ("PlanetScale", r"pscale_(?:pw|tkn|oauth)_[\w\-.]{20,}"),  # planetscale.com/docs
     ("Neon", r"napi_[a-z0-9]{30,}"),  # neon.com/docs

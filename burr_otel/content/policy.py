@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -12,16 +13,12 @@ from burr_otel.content.hide import hide
 from burr_otel.content.parts import tree_of, tree_of_parts, whole
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction
-from burr_otel.content.tracebacks import shown_text, shown_trace
+from burr_otel.content.tracebacks import RaisedText, shown_text, shown_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from burr_otel.content.tracebacks import RaisedText
-
     Grown = Mapping[str, tuple[int, int]]
-
-__all__ = ["Attribute", "Capture", "ContentPolicy", "ExceptionContent", "Native"]
 
 Capture = Literal["full", "types", "off"]
 Kind = Literal["inputs", "results", "state"]
@@ -41,15 +38,6 @@ class Attribute(NamedTuple):
     """A value that every exporter and backend takes, and whether anything is missing from it."""
 
     value: Native
-    truncated: bool
-
-
-class ExceptionContent(NamedTuple):
-    """An exception as a span shows it; the texts are empty where the policy shows none."""
-
-    type: str
-    message: str
-    stacktrace: str
     truncated: bool
 
 
@@ -98,7 +86,7 @@ class ContentPolicy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings; the patterns are compiled again."""
-        return _rebuilt, (self._settings(),)
+        return functools.partial(ContentPolicy, **self._settings()), ()
 
     def _settings(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)
@@ -117,10 +105,7 @@ class ContentPolicy:
         return self._settings() | lists | {"redactor": self.asks_user}
 
     def stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
-        """This policy and another one, given as data, whichever shows less.
-
-        Of bad data the strictest reading counts: nothing is captured where the level is unknown.
-        """
+        """This policy and another one, given as data, whichever shows less; bad data: nothing."""
         made = call_safely(self._stricter, data)
         if isinstance(made, ContentPolicy):
             return made
@@ -143,10 +128,7 @@ class ContentPolicy:
     # --- values -----------------------------------------------------------------------------------
 
     def shown(self, kind: Kind, document: bytes, grown: Grown | None = None) -> Attribute | None:
-        """What a span shows of a JSON object, or ``None`` when this kind is not captured.
-
-        See `parts.tree_of_parts` for `grown`.
-        """
+        """What a span shows of a JSON object, or ``None`` when this kind is not captured."""
         return self._described(kind, tree_of, document, grown)
 
     def shown_parts(
@@ -160,11 +142,7 @@ class ContentPolicy:
         return self._described(kind, None, value, None)
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
-        """A logged attribute, or ``None`` when attributes are not captured.
-
-        Strings, bools, 64-bit ints, finite floats and short lists of one of these stay what they
-        are; everything else becomes a string.
-        """
+        """A logged attribute, as text unless it is a plain value; None when none are captured."""
         if self.attributes == "off":
             return None
         made = call_safely(self._logged, key, value)
@@ -271,30 +249,28 @@ class ContentPolicy:
 
     # --- exceptions -------------------------------------------------------------------------------
 
-    def exception(self, raised: RaisedText) -> ExceptionContent:
-        """An exception with its message and the traceback of its whole chain."""
+    def exception(self, raised: RaisedText) -> RaisedText:
+        """An exception as a span shows it; a text that is not shown at all is empty."""
         kind = self.name(raised.type)
         if self.exceptions == "off":
-            return ExceptionContent(kind, "", "", truncated=False)
+            return RaisedText(kind, "", "")
         full = self.exceptions == "full"
-        message = call_safely(self._message, raised.message) if full else ("", False)
+        message = call_safely(self._message, raised.message) if full else ""
         trace = call_safely(self._trace, raised.traceback, content=full)
         message, trace = (
-            ("<unreadable>", True) if isinstance(text, Failure) else text
-            for text in (message, trace)
+            "<unreadable>" if isinstance(text, Failure) else text for text in (message, trace)
         )
-        return ExceptionContent(kind, message[0], trace[0], message[1] or trace[1])
+        return RaisedText(kind, message, trace)
 
-    def _message(self, message: str) -> tuple[str, bool]:
+    def _message(self, message: str) -> str:
         shown = shown_text(scrub(message), self._redaction)
-        return self._clean(self._redaction.answer(shown, "exception.message"))
+        return self._clean(self._redaction.answer(shown, "exception.message"))[0]
 
-    def _trace(self, trace: str, *, content: bool) -> tuple[str, bool]:
-        shown, cut = shown_trace(scrub(trace), self._redaction, content=content)
+    def _trace(self, trace: str, *, content: bool) -> str:
+        shown = shown_trace(scrub(trace), self._redaction, content=content)
         if content:
             shown = self._redaction.answer(shown, "exception.stacktrace")
-        text, too_long = self._clean(shown)
-        return text, cut or too_long
+        return self._clean(shown)[0]
 
 
 def _types(value: Mapping[Any, Any]) -> dict[Any, str]:
@@ -313,7 +289,3 @@ def _without_nul(text: str) -> str:
         head, tail, missing, unchanged = text.parts()
         return CutText.of(_without_nul(head), _without_nul(tail), missing, unchanged=unchanged)
     return text.replace("\0", "\ufffd")
-
-
-def _rebuilt(settings: dict[str, Any]) -> ContentPolicy:
-    return ContentPolicy(**settings)

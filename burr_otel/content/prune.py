@@ -15,22 +15,6 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = [
-    "MAX_DEPTH",
-    "OVERLAP",
-    "CutDict",
-    "CutList",
-    "CutText",
-    "clip",
-    "dumps",
-    "fit",
-    "scrub",
-    "share",
-    "too_deep",
-    "unique",
-    "window",
-]
-
 MAX_DEPTH: Final = 16
 OVERLAP: Final = 1024
 """Characters beyond a cut that are searched for secrets too, so that one across it is known."""
@@ -49,11 +33,10 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class CutText(str):
-    """The head of a long text, its `tail`, and how many characters are `missing` between the two.
+    """The head of a long text, its `tail`, and how many characters are `missing` between."""
 
-    Of these, `unchanged` were there in the earlier value. At the cut, `context` characters of both
-    ends are not shown: they only serve the search for secrets.
-    """
+    # Of the missing characters, `unchanged` were there in the earlier value. At the cut, `context`
+    # characters of both ends are not shown: they only serve the search for secrets.
 
     __slots__ = ("context", "missing", "tail", "unchanged")
 
@@ -92,11 +75,10 @@ class CutText(str):
 
 
 class CutList(list[Any]):
-    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing.
+    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing."""
 
-    Missing is what follows them; after `unchanged` items that were there in the earlier value, it
-    is new items that stand before them.
-    """
+    # These follow the items; with `unchanged`, the number of items that were there in the earlier
+    # value, they are new items that stand before them.
 
     __slots__ = ("missing", "unchanged", "unit")
 

@@ -26,8 +26,6 @@ from burr_otel.content.prune import CutText, scrub
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["LONGEST_KEY_BYTES", "MARKER", "Redaction", "Span"]
-
 MARKER: Final = "[redacted]"
 
 _LONGEST_KEY: Final = 128  # characters that are judged
@@ -48,12 +46,7 @@ class Span(NamedTuple):
 
 
 class Redaction:
-    """What is hidden. It never changes, but remembers the keys that it has judged.
-
-    `keys` and `values` are the user's regular expressions, `redactor` a function
-    ``(path, value) -> value`` that is asked after the patterns. Raises ValueError for an
-    expression that does not compile.
-    """
+    """The rules for what is hidden, those of the user with them, and the keys judged so far."""
 
     def __init__(
         self,
@@ -142,10 +135,8 @@ class Redaction:
         return self._covered(text, 0, len(text)) if self.may_hide(text) else text
 
     def _cut_text(self, text: CutText) -> CutText:
-        """The parts of a long text that may be shown.
-
-        What stands at the cut may be the rest of a secret that began in the part between.
-        """
+        """The parts of a long text that may be shown."""
+        # What stands at the cut may be the rest of a secret that began in the part between.
         head, tail = str.__str__(text), text.tail
         spans = self.spans(head)
         shown_head = self._covered(head, 0, len(head) - text.context, spans)
@@ -214,18 +205,15 @@ class Redaction:
         """Whether no text holds anything to hide; cheap, and never wrongly yes."""
         if any(pattern.search(text) for pattern in self._user_values for text in texts):
             return False
-        return not self._may_hold_builtin("\0".join(texts))  # no pattern matches across a NUL
+        text = "\0".join(texts)  # no pattern matches across a NUL
+        if self._builtin and may_have_shape(text):
+            return False
+        asks_names = self._builtin or self._user_keys
+        return not (asks_names and pairs.may_hold(text, self.hides_phrase, self._suspicious))
 
     def may_hide(self, text: str) -> bool:
         """Whether a text could hold something to hide; cheap, and never wrongly no."""
         return not self.are_clean([text])
-
-    def _may_hold_builtin(self, text: str) -> bool:
-        if self._builtin and may_have_shape(text):
-            return True
-        return bool(self._builtin or self._user_keys) and pairs.may_hold(
-            text, self.hides_phrase, self._suspicious
-        )
 
     def _suspicious(self, names: str) -> bool:
         return bool(self._user_keys) or SECRET_STEM.search(names.lower()) is not None

@@ -12,20 +12,6 @@ if TYPE_CHECKING:
 
     from burr_otel.content.redact import Redaction
 
-__all__ = [
-    "CAUSE",
-    "CONTEXT",
-    "CUT_NOTE",
-    "HEADER",
-    "OLDER",
-    "RaisedText",
-    "bounded",
-    "raised_of_text",
-    "shown_text",
-    "shown_trace",
-    "without_marks",
-]
-
 HEADER: Final = "Traceback (most recent call last):"
 CAUSE: Final = "The above exception was the direct cause of the following exception:"
 CONTEXT: Final = "During handling of the above exception, another exception occurred:"
@@ -40,14 +26,10 @@ _MARK: Final = re.compile(
 )
 _TITLE: Final = re.compile(r"[A-Za-z_][\w.<>]*(?=:|\Z)")
 CUT_NOTE: Final = re.compile(r"\.\.\. \[(\d+) more characters\] \.\.\.")
-_ANY_CUT: Final = re.compile(
-    r"\.\.\. \d+ frames \.\.\.|\[\d+ more characters\]|\d+ more (?:exceptions|items|keys)"
-    rf"|{re.escape(OLDER)}"
-)
 
 
 class RaisedText(NamedTuple):
-    """The bounded texts of an exception, with all secrets that are in them."""
+    """The bounded texts of an exception, as captured (with all secrets) or as shown."""
 
     type: str
     message: str
@@ -81,8 +63,8 @@ def shown_text(text: str, redaction: Redaction) -> str:
     return redaction.text(cut)  # type: ignore[no-any-return]
 
 
-def shown_trace(text: str, redaction: Redaction, *, content: bool) -> tuple[str, bool]:
-    """A traceback without secrets, or without any content; also tells whether it was cut."""
+def shown_trace(text: str, redaction: Redaction, *, content: bool) -> str:
+    """A traceback without secrets, or without any content."""
     shown: list[str] = []
     for kind, prefix, lines in _segments(text):
         if kind == "mark":
@@ -96,8 +78,7 @@ def shown_trace(text: str, redaction: Redaction, *, content: bool) -> tuple[str,
             title = _TITLE.match(lines[0])
             shown += [prefix + title[0]] if title is not None else []
             shown += [prefix.rstrip()] if lines[-1] == "" and len(lines) > 1 else []
-    trace = "\n".join(shown)
-    return trace, _ANY_CUT.search(trace) is not None
+    return "\n".join(shown)
 
 
 def _segments(text: str) -> Iterator[tuple[str, str, list[str]]]:

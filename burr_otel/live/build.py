@@ -21,7 +21,7 @@ from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
 from burr_otel.spans.facts import RunFacts, actions_of_graph
 from burr_otel.spans.portable import is_sound, portable
-from burr_otel.spans.start import NoSpan
+from burr_otel.spans.start import NO_SPAN
 from burr_otel.store import digest, graph_json
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ if TYPE_CHECKING:
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import RunHistory, Session, Store
 
-__all__ = ["BuiltApplication", "start_run"]
-
 _MOST_GRAPHS = 64
 _MOST_NAMED = 10
-_NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
 
 
 class BuiltApplication(NamedTuple):
@@ -53,13 +50,7 @@ class BuiltApplication(NamedTuple):
 
 
 def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spawner) -> Run:
-    """Start the application span and open the run's files.
-
-    Raises:
-        InvalidIdentifierError: The app id cannot be the name of a folder.
-        RunLockedError: ``exclusive=True``, and another session holds the run.
-        SnapshotError: The files cannot be written, and ``on_snapshot_error`` is ``"raise"``.
-    """
+    """Start the application span and open the run's files."""
     keeps = store if shared.config.snapshots != "off" else None
     if keeps is not None:
         keeps.run_path(built.app_id)  # refuses an id that is no folder name
@@ -74,7 +65,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
             shield.report("looking for earlier sessions of a run", error)
     _warn_of_lost_place(shared, built)
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
-    begin, span = BeginRoot({}, now), cast("LiveSpan", _NO_SPAN)
+    begin, span = BeginRoot({}, now), cast("LiveSpan", NO_SPAN)
     try:
         about = _about(shared, facts, data)
         orjson.dumps(about)  # what cannot be written would cost the state, too
@@ -82,16 +73,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
         begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
     except Exception as error:
         shield.report("starting an application span", error)
-    root = Root(
-        span,
-        begin,
-        facts,
-        data,
-        linger=shared.config.root_linger,
-        max_open=shared.config.root_max_open,
-        clock=shared.idle_clock,
-        metrics=shared.metrics,
-    )
+    root = Root(shared, span, begin, facts, data)
     try:
         root.session = None if keeps is None else _open_session(keeps, built, graph, begin)
     except SnapshotError as error:
@@ -102,15 +84,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     except BurrOtelError:
         root.finish()
         raise
-    run = Run(
-        shared,
-        built.app_id,
-        built.partition_key,
-        root,
-        root.session,
-        built.graph,
-        built.state,
-    )
+    run = Run(shared, built, root)
     run.is_outpost = _is_outpost(shared, built.spawner)
     registry.add(run)
     keeper.keeper.watch(root)
@@ -184,11 +158,11 @@ def _start_root(
     """The record of a session's begin, and its span."""
     starter = shared.starter
     if starter is None:
-        return begin, _NO_SPAN
+        return begin, NO_SPAN
     ambient = parents.ambient()
     spawner = None if built.spawner is None else _spawning_step(store, built, copied, ambient)
     if spawner is None and suppressed():  # one decision a trace: the spawning step's holds
-        return begin, _NO_SPAN
+        return begin, NO_SPAN
     earlier = _recorded(history.last_root if history else None)
     last_step = _recorded(history.last_step if history else None)
     # Burr passes a fork pointer without an app id when an application is merely resumed.

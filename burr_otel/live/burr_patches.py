@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from burr.core import application as burr_application
 from burr.core.application import Application, ApplicationBuilder
@@ -26,9 +26,7 @@ from burr.core.application import Application, ApplicationBuilder
 from burr_otel.printable import logger_of_lines
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-
-__all__ = ["DRIVERS", "StreamObserver", "install", "keep_unwrapped"]
+    from burr_otel.live.step import LiveStep
 
 logger = logger_of_lines("burr_otel")
 
@@ -41,37 +39,12 @@ DRIVERS = {
 """Burr's functions that drive a stream, and whether each is asynchronous."""
 
 
-class StreamObserver(Protocol):
-    """The step that a stream belongs to."""
-
-    def stream_resumed(self) -> tuple[Context, int]:
-        """The generator goes on: make the step current; what `stream_suspended` wants to know."""
-
-    def stream_suspended(self, entered: tuple[Context, int]) -> None:
-        """The generator has yielded: its consumer's context is current again."""
-
-    def stream_ended(self, result: Any, state: Any) -> None:
-        """The generator has yielded its final result and state."""
-
-    def stream_failed(self, error: Exception) -> None:
-        """The action's own generator raised; Burr may swallow that."""
-
-    def stream_dropped(self) -> None:
-        """The generator can never run again. Called by a finaliser: must only defer work."""
-
-
-Find = Callable[[str, int], "StreamObserver | None"]
-Note = Callable[[str, int, Any, Any, Any], None]
+Find = Callable[[str, int], "LiveStep | None"]  # of app id and sequence id
+Note = Callable[[str, int, Any, Any, Any], None]  # ids, action, and the result and state it gave
 
 
 def install(find: Find, note: Note) -> None:
-    """Wrap Burr's functions; idempotent.
-
-    Args:
-        find: Gives the step of an app id and sequence id, None for one that nobody traces.
-        note: Takes app id, sequence id, action, result and state of a synchronous action that
-            has run under an asynchronous method.
-    """
+    """Wrap Burr's functions; idempotent."""
     for name, is_async in DRIVERS.items():
         driver = getattr(burr_application, name, None)
         if driver is not None and not getattr(driver, "burr_otel_wrapped", False):
@@ -151,7 +124,7 @@ def _wrapped(driver: Callable[..., Any], find: Find, *, is_async: bool) -> Calla
 class _ObservedAction:
     """An action whose generator reports what it raises, because Burr may only log it."""
 
-    def __init__(self, action: Any, step: StreamObserver) -> None:
+    def __init__(self, action: Any, step: LiveStep) -> None:
         self._action, self._step = action, step
 
     def __getattr__(self, name: str) -> Any:
@@ -169,7 +142,7 @@ class _ObservedAction:
         return _observed_sync(stream, self._step)
 
 
-def _observed_sync(stream: Any, step: StreamObserver) -> Generator[Any, None, None]:
+def _observed_sync(stream: Any, step: LiveStep) -> Generator[Any, None, None]:
     try:
         yield from stream
     except Exception as error:
@@ -177,7 +150,7 @@ def _observed_sync(stream: Any, step: StreamObserver) -> Generator[Any, None, No
         raise
 
 
-async def _observed_async(stream: Any, step: StreamObserver) -> AsyncGenerator[Any, None]:
+async def _observed_async(stream: Any, step: LiveStep) -> AsyncGenerator[Any, None]:
     try:
         async for item in stream:
             yield item
@@ -189,14 +162,13 @@ async def _observed_async(stream: Any, step: StreamObserver) -> AsyncGenerator[A
 class _Driven:
     """What the synchronous and the asynchronous driver share."""
 
-    def __init__(self, stream: Any, step: StreamObserver) -> None:
+    def __init__(self, stream: Any, step: LiveStep) -> None:
         self._stream = stream
         self._step = step
 
     def _note(self, item: tuple[Any, Any]) -> tuple[Any, Any]:
-        result, state = item
-        if state is not None:
-            self._step.stream_ended(result, state)
+        if item[1] is not None:  # the final result and state
+            self._step.final = item
         return item
 
     def __del__(self) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from burr_otel import semconv
-from burr_otel.content import RaisedText, capture_exception
+from burr_otel.content import capture_exception
 from burr_otel.records import NO_DOCUMENT, Document, Raised
+from burr_otel.spans.describe import exception_attributes
 from burr_otel.store import encode_mapping, encode_value
 
 if TYPE_CHECKING:
@@ -22,36 +23,17 @@ if TYPE_CHECKING:
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import EncodedState
 
-__all__ = [
-    "Shown",
-    "captured",
-    "raised_of",
-    "show_attribute",
-    "show_exception",
-    "show_names",
-    "show_state",
-]
-
 _MOST_EXCEPTION_BYTES: Final = 64 * 1024
 _NAMES: Final = (semconv.ACTION_NAME, semconv.GRAPH_NODE_ID, semconv.GEN_AI_TOOL_NAME)
 
 
-class Shown:
-    """Attributes that a record carries as spans show them."""
-
-    __slots__ = ("attributes",)
-
-    def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
-
-    def put(self, name: str, content: Attribute | None) -> None:
-        """Add content, and note when it was cut."""
-        if content is None:
-            return
-        self.attributes[name] = content.value
-        if content.truncated:
-            cut = self.attributes.setdefault(semconv.TRUNCATED, [])
-            cut.append(name)
+def show(shown: dict[str, Any], name: str, content: Attribute | None) -> None:
+    """Put content into `shown`, the attributes that a record carries as spans show them."""
+    if content is None:
+        return
+    shown[name] = content.value
+    if content.truncated:
+        shown.setdefault(semconv.TRUNCATED, []).append(name)
 
 
 def captured(
@@ -60,18 +42,15 @@ def captured(
     kind: Literal["inputs", "results"],
     name: str,
     values: Mapping[str, Any],
-    shown: Shown,
+    shown: dict[str, Any],
 ) -> tuple[Document, bool]:
-    """Inputs or a result as a record holds them, and whether the JSON says all of it.
-
-    What it does not say is put into `shown` under the attribute's `name`.
-    """
+    """Inputs or a result as JSON, and whether that says all; if not, `shown` gets the rest."""
     if not values:
         return NO_DOCUMENT, True
     what = "input" if kind == "inputs" else "result"
     text, exact = encode_mapping(values, serde_kwargs=shared.serde_kwargs, run=run, what=what)
     if shared.starter is not None and (not exact or shared.policy.asks_user):
-        shown.put(name, shared.policy.document(kind, values))
+        show(shown, name, shared.policy.document(kind, values))
     return Document(text), exact
 
 
@@ -81,13 +60,13 @@ def show_state(
     keys: tuple[str, ...],
     state: Any,
     encoded: EncodedState | None,
-    shown: Shown,
+    shown: dict[str, Any],
 ) -> None:
     """Put a part of a state into `shown` if its JSON does not say all of it."""
     present = [key for key in keys if key in state]
     if encoded is not None and not policy.asks_user and all(map(encoded.is_exact, present)):
         return
-    shown.put(name, policy.document("state", {key: state[key] for key in present}))
+    show(shown, name, policy.document("state", {key: state[key] for key in present}))
 
 
 def raised_of(error: BaseException) -> Raised:
@@ -95,26 +74,25 @@ def raised_of(error: BaseException) -> Raised:
     return Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
 
 
-def show_exception(policy: ContentPolicy, raised: Raised, shown: Shown) -> None:
+def show_exception(policy: ContentPolicy, raised: Raised, shown: dict[str, Any]) -> None:
     """Put an exception into `shown` if the user has a say in what is shown of it."""
     if policy.asks_user:
-        content = policy.exception(RaisedText(*raised))
-        shown.attributes[semconv.EXCEPTION_TYPE] = content.type
-        shown.attributes[semconv.EXCEPTION_MESSAGE] = content.message
-        shown.attributes[semconv.EXCEPTION_STACKTRACE] = content.stacktrace
+        shown |= exception_attributes(policy, raised)
 
 
-def show_names(policy: ContentPolicy, action: ActionFacts, prior: str | None, shown: Shown) -> None:
+def show_names(
+    policy: ContentPolicy, action: ActionFacts, prior: str | None, shown: dict[str, Any]
+) -> None:
     """Put names into `shown` if the user has a say in what is shown of them."""
     if not policy.asks_user:
         return
-    shown.attributes |= {
+    shown |= {
         name: value
         for name, value in action.attributes.items()
         if value != action.name and isinstance(value, str) and name in _NAMES
     }
     if prior is not None:
-        shown.attributes[semconv.GRAPH_NODE_PARENT_ID] = policy.name(prior)
+        shown[semconv.GRAPH_NODE_PARENT_ID] = policy.name(prior)
 
 
 def show_attribute(shared: Shared, run: str, key: Any, value: Any) -> tuple[Document, Any]:

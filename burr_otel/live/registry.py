@@ -11,22 +11,18 @@ import threading
 import uuid
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.trace import SpanContext
 
-__all__ = ["LiveRun", "Owner", "Registry"]
+    from burr_otel.live.run import Run
 
 
 class Owner:
-    """Stands for a tracker, whose hooks speak of runs of this owner.
-
-    Args:
-        original: The tracker that this one is a copy of, if any.
-    """
+    """Stands for a tracker, whose hooks speak of runs of this owner."""
 
     __slots__ = ("_original",)
 
@@ -43,42 +39,15 @@ class Owner:
         return False
 
 
-class LiveRun(Protocol):
-    """What the registry needs to know of a run."""
-
-    app_id: str
-    partition_key: str | None
-    owner: Owner
-
-    def has_action(self, action: Any) -> bool:
-        """Whether `action` is an object of this run's graph."""
-
-    def saw_state(self, state: Any) -> bool:
-        """Whether `state` is the object that this run's application holds, as far as we know."""
-
-    def step_context(self, sequence_id: int) -> SpanContext | None:
-        """Span context of a step in progress, or of the last one finished."""
-
-    def after_fork(self) -> None:
-        """Forget, in a forked child, what belongs to the parent."""
-
-
-R = TypeVar("R", bound=LiveRun)
-
-
-class Registry(Generic[R]):
-    """Live runs by app id, oldest first.
-
-    Attributes:
-        process: A name of this process that no other one has, a forked child neither.
-    """
+class Registry:
+    """Live runs by app id, oldest first."""
 
     def __init__(self) -> None:
-        self.process = uuid.uuid4().hex
+        self.process = uuid.uuid4().hex  # no other process has it, a forked child neither
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
-        self._only: dict[str, R] = {}
-        self._several: dict[str, list[R]] = {}  # of one app id
-        self._executing: ContextVar[dict[str, weakref.ref[R]] | None] = ContextVar(
+        self._only: dict[str, Run] = {}
+        self._several: dict[str, list[Run]] = {}  # of one app id
+        self._executing: ContextVar[dict[str, weakref.ref[Run]] | None] = ContextVar(
             "burr_otel_executing", default=None
         )
         if hasattr(os, "register_at_fork"):
@@ -87,7 +56,7 @@ class Registry(Generic[R]):
     def __len__(self) -> int:
         return len(self._only) + sum(len(runs) for runs in self._several.values())
 
-    def add(self, run: R) -> None:
+    def add(self, run: Run) -> None:
         """Enter a run."""
         with self._lock:
             runs = self._several.get(run.app_id)
@@ -99,7 +68,7 @@ class Registry(Generic[R]):
             else:
                 self._only[run.app_id] = run
 
-    def remove(self, run: R) -> None:
+    def remove(self, run: Run) -> None:
         """Strike a run out; idempotent."""
         with self._lock:
             runs = self._several.get(run.app_id)
@@ -112,7 +81,7 @@ class Registry(Generic[R]):
                     self._only[run.app_id] = runs[0]
                     del self._several[run.app_id]
 
-    def runs(self, app_id: str | None = None) -> Iterator[R]:
+    def runs(self, app_id: str | None = None) -> Iterator[Run]:
         """Runs of an app id, or all; the newest first."""
         with self._lock:
             if app_id is None:
@@ -130,13 +99,8 @@ class Registry(Generic[R]):
         *,
         action: Any = None,
         state: Any = None,
-    ) -> R | None:
-        """The run that a hook of the tracker `owner` speaks of; None when there is none here.
-
-        Of several with the same id: the one of that partition, whose graph holds the action, that
-        holds the state, that executes in this context, that was built last; the first of these
-        that tells them apart.
-        """
+    ) -> Run | None:
+        """The run that a hook of the tracker `owner` speaks of; None when there is none here."""
         run = self._only.get(app_id)
         if run is None:
             return self._among_several(owner, app_id, partition_key, action, state)
@@ -144,7 +108,7 @@ class Registry(Generic[R]):
 
     def _among_several(
         self, owner: Owner, app_id: str, partition_key: str | None, action: Any, state: Any
-    ) -> R | None:
+    ) -> Run | None:
         runs = [run for run in self.runs(app_id) if run.owner is owner]
         if len(runs) > 1:
             runs = [run for run in runs if run.partition_key == partition_key] or runs
@@ -159,7 +123,7 @@ class Registry(Generic[R]):
             runs = [run for run in runs if reference is not None and run is reference()] or runs
         return runs[0]
 
-    def executing(self, run: R) -> None:
+    def executing(self, run: Run) -> None:
         """Note that `run` executes in the running context."""
         held = self._executing.get()
         if held is None:
@@ -169,7 +133,7 @@ class Registry(Generic[R]):
         known = {k: ref for k, ref in held.items() if ref() is not None}
         self._executing.set({**known, run.app_id: weakref.ref(run)})
 
-    def not_executing(self, run: R) -> None:
+    def not_executing(self, run: Run) -> None:
         """Note that it no longer does."""
         known = self._executing.get()
         if known and run.app_id in known:
@@ -179,13 +143,7 @@ class Registry(Generic[R]):
     def step_context(
         self, app_id: str, sequence_id: int, near: SpanContext | None = None
     ) -> SpanContext | None:
-        """Span context of a step that this process knows of.
-
-        Args:
-            app_id: The application's id.
-            sequence_id: Burr's number of the step.
-            near: A span context; of several such steps the one in its trace is meant.
-        """
+        """Span context of a step of this process; of several, of the one in the trace of `near`."""
         found = [run.step_context(sequence_id) for run in self.runs(app_id)]
         known = [context for context in found if context is not None]
         for context in known:

@@ -20,35 +20,19 @@ from burr_otel.spans.contexts import ids_of
 from burr_otel.spans.start import NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import RunFacts
-    from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
-
-__all__ = ["Root"]
 
 _NS = 1_000_000_000
 _NO_USAGE = Usage(0, 0, 0)
 
 
 class Root:
-    """One application span, from its start to its end.
-
-    Attributes:
-        span: The span; once it has ended, what stands for it as a parent.
-        context: Its context, which `ids` has as records do.
-        is_valid: Whether that is valid.
-        stand_in: A span of the same context, which is the parent of steps.
-        begin: Its record.
-        ended: Whether it has been ended.
-        facts: What the run's spans share.
-        graph: Its ``graph.json`` as data.
-        session: Where records go; None when there is no store, or none that works.
-        due: When the keeper looks at it next.
-        clock: The clock of idle time.
-    """
+    """One application span, from its start to its end."""
 
     __slots__ = (
         "__weakref__",
@@ -81,30 +65,22 @@ class Root:
     )
 
     def __init__(
-        self,
-        span: LiveSpan,
-        begin: BeginRoot,
-        facts: RunFacts,
-        graph: Any,
-        *,
-        linger: float | None,
-        max_open: float | None,
-        clock: Callable[[], int],
-        metrics: StepMetrics,
+        self, shared: Shared, span: LiveSpan, begin: BeginRoot, facts: RunFacts, graph: Any
     ) -> None:
-        self._metrics = metrics
+        self._metrics = shared.metrics
         self.span, self.begin, self.facts, self.graph = span, begin, facts, graph
         self.context = span.get_span_context()
         self.is_valid = self.context.is_valid
         self.ids = ids_of(self.context)
-        self.stand_in = NonRecordingSpan(self.context)
-        self.session: Session | None = None
+        self.stand_in = NonRecordingSpan(self.context)  # the parent of steps
+        self.session: Session | None = None  # there is no store, or none that works
         self.ended = False
-        self.clock = clock
-        self._opened_at = self._idle_since = clock()
+        self.clock = shared.idle_clock
+        self._opened_at = self._idle_since = self.clock()
         self._last_ns = begin.time_ns
-        self._linger_ns, self._max_open_ns = _in_ns(linger), _in_ns(max_open)
-        self.due = 0
+        self._linger_ns = _in_ns(shared.config.root_linger)
+        self._max_open_ns = _in_ns(shared.config.root_max_open)
+        self.due = 0  # when the keeper looks at it next
         self._active = self._steps = self._failed = 0
         self._outcome = semconv.OK
         self._error: tuple[str | None, str | None] = (None, None)

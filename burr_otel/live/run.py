@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
+    from burr_otel.live.build import BuiltApplication
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import Session
-
-__all__ = ["Run", "registry"]
 
 logger = logger_of_lines("burr_otel")
 
@@ -41,15 +40,7 @@ PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP
 
 
 class Run:
-    """One live application.
-
-    Attributes:
-        partition_key: Burr's partition key.
-        root: The application span.
-        session: Where records go; None when there is no store, or none that works.
-        is_outpost: Whether it was spawned by a step of another process, so that this one may end
-            with it.
-    """
+    """One live application."""
 
     __slots__ = (
         "__weakref__",
@@ -71,32 +62,22 @@ class Run:
         "shared",
     )
 
-    def __init__(
-        self,
-        shared: Shared,
-        app_id: str,
-        partition_key: str | None,
-        root: Root,
-        session: Session | None,
-        application_graph: Any,
-        state: Any,
-    ) -> None:
-        self.shared = shared
-        self.owner = shared.owner
-        self.app_id, self.partition_key = app_id, partition_key
+    def __init__(self, shared: Shared, built: BuiltApplication, root: Root) -> None:
+        self.shared, self.owner = shared, shared.owner
+        self.app_id, self.partition_key = built.app_id, built.partition_key
         self.root = root
-        self.session = session
-        self.is_outpost = False
+        self.session: Session | None = root.session
+        self.is_outpost = False  # spawned by a step of another process: this one may end with it
         self._method: str | None = None
-        self._prior: str | None = state.get(PRIOR_STEP_KEY)
+        self._prior: str | None = built.state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, LiveStep] = {}
         self._last: tuple[int, SpanContext] | None = None
-        self._action_ids = frozenset(map(id, application_graph.actions))
+        self._action_ids = frozenset(map(id, built.graph.actions))
         self._calls = 0
         self._outer_error: BaseException | None = None
         self._step_failed = False
-        self._state = weakref.ref(state)
-        collected = weakref.finalize(application_graph, _collected, weakref.ref(self))
+        self._state = weakref.ref(built.state)
+        collected = weakref.finalize(built.graph, _collected, weakref.ref(self))
         collected.atexit = False  # the keeper ends what is open at exit
 
     @property
@@ -162,7 +143,8 @@ class Run:
                 if not step.streaming:
                     self._settle_left(step, state, error)
         # Between steps: a condition, a missing input, an unknown action to halt after.
-        if error is not None and not self._step_failed and self._is_error(error):
+        failed = self.shared.outcome_of(error) == semconv.ERROR
+        if error is not None and failed and not self._step_failed:
             self.root.fail(*step_end.failure_of(self.shared.policy, raised_of(error)))
         self.root.touch(self.shared.clock())
         self._outer_error = None
@@ -177,9 +159,6 @@ class Run:
                 step.go_on_unseen()
                 self.root.enter(self.shared.clock())
         self.root.finish()
-
-    def _is_error(self, error: BaseException) -> bool:
-        return self.shared.outcome_of(error) == semconv.ERROR
 
     def close(self) -> None:
         """The application is gone: end what is open."""
@@ -211,28 +190,14 @@ class Run:
         state: Any,
         outer_error: BaseException | None,
     ) -> None:
-        """A step begins: make its span and its record, and make the span current.
-
-        Raises:
-            SnapshotError: The record cannot be written, and ``on_snapshot_error`` is ``"raise"``.
-        """
+        """A step begins: make its span and its record, and make the span current."""
         if self._steps:
             self._settle_earlier(sequence_id, state)
         shared, root, session = self.shared, self.root, self.session
         now = shared.clock()
         facts = root.facts.actions.get(action.name) or root.facts.action(action.name)
         root.enter(now)
-        step = self._steps[sequence_id] = LiveStep(
-            shared,
-            root,
-            facts,
-            self.app_id,
-            sequence_id,
-            state,
-            outer_error,
-            self.name,
-            self.settle_stream,
-        )
+        step = self._steps[sequence_id] = LiveStep(self, facts, sequence_id, state, outer_error)
         if root.ended:
             self._mark()
         step.start(_taken(action, facts, inputs), self._method, self._prior, now)
@@ -250,8 +215,6 @@ class Run:
                 self._finish(step, None, None, error, now, recorded=False)
                 raise
             logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
-        else:
-            step.recorded = True
 
     def _settle_earlier(self, sequence_id: int, state: Any) -> None:
         """Steps whose post hook never came, because another hook raised or a stream was dropped."""
@@ -271,11 +234,7 @@ class Run:
         exception: BaseException | None,
         in_flight: BaseException | None,
     ) -> None:
-        """A step has ended, as Burr tells it; `in_flight` is what `sys.exc_info` reports.
-
-        Raises:
-            SnapshotError: The state cannot be kept, and ``on_snapshot_error`` is ``"raise"``.
-        """
+        """A step has ended, as Burr tells it; `in_flight` is what `sys.exc_info` reports."""
         step = self._steps.pop(sequence_id, None)
         if step is None:
             return
@@ -286,7 +245,7 @@ class Run:
             result, state = step.final  # Burr has the state before the step, and no result
         elif exception is None and result is None:
             # Ctrl-C and cancellation: Burr passes on an `Exception` only.
-            exception = step.own_error(in_flight)
+            exception = None if in_flight is step.outer_error else in_flight
             if exception is None and step.streaming:
                 exception = GeneratorExit()
             elif exception is None:
@@ -337,7 +296,7 @@ class Run:
         """Make the record of a step's end, write it, and end the span whatever comes of that."""
         if not step.claim_end():
             return
-        _shared, session = self.shared, self.session if recorded else None
+        session = self.session if recorded else None
         step.leave(end_ns, session)
         self._step_failed = self._step_failed or error is not None
         ended = step_end.ended(step, state, result, error, end_ns, session)
@@ -445,4 +404,4 @@ def _collected(reference: weakref.ref[Run]) -> None:
         keeper.keeper.defer(run.close)
 
 
-registry: Registry[Run] = Registry()
+registry = Registry()

@@ -22,23 +22,13 @@ if TYPE_CHECKING:
     from burr_otel.spans.metrics import StepMetrics
     from burr_otel.spans.start import SpanStarter
 
-__all__ = ["Shared", "session_settings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """Settings and tools of one tracker.
-
-    Attributes:
-        owner: Stands for the tracker: its hooks speak of runs of this owner.
-        at_home: Whether the tracker was made in this process, and not pickled or forked into it.
-        clock: Gives Unix time in nanoseconds.
-        graphs: Each graph as data, and its actions, by digest.
-        starter: Starts spans; None when there is no tracer to start them with.
-    """
+    """Settings and tools of one tracker."""
 
     owner: Owner
-    at_home: bool
+    at_home: bool  # made in this process, and not pickled or forked into it
     project: str
     serde_kwargs: dict[str, Any]
     config: OtelConfig
@@ -46,7 +36,8 @@ class Shared:
     settings: SpanSettings
     starter: SpanStarter | None
     metrics: StepMetrics
-    clock: Callable[[], int]
+    clock: Callable[[], int]  # Unix time in nanoseconds
+    # Each graph as data, and its actions, by digest.
     graphs: dict[str, tuple[Any, Mapping[str, ActionFacts]]] = dataclasses.field(
         default_factory=dict
     )
@@ -61,11 +52,6 @@ class Shared:
         """The clock of idle time, which nobody sets back unless `clock` was injected."""
         return time.monotonic_ns if self.clock is time.time_ns else self.clock
 
-    @functools.cached_property
-    def tells_state_read(self) -> bool:
-        """Whether failed steps say what they read."""
-        return self.settings.capture_state_read != "never"
-
     def outcome_of(self, error: BaseException | None) -> str:
         """The ``burr.outcome`` of something that ended with `error`."""
         if error is None:
@@ -79,15 +65,12 @@ class Shared:
         return semconv.OK if self._is_expected(error) else semconv.ERROR
 
     def _is_expected(self, error: BaseException) -> bool:
-        for each in self.config.expected_exceptions:
-            if isinstance(each, str):
-                names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-                names |= {kind.__qualname__ for kind in type(error).__mro__}
-                if each in names:
-                    return True
-            elif isinstance(error, each):
-                return True
-        return False
+        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+        names |= {kind.__qualname__ for kind in type(error).__mro__}
+        return any(
+            each in names if isinstance(each, str) else isinstance(error, each)
+            for each in self.config.expected_exceptions
+        )
 
 
 def session_settings(config: OtelConfig) -> SpanSettings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.live.capture import Shown, captured, raised_of, show_attribute, show_names
+from burr_otel.live.capture import captured, raised_of, show, show_attribute, show_names
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
@@ -30,54 +30,36 @@ from burr_otel.spans import describe, keeper, parents, shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.contexts import current_span_context, ids_of, link, links_to, origin_of
 from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_scope
-from burr_otel.spans.start import NoSpan
+from burr_otel.spans.start import NO_SPAN, NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
 
-    from burr_otel.live.root import Root
+    from burr_otel.live.run import Run
     from burr_otel.live.shared import Shared
     from burr_otel.spans.describe import SpanContent
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.start import LiveSpan, SpanStarter
     from burr_otel.store import Session
 
-__all__ = ["InnerSpan", "LiveStep", "logged_records", "mark_failed"]
-
 logger = logger_of_lines("burr_otel")
 
-_NO_SPAN = NoSpan(trace.INVALID_SPAN_CONTEXT)
 _Fields = tuple[int, str, Document, int]  # of a `BeginStep`, before its ids
 _MoreFields = tuple["str | None", "str | None", Mapping[str, Any]]  # and after them
 _NOT_BEGUN = BeginStep(-1, "", NO_DOCUMENT, 0)
 
 
 class LiveStep:
-    """One step in progress.
+    """One step in progress."""
 
-    Attributes:
-        tag: What spans inside of it are told of it.
-        begin: Its record.
-        span: Its span.
-        scope: Its place in the current context.
-        run: ``project/app_id``, for messages.
-        state_before: The state object that it began with.
-        outer_error: The exception that was being handled when it began, which is not its own.
-        streaming: Whether it is a stream.
-        running: Whether its generator runs at this moment.
-        final: Result and state, once known other than from Burr's hooks: what a stream has
-            yielded last, what a synchronous action under an asynchronous method gave.
-        logged: What was logged on it.
-        inner: Its inner spans by identity of Burr's span object.
-        labels: What measurements of it carry.
-    """
-
-    labels: dict[str, str]
-    streaming = running = recorded = False
+    labels: dict[str, str]  # of its measurements
+    streaming = running = False
     items = generator_ns = 0
+    # Result and state, once known other than from Burr's hooks: what a stream has yielded last,
+    # what a synchronous action under an asynchronous method gave.
     final: tuple[Any, Any] | None = None
     first_item_ns: int | None = None
     swallowed: tuple[Raised, int] | None = None
@@ -85,28 +67,23 @@ class LiveStep:
 
     def __init__(
         self,
-        shared: Shared,
-        root: Root,
+        run: Run,
         action: ActionFacts,
-        app_id: str,
         sequence_id: int,
         state_before: Any,
         outer_error: BaseException | None,
-        run: str,
-        settle: Callable[[LiveStep], None],
     ) -> None:
-        self.run = run
-        self.shared, self.root, self.action = shared, root, action
+        self.run, self._settle = run.name, run.settle_stream
+        self.shared, self.root, self.action = run.shared, run.root, action
         self.state_before, self.outer_error = state_before, outer_error
-        facts = root.facts
-        self.tag = BurrStep(app_id, sequence_id, facts.conversation_id, facts.project)
+        facts = run.root.facts
+        self.tag = BurrStep(run.app_id, sequence_id, facts.conversation_id, facts.project)
         self.sequence_id = sequence_id
         self.logged: list[Logged] = []
-        self.inner: dict[int, InnerSpan] = {}
+        self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
         self.named: dict[str, SpanContext] = {}
-        self.span: LiveSpan = _NO_SPAN
+        self.span: LiveSpan = NO_SPAN
         self.begin: BeginStep = _NOT_BEGUN
-        self._settle = settle
         self._claims = [True]
 
     def start(
@@ -118,7 +95,8 @@ class LiveStep:
     ) -> None:
         """Begin the span, make it current, and make the record; a failed span costs no record."""
         shared, root = self.shared, self.root
-        outer, shown, inputs_json = current_context(), Shown(), NO_DOCUMENT
+        outer, inputs_json = current_context(), NO_DOCUMENT
+        shown: dict[str, Any] = {}
         if inputs:
             inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
         if shared.shows_more and root.is_valid:
@@ -126,11 +104,11 @@ class LiveStep:
             if shared.settings.capture_state_read == "all":
                 state, reads = self.state_before, self.action.reads
                 read = {key: state[key] for key in reads if key in state}
-                shown.put(semconv.STATE_READ, shared.policy.document("state", read))
+                show(shown, semconv.STATE_READ, shared.policy.document("state", read))
         if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
-            shown.attributes |= surrounding_attributes(shared.config, outer)
+            shown |= surrounding_attributes(shared.config, outer)
         fields = (self.sequence_id, self.action.name, inputs_json, now_ns)
-        more = (method, prior, shown.attributes)
+        more = (method, prior, shown)
         if root.is_valid and shared.starter is not None:
             try:
                 self._start(shared.starter, outer, fields, more)
@@ -192,10 +170,6 @@ class LiveStep:
         except IndexError:
             return False
 
-    def own_error(self, in_flight: BaseException | None) -> BaseException | None:
-        """What `sys.exc_info` reports, unless that was being handled before the step began."""
-        return None if in_flight is self.outer_error else in_flight
-
     def leave(self, end_ns: int, session: Session | None) -> None:
         """The step is over: nothing of it stays current, and no inner span stays open."""
         if self.inner:
@@ -231,28 +205,24 @@ class LiveStep:
         self._claims = [True]
 
     def stream_resumed(self) -> tuple[Context, int]:
-        """See `burr_patches.StreamObserver`."""
+        """The generator goes on: make the step current; gives what `stream_suspended` needs."""
         self.running = True
         return self.scope.resume(), self.shared.idle_clock()
 
     def stream_suspended(self, entered: tuple[Context, int]) -> None:
-        """See `burr_patches.StreamObserver`."""
+        """The generator has yielded: its consumer's context is current again."""
         consumer, began = entered
         self.running = False
         self.generator_ns += max(0, self.shared.idle_clock() - began)
         self.scope.suspend(consumer)
 
-    def stream_ended(self, result: Any, state: Any) -> None:
-        """See `burr_patches.StreamObserver`."""
-        self.final = (result, state)
-
     def stream_failed(self, error: Exception) -> None:
-        """See `burr_patches.StreamObserver`: whether the step fails with it is for Burr to say."""
+        """The action's own generator raised; whether the step fails with it is for Burr to say."""
         self._raised_id = id(error)
         self.swallowed = raised_of(error), self.shared.clock()
 
     def stream_dropped(self) -> None:
-        """See `burr_patches.StreamObserver`: settled once Burr's hooks had their turn."""
+        """The generator can never run again; a finaliser calls this, so it must only defer work."""
         keeper.keeper.defer(lambda: self._settle(self))
 
     def swallowed_unless(self, error: BaseException | None) -> tuple[Raised, int] | None:
@@ -293,12 +263,11 @@ def logged_records(
     """The records of logged attributes."""
     now_ns = shared.clock()
     uid = None if burr_span is None else burr_span.uid
-    return [
-        Logged(str(key), value, tags, sequence_id, uid, now_ns, shown)
-        for key, (value, shown) in (
-            (key, show_attribute(shared, run, key, value)) for key, value in attributes.items()
-        )
-    ]
+    found = []
+    for key, value in attributes.items():
+        kept, shown = show_attribute(shared, run, key, value)
+        found.append(Logged(str(key), kept, tags, sequence_id, uid, now_ns, shown))
+    return found
 
 
 def mark_failed(why: str) -> None:
@@ -315,11 +284,10 @@ def mark_failed(why: str) -> None:
 
 
 class InnerSpan:
-    """One span of ``__tracer`` or ``@trace``, started and made current.
+    """One span of ``__tracer`` or ``@trace``, started and made current."""
 
-    It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
-    begin, and attributes may come, after its end. An action may make any number of them.
-    """
+    # It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
+    # begin, and attributes may come, after its end. An action may make any number of them.
 
     def __init__(
         self,
@@ -332,7 +300,7 @@ class InnerSpan:
     ) -> None:
         self._step, self._burr_span, self._outer_error = step, burr_span, outer_error
         self.logged: list[Logged] = []
-        self.span: LiveSpan = _NO_SPAN
+        self.span: LiveSpan = NO_SPAN
         self._ended = False
         enclosing = step.target(burr_span.parent)
         outer = current_context()

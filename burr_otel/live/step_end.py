@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
-from burr_otel.live.capture import Shown, captured, raised_of, show_exception, show_state
+from burr_otel.live.capture import captured, raised_of, show_exception, show_state
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import EndStep, Fragments, StreamMark
 from burr_otel.spans import describe, exceptions, shield
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from burr_otel.live.step import LiveStep
     from burr_otel.records import Raised
     from burr_otel.store import EncodedState, Session
-
-__all__ = ["StepEnd", "end_span", "ended", "failure_of", "write"]
 
 logger = logger_of_lines("burr_otel")
 
@@ -48,7 +46,8 @@ def ended(
 ) -> StepEnd:
     """The record of a step's end, with the encoded state beside it."""
     shared, action, policy = step.shared, step.action, step.shared.policy
-    shown, traced = Shown(), step.traced
+    shown: dict[str, Any] = {}
+    traced = step.traced
     encoded = failure = None
     told = action.writes if error is None else action.reads
     if state is not None and (session is not None or traced):
@@ -69,7 +68,8 @@ def ended(
     raised = None if error is None else raised_of(error)
     outcome, failed = _outcome(step, error, result, state)
     if traced:
-        if state is not None and told and (error is None or shared.tells_state_read):
+        wanted = error is None or shared.settings.capture_state_read != "never"
+        if state is not None and told and wanted:
             name = semconv.STATE_WRITTEN if error is None else semconv.STATE_READ
             show_state(policy, name, told, state, encoded, shown)
         if raised is not None:
@@ -96,7 +96,7 @@ def ended(
         grown,
         step.tag.usage,
         None,
-        shown.attributes,
+        shown,
         step.span.user_data(),
     )
     return StepEnd(record, encoded, exact, failure)
@@ -165,9 +165,8 @@ def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> 
     shared, root = step.shared, step.root
     begin = step.begin
     if failure is not None:
-        record = record._replace(
-            snapshot_error=exceptions.snapshot_text(step.shared.policy, failure)
-        )
+        text = exceptions.snapshot_text(shared.policy, failure)
+        record = record._replace(snapshot_error=text)
     try:
         told = functools.partial(describe.step, root.facts, begin, record, step.logged)
         size_bytes = len(begin.inputs.text)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from burr_otel.config import OtelConfig
 
-__all__ = ["OPENINFERENCE", "surrounding_attributes"]
-
 OPENINFERENCE = "openinference.instrumentation"
 
 

@@ -1,15 +1,5 @@
 """The records of a run's log, the source of all that spans, commands and resumes say of it."""
 
-from burr_otel.records.kinds import (
-    ATTRIBUTE,
-    BEGIN_ENTRY,
-    BEGIN_SPAN,
-    END_ENTRY,
-    END_SPAN,
-    ROOT,
-    ROOT_END,
-    STEP_END,
-)
 from burr_otel.records.read import (
     DamageError,
     kind_of_line,
@@ -20,7 +10,11 @@ from burr_otel.records.read import (
     salvage,
 )
 from burr_otel.records.types import (
+    BEGIN_ENTRY,
+    END_ENTRY,
     NO_DOCUMENT,
+    ROOT,
+    ROOT_END,
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -40,47 +34,6 @@ from burr_otel.records.types import (
     Usage,
     encode_json,
     encode_text,
+    sound_text,
 )
 from burr_otel.records.write import encode, encode_end_step, link_data, local_time
-
-__all__ = [
-    "ATTRIBUTE",
-    "BEGIN_ENTRY",
-    "BEGIN_SPAN",
-    "END_ENTRY",
-    "END_SPAN",
-    "NO_DOCUMENT",
-    "ROOT",
-    "ROOT_END",
-    "STEP_END",
-    "BeginInner",
-    "BeginRoot",
-    "BeginStep",
-    "DamageError",
-    "Document",
-    "EndInner",
-    "EndRoot",
-    "EndStep",
-    "Fragments",
-    "LinkIds",
-    "Logged",
-    "Origin",
-    "Raised",
-    "Record",
-    "SpanIds",
-    "StreamMark",
-    "StreamTimes",
-    "Usage",
-    "encode",
-    "encode_end_step",
-    "encode_json",
-    "encode_text",
-    "kind_of_line",
-    "link_data",
-    "local_time",
-    "parse",
-    "read",
-    "read_ids",
-    "read_links",
-    "salvage",
-]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from burr_otel.records.kinds import (
+from burr_otel.records.types import (
     ATTRIBUTE,
     BEGIN_ENTRY,
     BEGIN_SPAN,
@@ -22,8 +22,6 @@ from burr_otel.records.kinds import (
     ROOT_END,
     STEP_END,
     STREAM_TIMES,
-)
-from burr_otel.records.types import (
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -42,8 +40,6 @@ from burr_otel.records.types import (
     StreamTimes,
     Usage,
 )
-
-__all__ = ["DamageError", "kind_of_line", "parse", "read", "read_ids", "read_links", "salvage"]
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -67,12 +63,7 @@ _TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
 _OPTIONAL_TEXT, _OPTIONAL_OBJECT = (str, type(None)), (dict, type(None))
 # What the Burr UI needs in each record; without it the whole run cannot be shown.
 _REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
-    BEGIN_ENTRY: {
-        "start_time": _TEXT,
-        "action": _TEXT,
-        "inputs": _OBJECT,
-        "sequence_id": _NUMBER,
-    },
+    BEGIN_ENTRY: {"start_time": _TEXT, "action": _TEXT, "inputs": _OBJECT, "sequence_id": _NUMBER},
     END_ENTRY: {
         "end_time": _TEXT,
         "action": _TEXT,
@@ -90,12 +81,7 @@ _REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "span_dependencies": (list,),
     },
     END_SPAN: {"end_time": _TEXT, "action_sequence_id": _NUMBER, "span_id": _TEXT},
-    ATTRIBUTE: {
-        "key": _TEXT,
-        "action_sequence_id": _NUMBER,
-        "tags": _OBJECT,
-        "value": (object,),
-    },
+    ATTRIBUTE: {"key": _TEXT, "action_sequence_id": _NUMBER, "tags": _OBJECT, "value": (object,)},
     "begin_stream": {"action_sequence_id": _NUMBER, "stream_init_time": _TEXT},
     "first_item_stream": {"action_sequence_id": _NUMBER, "first_item_time": _TEXT},
     "end_stream": {"action_sequence_id": _NUMBER, "end_time": _TEXT, "items_streamed": _NUMBER},
@@ -103,11 +89,7 @@ _REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """The JSON of a sound record, exact to the last integer.
-
-    Raises:
-        DamageError: Its checksum does not fit, it is not JSON in UTF-8, or readers would stumble.
-    """
+    """The JSON of a sound record, exact to the last integer."""
     if not line or line.isspace():
         raise DamageError("blank line")
     tail = _CRC_TAIL.search(line, max(0, len(line) - _CRC_TAIL_BYTES))
@@ -155,12 +137,10 @@ def kind_of_line(line: bytes) -> tuple[str, int | None] | None:
 
 
 def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
-    """A sound record at the end of a damaged line, and where it begins there.
-
-    A writer that takes no locks appends to a torn line, and a file system that lost power leaves
-    NULs before the next record. No text inside a record looks like the beginning of one, since
-    JSON escapes its quotes.
-    """
+    """A sound record at the end of a damaged line, and where it begins there."""
+    # A writer that takes no locks appends to a torn line, and a file system that lost power leaves
+    # NULs before the next record. No text in a record looks like the beginning of one, since JSON
+    # escapes its quotes.
     at = 0
     for _ in range(_MOST_SALVAGE_TRIES):
         at = line.find(b'{"type":', at + 1)
@@ -174,16 +154,13 @@ def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
 
 
 def read(record: Mapping[str, Any]) -> Record | None:
-    """The record that a parsed line holds; None for a type of other or later writers.
-
-    Raises:
-        DamageError: A member is not what it should be.
-    """
+    """The record that a parsed line holds; None for a type of other or later writers."""
     reader = _READERS.get(record["type"])
     if reader is None:
         return None
     try:
-        return reader(record, _mapping(record.get("otel")))
+        otel = _mapping(record.get("otel"))
+        return reader(record, otel)._replace(session=otel.get("session"), otel=otel)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"not a sound {record['type']} record: {error!r}") from error
 
@@ -266,8 +243,6 @@ def _read_begin_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Begi
         otel.get("method"),
         otel.get("prior"),
         _mapping(otel.get("shown")),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -291,8 +266,6 @@ def _read_end_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndSte
         snapshot_error=otel.get("snapshot_error"),
         shown=_mapping(otel.get("shown")),
         user=_mapping(otel.get("user")),
-        session=otel.get("session"),
-        otel=otel,
     )
 
 
@@ -307,8 +280,6 @@ def _read_begin_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Beg
         _read_origin(otel),
         otel.get("kind"),
         otel.get("scope"),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -322,8 +293,6 @@ def _read_end_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndIn
         read_ids(otel),
         Raised(*map(str, error)) if error else None,
         _mapping(otel.get("user")),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -336,8 +305,6 @@ def _read_logged(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Logged:
         record.get("span_id"),
         _time(otel, record.get("time_logged")),
         otel.get("shown"),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -348,8 +315,6 @@ def _read_stream_mark(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Str
         record["action_sequence_id"],
         _time(otel, record[STREAM_TIMES[kind]]),
         record.get("items_streamed"),
-        otel.get("session"),
-        otel,
     )
 
 
@@ -364,8 +329,6 @@ def _read_begin_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Begi
         _read_origin(otel),
         Fragments(None, state) if isinstance(state, dict) else None,
         str(otel.get("kind", "root")),
-        otel,
-        otel.get("session"),
         otel,
     )
 
@@ -383,8 +346,6 @@ def _read_end_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndRoo
         Usage(*usage) if usage else None,
         _mapping(otel.get("shown")),
         _mapping(otel.get("user")),
-        otel.get("session"),
-        otel,
     )
 
 

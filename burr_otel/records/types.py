@@ -17,28 +17,20 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-__all__ = [
-    "NO_DOCUMENT",
-    "BeginInner",
-    "BeginRoot",
-    "BeginStep",
-    "Document",
-    "EndInner",
-    "EndRoot",
-    "EndStep",
-    "Fragments",
-    "LinkIds",
-    "Logged",
-    "Origin",
-    "Raised",
-    "Record",
-    "SpanIds",
-    "StreamMark",
-    "StreamTimes",
-    "Usage",
-    "encode_json",
-    "encode_text",
-]
+# The types of records, as they stand in a log.
+BEGIN_ENTRY: Final = "begin_entry"
+END_ENTRY: Final = "end_entry"
+BEGIN_SPAN: Final = "begin_span"
+END_SPAN: Final = "end_span"
+ATTRIBUTE: Final = "attribute"
+ROOT: Final = "otel_root"
+ROOT_END: Final = "otel_root_end"
+STEP_END: Final = "otel_step_end"
+STREAM_TIMES: Final = {
+    "begin_stream": "stream_init_time",
+    "first_item_stream": "first_item_time",
+    "end_stream": "end_time",
+}
 
 
 # --- JSON -----------------------------------------------------------------------------------------
@@ -49,7 +41,14 @@ def encode_text(text: str) -> bytes:
     try:
         return orjson.dumps(text)
     except orjson.JSONEncodeError:
-        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return orjson.dumps(sound_text(text))
+
+
+def sound_text(text: str) -> str:
+    """The text with U+FFFD in place of lone surrogates."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def encode_json(tree: Any) -> bytes:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from burr_otel.records.kinds import STREAM_TIMES
 from burr_otel.records.types import (
+    STREAM_TIMES,
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -24,12 +24,11 @@ from burr_otel.records.types import (
     SpanIds,
     StreamMark,
     encode_text,
+    sound_text,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-__all__ = ["encode", "encode_end_step", "link_data", "local_time"]
 
 _last_second = (-1, b"")  # most records of a run fall into the same second
 _name = functools.lru_cache(1024)(encode_text)  # actions have few names
@@ -47,11 +46,7 @@ def local_time(time_ns: int) -> bytes:
 
 
 def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
-    """The line of a record.
-
-    `session` is the session id as a JSON member, `more` ready-made members of `otel`. A step's end
-    with a state is written by `encode_end_step`.
-    """
+    """The line of a record; `session` and `more` are JSON members of its `otel`."""
     return _WRITERS[type(record)](record, session, more)
 
 
@@ -101,11 +96,9 @@ def _origin_members(origin: Origin | None) -> bytes:
             text += b',"parent_trace_id":"%032x"' % parent.trace_id
         if parent.is_remote:
             text += b',"parent_is_remote":true'
-    return (
-        b'%b,"links":%b' % (text, orjson.dumps([link_data(each) for each in links]))
-        if links
-        else text
-    )
+    if links:
+        text += b',"links":%b' % orjson.dumps([link_data(each) for each in links])
+    return text
 
 
 def link_data(link: LinkIds) -> dict[str, Any]:
@@ -152,30 +145,26 @@ def _begin_step(record: BeginStep, session: bytes, more: bytes) -> bytes:
 
 
 def _end_members(record: EndStep, session: bytes) -> bytes:
-    otel = b'%b,"time_unix_nano":%d,"outcome":"%b"' % (
-        session,
-        record.time_ns,
-        record.outcome.encode(),
-    )
+    outcome = record.outcome.encode()
+    otel = b'%b,"time_unix_nano":%d,"outcome":"%b"' % (session, record.time_ns, outcome)
     if record.ids is not None:
         otel += _ids_members(record.ids)
     rare: dict[str, Any] = {}
     if record.raised is not None:
-        rare["error"] = [_sound(record.raised.type), _sound(record.raised.message)]
+        rare["error"] = [sound_text(record.raised.type), sound_text(record.raised.message)]
     if record.failed is not None:
-        rare["failed"] = _sound(record.failed)
+        rare["failed"] = sound_text(record.failed)
     if record.stream is not None:
         rare["stream"] = tuple(record.stream)
     if record.swallowed is not None:
         raised, time_ns = record.swallowed
-        rare["swallowed"] = [*map(_sound, raised), time_ns]
+        rare["swallowed"] = [*map(sound_text, raised), time_ns]
     if record.usage is not None:
         rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
-        rare["snapshot_error"] = _sound(record.snapshot_error)
+        rare["snapshot_error"] = sound_text(record.snapshot_error)
     for name in ("grown", "shown", "user"):
-        value = getattr(record, name)
-        if value:
+        if value := getattr(record, name):
             rare[name] = value
     return b"%b,%b" % (otel, orjson.dumps(rare)[1:-1]) if rare else otel
 
@@ -200,7 +189,7 @@ def _step_end(record: EndStep, session: bytes, more: bytes) -> bytes:
 
 def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
     if record.scope is not None:
-        foreign = {"kind": record.kind, "scope": _sound(record.scope)}
+        foreign = {"kind": record.kind, "scope": sound_text(record.scope)}
         more = b",%b%b" % (orjson.dumps(foreign)[1:-1], more)
     return _sealed(
         b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
@@ -224,7 +213,7 @@ def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
 def _end_inner(record: EndInner, session: bytes, more: bytes) -> bytes:
     rare: dict[str, Any] = {"outcome": record.outcome}
     if record.raised is not None:
-        rare["error"] = [*map(_sound, record.raised)]
+        rare["error"] = [*map(sound_text, record.raised)]
     if record.user:
         rare["user"] = record.user
     return _sealed(
@@ -317,12 +306,11 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
     for name in ("error", "error_type"):
         text = getattr(record, name)
         if text is not None:
-            rare[name] = _sound(text)
+            rare[name] = sound_text(text)
     if record.usage is not None:
         rare["usage"] = tuple(record.usage)
     for name in ("shown", "user"):
-        value = getattr(record, name)
-        if value:
+        if value := getattr(record, name):
             rare[name] = value
     return _sealed(
         b'{"type":"otel_root_end","end_time":"%b","otel":{%b,"time_unix_nano":%d%b,%b%b'
@@ -334,15 +322,6 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
             orjson.dumps(rare)[1:-1],
             more,
         )
-    )
-
-
-def _sound(text: str) -> str:
-    """`text` with lone surrogates replaced."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
 
 

@@ -20,22 +20,11 @@ if TYPE_CHECKING:
 
     from burr_otel.store import StoredRun
 
-__all__ = ["choose", "opened"]
-
 
 def choose(
     storage_dir: str, app_ids: Sequence[str], project: str | None, since_ns: int | None
 ) -> list[StoredRun]:
-    """Runs in the order in which they were written to last.
-
-    With ids, or beginnings of ids, those runs and the ones that they spawned; else all, or all that
-    were written to since.
-
-    Raises:
-        UnknownRunError: There is no such run.
-        AmbiguousRunError: Several are meant by one id.
-        StoreError: The store cannot be read.
-    """
+    """Runs by id (with those that they spawned) or all, in the order they were written to last."""
     if app_ids:
         named = [find_run(storage_dir, app_id, project) for app_id in app_ids]
         found = {
@@ -64,11 +53,7 @@ def _with_spawned(run: StoredRun, storage_dir: str) -> Iterator[StoredRun]:
 
 
 def opened(found: Iterable[StoredRun], storage_dir: str) -> Iterator[RunSpans]:
-    """The spans of each run, with the settings of the environment.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """The spans of each run, with the settings of the environment."""
     policy, alive_of = content_policy(OtelConfig.resolve()), writer_lives()
     relatives: dict[str, Relatives] = {}
     for run in found:

@@ -13,8 +13,6 @@ from typing import Final
 
 from burr_otel.records import SpanIds
 
-__all__ = ["DerivedIds"]
-
 _SCHEME: Final = "burr-otel/1"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from burr_otel.replay.progress import Progress
     from burr_otel.replay.read import RunSpans
 
-__all__ = ["Job", "ReplayReport", "Status"]
-
 Status = Literal["sent", "skipped", "refused", "unsent", "unreadable"]
 _MOST_REASONS: Final = 5  # of one run
 
@@ -55,13 +53,7 @@ class ReplayReport:
 
 
 class Job:
-    """Sends runs one after another, several of them in a batch.
-
-    `make_sender` makes the sender, given what it is to tell of each batch; None rehearses.
-    `progress` remembers which runs are done, should this not come to its end. `told` is told again
-    and again how many runs are done with, how many bytes of logs were read, and how many spans were
-    taken. `stopped` says why the sending stopped, if it did.
-    """
+    """Sends runs one after another, several of them in a batch; without a sender it rehearses."""
 
     def __init__(
         self,
@@ -80,11 +72,7 @@ class Job:
         self._spans = 0
 
     def run(self, runs: Iterable[RunSpans]) -> None:
-        """Send runs until the last one, or until the endpoint takes nothing.
-
-        Raises:
-            KeyboardInterrupt: It was interrupted; the reports tell how far it came.
-        """
+        """Send runs until the last one, or until the endpoint takes nothing."""
         try:
             for spans in runs:
                 size_bytes = spans.run.size_bytes

@@ -8,8 +8,7 @@ way to the span comes back hidden or cut, whatever the reader's settings are.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -22,7 +21,8 @@ from burr_otel.history.tree import SessionNode, SpanNode
 from burr_otel.records import BeginRoot, EndStep, read_links
 from burr_otel.spans.contexts import link_of
 from burr_otel.spans.describe import SpanContent
-from burr_otel.spans.portable import from_portable
+from burr_otel.spans.facts import items, mapping
+from burr_otel.spans.portable import from_portable, is_scalar
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     from burr_otel.history.content import RunContent
     from burr_otel.store import StoredRun
 
-__all__ = ["LegacyContent"]
-
 _ACTION_NAMES: Final = ("burr.action.name", "graph.node.id")
 _WRITES: Final = "burr.action.writes"
-_INT64: Final = 1 << 63
 _UNKNOWN: Final = object()
 
 Attributes = dict[str, "AttributeValue"]
@@ -52,16 +49,12 @@ class LegacyContent:
         otel = raw.get("otel")
         if raw.get("type") == "begin_entry" and isinstance(otel, dict) and "action" in otel:
             facts: Attributes = dict.fromkeys(_ACTION_NAMES, raw["action"])
-            for key, value in _mapping(otel["action"]).items():
+            for key, value in mapping(otel["action"]).items():
                 facts[key] = from_portable(value)
             self._facts[otel.get("session"), raw["action"]] = facts
 
     def of(self, span: SpanNode) -> SpanContent | None:
-        """What a span said; None when its records are not of this kind.
-
-        Raises:
-            ValueError: A record is damaged, or of a later version.
-        """
+        """What a span said; None when its records are not of this kind."""
         begin = getattr(span.begin, "otel", {})
         # Of a step that lost its begin, the end alone tells what it said.
         end_alone = span.kind == "step" and span.begin is None and _is_legacy(_end_of(span))
@@ -86,7 +79,7 @@ class LegacyContent:
             _read(known, end, self._ended_bases(span)),
             [
                 Event(from_portable(text), from_portable(said), time_ns)
-                for text, time_ns, said in _items(end.get("events"))
+                for text, time_ns, said in items(end.get("events"))
             ],
             _status(end),
             links,
@@ -178,13 +171,11 @@ def _read(
     otel: Mapping[str, Any],
     bases: Mapping[str, bytes | None],
 ) -> Attributes:
-    """The attributes that a record speaks of, without those that a damaged one does not tell.
-
-    `bases` are content attributes by name with the JSON that the record holds for each; None where
-    reading that JSON and writing it again need not give the same bytes.
-    """
+    """The attributes that a record speaks of, without those that a damaged one does not tell."""
+    # `bases` has the JSON that the record holds for each content attribute; None where reading that
+    # JSON and writing it again need not give the same bytes.
     found = dict(known)
-    content = _mapping(otel.get("content"))
+    content = mapping(otel.get("content"))
     for key, base in bases.items():
         text = base if key not in content else _applied(content[key], base)
         if text is not None:
@@ -192,11 +183,11 @@ def _read(
     for key, change in content.items():
         if isinstance(change, dict) and change.get("as") in found:
             found[key] = found[change["as"]]
-    for key, value in _mapping(otel.get("attributes")).items():
+    for key, value in mapping(otel.get("attributes")).items():
         found[key] = from_portable(value)
-    for key, value in _items(otel.get("odd_attributes")):
+    for key, value in items(otel.get("odd_attributes")):
         found[from_portable(key)] = from_portable(value)
-    for key in _items(otel.get("absent")):
+    for key in items(otel.get("absent")):
         found.pop(from_portable(key), None)
     return found
 
@@ -239,22 +230,12 @@ def _applied(change: Any, base: bytes | None) -> str | None:
 
 def _native(value: Any) -> Any:
     """A JSON value as an attribute: as it is where attributes can be that, else its JSON."""
-    if _is_scalar(value):
+    if is_scalar(value):
         return value
-    if type(value) is list and len(set(map(type, value))) == 1 and all(map(_is_scalar, value)):
+    if type(value) is list and len(set(map(type, value))) == 1 and all(map(is_scalar, value)):
         return tuple(value)
     text = _json(value)
     return _UNKNOWN if text is None else text.decode()
-
-
-def _is_scalar(value: Any) -> bool:
-    kind = type(value)
-    return (
-        kind is str
-        or kind is bool
-        or (kind is int and -_INT64 <= value < _INT64)
-        or (kind is float and math.isfinite(value))
-    )
 
 
 def _json(value: Any) -> bytes | None:
@@ -262,11 +243,3 @@ def _json(value: Any) -> bytes | None:
         return orjson.dumps(value)
     except (TypeError, ValueError):  # an integer beyond 64 bits
         return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list) else ()

@@ -19,18 +19,13 @@ if TYPE_CHECKING:
 
     from burr_otel.store import Store, StoredRun
 
-__all__ = ["Places", "Relatives"]
-
 _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs
 _SAMPLED: Final = 1
 
 
 class Places:
-    """Gives each span of one run its place.
-
-    `find_step` gives the span of the step that a pointer names, as it was at a Unix time.
-    """
+    """The ids, parents and links of the spans of one run."""
 
     def __init__(self, run: StoredRun, find_step: Callable[[Pointer, int], SpanIds | None]) -> None:
         self._run, self._find_step = run, find_step
@@ -157,10 +152,7 @@ class Relatives:
         self._depth = 0
 
     def find_step(self, pointer: Pointer, before_ns: int) -> SpanIds | None:
-        """The span of the step that a pointer names.
-
-        Of several steps of one number, the last one that began before `before_ns` is meant.
-        """
+        """The span of the step that a pointer names, of several the last begun by `before_ns`."""
         if self._depth >= _DEEPEST:
             return None
         relative = self._relative(pointer.app_id)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Progress", "state_folder"]
-
 _OLDEST_S: Final = 24 * 3600.0  # whoever was interrupted longer ago may not remember
 
 

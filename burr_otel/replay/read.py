@@ -36,29 +36,20 @@ if TYPE_CHECKING:
     from burr_otel.spans.describe import SpanContent
     from burr_otel.store import StoredRun
 
-__all__ = ["Counts", "RunSpans", "default_resource"]
-
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 
 
 @dataclasses.dataclass
 class Counts:
-    """What there is to tell of a run besides its spans.
+    """What there is to tell of a run besides its spans."""
 
-    `running` names spans that are open in processes that live; `foreign` counts spans that other
-    code made and sent; `damaged` records that could not be understood.
-    """
-
-    running: list[str] = dataclasses.field(default_factory=list)
-    foreign: int = 0
-    damaged: int = 0
+    running: list[str] = dataclasses.field(default_factory=list)  # in processes that live
+    foreign: int = 0  # spans that other code made and sent
+    damaged: int = 0  # records that could not be understood
 
 
 class RunSpans:
-    """The spans of a stored run, each as soon as no later record changes it.
-
-    `resource` is for sessions whose log does not tell one.
-    """
+    """The spans of a stored run, each as soon as no later record changes it."""
 
     def __init__(
         self,
@@ -77,11 +68,7 @@ class RunSpans:
         self._sources: dict[str | None, tuple[Resource, InstrumentationScope]] = {}
 
     def __iter__(self) -> Iterator[ReadableSpan]:
-        """The spans, once: those inside others first.
-
-        Raises:
-            OSError: The log cannot be read.
-        """
+        """The spans, once: those inside others first."""
         for _, span in self.nodes():
             yield span
 
@@ -133,7 +120,7 @@ class RunSpans:
             context_of(origin.parent),
             links,
             (node.start_ns, soonest_end(node.start_ns, end_ns)),
-            SpanSource(resource, scope, _limits(about), self._content.policy, _sent_by_nobody),
+            SpanSource(resource, scope, _limits(about), self._content.policy, lambda _: None),
         )
 
     def _said(self, node: SpanNode) -> tuple[SpanContent, bool]:
@@ -166,10 +153,6 @@ def _limits(about: Mapping[str, Any]) -> SpanLimits | None:
     return SpanLimits(**{name: kept.get(name, SpanLimits.UNSET) for name in LIMITS})
 
 
-def _sent_by_nobody(span: BurrSpan) -> None:
-    """Whoever made the span sends it."""
-
-
 def source_of(otel: Mapping[str, Any], default: Resource) -> tuple[Resource, InstrumentationScope]:
     """Resource and scope that a record tells, or those of a run that tells none."""
     kept = otel.get("resource")
@@ -182,10 +165,8 @@ def source_of(otel: Mapping[str, Any], default: Resource) -> tuple[Resource, Ins
 
 
 def default_resource(project: str) -> Resource:
-    """What a run says of its service when its log does not: as a tracker of that project would.
-
-    Without what tells of this process, so that a second replay says the same.
-    """
+    """What a run says of its service when its log does not: as a tracker of that project would."""
+    # Without what tells of this process, so that a second replay says the same.
     made = provider.service_resource(project)
     kept = {
         key: value for key, value in made.attributes.items() if not key.startswith(_OF_THIS_PROCESS)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from burr_otel.errors import BurrOtelError
+from burr_otel.spans.quiet import TOO_LARGE, size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["Refusal", "Sender", "SendingStoppedError", "Taken"]
-
 _BATCH_SPANS: Final = 512
 _BATCH_BYTES: Final = 1024 * 1024  # Jaeger takes 4 MiB a message
-_SPAN_BYTES: Final = 300  # ids, times and framing
 _WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)
 _MOST_REFUSED_IN_A_ROW: Final = 20
 
@@ -34,7 +32,6 @@ _LATER: Final = re.compile(
     r"UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|ABORTED|RESOURCE_EXHAUSTED"
     r"|due to timeout|code: (?:408|429|5\d\d)|[Cc]onnection|[Tt]imed out"
 )
-_TOO_LARGE: Final = re.compile(r"larger than|[Tt]oo large|exceeds|code: 413")
 _NEVER: Final = re.compile(
     r"UNAUTHENTICATED|PERMISSION_DENIED|UNIMPLEMENTED|NOT_FOUND|code: (?:401|403|404|405)"
 )
@@ -70,11 +67,7 @@ class _Verdict(enum.Enum):
 
 
 class Sender:
-    """Sends spans in batches.
-
-    `said` is where the exporter's log lines are kept: the reason of a failure stands there only.
-    `taken` is told what became of each batch; `wait` waits so many seconds.
-    """
+    """Sends spans in batches, and tells `taken` what became of each."""
 
     def __init__(
         self,
@@ -89,25 +82,17 @@ class Sender:
         self._refused_in_a_row = 0
 
     def add(self, span: ReadableSpan) -> None:
-        """Take a span; when a batch is full, send it and wait until it has been taken.
-
-        Raises:
-            SendingStoppedError: The endpoint takes nothing.
-        """
-        size_bytes = _size_bytes(span)
-        if self._batch and self._size_bytes + size_bytes > _BATCH_BYTES:
+        """Take a span; when a batch is full, send it and wait until it has been taken."""
+        span_bytes = size_bytes(span)
+        if self._batch and self._size_bytes + span_bytes > _BATCH_BYTES:
             self.flush()
         self._batch.append(span)
-        self._size_bytes += size_bytes
+        self._size_bytes += span_bytes
         if len(self._batch) >= _BATCH_SPANS:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is left.
-
-        Raises:
-            SendingStoppedError: The endpoint takes nothing.
-        """
+        """Send what is left."""
         batch, self._batch, self._size_bytes = self._batch, [], 0
         if batch:
             self._send(batch)
@@ -151,18 +136,8 @@ class Sender:
 
 
 def _verdict(reason: str) -> _Verdict:
-    if _TOO_LARGE.search(reason):
+    if TOO_LARGE.search(reason):
         return _Verdict.NOT_THESE
     if _NEVER.search(reason):
         return _Verdict.NEVER
     return _Verdict.LATER if _LATER.search(reason) else _Verdict.NOT_THESE
-
-
-def _size_bytes(span: ReadableSpan) -> int:
-    """About what a span takes in a message."""
-    held = [span.attributes or {}, *(event.attributes or {} for event in span.events)]
-    return _SPAN_BYTES + sum(
-        len(key) + (len(value) if isinstance(value, str | tuple | bytes) else 8)
-        for each in held
-        for key, value in each.items()
-    )

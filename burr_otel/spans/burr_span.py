@@ -24,7 +24,7 @@ from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids
-from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.describe import SpanContent, exception_attributes
 from burr_otel.spans.portable import portable
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.scope import BurrStep
-
-__all__ = ["LIMITS", "BurrSpan", "SpanSource", "describe_nothing", "held"]
 
 logger = logger_of_lines("burr_otel")
 
@@ -138,20 +136,7 @@ def _bounded(
 
 
 class BurrSpan(ReadableSpan, trace.Span):
-    """A span of burr-otel.
-
-    Args:
-        name: As it is shown.
-        context: Its span context.
-        parent: That of its parent, if any.
-        links: That it begins with.
-        start_ns: Unix time.
-        source: What the spans of its tracer share.
-        burr_step: The step that it is, or is in.
-
-    Attributes:
-        burr_uid: Burr's id of an inner span.
-    """
+    """A span of burr-otel."""
 
     __slots__ = (
         "_content",
@@ -188,7 +173,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._user: _UserData | None = None
         self._held_bytes = 0
         self.burr_step = burr_step
-        self.burr_uid: str | None = None
+        self.burr_uid: str | None = None  # Burr's id of an inner span
 
     @classmethod
     def finished(
@@ -208,10 +193,7 @@ class BurrSpan(ReadableSpan, trace.Span):
     # --- its end ------------------------------------------------------------------------------
 
     def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
-        """End the span; `describe` holds so many bytes until it is called.
-
-        Raises whatever a span processor raises.
-        """
+        """End the span; `describe` holds so many bytes until it is called."""
         if self._end_time is not None:
             return
         self._describe = describe
@@ -300,42 +282,15 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     # --- reading ------------------------------------------------------------------------------
 
-    @property
-    def _attributes(self) -> Any:  # type: ignore[override]
-        return self._derived().attributes
-
-    @property
-    def _events(self) -> Sequence[Event]:  # type: ignore[override]
-        return self._derived().events
-
-    @property
-    def _links(self) -> Sequence[Link]:  # type: ignore[override]
-        return self._derived().links
-
-    @property
-    def _status(self) -> Status:  # type: ignore[override]
-        return self._derived().status
-
-    @property
-    def _resource(self) -> Resource:  # type: ignore[override]
-        return self._source.resource
-
-    @property
-    def _instrumentation_scope(self) -> InstrumentationScope | None:  # type: ignore[override]
-        return self._source.scope
-
-    @property
-    def _kind(self) -> SpanKind:  # type: ignore[override]
-        return SpanKind.INTERNAL
-
-    @property
-    def _instrumentation_info(self) -> None:  # type: ignore[override]
-        return None
-
-    @property
-    def name(self) -> str:
-        """The span's name."""
-        return self._name
+    # What the SDK's readers look at, in place of the attributes that the base class sets.
+    _attributes: Any = property(lambda self: self._derived().attributes)
+    _events: Any = property(lambda self: self._derived().events)
+    _links: Any = property(lambda self: self._derived().links)
+    _status: Any = property(lambda self: self._derived().status)
+    _resource: Any = property(lambda self: self._source.resource)
+    _instrumentation_scope: Any = property(lambda self: self._source.scope)
+    _kind: Any = SpanKind.INTERNAL
+    _instrumentation_info: Any = None
 
     def _readable_span(self) -> ReadableSpan:
         return self
@@ -422,14 +377,9 @@ class BurrSpan(ReadableSpan, trace.Span):
     ) -> None:
         """Add an exception as an event, redacted as all exceptions are."""
         raised = capture_exception(exception, _MESSAGE_BYTES)
-        content = self._source.policy.exception(raised)
-        told: dict[str, AttributeValue] = {
-            semconv.EXCEPTION_TYPE: content.type,
-            semconv.EXCEPTION_MESSAGE: content.message,
-            semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-            "exception.escaped": str(escaped),
-        }
-        self.add_event(semconv.EVENT_EXCEPTION, {**told, **(attributes or {})}, timestamp)
+        told = exception_attributes(self._source.policy, raised)
+        told |= {"exception.escaped": str(escaped), **(attributes or {})}
+        self.add_event(semconv.EVENT_EXCEPTION, told, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         """End it: only for other code, since the tracker ends its spans itself."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["ChildSpans", "Records", "child_spans"]
-
 # The Burr UI takes the depth of a span from the dots in its id; unbounded, a log would grow with
 # the square of the depth.
 _DEEPEST = 16

@@ -18,19 +18,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-__all__ = [
-    "context_of",
-    "current_span_context",
-    "ids_of",
-    "is_sampled",
-    "link",
-    "link_ids",
-    "link_of",
-    "links_to",
-    "origin_of",
-    "suppressed",
-]
-
 
 def ids_of(context: SpanContext | None) -> SpanIds | None:
     """What a record keeps of a span context; None for one that is not valid."""

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
-from burr_otel.content import RaisedText
+from burr_otel.content import Attribute, RaisedText
 from burr_otel.records import read_links
 from burr_otel.spans.contexts import link_of
 from burr_otel.spans.facts import graph_document
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link
     from opentelemetry.util.types import AttributeValue
 
-    from burr_otel.content import Attribute, ContentPolicy
+    from burr_otel.content import ContentPolicy
     from burr_otel.records import (
         BeginInner,
         BeginRoot,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
         Usage,
     )
     from burr_otel.spans.facts import ActionFacts, RunFacts
-
-__all__ = ["DIED", "SpanContent", "inner", "root", "soonest_end", "step"]
 
 DIED: Final = "the process ended before this did"
 _UNSET: Final = Status(StatusCode.UNSET)
@@ -61,6 +59,13 @@ class SpanContent(NamedTuple):
 def soonest_end(start_ns: int, end_ns: int) -> int:
     """`end_ns`, or the soonest end: Jaeger warns of a duration that is not positive."""
     return max(end_ns, start_ns + 1)
+
+
+def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> dict[str, Any]:
+    """What a span says of an exception: type, message and traceback, as far as they are shown."""
+    names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
+    texts = policy.exception(RaisedText(*raised))
+    return {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
 class _ContentWriter:
@@ -93,14 +98,11 @@ class _ContentWriter:
     def put_logged(self, logged: Sequence[Logged]) -> None:
         """Add logged attributes under their own names."""
         for each in logged:
-            name = self.policy.name(each.key)
             if each.shown is not None:
-                value, truncated = each.shown
-                self.attributes[name] = tuple(value) if isinstance(value, list) else value
-                if truncated and name not in self._cut:
-                    self._cut.append(name)
+                content: Attribute | None = Attribute(*each.shown)
             else:
-                self.put(name, self.policy.attribute(each.key, each.value.value))
+                content = self.policy.attribute(each.key, each.value.value)
+            self.put(self.policy.name(each.key), content)
 
     def put_usage(self, usage: Usage | None) -> None:
         """Add the tokens that models took and gave."""
@@ -116,13 +118,7 @@ class _ContentWriter:
         if semconv.EXCEPTION_TYPE in shown:
             told = {name: text for name, text in shown.items() if name.startswith(_EXCEPTION)}
         else:
-            content = self.policy.exception(RaisedText(*raised))
-            told = {
-                semconv.EXCEPTION_TYPE: content.type,
-                semconv.EXCEPTION_MESSAGE: content.message,
-                semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-            }
-        told = {name: text for name, text in told.items() if text}
+            told = exception_attributes(self.policy, raised)
         kind = str(told.get(semconv.EXCEPTION_TYPE, "Exception"))
         if failed:
             self.attributes[semconv.ERROR_TYPE] = kind
@@ -157,10 +153,7 @@ class _ContentWriter:
             self.attributes[from_portable(key)] = from_portable(value)
 
     def done(self, name: str, user: Mapping[str, Any], times: tuple[int, int]) -> SpanContent:
-        """The content, with identity last, and with what other code set on the span.
-
-        A span at its limit of attributes drops the oldest ones.
-        """
+        """The content, with identity last, and with what other code set on the span."""
         if self._cut:
             self.attributes[semconv.TRUNCATED] = tuple(self._cut)
         start_ns, end_ns = times

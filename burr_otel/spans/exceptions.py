@@ -10,26 +10,21 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 
 from burr_otel import semconv
 from burr_otel._version import __version__
-from burr_otel.content import RaisedText, capture_exception
+from burr_otel.content import capture_exception
+from burr_otel.spans.describe import exception_attributes
 
 if TYPE_CHECKING:
-    from opentelemetry.util.types import AttributeValue
-
     from burr_otel import records
     from burr_otel.content import ContentPolicy
     from burr_otel.errors import SnapshotError
-
-__all__ = ["emit_log", "signals", "snapshot_text"]
 
 _SIGNAL: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 _MOST_BYTES: Final = 4096
 
 
 def signals() -> set[str]:
-    """Where exceptions go beside span events: ``logs`` instead of these, ``logs/dup`` too.
-
-    https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
-    """
+    """Where exceptions go beside span events: ``logs`` instead of these, ``logs/dup`` too."""
+    # https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
     return {part.strip() for part in os.environ.get(_SIGNAL, "").split(",")} & {"logs", "logs/dup"}
 
 
@@ -37,12 +32,6 @@ def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, ti
     """Write an exception as a log record of its span, where that is asked for."""
     if not signals():
         return
-    content = policy.exception(RaisedText(*raised))
-    told: dict[str, AttributeValue] = {
-        semconv.EXCEPTION_TYPE: content.type,
-        semconv.EXCEPTION_MESSAGE: content.message,
-        semconv.EXCEPTION_STACKTRACE: content.stacktrace,
-    }
     logger = _logs.get_logger(semconv.SCOPE_NAME, __version__, schema_url=semconv.SCHEMA_URL)
     logger.emit(
         LogRecord(
@@ -50,16 +39,14 @@ def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, ti
             context=trace.set_span_in_context(span),
             severity_number=SeverityNumber.ERROR,
             event_name=semconv.EVENT_EXCEPTION,
-            attributes={key: value for key, value in told.items() if value},
+            attributes=exception_attributes(policy, raised),
         )
     )
 
 
 def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
-    """What spans and log lines may say of a snapshot that failed.
-
-    The cause may quote the value that could not be kept, so it goes through the content policy.
-    """
+    """What spans and log lines may say of a snapshot that failed."""
+    # The cause may quote the value that could not be kept, so it goes through the content policy.
     cause = policy.exception(capture_exception(error.__cause__ or error, _MOST_BYTES))
     shown = f"{cause.type}: {cause.message}" if cause.message else cause.type
     return error.describe(shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import (
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.sdk.trace.export import SpanExporter
-
-__all__ = [
-    "PROTOCOLS",
-    "Protocol",
-    "bare_exporter",
-    "compression_from_environ",
-    "endpoint_from_environ",
-    "endpoint_variable",
-    "exporter_names",
-    "exporters_from_environ",
-    "headers_variable",
-    "otlp_exporter",
-    "protocol_from_environ",
-    "sdk_disabled",
-    "without_secrets",
-]
 
 logger = logger_of_lines("burr_otel")
 
@@ -130,10 +114,8 @@ def protocol_from_environ() -> Protocol:
     """The OTLP protocol that the variables name, ``grpc`` when none does."""
     for variable in (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL):
         value = os.environ.get(variable, "").strip()
-        if value == "grpc":
-            return "grpc"
-        if value == "http/protobuf":
-            return "http/protobuf"
+        if value in PROTOCOLS:
+            return cast("Protocol", value)
         if value:
             logger.warning(
                 "%s=%r is not supported; allowed are grpc and http/protobuf. grpc is used instead.",

@@ -14,21 +14,12 @@ from burr_otel import semconv
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger_of_lines
+from burr_otel.records import sound_text
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.config import OtelConfig
-
-__all__ = [
-    "KINDS",
-    "ActionFacts",
-    "RunFacts",
-    "SpanSettings",
-    "actions_of_graph",
-    "content_policy",
-    "graph_document",
-]
 
 logger = logger_of_lines("burr_otel")
 
@@ -66,7 +57,7 @@ class ActionFacts(NamedTuple):
 
 
 class SpanSettings(NamedTuple):
-    """The settings of a session that decide what its spans say; the log keeps them."""
+    """Settings of a session that decide what its spans say; the log keeps them."""
 
     openinference_content: bool = False
     capture_state_read: str = "failed"
@@ -80,14 +71,7 @@ class SpanSettings(NamedTuple):
 
 
 class RunFacts:
-    """What all spans of one session share.
-
-    Attributes:
-        name: The application span's name.
-        identity: Attributes that every span carries.
-        conversation_id: App id of the outermost application that this one is a part of.
-        actions: The actions of the graph by name.
-    """
+    """What all spans of one session share."""
 
     __slots__ = (
         "actions",
@@ -111,6 +95,7 @@ class RunFacts:
         user_id: str | None = None,
     ) -> None:
         self.project, self.policy, self.settings, self.actions = project, policy, settings, actions
+        # The app id of the outermost application that this one is a part of.
         self.conversation_id = conversation = conversation_id or app_id
         # A span at its limit of attributes drops those that were set first.
         self.identity: dict[str, AttributeValue] = (
@@ -132,13 +117,8 @@ class RunFacts:
 
     def action(self, name: str) -> ActionFacts:
         """The facts of an action; of one that the graph lacks, what its name tells."""
-        found = self.actions.get(name) or self.actions.get(_as_written(name))
-        return found or _unknown_action(name, self.policy.name(name))
-
-
-def _as_written(name: str) -> str:
-    """A name as JSON has it, without lone surrogates."""
-    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        found = self.actions.get(name) or self.actions.get(sound_text(name))
+        return found or _action({"name": name}, {}, self.policy)
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,23 +126,14 @@ def _root_name(project: str) -> str:
     return f"{semconv.ROOT_NAME_PREFIX} {project}"  # one object for all runs of a project
 
 
-def _unknown_action(name: str, shown: str) -> ActionFacts:
-    attributes: dict[str, AttributeValue] = {
-        semconv.ACTION_NAME: shown,
-        semconv.OPENINFERENCE_SPAN_KIND: KINDS["chain"].openinference,
-        semconv.GRAPH_NODE_ID: shown,
-    }
-    return ActionFacts(name, (), (), frozenset(), "chain", attributes)
-
-
 def actions_of_graph(graph: Any, policy: ContentPolicy) -> dict[str, ActionFacts]:
     """The actions of a ``graph.json``, whatever its condition, by name."""
     found = {}
-    more = _mapping(_mapping(_mapping(graph).get("otel")).get("actions"))
-    for each in _items(_mapping(graph).get("actions")):
+    more = mapping(mapping(mapping(graph).get("otel")).get("actions"))
+    for each in items(mapping(graph).get("actions")):
         if isinstance(each, Mapping) and isinstance(each.get("name"), str):
             name = each["name"]
-            found[name] = _action(each, _mapping(more.get(name)), policy)
+            found[name] = _action(each, mapping(more.get(name)), policy)
     return found
 
 
@@ -207,17 +178,17 @@ def graph_document(graph: Any) -> dict[str, Any] | None:
     """What the application span says of a ``graph.json``: its actions and transitions."""
     if not isinstance(graph, Mapping):
         return None
-    more = _mapping(_mapping(graph.get("otel")).get("actions"))
+    more = mapping(mapping(graph.get("otel")).get("actions"))
     actions = []
-    for each in _items(graph.get("actions")):
+    for each in items(graph.get("actions")):
         if isinstance(each, Mapping) and isinstance(each.get("name"), str):
-            facts = _mapping(more.get(each["name"]))
+            facts = mapping(more.get(each["name"]))
             told = {"reads": each.get("reads"), "writes": each.get("writes")}
             told |= {key: facts[key] for key in ("tags", "file", "line") if facts.get(key)}
             actions.append({"name": each["name"], **told})
     transitions = [
         {"from": each.get("from_"), "to": each.get("to"), "condition": each.get("condition")}
-        for each in _items(graph.get("transitions"))
+        for each in items(graph.get("transitions"))
         if isinstance(each, Mapping)
     ]
     return {
@@ -228,11 +199,7 @@ def graph_document(graph: Any) -> dict[str, Any] | None:
 
 
 def content_policy(config: OtelConfig) -> ContentPolicy:
-    """The content policy of settings.
-
-    Raises:
-        ConfigError: A pattern is not a regular expression.
-    """
+    """The content policy of settings."""
     try:
         return ContentPolicy(
             inputs=config.capture_inputs or config.capture,
@@ -250,13 +217,15 @@ def content_policy(config: OtelConfig) -> ContentPolicy:
         raise ConfigError(str(error)) from error
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is an object, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
-def _items(value: Any) -> list[Any]:
+def items(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(each for each in _items(value) if isinstance(each, str))
+    return tuple(each for each in items(value) if isinstance(each, str))

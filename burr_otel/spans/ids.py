@@ -8,8 +8,6 @@ from typing import Any
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 
-__all__ = ["SystemSeededIds", "id_generator", "ids"]
-
 
 class SystemSeededIds(IdGenerator):
     """Random ids, seeded by the operating system and again in each forked child."""

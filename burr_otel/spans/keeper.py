@@ -12,8 +12,6 @@ from burr_otel.spans import shield
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Keeper", "keeper"]
-
 _NS = 1_000_000_000
 _FEW = 16  # ended roots that are not worth clearing away
 
@@ -39,11 +37,10 @@ class Ending(Protocol):
 
 
 class Keeper:
-    """Ends roots when they are due, and does what finalisers may not do themselves.
+    """Ends roots when they are due, and does what finalisers may not do themselves."""
 
-    A finaliser can run inside any allocation, also while the same thread holds one of our locks.
-    So it only puts its work into a `queue.SimpleQueue`, whose ``put`` is reentrant by design.
-    """
+    # A finaliser can run inside any allocation, also while the same thread holds one of our locks.
+    # So it only puts its work into a `queue.SimpleQueue`, whose ``put`` is reentrant by design.
 
     def __init__(self, *, threaded: bool = True) -> None:
         self._threaded = threaded
@@ -67,7 +64,7 @@ class Keeper:
             due = root.due_ns(root.clock())
             if due is not None:
                 self._push(root, due)
-                self._inbox.put(_nothing)
+                self._inbox.put(lambda: None)  # wakes the thread
             if self._threaded and self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
                 self._thread.start()
@@ -82,11 +79,7 @@ class Keeper:
                 heapq.heapify(self._due)
 
     def sweep(self) -> float | None:
-        """Do deferred work and end what is due.
-
-        Returns:
-            Seconds until the next root is due, `None` when there is none.
-        """
+        """Do deferred work and end what is due; seconds until more is due, None if nothing is."""
         while True:
             try:
                 work = self._inbox.get_nowait()
@@ -136,10 +129,6 @@ class Keeper:
             except queue.Empty:
                 continue
             _do(work)
-
-
-def _nothing() -> None:
-    """Wake the thread."""
 
 
 def _do(work: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from burr_otel import semconv
@@ -10,8 +11,6 @@ from burr_otel.spans.by_identity import ByIdentity
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
-
-__all__ = ["StepMetrics", "step_metrics"]
 
 _MOST_ACTIONS = 1024  # whose labels are kept
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
@@ -34,11 +33,11 @@ class StepMetrics:
 
     def __init__(self, provider: MeterProvider, project: str) -> None:
         meter = provider.get_meter(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
-        self._duration = meter.create_histogram(
-            semconv.METRIC_STEP_DURATION,
-            unit="s",
-            description="Duration of Burr steps.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+        seconds = functools.partial(
+            meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=_SECONDS
+        )
+        self._duration = seconds(
+            semconv.METRIC_STEP_DURATION, description="Duration of Burr steps."
         )
         self._active = meter.create_up_down_counter(
             semconv.METRIC_STEP_ACTIVE, unit="{step}", description="Burr steps in progress."
@@ -46,11 +45,9 @@ class StepMetrics:
         self._ended = meter.create_counter(
             semconv.METRIC_STEP_ENDED, unit="{step}", description="Burr steps that have ended."
         )
-        self._first_item = meter.create_histogram(
+        self._first_item = seconds(
             semconv.METRIC_STREAM_TIME_TO_FIRST_ITEM,
-            unit="s",
             description="Time from a stream's start to its first item.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
         )
         self._snapshot = meter.create_histogram(
             semconv.METRIC_SNAPSHOT_BYTES, unit="By", description="Size of a state snapshot record."
@@ -60,11 +57,8 @@ class StepMetrics:
             unit="{token}",
             description="Tokens that models took and gave inside Burr steps.",
         )
-        self._invocation = meter.create_histogram(
-            semconv.METRIC_INVOKE_AGENT_DURATION,
-            unit="s",
-            description="Duration of Burr application spans.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+        self._invocation = seconds(
+            semconv.METRIC_INVOKE_AGENT_DURATION, description="Duration of Burr application spans."
         )
         self._project_labels = {semconv.PROJECT: project}
         self._invocation_labels = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.spans.contexts import current_span_context, links_to
@@ -11,27 +11,13 @@ from burr_otel.spans.scope import innermost_scope
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
-__all__ = ["Spawner", "ambient", "copied_spawner", "root_parent", "step_parent"]
 
+class Spawner(NamedTuple):
+    """The step in progress where a tracker was copied, for the sub-application's process."""
 
-class Spawner:
-    """The step in progress where a tracker was copied, for the sub-application's process.
-
-    Attributes:
-        context: Its span context, if it is traced.
-        pointer: App id and sequence id of the step; None outside of any.
-        conversation_id: Of that step.
-    """
-
-    __slots__ = ("context", "conversation_id", "pointer")
-
-    def __init__(
-        self,
-        context: SpanContext | None = None,
-        pointer: tuple[str, int] | None = None,
-        conversation_id: str | None = None,
-    ) -> None:
-        self.context, self.pointer, self.conversation_id = context, pointer, conversation_id
+    context: SpanContext | None = None
+    pointer: tuple[str, int] | None = None  # app id and sequence id
+    conversation_id: str | None = None
 
 
 def copied_spawner() -> Spawner:

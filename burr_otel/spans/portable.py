@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["from_portable", "is_sound", "portable"]
-
 _INT64: Final = 1 << 63
 
 
@@ -34,7 +32,7 @@ def portable(value: Any) -> Any:  # noqa: PLR0911 - one case each
         if is_sound(value):
             return value
         return {"utf16": value.encode("utf-16-le", "surrogatepass").hex()}
-    if value is None or _is_scalar(value):
+    if value is None or is_scalar(value):
         return value
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
@@ -48,11 +46,7 @@ def portable(value: Any) -> Any:  # noqa: PLR0911 - one case each
 
 
 def from_portable(value: Any) -> Any:
-    """What `portable` was given, with tuples for lists.
-
-    Raises:
-        ValueError: It was not made by `portable`.
-    """
+    """What `portable` was given, with tuples for lists."""
     if isinstance(value, list):
         return tuple(from_portable(item) for item in value)
     if not isinstance(value, dict):
@@ -69,7 +63,8 @@ def from_portable(value: Any) -> Any:
     raise ValueError(f"a value of kind {kind!r} is not known; was a later version its writer?")
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Whether JSON and attributes have a value in the same form."""
     kind = type(value)
     return (
         kind is str

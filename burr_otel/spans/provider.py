@@ -40,8 +40,6 @@ from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-__all__ = ["configure", "culprits", "meter_provider", "service_resource", "tracer_provider"]
-
 logger = logger_of_lines("burr_otel")
 
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
@@ -252,10 +250,8 @@ def _finished(work: threading.Thread, exporters: Collection[QuietExporter]) -> b
 
 
 def flush(given: trace.TracerProvider | None, project: str) -> None:
-    """Send the spans that have ended, without waiting long for an endpoint that does not answer.
-
-    Not the metrics: their provider is the user's, and a flush makes some readers collect twice.
-    """
+    """Send the spans that have ended, without waiting long for an endpoint that does not answer."""
+    # Not the metrics: their provider is the user's, and a flush makes some readers collect twice.
     target = given if given is not None else _global_provider()
     if isinstance(target, trace.ProxyTracerProvider):
         target = _own.get(project, target)
@@ -278,10 +274,8 @@ def _flush(provider: Any, sending: _Sending) -> None:
 
 
 def _register_exit() -> None:
-    """Have roots ended at exit *before* the providers that exist by now shut down.
-
-    `atexit` runs last in, first out, so this is called again whenever a provider came to be.
-    """
+    """Have roots ended at exit *before* the providers that exist by now shut down."""
+    # `atexit` runs last in, first out, so this is called again whenever a provider came to be.
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
     process: Any = sys.modules.get("multiprocessing.process")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["QuietBatchProcessor", "QuietExporter", "batches", "size_bytes"]
-
 logger = logger_of_lines("burr_otel")
 
 # Jaeger, Phoenix and most collectors take messages of 4 MiB, and sizes here are estimates.
@@ -33,14 +31,13 @@ _REASON_CHARACTERS = 400
 
 _REFUSED_KEY = re.compile(r"UNAUTHENTICATED|PERMISSION_DENIED|code: (?:401|403)\b")
 # As said by gRPC in C, Go and Java, by HTTP, and by servers that answer 400.
-_TOO_LARGE = re.compile(r"larger than max|exceeds max|too large|code: 413\b", re.IGNORECASE)
+TOO_LARGE = re.compile(
+    r"larger than|exceeds (?:max|limit|the (?:max|limit))|too large|code: 413\b", re.IGNORECASE
+)
 
 
 class QuietExporter(SpanExporter):
-    """Sends batches that are small enough, and says once an outage that nobody takes them.
-
-    The warnings name `place`, the variable of the key when that is refused, and never the secret.
-    """
+    """Sends batches that are small enough, and warns once an outage that nobody takes them."""
 
     def __init__(
         self, exporter: SpanExporter, place: str, secret: str = "", key_variable: str = ""
@@ -76,7 +73,7 @@ class QuietExporter(SpanExporter):
             if reason is None:
                 self.tally.sent += len(batch)
                 self._outage_is_over(lost)
-            elif not _TOO_LARGE.search(reason):
+            elif not TOO_LARGE.search(reason):
                 refused += len(batch) + sum(map(len, waiting))  # nor would it take the rest
                 self._outage_began(lost, reason)
                 break
@@ -106,7 +103,7 @@ class QuietExporter(SpanExporter):
                     return None
             except Exception as error:
                 said.append(f"{type(error).__name__}: {error}")
-        reason = next(filter(_TOO_LARGE.search, said), said[0] if said else "it gave no reason")
+        reason = next(filter(TOO_LARGE.search, said), said[0] if said else "it gave no reason")
         reason = reason.replace(self._secret, "***") if self._secret else reason
         return textwrap.shorten(reason, _REASON_CHARACTERS, placeholder=" …")
 
@@ -241,7 +238,7 @@ class _Hush(logging.Filter):
         if callable(details) and str(details()) not in text:
             text = f"{text} {details()}"
         kept.append(text)
-        if _TOO_LARGE.search(text):
+        if TOO_LARGE.search(text):
             # The exporter of gRPC would try the same again for seconds.
             raise _TooLargeError(text)
         return False

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from burr_otel.spans.children import Records
 
-__all__ = ["BurrStep", "Scope", "context_under", "current_context", "innermost_scope"]
-
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.
 (_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
@@ -32,16 +30,7 @@ _usage_lock = threading.Lock()
 
 
 class BurrStep:
-    """The step in progress that a span is inside of, as spans of others are told of it.
-
-    Attributes:
-        context: Span context of the step.
-        conversation_id: App id of the outermost application that the step is a part of.
-        agent_name: The project.
-        failed: Why the step counts as failed although it raised nothing.
-        usage: What the models inside took and gave; None without any.
-        child_records: Where spans of others inside are recorded; None when they are not.
-    """
+    """The step in progress that a span is inside of, as spans of others are told of it."""
 
     __slots__ = (
         "agent_name",
@@ -60,9 +49,9 @@ class BurrStep:
         self.app_id, self.sequence_id = app_id, sequence_id
         self.conversation_id, self.agent_name = conversation_id, agent_name
         self.context: SpanContext = trace.INVALID_SPAN_CONTEXT
-        self.failed: str | None = None
-        self.child_records: Records | None = None
-        self.usage: Usage | None = None
+        self.failed: str | None = None  # why, although it raised nothing
+        self.child_records: Records | None = None  # where spans of others are recorded, if they are
+        self.usage: Usage | None = None  # what the models inside took and gave
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
@@ -107,15 +96,7 @@ def _alive(context: Context) -> Context:
 
 
 class Scope:
-    """A span that can be made current.
-
-    Attributes:
-        span: The span.
-        step: The step that it is in.
-        outer: What was current around it when it was entered last.
-        parent: The Burr scope that encloses it, for inner spans.
-        left: Whether it is not to be current any more.
-    """
+    """A span that can be made current."""
 
     __slots__ = ("_inside", "left", "outer", "parent", "span", "step")
 
@@ -155,11 +136,9 @@ class Scope:
         return ids is not None and (ids.trace_id, ids.span_id) == (own.trace_id, own.span_id)
 
     def leave(self) -> None:
-        """Make current what was current before, wherever that can be done; idempotent.
-
-        What an action attached and never detached goes too. Where another scope of ours is
-        current (a second tracker's), that one finds this one left when it is left itself.
-        """
+        """Make current what was current before, wherever that can be done; idempotent."""
+        # What an action attached and never detached goes too. Another scope of ours that is
+        # current (a second tracker's) finds this one left when it is left itself.
         self.left = True
         self.pause()
 

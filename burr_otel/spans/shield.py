@@ -10,8 +10,6 @@ from burr_otel.printable import logger_of_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["loud", "report"]
-
 logger = logger_of_lines("burr_otel")
 
 _loud = False
@@ -19,15 +17,7 @@ _reported: set[str] = set()
 
 
 def report(where: str, error: Exception) -> None:
-    """Log an error of our own, the first time with its traceback, and let the user's code go on.
-
-    Args:
-        where: What was being done, for the log line.
-        error: What went wrong.
-
-    Raises:
-        Exception: `error` itself while `loud` is in force (our own test suite).
-    """
+    """Log an error of our own, the first time with its traceback, or raise it within `loud`."""
     if _loud:
         raise error
     kind = f"{where}:{type(error).__qualname__}"

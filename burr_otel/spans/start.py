@@ -26,31 +26,22 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.spans.scope import BurrStep
 
-__all__ = ["ApiSpan", "LiveSpan", "NoSpan", "SpanStarter"]
-
 Describe = Callable[[], SpanContent]
-Begin = Callable[[SpanContext], Describe]
+Begin = Callable[[SpanContext], Describe]  # is told the context of a span that begins
 
 _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
 _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
 
 
-class NoSpan:
+class NoSpan(trace.NonRecordingSpan):
     """Stands for a span that nobody will ever see; it has a context all the same, if any."""
 
-    __slots__ = ("current",)
     burr_step = None
 
-    def __init__(self, context: SpanContext) -> None:
-        self.current: trace.Span = trace.NonRecordingSpan(context)
-
-    def get_span_context(self) -> SpanContext:
-        """Its context."""
-        return self.current.get_span_context()
-
-    def is_recording(self) -> bool:
-        """Never."""
-        return False
+    @property
+    def current(self) -> trace.Span:
+        """What is current inside it."""
+        return self
 
     def user_data(self) -> dict[str, Any]:
         """Nothing: it keeps nothing."""
@@ -58,6 +49,9 @@ class NoSpan:
 
     def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
         """Nothing ends."""
+
+
+NO_SPAN: Final = NoSpan(trace.INVALID_SPAN_CONTEXT)
 
 
 class ApiSpan:
@@ -160,12 +154,9 @@ class SpanStarter:
         begin: Begin,
         burr_step: BurrStep | None = None,
     ) -> LiveSpan:
-        """Start a span under `parent` in the context `outer`.
-
-        One decision a trace: under an unsampled parent no sampler is asked, so that one which does
-        not look at parents cannot make half a trace. `facts` are the attributes that samplers see.
-        `begin` is told the span's context, and gives what describes the span while it is open.
-        """
+        """Start a span under `parent` in the context `outer`; `facts` are what samplers see."""
+        # One decision a trace: under an unsampled parent no sampler is asked, so that one that
+        # does not look at parents cannot make half a trace.
         over = None if parent is None else parent.get_span_context()
         if over is not None and not is_sampled(over):
             begin(over)

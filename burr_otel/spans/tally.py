@@ -6,14 +6,11 @@ import threading
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-__all__ = ["Tally"]
-
 
 class Tally:
-    """Counts for one exporter behind a batch processor with a queue of `queue_size`.
+    """Counts for one exporter behind a batch processor with a queue of `queue_size`."""
 
-    `ended` spans were queued, and `reached` the exporter, by which they were `sent` or `refused`.
-    """
+    # Spans that ended are queued; those that reached the exporter were sent or refused.
 
     def __init__(self) -> None:
         # Nothing public reads OTEL_BSP_MAX_QUEUE_SIZE.
@@ -32,10 +29,7 @@ class Tally:
 
     @property
     def dropped(self) -> int:
-        """Spans dropped from the full queue, at least: what is neither there nor came out of it.
-
-        Exact while the queue is full. To be asked where a batch has just come out of it.
-        """
+        """Spans dropped from the full queue, at least; exact when asked while it is full."""
         return max(0, self.ended - self.reached - self.queue_size)
 
     @property
