@@ -24,27 +24,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 PARTS = {
-    "hooks: what no other part is": (
+    "hooks, and what no other part is": (
         "burr_otel.tracker:OtelTracker.pre_run_step",
         "burr_otel.tracker:OtelTracker.post_run_step",
     ),
-    "find the run": ("burr_otel.spans.registry:Registry.resolve",),
-    "encode state and result": ("burr_otel.step_records:encode",),
-    "make the records' JSON": (
-        "burr_otel.store.session:Session.begin_step",
-        "burr_otel.store.session:Session.end_step",
+    "find the run": ("burr_otel.live.registry:Registry.resolve",),
+    "encode inputs, state and result": (
+        "burr_otel.live.step_end:encode_state",
+        "burr_otel.live.capture:encode_mapping",
     ),
-    "append (lock, look at the file, index)": ("burr_otel.store.log:LogFile.append",),
+    "make the records' JSON": (
+        "burr_otel.store.session:encode",
+        "burr_otel.store.session:encode_end_step",
+    ),
+    "append (lock, look at the file, index)": (
+        "burr_otel.store.files.log_file:LogFile.append",
+    ),
     "`write(2)`": ("os:write",),
-    "span object": ("burr_otel.spans.steps:Step.__init__", "burr_otel.spans.steps:Step.end"),
-    "SDK's span": (
-        "opentelemetry.sdk.trace:Tracer.start_span",
-        "opentelemetry.sdk.trace:Span.set_attributes",
-        "opentelemetry.sdk.trace:Span.end",
+    "make and end the span": (
+        "burr_otel.spans.start:SpanStarter.start",
+        "burr_otel.live.step_end:end_span",
     ),
     "attach and detach": (
-        "burr_otel.spans.scope:SpanScope.attach",
-        "burr_otel.spans.scope:SpanScope.detach",
+        "burr_otel.spans.scope:Scope.enter",
+        "burr_otel.spans.scope:Scope.leave",
     ),
     "span processors, queue": (
         "opentelemetry.sdk.trace:SynchronousMultiSpanProcessor.on_start",
@@ -53,10 +56,9 @@ PARTS = {
     "metrics": (
         "burr_otel.spans.metrics:StepMetrics.step_began",
         "burr_otel.spans.metrics:StepMetrics.step_ended",
+        "burr_otel.spans.metrics:StepMetrics.snapshot",
     ),
-    "describe: redact, truncate, JSON for display": (
-        "burr_otel.content.policy:ContentPolicy.document",
-    ),
+    "describe: redact, truncate, JSON for display": ("burr_otel.spans.describe:step",),
     "OTLP encoder": (
         "opentelemetry.exporter.otlp.proto.common.trace_encoder:encode_spans",
         "contenders:encode_spans",
