@@ -37,9 +37,7 @@ PARTS = {
         "burr_otel.store.session:encode",
         "burr_otel.store.session:encode_end_step",
     ),
-    "append (lock, look at the file, index)": (
-        "burr_otel.store.files.log_file:LogFile.append",
-    ),
+    "append (lock, look at the file, index)": ("burr_otel.store.files.log_file:LogFile.append",),
     "`write(2)`": ("os:write",),
     "make and end the span": (
         "burr_otel.spans.start:SpanStarter.start",

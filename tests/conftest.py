@@ -10,7 +10,7 @@ from burr.core import application
 
 from burr_otel import OtelTracker
 from burr_otel.live.run import registry
-from burr_otel.spans import keeper
+from burr_otel.spans import keeper, shield
 from burr_otel.testing import FakeClock, capture_spans, manual_roots
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -74,6 +74,7 @@ def _no_leaks():
     application of the same id in the same context.
     """
     application._run_call_var.set({})
+    shield._reported.clear()  # each kind is told once a process
     yield
     keeper.keeper.finish_all()
     for run in list(registry.runs()):

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
     from burr_otel.content import Attribute, ContentPolicy
     from burr_otel.live.shared import Shared
+    from burr_otel.records import Logged
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import EncodedState
 
 _MOST_EXCEPTION_BYTES: Final = 64 * 1024
+_MOST_LOGGED_BYTES: Final = 4 * 1024
+_NULL: Final = Document(b"null")
 _NAMES: Final = (semconv.ACTION_NAME, semconv.GRAPH_NODE_ID, semconv.GEN_AI_TOOL_NAME)
 
 
@@ -104,3 +107,14 @@ def show_attribute(shared: Shared, run: str, key: Any, value: Any) -> tuple[Docu
     if not exact or shared.policy.asks_user:
         content = shared.policy.attribute(str(key), value)
     return Document(text), None if content is None else [content.value, content.truncated]
+
+
+def light(shared: Shared, record: Logged, value: Any) -> Logged:
+    """A logged attribute as its span holds it until somebody looks: no more than it will show."""
+    if record.shown is None:
+        if len(record.value.text) <= _MOST_LOGGED_BYTES:
+            return record
+        content = shared.policy.attribute(record.key, value)
+        shown = None if content is None else [content.value, content.truncated]
+        record = record._replace(shown=shown)
+    return record._replace(value=_NULL)

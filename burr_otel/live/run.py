@@ -381,7 +381,7 @@ class Run:
         if step is not None:
             step.log(attributes, burr_span, tags, self.session)
         elif self.session is not None:  # the step is over: they only go into the log
-            for record in logged_records(
+            for record, _ in logged_records(
                 self.shared, attributes, burr_span, sequence_id, tags, self.name
             ):
                 self.session.append(record)

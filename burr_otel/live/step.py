@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.live.capture import captured, raised_of, show, show_attribute, show_names
+from burr_otel.live.capture import captured, light, raised_of, show, show_attribute, show_names
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
@@ -33,7 +33,7 @@ from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_sc
 from burr_otel.spans.start import NO_SPAN, NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
@@ -244,12 +244,12 @@ class LiveStep:
     ) -> None:
         """The action logs attributes on the step, or on an inner span."""
         target = self.target(burr_span)
-        for record in logged_records(
+        for record, value in logged_records(
             self.shared, attributes, burr_span, self.sequence_id, tags, self.run
         ):
-            target.logged.append(record)
             if session is not None:
                 session.append(record)
+            target.logged.append(light(self.shared, record, value))
 
 
 def logged_records(
@@ -259,15 +259,13 @@ def logged_records(
     sequence_id: int,
     tags: Mapping[str, Any],
     run: str,
-) -> list[Logged]:
-    """The records of logged attributes."""
+) -> Iterator[tuple[Logged, Any]]:
+    """The records of logged attributes with the values, one by one: each may be large."""
     now_ns = shared.clock()
     uid = None if burr_span is None else burr_span.uid
-    found = []
     for key, value in attributes.items():
         kept, shown = show_attribute(shared, run, key, value)
-        found.append(Logged(str(key), kept, tags, sequence_id, uid, now_ns, shown))
-    return found
+        yield Logged(str(key), kept, tags, sequence_id, uid, now_ns, shown), value
 
 
 def mark_failed(why: str) -> None:
