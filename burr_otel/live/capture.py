@@ -50,6 +50,9 @@ def captured(
     """Inputs or a result as JSON, and whether that says all; if not, `shown` gets the rest."""
     if not values:
         return NO_DOCUMENT, True
+    if not shared.keeps:  # showing takes a bounded time, whatever the values; encoding does not
+        show(shown, name, shared.policy.document(kind, values))
+        return NO_DOCUMENT, False
     what = "input" if kind == "inputs" else "result"
     text, exact = encode_mapping(values, serde_kwargs=shared.serde_kwargs, run=run, what=what)
     if shared.starter is not None and (not exact or shared.policy.asks_user):
@@ -100,6 +103,9 @@ def show_names(
 
 def show_attribute(shared: Shared, run: str, key: Any, value: Any) -> tuple[Document, Any]:
     """A logged value as a record holds it, and as it is shown if the JSON does not say all."""
+    if not shared.keeps:
+        content = shared.policy.attribute(str(key), value)
+        return _NULL, None if content is None else [content.value, content.truncated]
     text, exact = encode_value(
         value, serde_kwargs=shared.serde_kwargs, run=run, what=f"attribute {key!r}"
     )

@@ -43,6 +43,11 @@ class Shared:
     )
 
     @functools.cached_property
+    def keeps(self) -> bool:
+        """Whether there is a store."""
+        return self.config.snapshots != "off"
+
+    @functools.cached_property
     def shows_more(self) -> bool:
         """Whether the hook at a step's begin shows more than its inputs."""
         return self.policy.asks_user or self.settings.capture_state_read == "all"

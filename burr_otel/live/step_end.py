@@ -50,17 +50,16 @@ def ended(
     traced = step.traced
     encoded = failure = None
     told = action.writes if error is None else action.reads
-    if state is not None and (session is not None or traced):
-        kept = state if session is not None else {k: state[k] for k in told if k in state}
+    if state is not None and session is not None:
         try:
             encoded = encode_state(
-                kept,
+                state,
                 serde_kwargs=shared.serde_kwargs,
                 run=step.run,
                 sequence_id=step.sequence_id,
             )
         except SnapshotError as problem:
-            failure = None if session is None else problem
+            failure = problem
     document, exact = None, True
     if result is not None:
         named = result if isinstance(result, Mapping) else {"result": result}

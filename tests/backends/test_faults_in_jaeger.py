@@ -58,10 +58,12 @@ def test_a_killed_run_is_whole_in_jaeger_once_it_is_resumed(
     assert state["answer"] == 30
     crashed, resumption = (s for s in kept.get_finished_spans() if s.name == "invoke_workflow proj")
     assert resumption.links[0].context.span_id == crashed.context.span_id
-    first = jaeger.trace(crashed.context.trace_id, spans=4)
+    first = jaeger.trace(crashed.context.trace_id, spans=6)
+    # What may never have arrived is sent again under the same ids; Jaeger's page shows it once.
+    once = list({span.context.span_id: span for span in first.spans}.values())
     assert first.warnings == {}
     assert (
-        f"\n{span_tree(first.spans)}\n"
+        f"\n{span_tree(once)}\n"
         == """
 invoke_workflow proj [crashed] (the process ended before this did)
   count
