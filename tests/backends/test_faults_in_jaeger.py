@@ -74,7 +74,7 @@ invoke_workflow proj [crashed] (the process ended before this did)
     second = jaeger.trace(resumption.context.trace_id, spans=3)
     assert second.warnings == {}
     assert len(second.roots) == 1
-    ids = [s.context.span_id for s in [*first.spans, *second.spans]]
+    ids = [s.context.span_id for s in [*once, *second.spans]]
     assert len(set(ids)) == len(ids) == 7
 
 
