@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ _REMEDY: Final = (
     "Register a serializer that keeps it (burr.core.serde), or keep plain values in the state."
 )
 _IDENTITY: Final[object] = object.__eq__
+_PYDANTIC_CLASS: Final = "__pydantic_class"
 _PLAIN: Final = (str, int, float, type(None), list, dict, tuple)
 
 
@@ -72,11 +74,32 @@ def _lost(
     """Type of the first value that comes back changed, and how."""
     owner = exact.class_name(type(_first_object(value)))
     try:
-        back = values_of({key: json.loads(fragment)}, patches, serde_kwargs)[key]
+        tree = json.loads(fragment)
+        back = values_of({key: tree}, patches, _allowing(tree, serde_kwargs))[key]
         how = _difference(value, back, "", owner, 0)
     except Exception as error:
         return owner, brief(error)
     return how
+
+
+def _allowing(tree: Any, serde_kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments with which Burr does not warn of the pydantic classes that it just wrote itself.
+
+    `warnings.catch_warnings` would do, but for threads: it sets back what another one has set.
+    """
+    burr = sys.modules.get("burr.integrations.serde.pydantic")
+    if "allowlist" in serde_kwargs or getattr(burr, "_global_allowlist", None) is not None:
+        return serde_kwargs  # the user's own; what it refuses would not load either
+    modules, queue = set(), [tree]
+    while queue:
+        each = queue.pop()
+        if isinstance(each, dict):
+            modules.add(str(each.get(_PYDANTIC_CLASS, "")).rpartition(".")[0])
+            queue.extend(each.values())
+        elif isinstance(each, list):
+            queue.extend(each)
+    modules.discard("")
+    return {**serde_kwargs, "allowlist": sorted(modules)} if modules else serde_kwargs
 
 
 def _first_object(value: Any) -> Any:
