@@ -66,6 +66,7 @@ class OtelSettings(TypedDict, total=False):
     exclusive: bool
     on_snapshot_error: Literal["raise", "warn"]
     snapshots: Literal["full", "delta", "off"]
+    empty_runs: Literal["keep", "drop"]
     child_spans: Literal["stamp", "record", "off"]
     record_child_spans: bool
     trace_url: str
@@ -211,6 +212,12 @@ class OtelConfig:
         "Each record carries the whole state (`full`) or what changed since the one before "
         "(`delta`), or nothing is stored (`off`: spans only, no resume).",
         choices=("full", "delta", "off"),
+    )
+    empty_runs: Literal["keep", "drop"] = _setting(
+        "keep",
+        "An application that is built and never run has a span and a folder (`keep`), or both come "
+        "only when it is run (`drop`).",
+        choices=("keep", "drop"),
     )
     child_spans: Literal["stamp", "record", "off"] = _setting(
         "stamp",

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RunHooks"]
 
-_KEEP_DATA = frozenset({"post_application_create", "pre_run_step", "post_run_step"})
+_KEEP_DATA = frozenset(
+    {"post_application_create", "pre_run_execute_call", "pre_run_step", "post_run_step"}
+)
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 

@@ -304,7 +304,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
 
         Returns:
             The address, by the setting `trace_url`; `None` when the run was not traced (it was not
-            sampled, or nothing made spans).
+            sampled, nothing made spans, or with ``empty_runs="drop"`` it has not been run yet).
 
         Raises:
             InvalidIdentifierError: The app id cannot be the name of a folder.
@@ -313,7 +313,9 @@ class OtelTracker(RunHooks, BaseStateLoader):
         context: SpanContext | None
         live = (run for run in registry.runs(app_id) if run.owner.is_within(self._owner))
         run = next(live, None)
-        if run is not None:
+        if run is not None and not run.is_open and not self._store.exists(app_id):
+            return None
+        if run is not None and run.is_open:
             context, began_ns = run.root.context, run.root.begin.time_ns
         else:
             history = self._store.history(self._store.read(app_id).app_id)

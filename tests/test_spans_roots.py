@@ -218,7 +218,7 @@ def test_a_forked_child_ends_none_of_the_parents_spans(tmp_path):
     provider = TracerProvider()
     line = lambda span: f"{os.getpid()} {span.name}\\n"
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=line)))
-    tracker = OtelTracker("proj", ".burr", tracer_provider=provider)
+    tracker = OtelTracker("proj", ".burr", tracer_provider=provider, root_linger=None)
     app = apps.counter(tracker)
     app.step()
     child = os.fork()

@@ -25,8 +25,9 @@ from burr_otel.spans.start import NO_SPAN
 from burr_otel.store import digest, graph_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.shared import Shared
@@ -39,7 +40,10 @@ _MOST_NAMED = 10
 
 
 class BuiltApplication(NamedTuple):
-    """What Burr tells of an application; `fork` and `spawner` are Burr's pointers to a step."""
+    """What Burr tells of an application; `fork` and `spawner` are Burr's pointers to a step.
+
+    `graph` is Burr's own, or its ``graph.json``.
+    """
 
     app_id: str
     partition_key: str | None
@@ -50,32 +54,69 @@ class BuiltApplication(NamedTuple):
 
 
 def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spawner) -> Run:
-    """Start the application span and open the run's files."""
+    """Make the run of an application; its span and files too, unless they wait for a first call."""
     keeps = store if shared.config.snapshots != "off" else None
-    if keeps is not None:
-        keeps.run_path(built.app_id)  # refuses an id that is no folder name
-    now = shared.clock()
-    graph = graph_json(built.graph)
     history = None
     if keeps is not None:
+        keeps.run_path(built.app_id)  # refuses an id that is no folder name
         try:
             history = keeps.history(built.app_id, built.partition_key)
-            recover.recover_run(shared, keeps, built.app_id, built.partition_key, now)
         except Exception as error:
             shield.report("looking for earlier sessions of a run", error)
     _warn_of_lost_place(shared, built)
+    graph = graph_json(built.graph)
     data, facts = _facts(shared, built, graph, _conversation(keeps, built, copied))
+    # Not the application's graph: by its collection we know that the application is gone.
+    alone = built._replace(graph=graph)
+    opens = functools.partial(_open, shared, keeps, alone, history, copied, facts, data)
+    if shared.config.empty_runs == "drop":
+        root = Root(shared, NO_SPAN, BeginRoot({}, shared.clock()), facts, data)
+        root.ended = True
+        opens_later = functools.partial(_open_in, otel_context.get_current(), opens)
+        run = Run(shared, built, root, opens_later)
+    else:
+        run = Run(shared, built, opens())
+    run.is_outpost = _is_outpost(shared, built.spawner)
+    registry.add(run)
+    return run
+
+
+def _open_in(context: Context, opens: Callable[[], Root]) -> Root:
+    """Open a run where its application was built: that is whose child it is."""
+    token = otel_context.attach(context)
+    try:
+        return opens()
+    finally:
+        otel_context.detach(token)
+
+
+def _open(
+    shared: Shared,
+    store: Store | None,
+    built: BuiltApplication,
+    history: RunHistory | None,
+    copied: Spawner,
+    facts: RunFacts,
+    graph: Any,
+) -> Root:
+    """Start the application span and open the run's files."""
+    now = shared.clock()
+    if store is not None:
+        try:
+            recover.recover_run(shared, store, built.app_id, built.partition_key, now)
+        except Exception as error:
+            shield.report("looking for earlier sessions of a run", error)
     begin, span = BeginRoot({}, now), cast("LiveSpan", NO_SPAN)
     try:
-        about = _about(shared, facts, data)
+        about = _about(shared, facts, graph)
         orjson.dumps(about)  # what cannot be written would cost the state, too
         begin = begin._replace(about=about)
-        begin, span = _start_root(shared, keeps, built, history, copied, facts, data, begin)
+        begin, span = _start_root(shared, store, built, history, copied, facts, graph, begin)
     except Exception as error:
         shield.report("starting an application span", error)
-    root = Root(shared, span, begin, facts, data)
+    root = Root(shared, span, begin, facts, graph)
     try:
-        root.session = None if keeps is None else _open_session(keeps, built, graph, begin)
+        root.session = None if store is None else _open_session(store, built, begin)
     except SnapshotError as error:
         if shared.config.on_snapshot_error == "raise":
             root.finish()
@@ -84,11 +125,8 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     except BurrOtelError:
         root.finish()
         raise
-    run = Run(shared, built, root)
-    run.is_outpost = _is_outpost(shared, built.spawner)
-    registry.add(run)
     keeper.keeper.watch(root)
-    return run
+    return root
 
 
 def _warn_of_lost_place(shared: Shared, built: BuiltApplication) -> None:
@@ -106,12 +144,12 @@ def _warn_of_lost_place(shared: Shared, built: BuiltApplication) -> None:
         )
 
 
-def _open_session(store: Store, built: BuiltApplication, graph: bytes, begin: BeginRoot) -> Session:
+def _open_session(store: Store, built: BuiltApplication, begin: BeginRoot) -> Session:
     return store.open_session(
         built.app_id,
         partition_key=built.partition_key,
         state=built.state,
-        graph=graph,
+        graph=built.graph,
         parent_pointer=built.fork,
         spawning_parent_pointer=built.spawner,
         session_id=uuid.uuid4().hex,

@@ -23,7 +23,7 @@ from burr_otel.spans import exceptions, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.trace import SpanContext
 
@@ -48,6 +48,7 @@ class Run:
         "_calls",
         "_last",
         "_method",
+        "_opens",
         "_outer_error",
         "_prior",
         "_state",
@@ -62,10 +63,17 @@ class Run:
         "shared",
     )
 
-    def __init__(self, shared: Shared, built: BuiltApplication, root: Root) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        built: BuiltApplication,
+        root: Root,
+        opens: Callable[[], Root] | None = None,
+    ) -> None:
         self.shared, self.owner = shared, shared.owner
         self.app_id, self.partition_key = built.app_id, built.partition_key
         self.root = root
+        self._opens = opens  # makes the root that counts once the application is run
         self.session: Session | None = root.session
         self.is_outpost = False  # spawned by a step of another process: this one may end with it
         self._method: str | None = None
@@ -84,6 +92,16 @@ class Run:
     def name(self) -> str:
         """``project/app_id``, for messages."""
         return f"{self.shared.project}/{self.app_id}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its span and its records have begun."""
+        return self._opens is None
+
+    def _open(self) -> None:
+        if self._opens is not None:
+            self.root = self._opens()
+            self.session, self._opens = self.root.session, None
 
     # --- what the registry asks ---------------------------------------------------------------
 
@@ -126,6 +144,7 @@ class Run:
 
     def executing(self, method: str, state: Any, outer_error: BaseException | None) -> None:
         """An execute call begins."""
+        self._open()
         self._method = method
         self._calls += 1
         self._outer_error, self._step_failed = outer_error, False
@@ -191,6 +210,7 @@ class Run:
         outer_error: BaseException | None,
     ) -> None:
         """A step begins: make its span and its record, and make the span current."""
+        self._open()
         if self._steps:
             self._settle_earlier(sequence_id, state)
         shared, root, session = self.shared, self.root, self.session
