@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
 from burr_otel.content import ContentPolicy
 from burr_otel.spans import burr_span
-from burr_otel.spans.burr_span import BurrSpan
-from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.burr_span import BurrSpan, content_of
+from burr_otel.spans.contexts import link_ids
+from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.start import SpanStarter
 from burr_otel.testing import FixedIds
 
@@ -66,7 +67,7 @@ def collected(span_limits=None):
 
 
 def start(tracer, content=None, span_links=(), parent=None):
-    content = content or SpanContent("name", {}, [], Status(StatusCode.UNSET), [])
+    content = content or SpanContent("name", {}, [], SpanStatus(), [])
     return SpanStarter(tracer, ContentPolicy()).start(
         content.name, parent, {}, list(span_links), ({},), NOW, lambda context: lambda: content
     )
@@ -91,9 +92,9 @@ def test_otlp_bytes_equal_those_of_an_sdk_span(
     content = SpanContent(
         "name",
         dict(told),
-        [Event(*each) for each in happened],
-        status,
-        [Link(*each) for each in later_links],
+        [SpanEvent(*each) for each in happened],
+        SpanStatus(status.status_code.name, status.description),
+        link_ids(Link(*each) for each in later_links),
     )
     ours = start(tracer, content, [Link(*each) for each in first_links])
     ours.finish(lambda: content, NOW + 2000)
@@ -110,7 +111,7 @@ def test_attributes_are_derived_when_they_are_first_read_and_only_once():
 
     def describe():
         asked.append(1)
-        return SpanContent("name", {"a": 1}, [], Status(StatusCode.UNSET), [])
+        return SpanContent("name", {"a": 1}, [], SpanStatus(), [])
 
     span = start(tracer)
     span._source = span._source._replace(on_end=lambda span: None)
@@ -152,7 +153,7 @@ def test_an_exception_that_other_code_records_is_redacted_and_cannot_raise():
     span.record_exception(HostileError())
     with pytest.raises(ValueError, match="hunter2"), trace.use_span(span):
         raise ValueError("password=hunter2")
-    content = SpanContent("name", {}, list(span.events), span.status, [])
+    content = content_of(span, ())
     span.finish(lambda: content, NOW + 1)
     (found,) = exporter.get_finished_spans()
     assert [e.name for e in found.events] == ["exception", "exception"]
@@ -163,7 +164,7 @@ def test_writing_to_an_ended_span_is_ignored(caplog):
     """As with the SDK's spans: a warning, and nothing more."""
     tracer, _ = collected()
     span = start(tracer)
-    span.finish(lambda: SpanContent("n", {}, [], Status(StatusCode.UNSET), []), NOW + 1)
+    span.finish(lambda: SpanContent("n", {}, [], SpanStatus(), []), NOW + 1)
     span.set_attribute("a", 1)
     span.end()
     assert not span.is_recording()
@@ -179,7 +180,7 @@ def test_bytes_held_by_spans_that_nobody_exports_are_bounded(monkeypatch):
 
     def describe():
         derived.append(1)
-        return SpanContent("n", {}, [], Status(StatusCode.UNSET), [])
+        return SpanContent("n", {}, [], SpanStatus(), [])
 
     before = burr_span.held.size_bytes
     for _ in range(20):
@@ -206,5 +207,5 @@ def test_a_span_processor_that_raises_at_the_start_costs_no_span(caplog):
     tracer.span_processor.add_span_processor(Raises(InMemorySpanExporter()))
     span = start(tracer)
     assert isinstance(span, BurrSpan)
-    span.finish(lambda: SpanContent("n", {}, [], Status(StatusCode.UNSET), []), NOW + 1)
+    span.finish(lambda: SpanContent("n", {}, [], SpanStatus(), []), NOW + 1)
     assert len(exporter.get_finished_spans()) == 1

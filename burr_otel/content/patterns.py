@@ -6,6 +6,7 @@ bounded or cannot overlap with what follows them, and none nests one repetition 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final, NamedTuple
 
@@ -92,6 +93,11 @@ _STATUS_WORD: Final = (
 )
 
 
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)  # when first asked: that of all tokens takes as long as an import
+
+
 class Shape(NamedTuple):
     """A secret that is known by its own form: group 1 of the pattern, or all of it."""
 
@@ -99,7 +105,12 @@ class Shape(NamedTuple):
     # `_TOKEN_RUN` letters, digits and "_-.+/" must.
     name: str
     needles: tuple[str, ...]
-    pattern: re.Pattern[str]
+    text: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Its pattern."""
+        return _compiled(self.text)
 
 
 # Each begins with a letter of its own, so that one search finds all of them. The sources are the
@@ -213,21 +224,20 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
 """Keys of services that are known by how they begin: name and regular expression."""
 
 
-def _one_pattern(formats: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
+def _one_pattern(formats: tuple[tuple[str, str], ...]) -> str:
     """One pattern for all formats, which looks at a first letter once."""
     by_letter: dict[str, list[str]] = {}
     for _, pattern in sorted(formats, key=lambda row: -len(row[1].partition("[")[0])):
         by_letter.setdefault(pattern[0], []).append(pattern[1:])
     parts = (f"{letter}(?:{'|'.join(rest)})" for letter, rest in by_letter.items())
-    return re.compile(rf"(?a:(?<![A-Za-z0-9])(?:{'|'.join(parts)}))")
+    return rf"(?a:(?<![A-Za-z0-9])(?:{'|'.join(parts)}))"
 
 
 _USERINFO: Final = r"[^\s:@/?#\"'<>]"
 _TOKEN_RUN: Final = 16
-_TOKENS: Final = _one_pattern(TOKEN_FORMATS)
 
 SHAPES: Final = tuple(
-    Shape(name, tuple(needles.split("|")) if needles else (), re.compile(pattern))
+    Shape(name, tuple(needles.split("|")) if needles else (), pattern)
     for name, needles, pattern in (
         (
             "private key block",
@@ -282,7 +292,7 @@ SHAPES: Final = tuple(
         ("Azure client secret", "~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),
         ("Telegram bot", ":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),
         ("Braintree", "$", r"access_token\$\w{4,20}\$[\w$]{16,}"),
-        ("token of a service", "", _TOKENS.pattern),
+        ("token of a service", "", _one_pattern(TOKEN_FORMATS)),
     )
 )
 """The built-in value patterns."""
@@ -290,9 +300,7 @@ SHAPES: Final = tuple(
 # With the characters of each needle that are rare: these are found, or missed, very quickly.
 _COMMON: Final = frozenset(" etaoinsrhldcumfpgwybvkxjqz")
 _BY_SIGNS: Final = tuple(
-    (frozenset(needle) - _COMMON, needle, shape.pattern)
-    for shape in SHAPES
-    for needle in shape.needles
+    (frozenset(needle) - _COMMON, needle, shape) for shape in SHAPES for needle in shape.needles
 )
 _TOKEN_BYTES: Final = bytes(
     ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.+/") else ord(" ")  # noqa: PLR2004
@@ -303,10 +311,11 @@ _RUN: Final = b"x" * _TOKEN_RUN
 
 def may_have_shape(text: str) -> bool:
     """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
-    for signs, needle, pattern in _BY_SIGNS:
-        if all(map(text.__contains__, signs)) and needle in text and pattern.search(text):
+    for signs, needle, shape in _BY_SIGNS:
+        if all(map(text.__contains__, signs)) and needle in text and shape.pattern.search(text):
             return True
-    return bool(_TOKENS.search(_long_runs(text)))
+    runs = _long_runs(text)
+    return bool(runs) and SHAPES[-1].pattern.search(runs) is not None
 
 
 def _long_runs(text: str) -> str:

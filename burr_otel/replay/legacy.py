@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from opentelemetry.sdk.trace import Event
-from opentelemetry.trace import Status, StatusCode
 
 from burr_otel import semconv
 from burr_otel.history.content import session_of
 from burr_otel.history.tree import SessionNode, SpanNode
 from burr_otel.records import BeginRoot, EndStep, read_links
-from burr_otel.spans.contexts import link_of
-from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.facts import items, mapping
 from burr_otel.spans.portable import from_portable, is_scalar
 
@@ -73,16 +70,15 @@ class LegacyContent:
         known = {**attributes, **{k: v for k, v in logged.items() if v is not _UNKNOWN}}
         if span.kind != "span":
             known[semconv.OUTCOME] = span.outcome
-        links = [link_of(each) for each in read_links(end["links"])] if "links" in end else []
         return SpanContent(
             name,
             _read(known, end, self._ended_bases(span)),
             [
-                Event(from_portable(text), from_portable(said), time_ns)
+                SpanEvent(from_portable(text), from_portable(said), time_ns)
                 for text, time_ns, said in items(end.get("events"))
             ],
             _status(end),
-            links,
+            read_links(end.get("links")),
         )
 
     def end_ns(self, span: SpanNode) -> int | None:
@@ -192,11 +188,11 @@ def _read(
     return found
 
 
-def _status(otel: Mapping[str, Any]) -> Status:
+def _status(otel: Mapping[str, Any]) -> SpanStatus:
     kept = otel.get("status")
     if not isinstance(kept, list):
-        return Status(StatusCode.UNSET)
-    return Status(StatusCode[kept[0]], from_portable(kept[1]))
+        return SpanStatus()
+    return SpanStatus(kept[0], from_portable(kept[1]))
 
 
 def _graph(graph: Mapping[str, Any] | None) -> bytes | None:

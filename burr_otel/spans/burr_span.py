@@ -23,8 +23,8 @@ from burr_otel.content import capture_exception
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
-from burr_otel.spans.contexts import link_ids
-from burr_otel.spans.describe import SpanContent, exception_attributes
+from burr_otel.spans.contexts import link_ids, link_of
+from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus, exception_attributes
 from burr_otel.spans.portable import portable
 
 if TYPE_CHECKING:
@@ -91,7 +91,33 @@ Describe = Callable[[], SpanContent]
 
 def describe_nothing() -> SpanContent:
     """The content of a span of which nothing could be described."""
-    return SpanContent("", {}, [], Status(StatusCode.UNSET), [])
+    return SpanContent("", {}, [], SpanStatus(), ())
+
+
+def content_of(span: ReadableSpan, links: Sequence[Link]) -> SpanContent:
+    """The content of a span that was described already, with these links."""
+    return SpanContent(
+        span.name,
+        dict(span.attributes or {}),
+        [SpanEvent(each.name, each.attributes or {}, each.timestamp) for each in span.events],
+        SpanStatus(span.status.status_code.name, span.status.description),
+        link_ids(links),
+    )
+
+
+def sdk_status(status: SpanStatus) -> Status:
+    """The status as the SDK has it."""
+    code = StatusCode.__members__.get(status.code, StatusCode.UNSET)  # a log may say anything
+    return Status(code, status.description)
+
+
+class _Readable(NamedTuple):
+    """What the SDK's readers look at."""
+
+    attributes: Any
+    events: Any
+    links: Any
+    status: Status
 
 
 class _UserData:
@@ -169,7 +195,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._first_links = links
         self._start_time, self._end_time = start_ns, None
         self._source, self._describe = source, describe
-        self._content: SpanContent | None = None
+        self._content: _Readable | None = None
         self._user: _UserData | None = None
         self._held_bytes = 0
         self.burr_step = burr_step
@@ -209,10 +235,10 @@ class BurrSpan(ReadableSpan, trace.Span):
         """What other code has set on the span, for the record of its end."""
         return {} if self._user is None else self._user.data()
 
-    def _derived(self) -> SpanContent:
-        content = self._content
-        if content is not None:
-            return content
+    def _derived(self) -> _Readable:
+        readable = self._content
+        if readable is not None:
+            return readable
         describe = self._describe
         try:
             content = describe()
@@ -221,33 +247,39 @@ class BurrSpan(ReadableSpan, trace.Span):
             content = describe_nothing()
         if self._end_time is None:
             return self._with_user_data(content)
-        content = self._limited(content)
-        self._content, self._describe = content, describe_nothing  # lets go of the records
+        readable = self._limited(content)
+        self._content, self._describe = readable, describe_nothing  # lets go of the records
         self._name = content.name or self._name
         self._let_go()
-        return content
+        return readable
 
-    def _with_user_data(self, content: SpanContent) -> SpanContent:
-        """The content of an open span, of whose end no record tells yet."""
-        user = self._user
-        if user is None:
-            return content._replace(links=[*self._first_links, *content.links])
-        return SpanContent(
-            user.name or content.name,
-            {**content.attributes, **user.attributes.copy()},
-            [*content.events, *user.events],
-            user.status or content.status,
-            [*self._first_links, *user.links],
+    def _readable(self, content: SpanContent) -> _Readable:
+        return _Readable(
+            content.attributes,
+            [Event(*each) for each in content.events],
+            [*self._first_links, *map(link_of, content.links)],
+            sdk_status(content.status),
         )
 
-    def _limited(self, content: SpanContent) -> SpanContent:
+    def _with_user_data(self, content: SpanContent) -> _Readable:
+        """The content of an open span, of whose end no record tells yet."""
+        user, readable = self._user, self._readable(content)
+        if user is None:
+            return readable
+        return _Readable(
+            {**readable.attributes, **user.attributes.copy()},
+            [*readable.events, *user.events],
+            [*readable.links, *user.links],
+            user.status or readable.status,
+        )
+
+    def _limited(self, content: SpanContent) -> _Readable:
         """The content within the limits of the provider, as the SDK's own spans apply them."""
         limits = self._source.limits
+        readable = self._readable(content)
         if limits is None:
-            return content._replace(links=[*self._first_links, *content.links])
-        attributes = content.attributes
-        events: Any = content.events
-        links: Any = content.links
+            return readable
+        attributes, events, links, status = readable
         most, longest = limits.max_span_attributes, limits.max_span_attribute_length
         if longest is not None or (most is not None and len(attributes) > most):
             attributes = _bounded(most, attributes, longest, immutable=False)
@@ -265,11 +297,11 @@ class BurrSpan(ReadableSpan, trace.Span):
                 events = BoundedList.from_seq(limits.max_events, events)
         links = [
             Link(each.context, _bounded(limits.max_link_attributes, each.attributes, longest))
-            for each in (*self._first_links, *links)
+            for each in links
         ]
         if limits.max_links is not None and len(links) > limits.max_links:
             links = BoundedList.from_seq(limits.max_links, links)
-        return SpanContent(content.name, attributes, events, content.status, links)
+        return _Readable(attributes, events, links, status)
 
     def _let_go(self) -> None:
         size_bytes, self._held_bytes = self._held_bytes, 0
@@ -386,6 +418,5 @@ class BurrSpan(ReadableSpan, trace.Span):
         if self._end_time is not None:
             logger.warning("Ending a span that has ended is ignored.")
             return
-        content = self._derived()
-        content = content._replace(links=content.links[len(self._first_links) :])
+        content = content_of(self, self.links[len(self._first_links) :])
         self.finish(lambda: content, time.time_ns() if end_time is None else end_time)

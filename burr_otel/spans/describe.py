@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from opentelemetry.sdk.trace import Event
-from opentelemetry.trace import Status, StatusCode
-
 from burr_otel import semconv
 from burr_otel.content import Attribute, RaisedText
 from burr_otel.records import read_links
-from burr_otel.spans.contexts import link_of
 from burr_otel.spans.facts import graph_document
 from burr_otel.spans.portable import from_portable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.trace import Link
     from opentelemetry.util.types import AttributeValue
 
     from burr_otel.content import ContentPolicy
@@ -32,6 +27,7 @@ if TYPE_CHECKING:
         EndInner,
         EndRoot,
         EndStep,
+        LinkIds,
         Logged,
         Raised,
         StreamTimes,
@@ -40,20 +36,37 @@ if TYPE_CHECKING:
     from burr_otel.spans.facts import ActionFacts, RunFacts
 
 DIED: Final = "the process ended before this did"
-_UNSET: Final = Status(StatusCode.UNSET)
 _EXCEPTION: Final = "exception."
 _WHOSE: Final = (semconv.SESSION_ID, semconv.USER_ID)  # the code inside knows better than we
 _EXIT: Final = "SystemExit"  # with 0 or nothing it ends a program in order
 
 
+class SpanEvent(NamedTuple):
+    """An event of a span."""
+
+    name: str
+    attributes: Mapping[str, AttributeValue]
+    time_ns: int
+
+
+class SpanStatus(NamedTuple):
+    """The status of a span; `code` as OpenTelemetry names it."""
+
+    code: str = "UNSET"
+    description: str | None = None
+
+
 class SpanContent(NamedTuple):
-    """What a span says, beside its ids, parent and the links that it began with."""
+    """What a span says, beside its ids, parent and the links that it began with.
+
+    In plain types: whoever only reads runs need not import OpenTelemetry.
+    """
 
     name: str
     attributes: dict[str, AttributeValue]
-    events: list[Event]
-    status: Status
-    links: list[Link]
+    events: list[SpanEvent]
+    status: SpanStatus
+    links: Sequence[LinkIds]
 
 
 def soonest_end(start_ns: int, end_ns: int) -> int:
@@ -74,8 +87,8 @@ class _ContentWriter:
     def __init__(self, run: RunFacts, attributes: dict[str, AttributeValue]) -> None:
         self.policy: ContentPolicy = run.policy
         self.run, self.attributes = run, attributes
-        self.events: list[Event] = []
-        self.status = _UNSET
+        self.events: list[SpanEvent] = []
+        self.status = SpanStatus()
         self._cut: list[str] = []
 
     def put(self, name: str, content: Attribute | None) -> None:
@@ -123,9 +136,9 @@ class _ContentWriter:
         if failed:
             self.attributes[semconv.ERROR_TYPE] = kind
             message = str(told.get(semconv.EXCEPTION_MESSAGE) or kind)
-            self.status = Status(StatusCode.ERROR, message)
+            self.status = SpanStatus("ERROR", message)
         if self.run.settings.exception_events or not failed:
-            self.events.append(Event(semconv.EVENT_EXCEPTION, told, time_ns))
+            self.events.append(SpanEvent(semconv.EVENT_EXCEPTION, told, time_ns))
 
     def put_state(self, name: str, keys: Sequence[str], end: EndStep) -> None:
         """Add a part of the state of a step's end."""
@@ -143,9 +156,9 @@ class _ContentWriter:
         if stream.first_item_ns is not None:
             seconds = max(0, stream.first_item_ns - start_ns) / 1e9
             attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds
-            self.events.append(Event(semconv.EVENT_STREAM_FIRST_ITEM, {}, stream.first_item_ns))
+            self.events.append(SpanEvent(semconv.EVENT_STREAM_FIRST_ITEM, {}, stream.first_item_ns))
         items: dict[str, AttributeValue] = {semconv.STREAM_ITEMS: stream.items}
-        self.events.append(Event(semconv.EVENT_STREAM_END, items, end_ns))
+        self.events.append(SpanEvent(semconv.EVENT_STREAM_END, items, end_ns))
 
     def put_user(self, user: Mapping[str, Any]) -> None:
         """Add attributes that other code set on the span."""
@@ -158,22 +171,21 @@ class _ContentWriter:
             self.attributes[semconv.TRUNCATED] = tuple(self._cut)
         start_ns, end_ns = times
         events = [
-            Event(each.name, each.attributes, min(max(each.timestamp, start_ns), end_ns))
-            for each in self.events
+            each._replace(time_ns=min(max(each.time_ns, start_ns), end_ns)) for each in self.events
         ]
-        links: list[Link] = []
+        links: Sequence[LinkIds] = ()
         status = self.status
         if user:
             name = str(from_portable(user.get("name", name)))
             events += [
-                Event(from_portable(text), from_portable(attributes), time_ns)
+                SpanEvent(from_portable(text), from_portable(attributes), time_ns)
                 for text, time_ns, attributes in user.get("events", ())
             ]
-            events.sort(key=lambda event: event.timestamp)
-            links = [link_of(each) for each in read_links(user.get("links"))]
-            if status is _UNSET and "status" in user:
+            events.sort(key=lambda event: event.time_ns)
+            links = read_links(user.get("links"))
+            if status == SpanStatus() and "status" in user:
                 code, text = user["status"]
-                status = Status(StatusCode[code], from_portable(text))
+                status = SpanStatus(code, from_portable(text))
         return SpanContent(name, self.attributes, events, status, links)
 
 
@@ -206,9 +218,9 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
         writer.attributes[semconv.ERROR_TYPE] = run.policy.name(end.error_type)
     if end.outcome in (semconv.ERROR, semconv.FAILED):
         text = None if end.error is None else run.policy.text(end.error)
-        writer.status = Status(StatusCode.ERROR, text)
+        writer.status = SpanStatus("ERROR", text)
     elif end.outcome == semconv.CRASHED:
-        writer.status = Status(StatusCode.ERROR, end.error or DIED)
+        writer.status = SpanStatus("ERROR", end.error or DIED)
     writer.attributes |= run.identity
     writer.put_shown(shown)
     return writer.done(run.name, end.user, (begin.time_ns, end.time_ns))
@@ -270,9 +282,9 @@ def _end_of_step(
     if raised is not None and (failed or (expected and raised.type != _EXIT)):
         writer.put_exception(raised, end_ns, end.shown, failed=failed)
     elif end.failed is not None:
-        writer.status = Status(StatusCode.ERROR, policy.text(end.failed))
+        writer.status = SpanStatus("ERROR", policy.text(end.failed))
     elif end.outcome == semconv.CRASHED:
-        writer.status = Status(StatusCode.ERROR, DIED)
+        writer.status = SpanStatus("ERROR", DIED)
     if end.snapshot_error is not None:
         writer.attributes[semconv.SNAPSHOT_ERROR] = end.snapshot_error
     writer.put_usage(end.usage)
@@ -325,7 +337,7 @@ def inner(
         if end.outcome in (semconv.ABANDONED, semconv.CRASHED):
             writer.attributes[semconv.OUTCOME] = end.outcome
         if end.outcome == semconv.CRASHED:
-            writer.status = Status(StatusCode.ERROR, DIED)
+            writer.status = SpanStatus("ERROR", DIED)
     attributes = writer.attributes
     attributes[semconv.SEQUENCE_ID] = begin.sequence_id
     told: dict[str, Any] = {key: attributes[key] for key in _WHOSE if key in attributes}

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 
 from burr_otel.spans import shield
-from burr_otel.spans.burr_span import BurrSpan, SpanSource
+from burr_otel.spans.burr_span import BurrSpan, SpanSource, content_of, sdk_status
 from burr_otel.spans.contexts import is_sampled
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.ids import id_generator
@@ -86,9 +86,10 @@ class ApiSpan:
             content = describe()
             span.set_attributes(content.attributes)
             for event in content.events:
-                span.add_event(event.name, event.attributes, event.timestamp)
-            if not content.status.is_unset:
-                span.set_status(content.status)
+                span.add_event(*event)
+            status = sdk_status(content.status)
+            if not status.is_unset:
+                span.set_status(status)
         finally:
             span.end(end_ns)
 
@@ -127,9 +128,7 @@ class SpanStarter:
         """Give a span that another process left behind to the processors; whether that is done."""
         if self._sdk is None:
             return False
-        content = SpanContent(
-            span.name, dict(span.attributes or {}), [*span.events], span.status, []
-        )
+        content = content_of(span, ())
         made = BurrSpan(
             span.name,
             cast("SpanContext", span.get_span_context()),
