@@ -21,8 +21,6 @@ from burr_otel.errors import ConfigError
 from burr_otel.printable import logger_of_lines
 from burr_otel.trace_url import read_template
 
-__all__ = ["ENV_PREFIX", "OtelConfig", "OtelSettings", "default_storage_dir"]
-
 logger = logger_of_lines(__name__)
 
 ENV_PREFIX = "BURR_OTEL_"

@@ -13,16 +13,12 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, Final, NamedTuple
 
 from burr.core import Application, ApplicationBuilder, State, action, expr
 from burr.core.action import streaming_action
 from burr.visibility import TracerFactory, trace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-__all__ = ["DEMO_PROJECT", "DemoRun", "build_demo", "run_demo"]
 
 DEMO_PROJECT: Final = "burr-otel-demo"
 

@@ -14,24 +14,9 @@ BurrOtelError
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from burr_otel.printable import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = [
-    "BurrOtelError",
-    "ConfigError",
-    "InvalidIdentifierError",
-    "RunLockedError",
-    "SnapshotError",
-    "StateLoadError",
-    "StoreError",
-    "UnknownRunError",
-    "UnknownSequenceError",
-]
 
 
 class BurrOtelError(Exception):

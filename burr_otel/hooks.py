@@ -11,24 +11,20 @@ import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from burr.lifecycle.base import PostApplicationExecuteCallHook, PreApplicationExecuteCallHook
 from burr.tracking.base import SyncTrackingClient
 
+from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.live.build import BuiltApplication, start_run
+from burr_otel.live.registry import Owner
 from burr_otel.live.run import registry
+from burr_otel.live.shared import Shared
 from burr_otel.spans import keeper, shield
-
-if TYPE_CHECKING:
-    from burr_otel.config import OtelConfig
-    from burr_otel.live.registry import Owner
-    from burr_otel.live.shared import Shared
-    from burr_otel.spans.parents import Spawner
-    from burr_otel.store import Store
-
-__all__ = ["RunHooks"]
+from burr_otel.spans.parents import Spawner
+from burr_otel.store import Store
 
 _KEEP_DATA = frozenset(
     {"post_application_create", "pre_run_execute_call", "pre_run_step", "post_run_step"}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import Any
 
 from burr.core.application import Application
 from burr.lifecycle.internal import LifecycleAdapterSet
@@ -20,9 +21,6 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 
 from burr_otel.config import OtelConfig
 from burr_otel.tracker import OtelTracker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
 
 __all__ = ["BurrInstrumentor"]
 

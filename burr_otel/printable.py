@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["logger_of_lines", "printable"]
-
 
 def printable(text: str) -> str:
     """`text` on one line, with what a terminal would act on written as an escape."""

@@ -11,21 +11,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel import semconv
+from burr_otel.config import OtelConfig
+from burr_otel.content import ContentPolicy
 from burr_otel.records import EndRoot, read_ids
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from burr_otel.config import OtelConfig
-    from burr_otel.content import ContentPolicy
-    from burr_otel.spans.start import SpanStarter
-    from burr_otel.store import Store, StoredRun
-    from burr_otel.store.port import Partition
-
-__all__ = ["Recovered", "Send", "recover_run"]
+from burr_otel.spans.start import SpanStarter
+from burr_otel.store import Store, StoredRun
+from burr_otel.store.port import Partition
 
 Send = Callable[[Sequence["ReadableSpan"]], bool]
 """Sends spans; whether they were taken."""

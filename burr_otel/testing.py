@@ -16,22 +16,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Sampler
 
 from burr_otel import semconv
 from burr_otel.spans import keeper, shield
 from burr_otel.spans.keeper import Keeper
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from opentelemetry.sdk.trace.sampling import Sampler
 
 __all__ = ["FakeClock", "FixedIds", "SpanCapture", "capture_spans", "manual_roots", "span_tree"]
 

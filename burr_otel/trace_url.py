@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from burr_otel.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["PRESETS", "TracePlace", "read_template", "trace_url"]
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _FILLS: Final = ("trace_id", "project", "app_id", "start_s", "end_s", "start_ms", "end_ms")

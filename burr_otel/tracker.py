@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
-from burr.core.persistence import BaseStateLoader
+from burr.core.persistence import BaseStateLoader, PersistedStateData
 from burr.tracking.client import LocalTrackingClient
-from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.trace import format_trace_id
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
+from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
@@ -30,17 +32,6 @@ from burr_otel.spans.parents import Spawner
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import ALL, AsyncStoreLoader, Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
-    from burr.core.persistence import PersistedStateData
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import SpanContext, TracerProvider
-
-
-__all__ = ["OtelTracker"]
 
 DEFAULT_STORAGE_DIR = "~/.burr"
 

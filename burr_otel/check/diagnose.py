@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from burr_otel.check import probe
+from burr_otel.check.ask import Answer
 from burr_otel.check.mistakes import Problem, problem
+from burr_otel.check.settings import Settings
 from burr_otel.spans.exporters import without_secrets
-
-if TYPE_CHECKING:
-    from burr_otel.check.ask import Answer
-    from burr_otel.check.settings import Settings
-
-__all__ = ["diagnose", "shown", "wrong_address"]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _TOO_LARGE: Final = re.compile(r"larger than|too large|exceeds", re.IGNORECASE)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["MISTAKES", "PASSING", "Problem", "problem"]
-
 MISTAKES: Final = {
     "disabled": "OTEL_SDK_DISABLED is true, so no trace is made; unset it.",
     "no_exporter": (

@@ -8,12 +8,9 @@ import socket
 import ssl
 import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from burr_otel.spans.exporters import Protocol
-
-__all__ = ["certificate_problem", "connect_problem", "proxy_variable", "speaks", "speaks_tls"]
+from burr_otel.spans.exporters import Protocol
 
 _TIMEOUT_S: Final = 3.0
 # A client of HTTP/2 begins so: the fixed first line, then an empty SETTINGS frame (type 4).

@@ -12,8 +12,6 @@ from burr_otel.check.mistakes import PASSING, Problem, problem
 from burr_otel.check.settings import Settings, kept_warnings, unwritable
 from burr_otel.check.trace import make_trace, trace_id
 
-__all__ = ["Report", "check"]
-
 _BAD_HEADERS: Final = "Header format invalid"
 _BATCH_BYTES: Final = 2 * 1024 * 1024  # what long chats make of a batch; most limits are 4 MiB
 _BATCH_SPANS: Final = 512  # the SDK's default

@@ -7,9 +7,11 @@ import dataclasses
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from burr_otel.config import ENV_PREFIX, OtelConfig
@@ -22,13 +24,6 @@ from burr_otel.spans.exporters import (
     sdk_disabled,
 )
 from burr_otel.spans.provider import culprits, service_resource
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from opentelemetry.sdk.resources import Resource
-
-__all__ = ["SERVICE_NAME", "Settings", "kept_warnings", "unwritable"]
 
 SERVICE_NAME: Final = "burr-otel-check"
 """The service of a test trace, unless the variables name one."""

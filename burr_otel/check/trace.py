@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -17,14 +19,6 @@ from burr_otel.spans import describe
 from burr_otel.spans.burr_span import BurrSpan, SpanSource
 from burr_otel.spans.facts import RunFacts, SpanSettings
 from burr_otel.spans.ids import ids
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
-
-__all__ = ["make_trace", "trace_id"]
 
 _PROJECT = "burr-otel-check"
 _STEP = "check"

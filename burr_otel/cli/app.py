@@ -8,18 +8,14 @@ import importlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from burr_otel._version import __version__
 from burr_otel.errors import BurrOtelError, UnknownRunError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["EXIT_CODES", "cli", "main"]
 
 FAILED: Final = 1
 NO_SUCH_RUN: Final = 3
@@ -152,7 +148,7 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
 
 
 def _complain_of(error: Exception) -> int:
-    from burr_otel.cli.terminal import complain  # noqa: PLC0415 - most commands need no message
+    from burr_otel.cli.terminal import complain
 
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
@@ -167,8 +163,8 @@ def _complain_of(error: Exception) -> int:
 
 
 def _names_no_single_run(error: Exception) -> bool:
-    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError  # noqa: PLC0415 - as for the commands
-    from burr_otel.view.steps import UnknownStepError  # noqa: PLC0415 - likewise
+    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError
+    from burr_otel.view.steps import UnknownStepError
 
     unknown = UnknownRunError, UnknownProjectError, AmbiguousRunError, UnknownStepError
     return isinstance(error, unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,11 +14,7 @@ from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from burr_otel.check.run import Report
-
-__all__ = ["command"]
 
 _SETTINGS: Final = (
     *("endpoint_from", "protocol", "exporters", "disabled"),
@@ -44,9 +41,8 @@ def command(storage_dir: str, as_json: bool) -> int:
       OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel check
       until burr-otel check; do sleep 1; done
     """
-    # These take half a second to import, which --help and shell completion need not pay.
-    from burr_otel.check.run import check  # noqa: PLC0415
-    from burr_otel.spans.exporters import without_secrets  # noqa: PLC0415
+    from burr_otel.check.run import check
+    from burr_otel.spans.exporters import without_secrets
 
     report = check(storage_dir)
     endpoint = without_secrets(report.settings.endpoint)

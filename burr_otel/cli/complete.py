@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from burr_otel.errors import BurrOtelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["app_ids", "command", "project_names"]
 
 _MOST_OFFERED: Final = 100
 _SHELLS: Final = ("bash", "zsh", "fish")
@@ -25,7 +21,7 @@ _NEEDS_NO_QUOTING: Final = re.compile(r"\w[\w.@+:-]*")
 
 def app_ids(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
     """Ids of runs that begin with what is typed, with their project as help."""
-    from burr_otel.view.find import runs  # noqa: PLC0415 - for ids only
+    from burr_otel.view.find import runs
 
     found = runs(ctx.params["storage_dir"], ctx.params.get("project"))
     return _offered(((run.app_id, run.project) for run in found), typed)
@@ -33,7 +29,7 @@ def app_ids(ctx: click.Context, param: click.Parameter, typed: str) -> list[Comp
 
 def project_names(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:  # noqa: ARG001 - click's signature
     """Names of projects that begin with what is typed."""
-    from burr_otel.view.find import stores  # noqa: PLC0415 - for names only
+    from burr_otel.view.find import stores
 
     names = (store.project for store in stores(ctx.params["storage_dir"]))
     return _offered(((name, None) for name in names), typed)
@@ -64,7 +60,7 @@ def command(shell: str) -> None:
       eval "$(burr-otel completion zsh)"        # in ~/.zshrc
       burr-otel completion fish > ~/.config/fish/completions/burr-otel.fish
     """
-    from burr_otel.cli.app import cli  # noqa: PLC0415 - it imports this module
+    from burr_otel.cli.app import cli
 
     kind = get_completion_class(shell)
     if kind is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -13,20 +14,16 @@ from burr_otel.cli import options
 from burr_otel.cli.show import draw, load
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.config import OtelConfig
+from burr_otel.history.tree import RunTree
 from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from opentelemetry.sdk.trace import ReadableSpan
 
     from burr_otel.cli.sending import Target
-    from burr_otel.history.tree import RunTree
-
-__all__ = ["command"]
 
 _EXPORT_TIMEOUT_S: Final = 5.0
 _JAEGER_PAGE: Final = "http://localhost:16686"
@@ -51,24 +48,24 @@ def command(storage_dir: str, as_json: bool) -> None:
       burr-otel demo
       OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel demo
     """
-    # These take a second to import, which --help and shell completion need not pay.
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
         InMemorySpanExporter,
     )
 
-    from burr_otel import OtelTracker  # noqa: PLC0415
-    from burr_otel.cli.sending import collected_warnings, find_target  # noqa: PLC0415
-    from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo  # noqa: PLC0415
-    from burr_otel.spans.provider import service_resource  # noqa: PLC0415
+    from burr_otel import OtelTracker
+    from burr_otel.check.settings import kept_warnings
+    from burr_otel.cli.sending import find_target
+    from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo
+    from burr_otel.spans.provider import service_resource
 
     target, kept = find_target(), InMemorySpanExporter()
     provider = TracerProvider(resource=service_resource(DEMO_PROJECT), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
     tracker = OtelTracker(DEMO_PROJECT, storage_dir, tracer_provider=provider)
     # Burr logs the traceback of the step that is meant to fail.
-    with collected_warnings("burr"):
+    with kept_warnings("burr"):
         run = run_demo(build_demo(tracker))
     tracker.close()
     refusal = _send(target, kept.get_finished_spans())
@@ -90,16 +87,17 @@ def command(storage_dir: str, as_json: bool) -> None:
 
 def _send(target: Target, spans: Sequence[ReadableSpan]) -> str | None:
     """Send the trace in one batch; why it is not there, if it is not."""
-    from opentelemetry.sdk.trace.export import SpanExportResult  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.trace.export import SpanExportResult
 
-    from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
+    from burr_otel.check.settings import kept_warnings
+    from burr_otel.cli.sending import open_exporter
 
     if target.problem:
         return f"{target.problem}\n{_HOW_TO_GET_ONE}" if target.unreachable else target.problem
     if not spans:
         sampler = os.environ.get("OTEL_TRACES_SAMPLER", "")
         return f"Nothing was sent: the sampler {sampler!r} left this trace out."
-    with collected_warnings("opentelemetry") as said:
+    with kept_warnings("opentelemetry") as said:
         exporter = open_exporter(target, _EXPORT_TIMEOUT_S)
         taken = exporter.export(spans) is SpanExportResult.SUCCESS
         exporter.shutdown()
@@ -110,7 +108,7 @@ def _send(target: Target, spans: Sequence[ReadableSpan]) -> str | None:
 def _sending(target: Target, refusal: str | None, view: RunTree) -> list[Text]:
     if refusal is not None:
         return [Text(clean(refusal), style="" if target.problem else "yellow")]
-    from burr_otel.cli.sending import answers  # noqa: PLC0415 - as above
+    from burr_otel.cli.sending import answers
 
     session = next(session for session in view.sessions if session.trace_id)
     trace_id, began_ns = session.trace_id, session.start_ns

@@ -12,8 +12,6 @@ from burr_otel.history.liveness import writer_lives
 from burr_otel.view.as_json import comparison_as_json
 from burr_otel.view.find import find_run
 
-__all__ = ["command"]
-
 
 @click.command("diff")
 @click.argument("app_a", shell_complete=app_ids)
@@ -49,9 +47,8 @@ def command(
       burr-otel diff demo-1f3a9c02 demo-77b01d9e
       burr-otel diff checkout-8 checkout-8-fork --ignore started_at
     """
-    # What spans say is told with the SDK's types, which --help and completion need not import.
-    from burr_otel.view.compare import RunReading, compare, comparison_lines  # noqa: PLC0415
-    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415
+    from burr_otel.view.compare import RunReading, compare, comparison_lines
+    from burr_otel.view.content import ShownContent, reader_policy
 
     policy, alive_of = reader_policy(), writer_lives()
 

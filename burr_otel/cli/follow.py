@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from rich.live import Live
 from rich.text import Text
 
 from burr_otel.cli.terminal import json_line, output
-from burr_otel.history.tree import RUNNING
+from burr_otel.history.tree import RUNNING, RunTree, SpanNode
 from burr_otel.view.as_json import span_as_json
 from burr_otel.view.live import frame, grow
 from burr_otel.view.text import duration, one_line
 from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from burr_otel.history.tree import RunTree, SpanNode
-
-__all__ = ["follow"]
 
 _POLL_S: Final = 0.25
 _READING_SHARE: Final = 5  # reading a long log again takes a sixth of the time at most

@@ -14,8 +14,6 @@ from burr_otel.view.as_json import summary_as_json
 from burr_otel.view.listing import Filters, newest
 from burr_otel.view.summary import STATUSES
 
-__all__ = ["command"]
-
 _NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --since."
 
 

@@ -18,8 +18,6 @@ from burr_otel.store.materialize import write_plain
 from burr_otel.view.find import find_run
 from burr_otel.view.text import clean, one_line, plural
 
-__all__ = ["command"]
-
 _SUFFIX: Final = "-plain"
 _MOST_NAMED: Final = 10
 _LONGEST_PATH: Final = 4096

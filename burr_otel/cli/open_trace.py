@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 from rich.text import Text
@@ -14,14 +14,9 @@ from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
-from burr_otel.store import Store
+from burr_otel.store import Store, StoredRun
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.find import find_run
-
-if TYPE_CHECKING:
-    from burr_otel.store import StoredRun
-
-__all__ = ["command"]
 
 _SAMPLED: Final = 1
 
@@ -92,8 +87,7 @@ def _live_trace(run: StoredRun, storage_dir: str) -> TracePlace | None:
 
 def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
     """The trace that a replay would make of a run's newest session."""
-    # It takes a second to import, which most runs need not pay.
-    from burr_otel.replay.choose import opened  # noqa: PLC0415
+    from burr_otel.replay.choose import opened
 
     last = None
     for spans in opened([run], storage_dir):

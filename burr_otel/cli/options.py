@@ -13,16 +13,6 @@ import click
 from burr_otel.cli.complete import project_names
 from burr_otel.config import ENV_PREFIX
 
-__all__ = [
-    "DEFAULT_STORAGE_DIR",
-    "Since",
-    "as_json",
-    "partition",
-    "project",
-    "storage_dir",
-    "unredacted",
-]
-
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -12,21 +13,17 @@ from burr_otel.cli import options
 from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
+from burr_otel.store import StoredRun
 from burr_otel.view.find import find_run, runs
 from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from burr_otel import OtelTracker
     from burr_otel.cli.sending import Target
     from burr_otel.replay.send import Refusal
-    from burr_otel.store import StoredRun
-
-__all__ = ["command"]
 
 _TIMEOUT_S: Final = 10.0
 _LONGEST_LINE: Final = 4000
@@ -54,9 +51,8 @@ def command(
       burr-otel recover --project burr-otel-demo
       burr-otel recover 4f1c9d7e --json
     """
-    # These take a second to import, which --help and shell completion need not pay.
-    from burr_otel import OtelTracker  # noqa: PLC0415
-    from burr_otel.cli.sending import find_target  # noqa: PLC0415
+    from burr_otel import OtelTracker
+    from burr_otel.cli.sending import find_target
 
     target = find_target()
     # What is not sent by OTLP is the provider's affair.
@@ -112,15 +108,16 @@ class _Courier:
 
     def __call__(self, spans: Sequence[ReadableSpan]) -> bool:
         """Send the spans of one session; once the endpoint takes nothing, it is not asked again."""
-        from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
-        from burr_otel.replay.send import Sender, SendingStoppedError  # noqa: PLC0415
+        from burr_otel.check.settings import kept_warnings
+        from burr_otel.cli.sending import open_exporter
+        from burr_otel.replay.send import Sender, SendingStoppedError
 
         if not spans or self._stopped:
             return not spans
         if self._exporter is None:
             self._exporter = open_exporter(self._target, _TIMEOUT_S)
         refused: list[Refusal] = []
-        with collected_warnings("opentelemetry") as said:
+        with kept_warnings("opentelemetry") as said:
             sender = Sender(
                 self._exporter, said, lambda taken: refused.extend(taken.refused), time.sleep
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -23,16 +24,12 @@ from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
+from burr_otel.store import StoredRun
 from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from burr_otel.cli.sending import Target
     from burr_otel.replay.job import Job
-    from burr_otel.store import StoredRun
-
-__all__ = ["command"]
 
 _BATCH_TIMEOUT_S: Final = 10.0
 _LONGEST_LINE: Final = 4000
@@ -82,9 +79,8 @@ def command(
       burr-otel replay demo-1f3a9c02 --to http://localhost:4317
       burr-otel replay --project burr-otel-demo --dry-run
     """
-    # These take a second to import, which --help and shell completion need not pay.
-    from burr_otel.cli.sending import find_target  # noqa: PLC0415
-    from burr_otel.replay.choose import choose  # noqa: PLC0415
+    from burr_otel.cli.sending import find_target
+    from burr_otel.replay.choose import choose
 
     target = find_target(to)
     if target.problem and not dry_run:
@@ -121,14 +117,15 @@ def _run(
 
     How far it came is `remembered` under that name, and with `again` forgotten before.
     """
-    from burr_otel.cli.sending import collected_warnings, open_exporter  # noqa: PLC0415
-    from burr_otel.replay.choose import opened  # noqa: PLC0415 - as in `command`
-    from burr_otel.replay.job import Job  # noqa: PLC0415
-    from burr_otel.replay.progress import Progress, state_folder  # noqa: PLC0415
-    from burr_otel.replay.send import Sender, Taken  # noqa: PLC0415
+    from burr_otel.check.settings import kept_warnings
+    from burr_otel.cli.sending import open_exporter
+    from burr_otel.replay.choose import opened
+    from burr_otel.replay.job import Job
+    from burr_otel.replay.progress import Progress, state_folder
+    from burr_otel.replay.send import Sender, Taken
 
     with (
-        collected_warnings("opentelemetry") as said,
+        kept_warnings("opentelemetry") as said,
         _bar(found, "reading" if target is None else "sending") as told,
         contextlib.ExitStack() as stack,
     ):

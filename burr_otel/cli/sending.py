@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import urllib.parse
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from burr_otel.check.probe import proxy_variable
-from burr_otel.check.settings import kept_warnings as collected_warnings
 from burr_otel.spans.exporters import (
     Protocol,
     bare_exporter,
@@ -20,18 +20,6 @@ from burr_otel.spans.exporters import (
     sdk_disabled,
     without_secrets,
 )
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
-
-__all__ = [
-    "Target",
-    "answers",
-    "collected_warnings",
-    "find_target",
-    "host_and_port",
-    "open_exporter",
-]
 
 _CONNECT_TIMEOUT_S: Final = 0.5
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

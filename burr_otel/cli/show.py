@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from burr_otel.cli import options
@@ -14,21 +16,12 @@ from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json, write_file
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.liveness import writer_lives
-from burr_otel.store import Store
+from burr_otel.history.tree import RunTree
+from burr_otel.store import Store, StoredRun
 from burr_otel.view.as_json import run_as_json, step_as_json
 from burr_otel.view.find import find_run
 from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
-
-    from burr_otel.history.tree import RunTree
-    from burr_otel.store import StoredRun
-
-__all__ = ["command", "draw", "load"]
 
 _MOST_WATCHED: Final = 50
 
@@ -99,9 +92,9 @@ def command(
 
 
 def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
-    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415 - see `load`
-    from burr_otel.view.step_sheet import step_sheet  # noqa: PLC0415 - for this only
-    from burr_otel.view.steps import read_step  # noqa: PLC0415 - likewise
+    from burr_otel.view.content import ShownContent, reader_policy
+    from burr_otel.view.step_sheet import step_sheet
+    from burr_otel.view.steps import read_step
 
     content = ShownContent(run, reader_policy(), details=True, unredacted=unredacted)
     view, span, details = read_step(run, writer_lives()(run), sequence_id, content)
@@ -118,7 +111,7 @@ def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: b
 def _follow(
     run: StoredRun, store: Store, load_view: Callable[[], RunTree], *, as_json: bool
 ) -> None:
-    from burr_otel.cli.follow import follow as follow_run  # noqa: PLC0415 - for this only
+    from burr_otel.cli.follow import follow as follow_run
 
     watched: list[str] = []
 
@@ -143,7 +136,7 @@ def _follow(
 
 
 def _write_page(view: RunTree, file: str) -> None:
-    from burr_otel.view.page import html_page  # noqa: PLC0415 - likewise
+    from burr_otel.view.page import html_page
 
     page = html_page(view)
     if file == "-":
@@ -158,9 +151,8 @@ def load(
     run: StoredRun, storage_dir: str, *, details: bool = False, unredacted: bool = False
 ) -> RunTree:
     """Read a run and the runs that it spawned."""
-    # What spans say is told with the SDK's types, which --help and completion need not import.
-    from burr_otel.history.read import nest_spawned, read_run  # noqa: PLC0415
-    from burr_otel.view.content import ShownContent, reader_policy  # noqa: PLC0415
+    from burr_otel.history.read import nest_spawned, read_run
+    from burr_otel.view.content import ShownContent, reader_policy
 
     store, alive_of, policy = Store(run.project, storage_dir), writer_lives(), reader_policy()
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
 
+from burr_otel.view.summary import RunSummary
 from burr_otel.view.text import duration, fit, local_time, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from burr_otel.view.summary import RunSummary
-
-__all__ = ["run_table"]
 
 _GAP: Final = 2
 _SHORTEST_NAME: Final = 8  # cells of a name that is cut

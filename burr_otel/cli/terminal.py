@@ -7,18 +7,14 @@ import math
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
 from burr_otel.view.text import clean, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["complain", "json_line", "lines", "output", "print_json", "write_file"]
 
 _PLAIN_WIDTH: Final = 100  # of text that goes to a file or a pipe
 _MOST_NESTED: Final = 100

@@ -12,7 +12,8 @@ import contextlib
 import dataclasses
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import orjson
 
@@ -30,12 +31,7 @@ from burr_otel.content.prune import (
     unique,
     window,
 )
-from burr_otel.content.redact import MARKER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from burr_otel.content.redact import Redaction
+from burr_otel.content.redact import MARKER, Redaction
 
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others

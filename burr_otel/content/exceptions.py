@@ -14,7 +14,9 @@ import linecache
 import sys
 import time
 import types
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Final
 
 from burr_otel.content.capture import capture
 from burr_otel.content.forms import Failure, call_safely, type_name
@@ -31,10 +33,6 @@ from burr_otel.content.tracebacks import (
     bounded,
     without_marks,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType, TracebackType
 
 _MOST_LINKS: Final = 16  # exceptions in a chain of causes and contexts
 _MOST_MEMBERS: Final = 15  # of one group, as in Python's own traceback

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 _LONGEST_NAME: Final = 128
 _SIZED: Final = (str, bytes, bytearray, list, tuple, dict, set, frozenset)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from burr_otel.content.patterns import NAME_KEYS, VALUE_KEYS
 from burr_otel.content.prune import (
@@ -14,12 +15,7 @@ from burr_otel.content.prune import (
     too_deep,
     unique,
 )
-from burr_otel.content.redact import LONGEST_KEY_BYTES, MARKER
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from burr_otel.content.redact import Redaction
+from burr_otel.content.redact import LONGEST_KEY_BYTES, MARKER, Redaction
 
 _DICTS: Final = frozenset((dict, CutDict))
 _LISTS: Final = frozenset((list, CutList))

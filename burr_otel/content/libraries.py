@@ -7,12 +7,10 @@ are never read, they may live on a device.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from burr_otel.content.forms import titled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _HEAD_ITEMS: Final = 8
 _HEAD_COLUMNS: Final = 24

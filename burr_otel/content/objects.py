@@ -21,14 +21,11 @@ import pathlib
 import re
 import types
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from burr_otel.content.forms import Failure, Parts, call_safely, titled, type_name
 from burr_otel.content.libraries import foreign_form
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _HEAD_ITEMS: Final = 8
 _HEAD_BYTES: Final = 4096

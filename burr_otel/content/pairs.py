@@ -7,12 +7,10 @@ the reversed text, where a name follows its separator and one regular expression
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from burr_otel.content.patterns import FUNCTION_WORD
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
 _BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
 from burr_otel.content.capture import allowance, capture
 from burr_otel.content.prune import OVERLAP, CutList, CutText, share, window
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _CLOSINGS: Final = (b"]", b"]}]", b"]}]}]")  # of a list, and of lists inside of its objects

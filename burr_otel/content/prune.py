@@ -8,12 +8,10 @@ new. Each cut says how much is missing.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import orjson
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 MAX_DEPTH: Final = 16
 OVERLAP: Final = 1024

@@ -8,7 +8,8 @@ them (`pairs`). Of a long text only the parts that may be shown are searched, an
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 from burr_otel.content import pairs
 from burr_otel.content.forms import call_safely
@@ -22,9 +23,6 @@ from burr_otel.content.patterns import (
     may_have_shape,
 )
 from burr_otel.content.prune import CutText, scrub
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MARKER: Final = "[redacted]"
 

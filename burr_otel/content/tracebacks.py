@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from burr_otel.content.prune import OVERLAP, CutText, clip, scrub, window
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.content.redact import Redaction
+from burr_otel.content.redact import Redaction
 
 HEADER: Final = "Traceback (most recent call last):"
 CAUSE: Final = "The above exception was the direct cause of the following exception:"

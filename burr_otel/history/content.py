@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from burr_otel import semconv
-from burr_otel.content import raised_of_text
+from burr_otel.content import ContentPolicy, raised_of_text
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
 from burr_otel.records import (
     NO_DOCUMENT,
@@ -18,17 +19,10 @@ from burr_otel.records import (
     Raised,
 )
 from burr_otel.spans import describe
+from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.facts import RunFacts, SpanSettings, actions_of_graph
+from burr_otel.store import StoredRun
 from burr_otel.store import digest as digest_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from burr_otel.content import ContentPolicy
-    from burr_otel.spans.describe import SpanContent
-    from burr_otel.store import StoredRun
-
-__all__ = ["RunContent", "session_of"]
 
 
 def session_of(span: SpanNode) -> SessionNode:

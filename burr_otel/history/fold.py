@@ -8,7 +8,8 @@ Burr's own client, which have neither sessions nor trace ids.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from burr_otel.history.settle import Alive, settle
 from burr_otel.history.tree import OK, RUNNING, SessionNode, SpanNode
@@ -26,11 +27,6 @@ from burr_otel.records import (
     StreamTimes,
     read,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-__all__ = ["Fold"]
 
 LOST: Final = "(begin not recorded)"
 _SHORT_NS: Final = 1_000

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from burr_otel.config import OtelConfig
-
-if TYPE_CHECKING:
-    from burr_otel.history.settle import Alive
-    from burr_otel.store import StoredRun
-
-__all__ = ["AliveOf", "writer_lives"]
+from burr_otel.history.settle import Alive
+from burr_otel.store import StoredRun
 
 AliveOf = Callable[["StoredRun"], "Alive"]
 """Gives what judges the sessions of a run."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
+from burr_otel.history.settle import Alive
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
-
-if TYPE_CHECKING:
-    from burr_otel.history.settle import Alive
-    from burr_otel.store import StoredRun
-
-__all__ = ["children_of", "nest_spawned", "pointer_of", "read_run"]
+from burr_otel.store import StoredRun
 
 _MOST_NESTED_RUNS: Final = 200
 

@@ -8,8 +8,6 @@ from typing import Any
 from burr_otel.history.tree import CRASHED, OK, RUNNING, SessionNode, SpanNode
 from burr_otel.records import BeginRoot
 
-__all__ = ["Alive", "settle"]
-
 Alive = Callable[[Mapping[str, Any] | None, int], bool]
 """Whether the writer of a session lives: the fields of its begin record (None when that is lost, or
 in a log of Burr's own client) and the time of its last record."""

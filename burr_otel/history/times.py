@@ -13,8 +13,6 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Moment", "RecordTimes", "WriterZone", "moment", "record_moment"]
-
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - compared with naive times only
 _QUARTER_HOUR_NS: Final = 900_000_000_000
 _LARGEST_OFFSET_NS: Final = 15 * 3600 * 1_000_000_000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
 
 from burr_otel.records.types import (
     BeginInner,
@@ -19,20 +20,6 @@ from burr_otel.records.types import (
     StreamMark,
     Usage,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-__all__ = [
-    "BAD",
-    "CRASHED",
-    "RUNNING",
-    "ChildRun",
-    "Pointer",
-    "RunTree",
-    "SessionNode",
-    "SpanNode",
-]
 
 RUNNING: Final = "running"  # begun, not ended, and its writer lives
 OK: Final = "ok"

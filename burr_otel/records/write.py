@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
@@ -26,9 +27,6 @@ from burr_otel.records.types import (
     encode_text,
     sound_text,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _last_second = (-1, b"")  # most records of a run fall into the same second
 _name = functools.lru_cache(1024)(encode_text)  # actions have few names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError
@@ -12,13 +12,8 @@ from burr_otel.history.read import children_of
 from burr_otel.replay.places import Relatives
 from burr_otel.replay.read import RunSpans, default_resource
 from burr_otel.spans.facts import content_policy
-from burr_otel.store import Store
+from burr_otel.store import Store, StoredRun
 from burr_otel.view.find import find_run, runs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from burr_otel.store import StoredRun
 
 
 def choose(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
 
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import format_trace_id
 
 from burr_otel.errors import BurrOtelError
+from burr_otel.replay.progress import Progress
+from burr_otel.replay.read import RunSpans
 from burr_otel.replay.send import Sender, SendingStoppedError, Taken
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from burr_otel.replay.progress import Progress
-    from burr_otel.replay.read import RunSpans
 
 Status = Literal["sent", "skipped", "refused", "unsent", "unreadable"]
 _MOST_REASONS: Final = 5  # of one run

@@ -9,23 +9,19 @@ way to the span comes back hidden or cut, whatever the reader's settings are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
+from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
-from burr_otel.history.content import session_of
+from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.tree import SessionNode, SpanNode
 from burr_otel.records import BeginRoot, EndStep, read_links
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.facts import items, mapping
 from burr_otel.spans.portable import from_portable, is_scalar
-
-if TYPE_CHECKING:
-    from opentelemetry.util.types import AttributeValue
-
-    from burr_otel.history.content import RunContent
-    from burr_otel.store import StoredRun
+from burr_otel.store import StoredRun
 
 _ACTION_NAMES: Final = ("burr.action.name", "graph.node.id")
 _WRITES: Final = "burr.action.writes"

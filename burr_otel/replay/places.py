@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
@@ -13,11 +14,7 @@ from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import Pointer, SessionNode, SpanNode
 from burr_otel.records import BeginInner, BeginRoot, LinkIds, Origin, SpanIds
 from burr_otel.replay.ids import DerivedIds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from burr_otel.store import Store, StoredRun
+from burr_otel.store import Store, StoredRun
 
 _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs

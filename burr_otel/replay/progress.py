@@ -12,13 +12,11 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from typing_extensions import Self
+from typing_extensions import Self
 
 _OLDEST_S: Final = 24 * 3600.0  # whoever was interrupted longer ago may not remember
 

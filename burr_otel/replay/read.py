@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext
 
 from burr_otel import semconv
 from burr_otel._version import __version__
+from burr_otel.content import ContentPolicy
 from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.fold import Fold
+from burr_otel.history.settle import Alive
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
 from burr_otel.records import BeginRoot
@@ -22,19 +25,9 @@ from burr_otel.replay.places import Places, Relatives
 from burr_otel.spans import provider
 from burr_otel.spans.burr_span import LIMITS, BurrSpan, SpanSource
 from burr_otel.spans.contexts import context_of, link_of
-from burr_otel.spans.describe import soonest_end
+from burr_otel.spans.describe import SpanContent, soonest_end
 from burr_otel.spans.portable import from_portable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import SpanContext
-
-    from burr_otel.content import ContentPolicy
-    from burr_otel.history.settle import Alive
-    from burr_otel.spans.describe import SpanContent
-    from burr_otel.store import StoredRun
+from burr_otel.store import StoredRun
 
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 

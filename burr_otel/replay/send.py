@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from burr_otel.errors import BurrOtelError
 from burr_otel.spans.quiet import TOO_LARGE, size_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 _BATCH_SPANS: Final = 512
 _BATCH_BYTES: Final = 1024 * 1024  # Jaeger takes 4 MiB a message

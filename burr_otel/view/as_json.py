@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.history.tree import Pointer, RunTree, SpanNode
+from burr_otel.records import LinkIds
 from burr_otel.view.diff import MISSING, Change
+from burr_otel.view.summary import RunSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from burr_otel.history.tree import Pointer, RunTree, SpanNode
-    from burr_otel.records import LinkIds
     from burr_otel.view.compare import Comparison
     from burr_otel.view.steps import StepDetails
-    from burr_otel.view.summary import RunSummary
-
-__all__ = [
-    "MARKS",
-    "changes_as_json",
-    "comparison_as_json",
-    "iso",
-    "link_as_json",
-    "run_as_json",
-    "span_as_json",
-    "step_as_json",
-    "summary_as_json",
-]
 
 MARKS: Final = {
     "begin_stream": "stream begins",

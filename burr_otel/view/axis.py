@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from burr_otel.history.tree import SpanNode
-
-__all__ = ["Axis", "Pause", "session_axis"]
+from burr_otel.history.tree import SpanNode
 
 _SHORTEST_PAUSE_NS: Final = 1_000_000_000
 _PAUSE_SHARE: Final = 0.4  # a pause is cut when it is longer than this share of the busy time

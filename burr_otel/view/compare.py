@@ -6,26 +6,20 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from rich.text import Text
 
 from burr_otel.history.fold import Fold
+from burr_otel.history.settle import Alive
+from burr_otel.history.tree import SpanNode
+from burr_otel.store import StoredRun
+from burr_otel.view.content import ShownContent
+from burr_otel.view.diff import Change
 from burr_otel.view.step_sheet import change_lines
-from burr_otel.view.steps import shown_changes, whole_state
+from burr_otel.view.steps import ShowValue, shown_changes, whole_state
 from burr_otel.view.text import one_line, plural
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from burr_otel.history.settle import Alive
-    from burr_otel.history.tree import SpanNode
-    from burr_otel.store import StoredRun
-    from burr_otel.view.content import ShownContent
-    from burr_otel.view.diff import Change
-    from burr_otel.view.steps import ShowValue
-
-__all__ = ["Comparison", "RunReading", "Side", "compare", "comparison_lines"]
 
 _PARTS: Final = ("inputs", "result", "state")
 _MOST_STEPS_NAMED: Final = 12

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.history.content import RunContent, session_of
+from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised
+from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.facts import content_policy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from burr_otel.history.tree import SpanNode
-    from burr_otel.spans.describe import SpanContent
-    from burr_otel.store import StoredRun
-
-__all__ = ["ShownContent", "reader_policy"]
+from burr_otel.store import StoredRun
 
 _MOST_BYTES: Final = 1024 * 1024  # of one value; a span's own limit is that of backends
 HIDDEN: Final = "[not captured]"

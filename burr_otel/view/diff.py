@@ -8,8 +8,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
-__all__ = ["MISSING", "Change", "as_text", "changes", "path_text", "same"]
-
 
 class _Missing:
     def __repr__(self) -> str:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from burr_otel.errors import ConfigError, StoreError, UnknownRunError
-from burr_otel.store import Store
+from burr_otel.store import Store, StoredRun
 from burr_otel.store import projects as project_names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.store import StoredRun
-
-__all__ = ["AmbiguousRunError", "UnknownProjectError", "find_run", "runs", "stores"]
 
 _MOST_NAMED: Final = 5
 _MOST_COMPARED: Final = 200_000  # difflib takes some 15 µs a name

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from burr_otel.errors import BurrOtelError
+from burr_otel.history.liveness import AliveOf
+from burr_otel.store import StoredRun
 from burr_otel.view.find import runs
 from burr_otel.view.summary import RunSummary, summarise
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.history.liveness import AliveOf
-    from burr_otel.store import StoredRun
-
-__all__ = ["Filters", "newest"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from burr_otel.history.tree import RUNNING, RunTree, SpanNode
 from burr_otel.view.text import plural
 from burr_otel.view.waterfall import NOTE_LINES, Waterfall, header
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-__all__ = ["frame", "grow"]
 
 _FRAME_LINES = 5  # blank lines, the session's own row, the line about hidden steps, one to spare
 

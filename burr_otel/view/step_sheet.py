@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.text import Text
 
+from burr_otel.history.tree import RunTree, SpanNode
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
+from burr_otel.view.steps import StepDetails
 from burr_otel.view.text import clean, duration, local_time, one_line, plural
 from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style, tokens_text
-
-if TYPE_CHECKING:
-    from burr_otel.history.tree import RunTree, SpanNode
-    from burr_otel.view.steps import StepDetails
-
-__all__ = ["change_lines", "step_sheet", "value_text"]
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_CHANGES: Final = 200

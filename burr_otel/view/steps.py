@@ -6,21 +6,16 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from burr_otel.errors import StoreError
 from burr_otel.history.read import read_run
-from burr_otel.store import exact
+from burr_otel.history.settle import Alive
+from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.records import BeginRoot, EndStep
+from burr_otel.store import StoredRun, exact
+from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import MISSING, Change, changes
-
-if TYPE_CHECKING:
-    from burr_otel.history.settle import Alive
-    from burr_otel.history.tree import RunTree, SpanNode
-    from burr_otel.records import BeginRoot, EndStep
-    from burr_otel.store import StoredRun
-    from burr_otel.view.content import ShownContent
-
-__all__ = ["StepDetails", "UnknownStepError", "read_step", "shown_changes", "whole_state"]
 
 ShowValue = Callable[[tuple[Any, ...], Any], Any]
 """Gives a recorded value as a person may see it, by the keys that lead to it."""

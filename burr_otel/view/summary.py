@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from burr_otel.history.fold import Fold
+from burr_otel.history.settle import Alive
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import ERROR, run_outcome
-from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, DamageError, parse
-from burr_otel.store import port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from burr_otel.history.settle import Alive
-    from burr_otel.records import Usage
-    from burr_otel.store import StoredRun
-    from burr_otel.store.port import Line
-
-__all__ = ["STATUSES", "RunSummary", "status_of", "summarise"]
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, DamageError, Usage, parse
+from burr_otel.store import StoredRun, port
+from burr_otel.store.port import Line
 
 STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
 """What a run's status may be."""

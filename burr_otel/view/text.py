@@ -13,8 +13,6 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
-__all__ = ["clean", "duration", "fit", "local_time", "one_line", "plural"]
-
 # What a terminal acts on, or what makes text read otherwise than it is written.
 _ACTIVE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1

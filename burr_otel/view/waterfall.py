@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from burr_otel import semconv
 from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.records import Raised, StreamMark, Usage
 from burr_otel.view.axis import Axis, Pause, session_axis
 from burr_otel.view.text import duration, fit, local_time, one_line, plural
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-    from burr_otel.records import Raised, StreamMark, Usage
-
-__all__ = [
-    "NOTE_LINES",
-    "OUTCOME_WORDS",
-    "Waterfall",
-    "failure_text",
-    "first_item",
-    "header",
-    "notes",
-    "outcome_style",
-    "tokens_text",
-]
 
 OUTCOME_WORDS: Final = {semconv.ERROR: "failed"}
 """What is shown where the recorded word is another."""
