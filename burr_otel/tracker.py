@@ -23,7 +23,7 @@ from burr_otel.live.run import registry
 from burr_otel.live.shared import Shared, session_settings
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
-from burr_otel.spans import keeper, parents, provider, shield
+from burr_otel.spans import keeper, provider, shield
 from burr_otel.spans.children import child_spans
 from burr_otel.spans.contexts import context_of, is_sampled
 from burr_otel.spans.facts import content_policy
@@ -173,7 +173,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
                 "_tracer_provider": self._tracer_provider,
                 "_meter_provider": self._meter_provider,
                 "_owner": Owner(self._owner),
-                "_spawner": parents.copied_spawner(),
+                "_spawner": registry.spawner(),
             }
         )
         return twin

@@ -92,6 +92,8 @@ def test_without_a_width_nothing_is_cut_or_left_out():
         "last_action",
         "status",
         "trace",
+        "began",
+        "with",
     ]
     line = drawn(found)[2]
     for text in (found[0].app_id, "k" * 90, "a" * 90, TRACE):

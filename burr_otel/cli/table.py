@@ -13,6 +13,7 @@ from burr_otel.view.text import duration, fit, local_time, one_line
 
 _GAP: Final = 2
 _SHORTEST_NAME: Final = 8  # cells of a name that is cut
+_LONGEST_INITIAL: Final = 60  # characters
 _STATUS_STYLES: Final = {
     "failed": "red",
     "crashed": "bold red",
@@ -40,15 +41,16 @@ def _took(run: RunSummary) -> str:
 _COLUMNS: Final = (
     _Column("app id", lambda run: one_line(run.app_id), 0, cut=True),
     _Column("project", lambda run: one_line(run.project), 3, cut=True),
-    _Column("partition", lambda run: one_line(run.partition_key or ""), 7, cut=True),
+    _Column("partition", lambda run: one_line(run.partition_key or ""), 8, cut=True),
     _Column("started", lambda run: "" if run.started_ns is None else local_time(run.started_ns), 2),
     _Column("took", _took, 6, right=True),
     _Column("steps", lambda run: f"{run.steps:,}", 5, right=True),
-    _Column("last action", lambda run: one_line(run.last_action or ""), 8, cut=True),
+    _Column("last action", lambda run: one_line(run.last_action or ""), 9, cut=True),
     _Column("status", lambda run: run.status, 1),
     _Column("trace", lambda run: one_line(run.trace_id or ""), 4),
+    _Column("began with", lambda run: one_line(run.initial or "", _LONGEST_INITIAL), 7, cut=True),
 )
-_SAME_FOR_ALL_RANK: Final = 9  # of a project or partition that tells no two runs apart
+_SAME_FOR_ALL_RANK: Final = 10  # of a project or partition that tells no two runs apart
 
 
 def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
+from burr_otel import semconv
 from burr_otel.records.types import (
     BeginInner,
     BeginRoot,
@@ -156,6 +157,13 @@ class SessionNode(SpanNode):
     steps_failed: int = 0
     recovered: bool = False
     ended_late: bool = False
+
+    @property
+    def initial(self) -> str | None:
+        """What a spawned application began with and its siblings did not, as its span says it."""
+        shown = self.begin.about.get("shown") if isinstance(self.begin, BeginRoot) else None
+        told = shown.get(semconv.STATE_INITIAL) if isinstance(shown, dict) else None
+        return told if isinstance(told, str) else None
 
     @property
     def top(self) -> SessionNode:

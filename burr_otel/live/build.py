@@ -12,6 +12,8 @@ from opentelemetry import trace
 
 from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError
+from burr_otel.live.capture import show
+from burr_otel.live.initial import differing
 from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run, registry
 from burr_otel.live.surroundings import surrounding_attributes
@@ -19,7 +21,7 @@ from burr_otel.records import BeginRoot, read_ids
 from burr_otel.spans import describe, exceptions, keeper, parents, shield
 from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
-from burr_otel.spans.facts import RunFacts, actions_of_graph
+from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document
 from burr_otel.spans.portable import is_sound, portable
 from burr_otel.spans.start import NO_SPAN
 from burr_otel.store import digest, graph_json
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
+    from burr_otel.content import Attribute
     from burr_otel.live.shared import Shared
     from burr_otel.spans.parents import Spawner
     from burr_otel.spans.start import LiveSpan
@@ -108,7 +111,7 @@ def _open(
             shield.report("looking for earlier sessions of a run", error)
     begin, span = BeginRoot({}, now), cast("LiveSpan", NO_SPAN)
     try:
-        about = _about(shared, facts, graph)
+        about = _about(shared, facts, graph, _initial(shared, built, copied))
         orjson.dumps(about)  # what cannot be written would cost the state, too
         begin = begin._replace(about=about)
         begin, span = _start_root(shared, store, built, history, copied, facts, graph, begin)
@@ -235,7 +238,19 @@ def _start_root(
     return begin._replace(origin=origin), span
 
 
-def _about(shared: Shared, facts: RunFacts, graph: Any) -> dict[str, Any]:
+def _initial(shared: Shared, built: BuiltApplication, copied: Spawner) -> Attribute | None:
+    """What a spawned application begins with that its siblings do not."""
+    if built.spawner is None or shared.policy.state == "off":
+        return None
+    pointer = built.spawner.app_id, built.spawner.sequence_id
+    digests = copied.digests if copied.pointer == pointer else registry.state_digests(*pointer)
+    own = None if digests is None else differing(built.state, digests)
+    return shared.policy.document("state", own) if own else None
+
+
+def _about(
+    shared: Shared, facts: RunFacts, graph: Any, initial: Attribute | None
+) -> dict[str, Any]:
     """What a reader of the log needs to make the session's spans, beside their records."""
     found: dict[str, Any] = {
         "policy": shared.policy.to_data(),
@@ -245,14 +260,13 @@ def _about(shared: Shared, facts: RunFacts, graph: Any) -> dict[str, Any]:
         found["conversation"] = facts.conversation_id
     if semconv.USER_ID in facts.identity:
         found["user_id"] = facts.identity[semconv.USER_ID]
-    around = surrounding_attributes(shared.config, otel_context.get_current())
-    if around:
-        found["shown"] = around
+    shown = surrounding_attributes(shared.config, otel_context.get_current())
+    show(shown, semconv.STATE_INITIAL, initial)
     if shared.policy.asks_user:
-        content = describe.root(facts, graph, BeginRoot({}, 0), None)
-        shown = {key: content.attributes.get(key) for key in (semconv.GRAPH, semconv.TRUNCATED)}
-        told = {key: value for key, value in shown.items() if value is not None}
-        found["shown"] = {**around, **told}
+        document = graph_document(graph)
+        show(shown, semconv.GRAPH, shared.policy.attribute(semconv.GRAPH, document))
+    if shown:
+        found["shown"] = shown
     source = getattr(shared.starter, "source", None)
     if source is not None:
         resource, scope = source.resource, source.scope

@@ -13,12 +13,16 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from burr_otel.spans.parents import copied_spawner
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.trace import SpanContext
 
+    from burr_otel.live.initial import Digests
     from burr_otel.live.run import Run
+    from burr_otel.spans.parents import Spawner
 
 
 class Owner:
@@ -150,6 +154,18 @@ class Registry:
             if near is not None and context.trace_id == near.trace_id:
                 return context
         return known[0] if known else None
+
+    def spawner(self) -> Spawner:
+        """The step in progress here, with what the state that it found tells of its children's."""
+        here = copied_spawner()
+        if here.pointer is None:
+            return here
+        return here._replace(digests=self.state_digests(*here.pointer))
+
+    def state_digests(self, app_id: str, sequence_id: int) -> Digests | None:
+        """Checksums of the state that a step of this process in progress found."""
+        found = (run.state_digests(sequence_id) for run in self.runs(app_id))
+        return next((digests for digests in found if digests is not None), None)
 
     def _after_fork(self) -> None:
         self.process = uuid.uuid4().hex

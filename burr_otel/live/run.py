@@ -15,6 +15,7 @@ from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
 from burr_otel.live.capture import raised_of
+from burr_otel.live.initial import state_digests
 from burr_otel.live.registry import Registry
 from burr_otel.live.step import InnerSpan, LiveStep, logged_records
 from burr_otel.printable import logger_of_lines
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.build import BuiltApplication
+    from burr_otel.live.initial import Digests
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import ActionFacts
@@ -121,6 +123,15 @@ class Run:
         if self._last is not None and self._last[0] == sequence_id:
             return self._last[1]
         return None
+
+    def state_digests(self, sequence_id: int) -> Digests | None:
+        """Checksums of the state that a step in progress found."""
+        step = self._steps.get(sequence_id)
+        if step is None:
+            return None
+        if step.digests is None:
+            step.digests = state_digests(step.state_before)
+        return step.digests
 
     def delegated(self, sequence_id: int, result: Any, state: Any) -> None:
         """The action of the step in progress has run, and Burr tells its hooks nothing of it."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
 
+    from burr_otel.live.initial import Digests
     from burr_otel.live.run import Run
     from burr_otel.live.shared import Shared
     from burr_otel.spans.describe import SpanContent
@@ -63,6 +64,7 @@ class LiveStep:
     final: tuple[Any, Any] | None = None
     first_item_ns: int | None = None
     swallowed: tuple[Raised, int] | None = None
+    digests: Digests | None = None  # of `state_before`, once an application is spawned
     _raised_id = 0
 
     def __init__(

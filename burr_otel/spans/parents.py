@@ -9,15 +9,21 @@ from burr_otel.spans.contexts import current_span_context, links_to
 from burr_otel.spans.scope import innermost_scope
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opentelemetry.trace import Link, SpanContext
 
 
 class Spawner(NamedTuple):
-    """The step in progress where a tracker was copied, for the sub-application's process."""
+    """The step in progress where a tracker was copied, for the sub-application's process.
+
+    `digests` are checksums of the state that the step found, see `live.initial`.
+    """
 
     context: SpanContext | None = None
     pointer: tuple[str, int] | None = None  # app id and sequence id
     conversation_id: str | None = None
+    digests: Mapping[str, int | None] | None = None
 
 
 def copied_spawner() -> Spawner:

@@ -50,6 +50,7 @@ def summary_as_json(summary: RunSummary) -> dict[str, Any]:
         "status": summary.status,
         "trace_id": summary.trace_id,
         "usage": None if summary.usage is None else summary.usage._asdict(),
+        "initial": summary.initial,
         "files": summary.place,
     }
 

@@ -88,10 +88,9 @@ class ShownContent:
         return tree
 
     def _initial(self, span: SpanNode) -> None:
-        shown = getattr(span.begin, "about", {}).get("shown")
-        initial = shown.get(semconv.STATE_INITIAL) if isinstance(shown, dict) else None
-        if isinstance(initial, str):
-            span.details["initial"] = initial
+        session = session_of(span)
+        if session.initial and self._content.facts(session).policy.state != "off":
+            span.details["initial"] = _tree(session.initial)
 
     def _fill(self, span: SpanNode, content: SpanContent) -> None:
         exceptions = [each for each in content.events if each.name == semconv.EVENT_EXCEPTION]

@@ -28,7 +28,8 @@ class RunSummary:
     """What a table says about a run.
 
     `steps` counts by the first and the last sequence id; `status` is one of `STATUSES`, ``empty``
-    or ``unreadable``; `trace_id` is that of the newest session, when it was traced.
+    or ``unreadable``; `trace_id` is that of the newest session, when it was traced; `initial` is
+    what a spawned run began with.
     """
 
     project: str
@@ -42,6 +43,7 @@ class RunSummary:
     trace_id: str | None = None
     place: str = ""
     usage: Usage | None = None
+    initial: str | None = None
 
 
 def status_of(outcome: str) -> str:
@@ -78,6 +80,7 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
         status=status_of(run_outcome([*fold.sessions])),
         trace_id=next((each.trace_id for each in sessions if each.trace_id), None),
         usage=next((each.usage for each in sessions if each.usage), None),
+        initial=next((each.initial for each in sessions if each.initial), None),
     )
 
 

@@ -14,6 +14,7 @@ from burr_otel import semconv
 from burr_otel.history.tree import RUNNING, RunTree, SpanNode
 from burr_otel.records import Raised, StreamMark, Usage
 from burr_otel.view.axis import Axis, Pause, session_axis
+from burr_otel.view.diff import as_text
 from burr_otel.view.text import duration, fit, local_time, one_line, plural
 
 OUTCOME_WORDS: Final = {semconv.ERROR: "failed"}
@@ -285,7 +286,7 @@ def notes(span: SpanNode) -> Iterator[tuple[str, str]]:
         yield _WHY[span.outcome]
     facts = []
     if span.details.get("initial"):
-        facts.append(str(span.details["initial"]))
+        facts.append(as_text(span.details["initial"]))
     first = first_item(span)
     if first is not None:
         facts.append(f"first item after {duration(first.time_ns - span.start_ns)}")

@@ -1,0 +1,40 @@
+"""What a spawned application begins with: parallel branches look alike without it.
+
+Its siblings are not known, and may be in other processes; but all of them began with the state of
+the step that spawned them, so that what is the same there is common to all.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+Digests = Mapping[str, "int | None"]
+
+
+def state_digests(state: Any) -> Digests:
+    """A checksum of each value of a state; None for what is no JSON."""
+    return {key: _digest(value) for key, value in _public(state).items()}
+
+
+def differing(state: Any, digests: Digests) -> dict[str, Any]:
+    """The keys of a state that are new, or whose values are known to be others."""
+    return {
+        key: value
+        for key, value in _public(state).items()
+        if key not in digests or (digests[key] is not None and digests[key] != _digest(value))
+    }
+
+
+def _public(state: Any) -> dict[str, Any]:
+    return {key: value for key, value in state.get_all().items() if not key.startswith("__")}
+
+
+def _digest(value: Any) -> int | None:
+    try:
+        return zlib.crc32(orjson.dumps(value))
+    except orjson.JSONEncodeError:
+        return None
