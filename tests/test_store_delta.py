@@ -8,6 +8,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import orjson
 import pytest
 from burr.tracking import LocalTrackingClient
 from hypothesis import given, settings
@@ -415,6 +416,22 @@ def test_a_log_of_an_earlier_version_is_read_and_continued(tmp_path):
     assert store.read("a").skipped == []
     run_step(begin(store), 6, {"n": 6})
     assert values_of(store.load(None, "a")) == {"n": 6}
+
+
+@pytest.mark.parametrize("exponent", [b"e", b"e+"])
+def test_states_add_up_whichever_way_their_writer_wrote_exponents(exponent):
+    """`orjson` changed from 1e16 to 1e+16: a log outlives the library that it was written with."""
+    number, text = b"1%b16" % exponent, b'"1e16, 1e+16 and \\"2e+16\\""'
+    values = [b"[" + b",".join([number, text] * n) + b"]" for n in (3, 9)]
+    first, second = (delta.DeltaState({"x": x, "n": number}, b"[]") for x in values)
+    pieces, change, _ = delta.difference(first, second)
+    whole = {"state": first.state(int64=True), "otel": {"state_crc": first.checksum}}
+    grown = {
+        "state": orjson.loads(b"".join(pieces)),
+        "otel": {"state_crc": second.checksum, "delta": orjson.loads(b"{%b}" % change)},
+    }
+    assert change.count(b"items") == 1
+    assert delta.apply(delta.from_record(whole), grown).parts == second.parts
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ the new part stands between the first `head` and the last `tail` bytes of the ea
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from burr_otel.records import encode_json, encode_text
 from burr_otel.store.encoded import head_checksum, object_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["STATE_KEY", "DeltaState", "apply", "difference", "from_record"]
 
@@ -37,6 +38,7 @@ _REFUSAL: Final = (
 _JSON, _ITEMS, _TEXT = "json", "items", "text"  # how a new part is written
 _PATCH_OVERHEAD_BYTES: Final = 48
 _SHORTEST_PATCHED_BYTES: Final = 64
+_TEXT_OR_EXPONENT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|(?<=[0-9])e\+?(?=[0-9])')
 
 
 class DeltaState:
@@ -99,9 +101,12 @@ class DeltaState:
 
 
 def from_record(record: Mapping[str, Any]) -> DeltaState:
-    """The document that a whole record of ours was written from."""
-    exact = orjson.dumps(record["otel"].get("exact", []))
-    return DeltaState({name: encode_json(value) for name, value in record["state"].items()}, exact)
+    """The document that a whole record of ours was written from; an error if it does not add up."""
+    exact, state = orjson.dumps(record["otel"].get("exact", [])), record["state"]
+    return _as_written(
+        record,
+        lambda encode: DeltaState({name: encode(value) for name, value in state.items()}, exact),
+    )
 
 
 def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, bytes]:
@@ -145,7 +150,35 @@ def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, b
 
 
 def apply(base: DeltaState, record: Mapping[str, Any]) -> DeltaState:
-    """The state that a record's difference makes of the one that it builds on."""
+    """The state that a record's difference makes of the one before; an error as in `from_record`."""
+    return _as_written(record, lambda encode: _applied(base, record, encode))
+
+
+def _as_written(
+    record: Mapping[str, Any], make: Callable[[Callable[[Any], bytes]], DeltaState]
+) -> DeltaState:
+    """The document with the record's checksum, in either way in which `orjson` writes numbers."""
+    for encode in (encode_json, _encode_otherwise):
+        document = make(encode)
+        if document.checksum == record["otel"]["state_crc"]:
+            return document
+    raise ValueError("a state does not have the checksum that its record gives")
+
+
+def _encode_otherwise(value: Any) -> bytes:
+    """As `encode_json`, but with the exponents of the other versions of `orjson`.
+
+    1e16 is written 1e+16 since a late 3.11 release.
+    """
+    exponent = b"e" if b"e+" in orjson.dumps(1e16) else b"e+"
+    return _TEXT_OR_EXPONENT.sub(
+        lambda found: found[0] if found[0][:1] == b'"' else exponent, encode_json(value)
+    )
+
+
+def _applied(
+    base: DeltaState, record: Mapping[str, Any], encode: Callable[[Any], bytes]
+) -> DeltaState:
     otel, state = record["otel"], record["state"]
     change = otel["delta"]
     parts = dict(base.parts)
@@ -161,13 +194,13 @@ def apply(base: DeltaState, record: Mapping[str, Any]) -> DeltaState:
         del parts[name]
     for name, value in own.items():
         join = joins.get(name)
-        parts[name] = encode_json(value) if join is None else _joined(parts[name], join, value)
+        parts[name] = encode(value) if join is None else _joined(parts[name], join, value, encode)
     if "order" in change:
         parts = {name: parts[name] for name in change["order"]}
     exact = base.exact
     if "exact_patch" in otel:
         head, tail, between = otel["exact_patch"]
-        exact = _joined(exact, (_JSON, head, tail), between)
+        exact = _joined(exact, (_JSON, head, tail), between, encode)
     elif "exact" in otel:
         exact = orjson.dumps(otel["exact"])
     made = DeltaState(parts, exact)
@@ -196,14 +229,16 @@ def _new_part(between: memoryview) -> tuple[str, bytes]:
     return _JSON, orjson.dumps(text.decode())
 
 
-def _joined(before: bytes, join: Sequence[Any], value: Any) -> bytes:
+def _joined(
+    before: bytes, join: Sequence[Any], value: Any, encode: Callable[[Any], bytes]
+) -> bytes:
     kind, head, tail = join
     if type(head) is not int or type(tail) is not int or min(head, tail) < 0:
         raise ValueError("counts of a patch must be numbers from 0 on")
     if head + tail > len(before):
         raise ValueError("a patch is larger than what it changes")
     if kind == _ITEMS and isinstance(value, list):
-        between = b",%b" % encode_json(value)[1:-1]
+        between = b",%b" % encode(value)[1:-1]
     elif kind == _TEXT and isinstance(value, str):
         between = encode_text(value)[1:-1]
     elif kind == _JSON and isinstance(value, str):
