@@ -198,9 +198,7 @@ class Unfolding:
     def __init__(self) -> None:
         self._newest: OrderedDict[str, tuple[_Link, delta.DeltaState | bytes]] = OrderedDict()
 
-    def whole(  # noqa: PLR0911 - each a way in which it does not add up
-        self, record: dict[str, Any], line: bytes
-    ) -> dict[str, Any] | None:
+    def whole(self, record: dict[str, Any], line: bytes) -> dict[str, Any] | None:
         """The next record of the log with its whole state; None: what it builds on is lost."""
         if record["type"] != END_ENTRY:
             return record

@@ -150,7 +150,7 @@ def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, b
 
 
 def apply(base: DeltaState, record: Mapping[str, Any]) -> DeltaState:
-    """The state that a record's difference makes of the one before; an error as in `from_record`."""
+    """The state that a difference makes of the one before; an error if it does not add up."""
     return _as_written(record, lambda encode: _applied(base, record, encode))
 
 
