@@ -426,13 +426,11 @@ def test_states_add_up_whichever_way_their_writer_wrote_exponents(exponent, monk
     values = [b"[" + b",".join([number, text] * n) + b"]" for n in (3, 9)]
     first, second = (delta.DeltaState({"x": x, "n": number}, b"[]") for x in values)
     with monkeypatch.context() as writer:
-        its_dumps = lambda value: (
-            orjson.dumps(value)
-            .replace(b"e+16", b"e16")
-            .replace(  # noqa: E731
-                b"e16", exponent + b"16"
-            )
-        )
+
+        def its_dumps(value):
+            text = orjson.dumps(value).replace(b"e+16", b"e16")
+            return text.replace(b"e16", exponent + b"16")
+
         writer.setattr(delta, "orjson", SimpleNamespace(dumps=its_dumps, loads=orjson.loads))
         pieces, change, _ = delta.difference(first, second)
     assert b'"items"' in change
