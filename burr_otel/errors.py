@@ -5,7 +5,7 @@ BurrOtelError
 │   └── InvalidIdentifierError        a project or app id that cannot be a folder name
 ├── SnapshotError                     the state of a step could not be kept
 ├── RunLockedError                    exclusive=True, and another session holds the run
-└── StoreError                        the store on disk cannot be read
+└── StoreError                        the store cannot be read
     ├── StateLoadError                a stored state cannot be made into values again
     ├── UnknownRunError (KeyError)    no such run
     └── UnknownSequenceError (ValueError)  the run has no such finished step
@@ -76,7 +76,7 @@ class RunLockedError(BurrOtelError):
 
 
 class StoreError(BurrOtelError):
-    """Files of the store that cannot be read."""
+    """The store cannot be used: damaged files, no such database, a schema that is too old."""
 
 
 class StateLoadError(StoreError):

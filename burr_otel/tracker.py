@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
+from burr_otel.errors import ConfigError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner
@@ -30,7 +31,7 @@ from burr_otel.spans.facts import content_policy
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.parents import Spawner
 from burr_otel.spans.start import SpanStarter
-from burr_otel.store import ALL, AsyncStoreLoader, Store
+from burr_otel.store import ALL, AsyncStoreLoader, Store, is_url, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 DEFAULT_STORAGE_DIR = "~/.burr"
@@ -48,8 +49,10 @@ class OtelTracker(RunHooks, BaseStateLoader):
         project: Name of the project: a folder below `storage_dir`, part of the application span's
             name, and the service name unless ``OTEL_SERVICE_NAME`` or a provider says otherwise.
             Letters, digits, ``_``, ``-`` and ``:``.
-        storage_dir: Where runs are kept, in the layout of Burr's ``LocalTrackingClient``. Default:
-            ``BURR_OTEL_STORAGE_DIR``, else ``~/.burr``.
+        storage_dir: Where runs are kept: a folder, in the layout of Burr's
+            ``LocalTrackingClient``, or the URL of a PostgreSQL database (``postgresql://``) or of a
+            bucket (``s3://``, ``gs://``, ``az://``). Default: ``BURR_OTEL_STORAGE_DIR``, else
+            ``~/.burr``.
         serde_kwargs: Passed to Burr's serialisers and deserialisers.
         tracer_provider: Makes the spans. Default: the global provider when one has been set by the
             time an application is built, else one from the ``OTEL_*`` variables. Pickling leaves
@@ -61,8 +64,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
 
     Attributes:
         project_id: The project.
-        raw_storage_dir: `storage_dir` as it was given.
-        storage_dir: Folder of the project's runs, as a string.
+        raw_storage_dir: `storage_dir` as it was given; a URL without its password.
+        storage_dir: Folder of the project's runs, as a string; a URL without its password.
         serde_kwargs: As given.
         config: The settings in force.
 
@@ -92,11 +95,11 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self.config = OtelConfig.resolve(config, settings)
         self.project_id = project
         given = os.fspath(storage_dir)
-        self.raw_storage_dir = default_storage_dir() if given == DEFAULT_STORAGE_DIR else given
+        root = default_storage_dir() if given == DEFAULT_STORAGE_DIR else given
+        self.raw_storage_dir = without_password(root) if is_url(root) else root
         # Not the working directory of whoever unpickles or copies it, nor after a `chdir`.
-        self._storage_root = self.raw_storage_dir
-        if not self._storage_root.startswith("~"):
-            self._storage_root = str(Path(self._storage_root).absolute())
+        in_place = is_url(root) or root.startswith("~")
+        self._storage_root = root if in_place else str(Path(root).absolute())
         self.serde_kwargs = dict(serde_kwargs or {})
         self._tracer_provider = tracer_provider
         self._meter_provider = meter_provider
@@ -192,7 +195,16 @@ class OtelTracker(RunHooks, BaseStateLoader):
 
     @classmethod
     def get_storage_path(cls, project: str, storage_dir: str | os.PathLike[str]) -> str:
-        """Folder of a project's runs."""
+        """Folder of a project's runs.
+
+        Raises:
+            ConfigError: The runs are in a database or bucket, so they have no folder.
+        """
+        if is_url(storage_dir):
+            raise ConfigError(
+                f"{without_password(storage_dir)} keeps no files, so project {project!r} has no "
+                "folder there. `burr-otel copy` and `burr-otel materialize` write runs to folders."
+            )
         return str(Path(storage_dir).expanduser() / project)
 
     @classmethod

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
-from store_support import ENDED, begin, keep, log_attribute, run_step, start_step
+from store_support import ENDED, begin, folder_of, keep, log_attribute, run_step, start_step
 
 from burr_otel.errors import RunLockedError, SnapshotError
 from burr_otel.store import Store
@@ -201,13 +201,13 @@ def full_disk(storage_dir):
         "error": message,
         "loaded_when_full": store.load(None, "a")["sequence_id"],
         "new_run_when_full": attempt(lambda: begin(store, "new")).partition(":")[0],
-        "torn": len(list(store.run_path("a").glob("*.torn-*"))),
+        "torn": len(list(folder_of(store, "a").glob("*.torn-*"))),
     }
     filler.unlink()
     for more in range(number, number + 6):
         run_step(session, more)
     session.close()
-    for line in (store.run_path("a") / "log.jsonl").read_bytes().splitlines():
+    for line in (folder_of(store, "a") / "log.jsonl").read_bytes().splitlines():
         json.loads(line)
     return {**told, "loaded_after": store.load(None, "a")["sequence_id"]}
 
@@ -219,7 +219,7 @@ def read_only(storage_dir):
     for number in range(3):
         run_step(session, number)
     session.close()  # the file is opened anew, as by another process
-    (store.run_path("a") / "log.index").unlink()
+    (folder_of(store, "a") / "log.index").unlink()
     remount = ["mount", "-o", "remount", storage_dir]
     subprocess.run([*remount[:2], "remount,ro", storage_dir], check=True)
     told = {

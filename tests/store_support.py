@@ -171,7 +171,7 @@ def steps(store: Store, count: int, app_id="a", **more) -> Path:
     for number in range(count):
         run_step(session, number)
     session.end(ENDED)
-    return store.run_path(app_id) / "log.jsonl"
+    return folder_of(store, app_id) / "log.jsonl"
 
 
 def sealed(record: dict) -> bytes:
@@ -180,6 +180,11 @@ def sealed(record: dict) -> bytes:
     text = json.dumps({**record, "otel": otel}, ensure_ascii=False, separators=(",", ":"))
     line = text.encode()[:-2]
     return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+
+
+def folder_of(store: Store, app_id="a") -> Path:
+    """Where a store of files keeps a run, whether it is there or not."""
+    return Path(store.engine.folder_of(store.project, app_id))
 
 
 @contextlib.contextmanager
@@ -206,7 +211,7 @@ def read_by_burr(store: Store, app_id="a", lost=()) -> tuple:
 
     Both fail on the least damage.
     """
-    storage_dir = str(store.path.parent)
+    storage_dir = str(Path(store.place).parent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PydanticDeprecatedSince20)  # Burr's, not ours
         backend = LocalBackend(storage_dir)

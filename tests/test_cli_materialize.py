@@ -4,7 +4,7 @@ import json
 
 import pytest
 from burr.tracking import LocalTrackingClient
-from store_support import begin, read_by_burr, run_step, values_of
+from store_support import begin, folder_of, read_by_burr, run_step, values_of
 
 from burr_otel.cli import main
 from burr_otel.store import Store
@@ -33,7 +33,7 @@ def test_the_copy_is_what_the_burr_ui_and_client_read(store, tmp_path, capfd):
     code, out, err = called(capfd, "materialize", "chat", "--storage-dir", tmp_path / "runs")
     assert code == 0
     copy = Store("proj", tmp_path / "runs-plain")
-    assert str(copy.run_path("chat-1")) in out.replace("\n", "")
+    assert str(folder_of(copy, "chat-1")) in out.replace("\n", "")
     assert "12 steps" in out.replace("\n", " ")
     assert f"burr_path={tmp_path / 'runs-plain'} burr" in err.replace("\n", "")
     steps, loaded = read_by_burr(copy, "chat-1")
@@ -84,7 +84,7 @@ def test_an_unknown_run_is_named_with_the_nearest(store, tmp_path, capfd):
 
 def test_steps_that_damage_has_cost_are_named(store, tmp_path, capfd):
     """The copy has the others, and the exit code says that it is not all."""
-    log = store.run_path("chat-1") / "log.jsonl"
+    log = folder_of(store, "chat-1") / "log.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
     ends = [n for n, line in enumerate(lines) if b'"end_entry"' in line]
     kept_whole = [b'"delta":' not in lines[n] for n in ends]

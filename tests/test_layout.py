@@ -31,11 +31,13 @@ ALLOWED = {
         "store",
     },
     "hooks": {"config", "errors", "live", "spans", "store"},
-    "tracker": {"config", "hooks", "live", "records", "recover", "spans", "store", "trace_url"},
+    "tracker": {
+        *("config", "errors", "hooks", "live", "records", "recover", "spans", "store", "trace_url"),
+    },
     "instrumentor": {"config", "tracker"},
     "testing": {"semconv", "spans"},
     "demo": set(),
-    "check": {"_version", "config", "content", "records", "semconv", "spans"},
+    "check": {"_version", "config", "content", "errors", "records", "semconv", "spans", "store"},
     "cli": {
         *("_version", "check", "config", "demo", "errors", "history", "replay", "spans", "store"),
         *("testing", "trace_url", "tracker", "view"),

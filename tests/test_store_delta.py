@@ -18,6 +18,7 @@ from store_support import (
     ENDED,
     begin,
     finish_step,
+    folder_of,
     keep,
     log_records,
     read_by_burr,
@@ -39,7 +40,7 @@ def store(tmp_path):
 
 
 def ends(store, app_id="a"):
-    records = log_records(store.run_path(app_id) / "log.jsonl")
+    records = log_records(folder_of(store, app_id) / "log.jsonl")
     return [record for record in records if record["type"] == "end_entry"]
 
 
@@ -108,7 +109,7 @@ def test_any_sequence_of_states_loads_as_whole_snapshots_do(tmp_path_factory, st
                 state = changed(state, *change)
             for session in sessions:
                 run_step(session, number, state)
-    log = (kept.run_path("a") / "log.jsonl").read_bytes()
+    log = (folder_of(kept, "a") / "log.jsonl").read_bytes()
     assert log.count(b'"delta":{"number":') == len(steps) - 1
     for number in range(len(steps)):
         expected = whole.load(None, "a", number)["state"].get_all()
@@ -147,7 +148,7 @@ def test_a_change_within_a_character_is_written_as_text(store, pair):
 def test_a_growing_conversation_takes_room_for_what_is_new(store):
     """A hundredth of what whole snapshots take, and every turn loads."""
     chat(store, 400).close()
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     whole = sum(len(json.dumps(r["state"])) for r in store.read("a").records() if "state" in r)
     assert log.stat().st_size < whole / 25
     for number in (0, 1, 63, 64, 65, 200, 399):
@@ -193,7 +194,7 @@ def test_every_session_begins_with_a_whole_state(store):
 def test_a_session_that_others_came_between_goes_on_with_a_whole_state(store, caplog):
     """In this process or another one: what it would build on need not be what a reader finds."""
     first, second = begin(store), begin(store)
-    stranger = Store("proj", store.path.parent)
+    stranger = Store("proj", Path(store.place).parent)
     state = {"history": [message(n) for n in range(20)]}
     for number in range(3):
         run_step(first, number, {**state, "n": number})
@@ -202,14 +203,14 @@ def test_a_session_that_others_came_between_goes_on_with_a_whole_state(store, ca
     run_step(first, 4, {**state, "n": 4})
     run_step(first, 5, {**state, "n": 5})
     assert [is_whole(r) for r in ends(store)][3:] == [True, True, False]
-    with (store.run_path("a") / "log.jsonl").open("ab") as file:
+    with (folder_of(store, "a") / "log.jsonl").open("ab") as file:
         file.write(b'{"type":"note"}\n')
     run_step(first, 6, {**state, "n": 6})
     assert is_whole(ends(store)[-1])
     run_step(first, 7, {**state, "n": 7})
     assert not is_whole(ends(store)[-1])
     start_step(first, 8)
-    with (store.run_path("a") / "log.jsonl").open("ab") as file:
+    with (folder_of(store, "a") / "log.jsonl").open("ab") as file:
         file.write(b'{"type":"note"}\n')
     finish_step(first, 8, {**state, "n": 8})
     assert is_whole(ends(store)[-1])
@@ -224,7 +225,7 @@ def test_buffered_differences_that_land_behind_another_writers_step_load(tmp_pat
     state = {"history": [message(n) for n in range(20)]}
     run_step(session, 0, {**state, "n": 0})
     assert values_of(store.load(None, "a"))["n"] == 0, "written out by being read"
-    with (store.run_path("a") / "log.jsonl").open("ab") as file:
+    with (folder_of(store, "a") / "log.jsonl").open("ab") as file:
         file.write(
             b'{"type":"end_entry","sequence_id":9,"end_time":"2024-01-01T00:00:00","action":"step",'
             b'"result":null,"exception":null,"state":{"n":9}}\n'
@@ -263,7 +264,7 @@ def test_a_difference_that_does_not_add_up_gives_no_state(store, field):
     """
     session = chat(store, 20)
     run_step(session, 20, {"history": [], "pad": "y" * 500})
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     number = next(n for n in range(12, 20) if not is_whole(ends(store)[n]))
     lines = log.read_bytes().splitlines(keepends=True)
     at = next(
@@ -453,7 +454,7 @@ def test_states_add_up_whichever_way_their_writer_wrote_exponents(exponent, monk
 def test_a_join_out_of_bounds_gives_no_state(store, join):
     """Whatever a log says: no negative counts, nothing beyond the value that is joined to."""
     session = chat(store, 11)
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     records = log_records(log)
     records[-1]["otel"]["delta"]["joins"]["history"] = join
     log.write_bytes(b"".join(map(sealed, records)))
@@ -470,7 +471,7 @@ def test_a_flipped_bit_costs_its_record_and_never_gives_another_state(tmp_path, 
     """Wherever it is; what loads is what was written, under its own number."""
     store = Store("proj", tmp_path, delta=kind == "delta")
     chat(store, 10).end(ENDED)
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     whole = log.read_bytes()
     written = {n: store.load(None, "a", n)["state"].get_all() for n in range(10)}
     chance = random.Random(7)
@@ -511,9 +512,9 @@ def test_a_copy_in_burrs_layout_is_read_by_everybody(store, tmp_path):
     run_step(session, 20, {"big": 10**30, "nan": float("inf"), "pad": "x" * 2_000})
     run_step(session, 21, {"big": 10**30 + 1, "nan": float("inf"), "pad": "x" * 2_000})
     copy = Store("proj", tmp_path / "copies")
-    copied = write_plain(store.read("a"), copy.run_path("a"))
+    copied = write_plain(store.read("a"), folder_of(copy, "a"))
     assert (copied.steps, copied.lost) == (22, ())
-    assert copied.log_bytes == (copy.run_path("a") / "log.jsonl").stat().st_size
+    assert copied.log_bytes == (folder_of(copy, "a") / "log.jsonl").stat().st_size
     client = LocalTrackingClient("proj", str(tmp_path / "copies"))
     assert client.load(None, "a", 19)["state"]["history"][19] == message(19)
     assert len(read_by_burr(copy)[0]) == 22

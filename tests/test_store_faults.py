@@ -14,6 +14,7 @@ from store_support import (
     ENDED,
     SNAPSHOTS,
     begin,
+    folder_of,
     keep,
     log_attribute,
     log_records,
@@ -123,9 +124,9 @@ def test_whichever_call_fails_the_run_stays_whole(monkeypatch, caplog, error, fr
             assert store.load(None, "a")["sequence_id"] == 9
             for number in acknowledged:
                 assert values_of(store.load(None, "a", number))["n"] == number
-            log_records(store.run_path("a") / "log.jsonl")
+            log_records(folder_of(store, "a") / "log.jsonl")
             read_by_burr(store)
-            assert not list(store.path.glob("*new*")), "no unfinished folder is left"
+            assert not list(Path(store.place).glob("*new*")), "no unfinished folder is left"
             shutil.rmtree(folder / f"{index}")
         assert len(failures) > 3
         assert set(failures) == {("proj/a", True)}, "run and cause are named"
@@ -190,7 +191,7 @@ def test_a_file_size_limit_cuts_a_record_short_and_the_log_stays_whole(tmp_path,
     assert "File too large" in told["error"]
     assert told["loaded"] == told["written"] - 1 > 5
     store = Store("proj", tmp_path)
-    log_records(store.run_path("a") / "log.jsonl")
+    log_records(folder_of(store, "a") / "log.jsonl")
     run_step(begin(store), told["written"])
     assert store.load(None, "a")["sequence_id"] == told["written"]
 
@@ -224,7 +225,7 @@ def test_a_folder_deleted_under_a_live_run_is_told(tmp_path, keeping):
     store = Store("proj", tmp_path, **keeping)
     session = begin(store)
     run_step(session, 0)
-    shutil.rmtree(store.path)
+    shutil.rmtree(Path(store.place))
     for _ in range(2):
         with pytest.raises(SnapshotError, match="deleted or replaced while the run was live"):
             run_step(session, 1)
@@ -238,9 +239,9 @@ def test_a_folder_that_was_replaced_is_not_written_to_in_the_dark(tmp_path, keep
     store = Store("proj", tmp_path, **keeping)
     session = begin(store)
     run_step(session, 0)
-    store.run_path("a").rename(tmp_path / "moved")
+    folder_of(store, "a").rename(tmp_path / "moved")
     begin(Store("proj", tmp_path / "elsewhere"))
-    shutil.copytree(tmp_path / "elsewhere" / "proj" / "a", store.run_path("a"))
+    shutil.copytree(tmp_path / "elsewhere" / "proj" / "a", folder_of(store, "a"))
     with pytest.raises(SnapshotError, match="deleted or replaced"):
         run_step(session, 1)
     assert (tmp_path / "moved" / "log.jsonl").read_bytes().count(b"begin_entry") == 1
@@ -250,7 +251,7 @@ def test_spans_and_attributes_that_cannot_be_written_warn_once_and_never_raise(t
     """No resume needs them."""
     store = Store("proj", tmp_path)
     session = begin(store)
-    shutil.rmtree(store.path)
+    shutil.rmtree(Path(store.place))
     for number in range(3):
         session.append(BeginInner(0, f"{number}", "s", None, [], 1))
         session.append(StreamMark("end_stream", 0, 1, 1))
@@ -297,14 +298,14 @@ def test_flush_leaves_records_to_the_system_and_syncs_only_what_is_renamed(tmp_p
     session = begin(store)
     run_step(session, 0)
     assert seen == [("fsync", "graph.json"), ("fsync", "metadata.json")]
-    assert b"end_entry" in (store.run_path("a") / "log.jsonl").read_bytes()
+    assert b"end_entry" in (folder_of(store, "a") / "log.jsonl").read_bytes()
 
 
 def test_none_buffers_and_this_process_still_sees_everything(tmp_path, monkeypatch, keeping):
     """Few writes; a load in the process, and a close, write out what is there."""
     seen = synced(monkeypatch)
     store = Store("proj", tmp_path, durability="none", **keeping)
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     session = begin(store)
     assert store.exists("a")
     run_step(session, 0)
@@ -342,7 +343,7 @@ def test_a_large_record_that_is_written_in_part_is_completed_or_taken_back(
     """Large states go to the system in pieces: what it does not take at once is written after."""
     store = Store("proj", tmp_path)
     session = begin(store)
-    large, log = "x" * 100_000, store.run_path("a") / "log.jsonl"
+    large, log = "x" * 100_000, folder_of(store, "a") / "log.jsonl"
 
     def partly(fd, parts):
         return os.write(fd, b"".join(parts)[:short])

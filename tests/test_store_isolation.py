@@ -7,11 +7,12 @@ import os
 import resource
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 from burr.common.types import ParentPointer
 from burr.core import State
-from store_support import ENDED, begin, run_step, steps, values_of
+from store_support import ENDED, begin, folder_of, run_step, steps, values_of
 
 from burr_otel.errors import (
     ConfigError,
@@ -45,7 +46,7 @@ def test_an_app_id_that_leads_elsewhere_is_refused_at_build(store, tmp_path, app
         lambda: store.history(app_id),
         lambda: store.find_step(app_id, 1),
         lambda: store.read(app_id),
-        lambda: store.run_path(app_id),
+        lambda: folder_of(store, app_id),
         lambda: store.load_state(app_id),
     ):
         with pytest.raises(InvalidIdentifierError, match="cannot be a folder name") as caught:
@@ -71,7 +72,7 @@ def test_any_other_text_is_an_app_id(store, app_id):
     run_step(begin(store, app_id), 0)
     assert store.load(None, app_id)["sequence_id"] == 0
     assert store.list_app_ids() == [app_id]
-    assert [path.name for path in store.path.iterdir()] == [app_id]
+    assert [path.name for path in Path(store.place).iterdir()] == [app_id]
 
 
 @pytest.mark.parametrize("key", ["\ud800", 5])
@@ -86,13 +87,13 @@ def test_a_run_folder_that_is_a_link_is_refused(store, tmp_path):
     steps(store, 1, "real")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (store.path / "link").symlink_to(elsewhere)
+    (Path(store.place) / "link").symlink_to(elsewhere)
     for operation in (lambda: begin(store, "link"), lambda: store.load(None, "link")):
         with pytest.raises(InvalidIdentifierError, match="is a symbolic link"):
             operation()
     assert list(elsewhere.iterdir()) == []
-    (store.path / "link").unlink()
-    (store.path / "link").symlink_to(store.path / "real")
+    (Path(store.place) / "link").unlink()
+    (Path(store.place) / "link").symlink_to(Path(store.place) / "real")
     with pytest.raises(InvalidIdentifierError):
         store.load(None, "link")
     assert store.list_app_ids() == ["real"]
@@ -105,8 +106,8 @@ def test_a_file_that_is_a_link_is_not_followed(tmp_path, name):
     steps(store, 1)
     target = tmp_path / "target"
     target.write_bytes(b"precious")
-    (store.run_path("a") / name).unlink(missing_ok=True)
-    (store.run_path("a") / name).symlink_to(target)
+    (folder_of(store, "a") / name).unlink(missing_ok=True)
+    (folder_of(store, "a") / name).symlink_to(target)
     with contextlib.suppress(SnapshotError):  # or a warning: that depends on the file
         session = begin(store)
         for number in range(1, 40):
@@ -132,7 +133,7 @@ def test_parents_outside_of_the_store_are_left_alone(store, tmp_path):
             parent_pointer=ParentPointer(app_id, "k\ud800", "x"),
             spawning_parent_pointer=ParentPointer(app_id, None, 1),
         )
-    assert [path.name for path in store.path.iterdir()] == ["child"]
+    assert [path.name for path in Path(store.place).iterdir()] == ["child"]
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
@@ -145,7 +146,7 @@ def test_files_and_folders_are_for_their_owner_alone(tmp_path):
         for number in range(40):
             run_step(session, number)
         session.close()
-        with (store.run_path("a") / "log.jsonl").open("ab") as file:
+        with (folder_of(store, "a") / "log.jsonl").open("ab") as file:
             file.write(b"torn")
         begin(store).close()
         begin(store, "b", parent_pointer=ParentPointer("a", None, 1)).close()
@@ -163,7 +164,7 @@ def test_files_and_folders_are_for_their_owner_alone(tmp_path):
 def test_a_name_with_home_is_expanded(monkeypatch, tmp_path):
     """As in Burr: `~/.burr`."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Store("proj").path == tmp_path / ".burr" / "proj"
+    assert Path(Store("proj").place) == tmp_path / ".burr" / "proj"
 
 
 async def test_the_async_loader_reads_off_the_event_loop(store, monkeypatch):
@@ -193,7 +194,7 @@ def test_a_live_runs_folder_that_becomes_a_link_is_not_written_to(store, tmp_pat
     """Moved away and linked to from its old place: each step fails and says so."""
     session = begin(store)
     run_step(session, 0)
-    run = store.run_path("a")
+    run = folder_of(store, "a")
     run.rename(tmp_path / "moved")
     run.symlink_to(tmp_path / "moved")
     before = (tmp_path / "moved" / "log.jsonl").read_bytes()
@@ -210,8 +211,8 @@ def test_a_live_runs_folder_that_becomes_a_link_is_not_written_to(store, tmp_pat
 def test_a_project_that_is_a_link_is_not_followed(store, tmp_path):
     """Only the storage directory as a whole may be one."""
     steps(Store("proj", tmp_path / "elsewhere"), 1)
-    store.path.parent.mkdir()
-    store.path.symlink_to(tmp_path / "elsewhere" / "proj")
+    Path(store.place).parent.mkdir()
+    Path(store.place).symlink_to(tmp_path / "elsewhere" / "proj")
     for operation in (
         lambda: begin(store), lambda: store.load(None, "a"), lambda: store.read("a"),
         store.list_app_ids,
@@ -230,7 +231,7 @@ def test_a_file_that_is_something_else_is_not_read_and_nothing_waits(store, tmp_
     """A link, a pipe without a writer, a folder, JSON that no parser takes: never a bare error."""
     steps(store, 40)
     (tmp_path / "secret").write_text('{"partition_key": "OUTSIDE"}\n')
-    path = store.run_path("a") / name
+    path = folder_of(store, "a") / name
     path.unlink(missing_ok=True)
     if what == "link":
         path.symlink_to(tmp_path / "secret")
@@ -289,7 +290,7 @@ def test_ids_that_share_a_folder_are_refused(store):
     """Where the file system ignores case or normalizes: the folder's own metadata tells."""
     for own, other in (("Stra\u00dfe", "STRASSE"), ("caf\u00e9", "cafe\u0301"), ("a", "A")):
         steps(store, 1, own)
-        store.run_path(own).rename(store.run_path(other))  # what such a file system would show
+        folder_of(store, own).rename(folder_of(store, other))  # what such a file system would show
         assert store.load(None, other) is None
         assert not store.exists(other)
         with pytest.raises(InvalidIdentifierError, match="would share a folder with the run"):
@@ -299,7 +300,7 @@ def test_ids_that_share_a_folder_are_refused(store):
 def test_a_copied_folder_is_a_run_of_its_new_name(store):
     """Its metadata names another one, and yet they share nothing."""
     steps(store, 2)
-    shutil.copytree(store.run_path("a"), store.run_path("b"))
+    shutil.copytree(folder_of(store, "a"), folder_of(store, "b"))
     assert store.load(None, "b")["sequence_id"] == 1
     run_step(begin(store, "b"), 2)
     assert store.list_app_ids() == ["a", "b"]
@@ -310,7 +311,7 @@ def test_a_folder_that_others_can_write_is_told_once(tmp_path, caplog, which):
     """With its owner and mode, and what to do."""
     store = Store("proj", tmp_path / "store")
     steps(store, 1)
-    folder = tmp_path / "store" if which == "storage" else store.run_path("a")
+    folder = tmp_path / "store" if which == "storage" else folder_of(store, "a")
     folder.chmod(0o777)
     for _ in range(2):
         store.load(None, "a")
@@ -342,11 +343,11 @@ def test_a_run_is_deleted_unless_its_owner_lives(store, tmp_path):
     store.delete("a", now_ns=1)
     with pytest.raises(UnknownRunError):
         store.delete("a", now_ns=1)
-    assert [path.name for path in store.path.iterdir()] == ["b"]
+    assert [path.name for path in Path(store.place).iterdir()] == ["b"]
     elsewhere = {"host": "elsewhere", "pid": 1, "process_start": None}
     marker = {"owner": elsewhere, "otel": {}, "partition_key": None}
-    (store.run_path("b") / "open-x").write_text(json.dumps(marker))
-    changed_ns = (store.run_path("b") / "log.jsonl").stat().st_mtime_ns
+    (folder_of(store, "b") / "open-x").write_text(json.dumps(marker))
+    changed_ns = (folder_of(store, "b") / "log.jsonl").stat().st_mtime_ns
     with pytest.raises(StoreError, match="on elsewhere"):
         store.delete("b", now_ns=changed_ns + 10**9, recover_after_s=10)
     store.delete("b", now_ns=changed_ns + 11 * 10**9, recover_after_s=10)

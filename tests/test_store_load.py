@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 from burr.common.types import ParentPointer
@@ -11,6 +12,7 @@ from store_support import (
     SNAPSHOTS,
     begin,
     finish_step,
+    folder_of,
     graph,
     keep,
     log_attribute,
@@ -113,14 +115,14 @@ def test_one_app_id_in_two_partitions_is_two_runs(store):
     assert store.list_app_ids() == store.list_app_ids("bob") == ["a"]
     assert store.list_partition_keys() == [None, "alice", "bob"]
     assert values_of(store.load("alice", "a", 0))["who"] == "alice"
-    folders = sorted(path.name for path in store.path.iterdir())
+    folders = sorted(path.name for path in Path(store.place).iterdir())
     assert folders[0] == "a"
     assert all(name.startswith("a~p-") for name in folders[1:])
     for run in store.runs():
         metadata = json.loads(run.log.metadata())
         assert metadata["otel"]["app_id"] == "a"
     run_step(begin(store, partition_key="bob"), 1, {"who": "bob", "again": True})
-    assert len(list(store.path.iterdir())) == 3
+    assert len(list(Path(store.place).iterdir())) == 3
     store.delete("a", "alice", now_ns=1)
     assert store.load("alice", "a") is None
     assert values_of(store.load("bob", "a"))["again"] is True
@@ -130,7 +132,7 @@ def test_one_app_id_in_two_partitions_is_two_runs(store):
 def test_a_run_whose_metadata_is_lost_still_belongs_to_its_partition(store):
     """The log says whose it is."""
     run_step(begin(store, partition_key="alice"), 0)
-    (store.run_path("a") / "metadata.json").unlink()
+    (folder_of(store, "a") / "metadata.json").unlink()
     assert store.load("bob", "a") is None
     assert store.load("alice", "a") is not None
 
@@ -148,12 +150,12 @@ def test_runs_are_listed_by_partition(store):
     """All, those of one key, or those of none."""
     for app_id, key in (("x", "p"), ("y", "q"), ("z", None)):
         begin(store, app_id, partition_key=key).close()
-    (store.path / "annotations.jsonl").touch()
-    (store.path / "only-children").mkdir()
+    (Path(store.place) / "annotations.jsonl").touch()
+    (Path(store.place) / "only-children").mkdir()
     assert store.list_app_ids() == ["x", "y", "z"]
     assert store.list_app_ids("p") == ["x"]
     assert store.list_app_ids(None) == ["z"]
-    assert Store("nothing", store.path.parent).list_app_ids() == []
+    assert Store("nothing", Path(store.place).parent).list_app_ids() == []
 
 
 def test_exists_asks_for_a_log_with_something_in_it(store):
@@ -161,7 +163,7 @@ def test_exists_asks_for_a_log_with_something_in_it(store):
     assert not store.exists("a")
     begin(store)
     assert store.exists("a")
-    (store.run_path("a") / "log.jsonl").write_bytes(b"")
+    (folder_of(store, "a") / "log.jsonl").write_bytes(b"")
     assert not store.exists("a")
     assert store.load(None, "a") is None
 
@@ -214,7 +216,7 @@ def test_a_fork_keeps_what_it_inherited_until_its_first_step(store):
     loaded = store.load(None, "fork")
     assert (loaded["sequence_id"], loaded["position"], loaded["status"]) == (3, "step", "completed")
     assert values_of(loaded) == {"n": 7}
-    log = store.run_path("fork") / "log.jsonl"
+    log = folder_of(store, "fork") / "log.jsonl"
     begin(store, "fork", state=inherited)
     roots = [record for record in log_records(log) if record["type"] == "otel_root"]
     assert ["state" in record for record in roots] == [True, False], "written once"
@@ -252,17 +254,17 @@ def test_building_a_run_again_from_an_older_state_does_not_hide_the_newest_step(
 def test_a_changed_graph_is_recorded(store):
     """The UI shows the new one, and the old one is kept under the digest that its roots name."""
     begin(store)
-    before = log_records(store.run_path("a") / "log.jsonl")[0]
-    old = (store.run_path("a") / "graph.json").read_bytes()
+    before = log_records(folder_of(store, "a") / "log.jsonl")[0]
+    old = (folder_of(store, "a") / "graph.json").read_bytes()
     begin(store)
-    seen = store.run_path("a") / "seen-by-a-reader"
-    os.link(store.run_path("a") / "graph.json", seen)
+    seen = folder_of(store, "a") / "seen-by-a-reader"
+    os.link(folder_of(store, "a") / "graph.json", seen)
     begin(store, application_graph=graph(step, other))
     assert seen.read_bytes() == old, "replaced as a whole, never written over"
-    assert not list(store.run_path("a").glob("*.new-*"))
-    assert b"amount" in (store.run_path("a") / "graph.json").read_bytes()
-    assert (store.run_path("a") / f"graph-{before['graph']}.json").read_bytes() == old
-    roots = log_records(store.run_path("a") / "log.jsonl")
+    assert not list(folder_of(store, "a").glob("*.new-*"))
+    assert b"amount" in (folder_of(store, "a") / "graph.json").read_bytes()
+    assert (folder_of(store, "a") / f"graph-{before['graph']}.json").read_bytes() == old
+    roots = log_records(folder_of(store, "a") / "log.jsonl")
     assert [record.get("graph_changed") for record in roots] == [None, False, True]
 
 
@@ -284,7 +286,7 @@ def test_parents_list_their_children_once_for_each_step(store):
     run = store.read("child")
     assert run.spawning_parent_pointer["sequence_id"] == 4
     assert run.parent_pointer["app_id"] == "not-in-this-store"
-    assert not (store.path / "not-in-this-store").exists()
+    assert not (Path(store.place) / "not-in-this-store").exists()
     assert store.read("resumed").parent_pointer is None
 
 
@@ -352,7 +354,7 @@ def test_load_reads_a_bounded_part_of_a_long_log(store, bytes_read, monkeypatch)
     session = begin(store)
     for number in range(400):
         run_step(session, number, {"n": number, "pad": f"{number:04}" * 5_000})
-    log_bytes = (store.run_path("a") / "log.jsonl").stat().st_size
+    log_bytes = (folder_of(store, "a") / "log.jsonl").stat().st_size
     assert log_bytes > 8_000_000
     for sequence_id in (None, 0, 200, 399):
         bytes_read.clear()

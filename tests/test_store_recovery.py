@@ -14,6 +14,7 @@ from store_support import (
     GRAPH,
     SNAPSHOTS,
     begin,
+    folder_of,
     keep,
     log_records,
     memory_folder,
@@ -40,7 +41,7 @@ def store(tmp_path, keeping):
 
 
 def torn_files(store, app_id="a"):
-    return sorted(path.name for path in store.run_path(app_id).glob("log.jsonl.torn-*"))
+    return sorted(path.name for path in folder_of(store, app_id).glob("log.jsonl.torn-*"))
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_log_cut_at_any_byte_loses_at_most_the_record_in_flight(memory_store, 
         finished = [json.loads(line) for line in lines]
         assert [r["sequence_id"] for r in finished if r["type"] == "end_entry"][-1] == expected
         assert finished[-1]["type"] == "otel_root"
-        torn = store.run_path("a") / "log.jsonl.torn-1"
+        torn = folder_of(store, "a") / "log.jsonl.torn-1"
         kept = torn.read_bytes() if torn.exists() else b""
         before = b"".join(lines[:-1])
         assert whole[:cut] in (before + kept, before[:-1]), "no byte is gone"
@@ -134,7 +135,7 @@ def test_garbage_is_passed_over_by_reads_and_mended_by_the_next_session(store, g
     for number in range(8):
         assert values_of(store.load(None, "a", number)) == {"n": number}
     if garbage.strip():
-        kept = (store.run_path("a") / "log.jsonl.torn-1").read_bytes()
+        kept = (folder_of(store, "a") / "log.jsonl.torn-1").read_bytes()
         assert garbage.rstrip(b"\n") in kept
     session = begin(store)
     run_step(session, 8)
@@ -178,13 +179,13 @@ def test_a_writer_that_finds_a_torn_tail_mends_it_before_it_appends(store):
     """Another process was killed while ours has the run open."""
     session = begin(store)
     run_step(session, 0)
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     with log.open("ab") as file:
         file.write(b'{"type":"begin_entry","sequ')
     run_step(session, 1)
     log_records(log)
     assert store.load(None, "a")["sequence_id"] == 1
-    torn = store.run_path("a") / "log.jsonl.torn-1"
+    torn = folder_of(store, "a") / "log.jsonl.torn-1"
     assert torn.read_bytes() == b'{"type":"begin_entry","sequ'
 
 
@@ -266,7 +267,7 @@ def test_what_a_writer_without_locks_adds_during_a_repair_is_not_cut_off(store, 
 @pytest.mark.parametrize("overtaken", [40, 63, 64, 65])
 def test_the_index_says_nothing_of_an_append_that_was_overtaken(store, monkeypatch, overtaken):
     """A writer without locks adds a line between our look at the length and our own line."""
-    path = store.run_path("a") / "log.jsonl"
+    path = folder_of(store, "a") / "log.jsonl"
     write, count = os.write, 0
 
     def be_overtaken(fd, data):
@@ -300,7 +301,7 @@ def test_torn_bytes_never_overwrite_earlier_ones(store):
             file.write(b"torn %d" % number)
         begin(store).close()
     assert torn_files(store) == [f"log.jsonl.torn-{number}" for number in (1, 2, 3)]
-    assert (store.run_path("a") / "log.jsonl.torn-3").read_bytes() == b"torn 2"
+    assert (folder_of(store, "a") / "log.jsonl.torn-3").read_bytes() == b"torn 2"
 
 
 def test_an_empty_log_and_lost_small_files_are_made_again(store):
@@ -333,12 +334,12 @@ def test_a_torn_children_file_is_mended_when_the_next_child_is_added(store):
     """One torn line there makes the Burr UI fail on the parent."""
     steps(store, 1, "parent")
     begin(store, "c1", parent_pointer=ParentPointer("parent", None, 0))
-    children = store.run_path("parent") / "children.jsonl"
+    children = folder_of(store, "parent") / "children.jsonl"
     children.write_bytes(children.read_bytes()[:-9])
     assert store.read("parent").children == []
     begin(store, "c2", parent_pointer=ParentPointer("parent", None, 0))
     assert [each["child"]["app_id"] for each in store.read("parent").children] == ["c2"]
-    assert list(store.run_path("parent").glob("children.jsonl.torn-1"))
+    assert list(folder_of(store, "parent").glob("children.jsonl.torn-1"))
     read_by_burr(store, "parent")
 
 
@@ -346,7 +347,7 @@ def test_a_session_that_opens_a_parent_mends_its_children_file(store):
     """Without a further child too."""
     steps(store, 1, "parent")
     begin(store, "c1", parent_pointer=ParentPointer("parent", None, 0))
-    with (store.run_path("parent") / "children.jsonl").open("ab") as file:
+    with (folder_of(store, "parent") / "children.jsonl").open("ab") as file:
         file.write(b'{"type":"child_app')
     begin(store, "parent")
     read_by_burr(store, "parent")
@@ -534,7 +535,7 @@ def test_a_reader_indexes_what_a_live_writer_lost_track_of(store):
     """Another tracker appended in between, so that the writer cannot tell what lies before."""
     session = begin(store)
     run_step(session, 0)
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     with log.open("ab") as file:
         file.write(b'{"type":"note"}\n')
     for number in range(1, 101):

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from store_support import (
     begin,
     finish_step,
+    folder_of,
     log_attribute,
     log_records,
     run_step,
@@ -106,7 +107,7 @@ def test_any_json_like_state_comes_back_equal_and_is_strict_json(tmp_path_factor
     store = Store("proj", tmp_path_factory.mktemp("store"))
     run_step(begin(store), 0, items)
     assert alike(values_of(store.load(None, "a")), items)
-    log = store.run_path("a") / "log.jsonl"
+    log = folder_of(store, "a") / "log.jsonl"
     for line in log.read_bytes().splitlines():
         strict(line)
     assert LocalTrackingClient("proj", str(log.parents[2])).load(None, "a") is not None
@@ -117,7 +118,7 @@ def test_an_integer_that_python_refuses_to_print_comes_back(store):
     items = {"n": 10**5000, "deep": [{-(10**6000): 1}]}
     run_step(begin(store), 0, items)
     assert values_of(store.load(None, "a")) == items
-    strict((store.run_path("a") / "log.jsonl").read_bytes().splitlines()[-1])
+    strict((folder_of(store, "a") / "log.jsonl").read_bytes().splitlines()[-1])
 
 
 class Colour(enum.Enum):
@@ -292,7 +293,7 @@ def test_field_serde_and_serde_kwargs_are_used(tmp_path, monkeypatch):
         store = Store("proj", tmp_path, serde_kwargs={"factor": 3})
         run_step(begin(store), 0, {"secret": 5, "n": 1}, serde_kwargs={"factor": 3})
         assert values_of(store.load(None, "a")) == {"secret": 5, "n": 1}
-        end = log_records(store.run_path("a") / "log.jsonl")[-1]
+        end = log_records(folder_of(store, "a") / "log.jsonl")[-1]
         assert end["state"]["secret"] == {"v": 15}
         register_field_serde("secret", lambda value, **kw: value, lambda value, **kw: value)
         with pytest.raises(SnapshotError, match="not a dict"):
@@ -389,7 +390,9 @@ def test_inputs_results_and_attributes_never_raise(store, value, caplog):
     start_step(session, inputs={"i": value})
     log_attribute(session, value=value)
     finish_step(session, 0, {"n": 1}, result={"r": value})
-    found = [strict(line) for line in (store.run_path("a") / "log.jsonl").read_bytes().splitlines()]
+    found = [
+        strict(line) for line in (folder_of(store, "a") / "log.jsonl").read_bytes().splitlines()
+    ]
     assert [record["type"] for record in found] == [
         "otel_root",
         "begin_entry",
@@ -408,7 +411,7 @@ def test_hostile_texts_everywhere_are_scrubbed(store):
     session.append(BeginInner(0, bad, bad, bad, [bad], 1))
     log_attribute(session, bad, bad, tags={bad: bad, 1: 2}, span_id=bad)
     finish_step(session, 0, {bad: bad}, exception=bad)
-    lines = (store.run_path("a") / "log.jsonl").read_bytes().split(b"\n")
+    lines = (folder_of(store, "a") / "log.jsonl").read_bytes().split(b"\n")
     assert len(lines) == 6
     for line in lines[:-1]:
         strict(line)

@@ -17,6 +17,7 @@ from store_support import (
     SNAPSHOTS,
     begin,
     finish_step,
+    folder_of,
     keep,
     log_attribute,
     log_records,
@@ -91,7 +92,7 @@ def test_eight_processes_write_their_own_runs_of_one_project(store, kind, tmp_pa
 def test_eight_processes_with_two_threads_each_write_one_run(store, kind, tmp_path):
     """No line is mixed, nothing is lost, and every session's records keep their order."""
     assert child("one_run", tmp_path, 40, kind=kind) == [0] * 8
-    log = store.run_path("shared") / "log.jsonl"
+    log = folder_of(store, "shared") / "log.jsonl"
     log_records(log)
     records = list(store.read("shared").records())
     sessions = {f"s{number}.{which}" for number in range(8) for which in range(2)}
@@ -134,7 +135,7 @@ def test_threads_of_one_process_share_a_session(store):
     for each in threads:
         each.join()
     finish_step(session, 0)
-    found = [r["key"] for r in log_records(store.run_path("a") / "log.jsonl") if "key" in r]
+    found = [r["key"] for r in log_records(folder_of(store, "a") / "log.jsonl") if "key" in r]
     assert sorted(found) == sorted(f"{a}.{b}" for a in range(8) for b in range(50))
 
 
@@ -153,7 +154,7 @@ def test_a_finaliser_may_write_while_its_thread_is_in_the_middle_of_an_append(st
     monkeypatch.setattr(log_module.os, "write", write_and_collect)
     run_step(first, 0)
     monkeypatch.undo()
-    records = log_records(store.run_path("a") / "log.jsonl")
+    records = log_records(folder_of(store, "a") / "log.jsonl")
     assert [(record["type"], record["otel"]["session"]) for record in records[2:]] == [
         ("begin_entry", "one"),
         ("begin_entry", "two"),
@@ -215,7 +216,7 @@ def test_an_exclusive_run_refuses_a_second_session_and_names_the_holder(tmp_path
     session.end(ENDED)
     third = begin(store, session_id="third")
     run_step(third, 0)
-    assert {r["otel"]["session"] for r in log_records(store.run_path("a") / "log.jsonl")} == {
+    assert {r["otel"]["session"] for r in log_records(folder_of(store, "a") / "log.jsonl")} == {
         "first",
         "third",
     }, "the refused one left no record"
@@ -273,7 +274,7 @@ def test_a_claim_dies_with_its_holder(tmp_path):
 def test_a_forked_child_never_writes_under_its_parents_session(store, kind, tmp_path):
     """Its own session begins with its first step; the parent's goes on undisturbed."""
     assert child("parents_session", tmp_path, kind=kind) == [0]
-    records = log_records(store.run_path("a") / "log.jsonl")
+    records = log_records(folder_of(store, "a") / "log.jsonl")
     told = [(r["type"], r.get("sequence_id"), r["otel"]["session"]) for r in records]
     assert told == [
         ("otel_root", None, "parent"),
@@ -295,19 +296,19 @@ def test_a_forked_child_does_not_end_the_step_that_its_parent_began(store, monke
     """Neither the step nor the spans, attributes and root that it was forked inside of."""
     session = begin(store)
     start_step(session, 0)
-    before = (store.run_path("a") / "log.jsonl").read_bytes()
+    before = (folder_of(store, "a") / "log.jsonl").read_bytes()
     monkeypatch.setattr(session_module, "_generation", session_module._generation + 1)
     finish_step(session, 0, {"n": 1})
     log_attribute(session, sequence_id=0)
     session.settle_step(settled())
     session.end(ENDED)
-    assert (store.run_path("a") / "log.jsonl").read_bytes() == before
+    assert (folder_of(store, "a") / "log.jsonl").read_bytes() == before
 
 
 def test_an_append_waits_for_whoever_mends_the_log(store, monkeypatch):
     """A lock of another process is respected: it may be about to cut off a torn line."""
     session = begin(store)
-    path = store.run_path("a") / "log.jsonl"
+    path = folder_of(store, "a") / "log.jsonl"
     before = path.read_bytes()
     asked = threading.Event()
     lock = fcntl.flock
@@ -344,7 +345,7 @@ def test_the_owner_of_a_session_is_known_to_live_or_not():
 @pytest.mark.one_python
 def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store):
     """Under ``ulimit -n 256``, each stepped in turn."""
-    told = child("many_sessions", memory_store.path.parent, 10_000)
+    told = child("many_sessions", Path(memory_store.place).parent, 10_000)
     assert told["wrong"] == 0
     assert told["listed"] == 10_000
     assert told["fds"] < 100
@@ -354,7 +355,7 @@ def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store):
 def test_a_hundred_thousand_runs_are_listed(memory_store, monkeypatch):
     """In time that grows with their number alone: one stat for each, and no file is read."""
     for number in range(100_000):
-        folder = memory_store.path / f"r{number}"
+        folder = Path(memory_store.place) / f"r{number}"
         folder.mkdir(parents=True)
         os.close(os.open(folder / "log.jsonl", os.O_CREAT))
     stats = Counter()

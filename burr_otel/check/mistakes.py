@@ -17,8 +17,8 @@ MISTAKES: Final = {
         "{headers} cannot be read in full; write name=value, with a comma between two headers."
     ),
     "storage": (
-        "Nothing can be written below {value} ({answer}); "
-        "give that folder to this user, name another with storage_dir, or set "
+        "No run can be kept in {value} ({answer}); "
+        "let this user write there, name another place with storage_dir, or set "
         "BURR_OTEL_SNAPSHOTS=off to keep no state."
     ),
     "wrong_scheme": (

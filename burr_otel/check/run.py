@@ -11,6 +11,7 @@ from burr_otel.check.diagnose import diagnose, shown, wrong_address
 from burr_otel.check.mistakes import PASSING, Problem, problem
 from burr_otel.check.settings import Settings, kept_warnings, unwritable
 from burr_otel.check.trace import make_trace, trace_id
+from burr_otel.store import without_password
 
 _BAD_HEADERS: Final = "Header format invalid"
 _BATCH_BYTES: Final = 2 * 1024 * 1024  # what long chats make of a batch; most limits are 4 MiB
@@ -55,7 +56,9 @@ def check(storage_dir: str) -> Report:
     report = Report(settings, None, None, None, "", [])
     reason = unwritable(storage_dir)
     if reason:
-        report.problems.append(problem("storage", {"value": storage_dir, "answer": reason}))
+        report.problems.append(
+            problem("storage", {"value": without_password(storage_dir), "answer": reason})
+        )
     keeps_out = _keeps_out(settings)
     if keeps_out:
         report.problems.append(keeps_out)

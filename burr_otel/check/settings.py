@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from burr_otel.config import ENV_PREFIX, OtelConfig
+from burr_otel.errors import BurrOtelError
 from burr_otel.spans.exporters import (
     Protocol,
     endpoint_from_environ,
@@ -24,6 +25,7 @@ from burr_otel.spans.exporters import (
     sdk_disabled,
 )
 from burr_otel.spans.provider import culprits, service_resource
+from burr_otel.store import is_url, projects, without_password
 
 SERVICE_NAME: Final = "burr-otel-check"
 """The service of a test trace, unless the variables name one."""
@@ -106,7 +108,7 @@ def _own() -> dict[str, Any]:
             value = said.get(field, "(not usable)")
             found[name] = f"{len(value)} patterns" if field in _PATTERNS else value
         elif name == f"{ENV_PREFIX}STORAGE_DIR":
-            found[name] = os.environ[name]
+            found[name] = without_password(os.environ[name])
         elif name.startswith(ENV_PREFIX):
             found[name] = "(no setting of that name)"
     return found
@@ -139,7 +141,13 @@ def kept_warnings(*names: str) -> Iterator[list[str]]:
 
 
 def unwritable(storage_dir: str) -> str | None:
-    """Why nothing can be written below a folder; one that is not there yet is not made."""
+    """Why no run can be kept there; a folder that is not there yet is not made."""
+    if is_url(storage_dir):
+        try:
+            projects(storage_dir)
+        except (BurrOtelError, OSError) as error:
+            return str(error)
+        return None
     folder = Path(storage_dir).expanduser()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

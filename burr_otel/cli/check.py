@@ -43,8 +43,10 @@ def command(storage_dir: str, as_json: bool) -> int:
     """
     from burr_otel.check.run import check
     from burr_otel.spans.exporters import without_secrets
+    from burr_otel.store import without_password
 
     report = check(storage_dir)
+    storage_dir = without_password(storage_dir)
     endpoint = without_secrets(report.settings.endpoint)
     if as_json:
         print_json(_as_json(report, endpoint, storage_dir))

@@ -13,7 +13,8 @@ from burr_otel.cli import options
 from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
-from burr_otel.store import Store
+from burr_otel.store import is_url
+from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.materialize import write_plain
 from burr_otel.view.find import find_run
 from burr_otel.view.text import clean, one_line, plural
@@ -60,8 +61,9 @@ def command(
       burr_path=~/.burr-plain burr
     """
     run = find_run(storage_dir, app_id, project, partition)
-    target_dir = Path(to or f"{Path(storage_dir)}{_SUFFIX}").expanduser().absolute()
-    target = Store(run.project, target_dir).run_path(run.app_id)
+    own = options.DEFAULT_STORAGE_DIR if is_url(storage_dir) else Path(storage_dir)
+    target_dir = Path(to or f"{own}{_SUFFIX}").expanduser().absolute()
+    target = Path(FileEngine(target_dir).folder_of(run.project, run.app_id))
     copied = write_plain(run, target, replace=replace)
     if as_json:
         found = {"project": run.project, "app_id": run.app_id, "folder": str(target)}

@@ -25,6 +25,7 @@ from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document
 from burr_otel.spans.portable import is_sound, portable
 from burr_otel.spans.start import NO_SPAN
 from burr_otel.store import digest, graph_json
+from burr_otel.store.names import check_app_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +62,7 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
     keeps = store if shared.config.snapshots != "off" else None
     history = None
     if keeps is not None:
-        keeps.run_path(built.app_id)  # refuses an id that is no folder name
+        check_app_id(built.app_id)
         try:
             history = keeps.history(built.app_id, built.partition_key)
         except Exception as error:

@@ -18,6 +18,8 @@ from typing import IO, Final
 
 from typing_extensions import Self
 
+from burr_otel.store import is_url, without_password
+
 _OLDEST_S: Final = 24 * 3600.0  # whoever was interrupted longer ago may not remember
 
 
@@ -37,7 +39,10 @@ class Progress:
         storage_dir: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        place = json.dumps([destination, os.path.realpath(Path(storage_dir).expanduser())])
+        kept = without_password(storage_dir)
+        if not is_url(storage_dir):
+            kept = os.path.realpath(Path(storage_dir).expanduser())
+        place = json.dumps([destination, kept])
         self._path = folder / f"replay-{hashlib.sha256(place.encode()).hexdigest()[:16]}.jsonl"
         self._clock = clock
         self._done: dict[tuple[str, str], int] = {}

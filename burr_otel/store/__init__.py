@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.store.engines import is_url, without_password
 from burr_otel.store.graphs import digest, graph_json
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import ALL
@@ -34,8 +35,10 @@ __all__ = [
     "encode_state",
     "encode_value",
     "graph_json",
+    "is_url",
     "owner_is_alive",
     "projects",
+    "without_password",
 ]
 
 _LATER: Final = {

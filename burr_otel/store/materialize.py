@@ -37,7 +37,7 @@ def write_plain(run: StoredRun, target: Path, *, replace: bool = False) -> Copie
 
     The target folder is there whole or not at all. An earlier copy is replaced only when asked.
     """
-    if target.exists() and target.samefile(run.place):
+    if os.path.realpath(target) == os.path.realpath(run.place):  # a URL is no such path
         raise StoreError(f"{target} is the run itself; write the copy to another place.")
     if os.path.lexists(target) and not replace:
         raise StoreError(f"{target} exists already. Pass --replace, or write to another place.")

@@ -12,6 +12,7 @@ from burr_otel.records import END_ENTRY, ROOT, BeginRoot, Fragments, encode_text
 from burr_otel.store import port
 from burr_otel.store.graphs import digest
 from burr_otel.store.loading import newest_record
+from burr_otel.store.names import check_app_id, is_partition_key
 from burr_otel.store.owner import this_owner
 from burr_otel.store.query import otel_of
 from burr_otel.store.session import Session
@@ -109,13 +110,8 @@ def open_session(
 
 
 def _check_partition_key(partition_key: object) -> None:
-    if partition_key is None:
+    if partition_key is None or is_partition_key(partition_key):
         return
-    try:
-        if isinstance(partition_key, str) and partition_key.encode() is not None:
-            return
-    except UnicodeEncodeError:
-        pass
     raise InvalidIdentifierError(
         f"partition key {partition_key!r} cannot be kept: use valid Unicode text or None."
     )
@@ -164,7 +160,8 @@ def _tell_parents(store: Store, log: RunLog, fields: Mapping[str, Any], time_ns:
             }
         )
         try:
-            found = store.engine.find(store.project, parent["app_id"], parent["partition_key"])
+            parent_id = check_app_id(parent["app_id"])
+            found = store.engine.find(store.project, parent_id, parent["partition_key"] or None)
             if found is not None:
                 found.add_child(line, sync=store.durability == "fsync")
         except InvalidIdentifierError:

@@ -1,8 +1,8 @@
 """The port between runs as records and whatever keeps their bytes.
 
 An `Engine` keeps the runs of one storage directory, database or bucket; a `RunLog` is one run of
-it. Both deal in bytes only: what a record says is known above. Local files are the engine in
-`burr_otel.store.files`.
+it. Both deal in bytes only: what a record says is known above. `burr_otel.store.engines` chooses
+the engine; that of local files is in `burr_otel.store.files`.
 """
 
 from __future__ import annotations
@@ -180,7 +180,12 @@ class RunLog(Protocol):
 
 
 class Engine(Protocol):
-    """The runs of all projects in one place."""
+    """The runs of all projects in one place.
+
+    Made without touching that place; used from any thread, and again in a forked child. Projects
+    and app ids have been checked (see `names`), partition keys are any Unicode text but the empty
+    one. Everything may raise `OSError`, or a `StoreError` where waiting would not help.
+    """
 
     @property
     def place(self) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel.errors import StoreError, UnknownRunError, UnknownSequenceError
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT
-from burr_otel.store.files.engine import FileEngine
-from burr_otel.store.files.names import check_app_id, check_project
+from burr_otel.store.engines import open_engine
 from burr_otel.store.loading import newest_record
 from burr_otel.store.markers import left_open, read_marker
+from burr_otel.store.names import check_app_id, check_project, is_partition_key
 from burr_otel.store.port import ALL, Durability
 from burr_otel.store.query import otel_of
 from burr_otel.store.stored_run import StoredRun
@@ -45,15 +44,16 @@ class RunHistory(NamedTuple):
 
 
 def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
-    """Names of the projects below a storage directory, sorted."""
-    return FileEngine(storage_dir).projects()
+    """Names of the projects in a storage directory, sorted."""
+    return open_engine(storage_dir).projects()
 
 
 class Store:
     """The runs of one project.
 
-    Makes no file until a session is opened. Can be pickled, and shared by threads. Where a
-    partition key is optional, `ALL` stands for whichever: the run that was made first.
+    `storage_dir` is a folder, or the URL of a database or bucket (see `engines`). Nothing is made
+    there until a session is opened. Can be pickled, and shared by threads. Where a partition key is
+    optional, `ALL` stands for whichever: the run that was made first.
     """
 
     def __init__(
@@ -67,25 +67,23 @@ class Store:
         delta: bool = False,
     ) -> None:
         self.project = check_project(project)
-        self._files = FileEngine(storage_dir)
-        self.engine: Engine = self._files
+        self._storage_dir = storage_dir
+        self.engine: Engine = open_engine(storage_dir)
         self.serde_kwargs = dict(serde_kwargs or {})
         self.durability: Durability = durability
         self.exclusive, self.delta = exclusive, delta
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "engine"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.engine = open_engine(self._storage_dir)
 
     @property
     def place(self) -> str:
         """What messages call the place of the project."""
         return f"{self.engine.place}/{self.project}"
-
-    @property
-    def path(self) -> Path:
-        """The project's folder."""
-        return Path(self.place)
-
-    def run_path(self, app_id: str) -> Path:
-        """The folder of a run, whether it exists or not."""
-        return Path(self._files.folder_of(self.project, app_id))
 
     def exists(self, app_id: str, partition_key: Partition = ALL) -> bool:
         """Whether the run has a record."""
@@ -118,7 +116,7 @@ class Store:
         Without a sequence id, it is the state of the step that finished last, in the order of the
         log. None when there is no such run in that partition, or no step of it has finished.
         """
-        partition_key = partition_key or None  # Burr's client takes an empty one for none
+        partition_key = partition_key or None
         run = None if app_id is None else self._find(app_id, partition_key)
         if app_id is None or run is None:
             return None
@@ -271,7 +269,11 @@ class Store:
         return run
 
     def _find(self, app_id: str, partition_key: Partition) -> RunLog | None:
-        run = self.engine.find(self.project, app_id, partition_key)
+        check_app_id(app_id)
+        if isinstance(partition_key, str) and not is_partition_key(partition_key):
+            return None
+        key = None if partition_key == "" else partition_key  # as for Burr's client
+        run = self.engine.find(self.project, app_id, key)
         if run is not None:
             run.flush()
         return run

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from burr_otel.errors import ConfigError, StoreError, UnknownRunError
-from burr_otel.store import Store, StoredRun
+from burr_otel.store import Store, StoredRun, is_url, without_password
 from burr_otel.store import projects as project_names
 
 _MOST_NAMED: Final = 5
@@ -47,8 +47,14 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
     """
     try:
         names = project_names(storage_dir)
+    except FileNotFoundError:
+        raise StoreError(
+            f"no storage directory {_shown(storage_dir)}: nothing has been recorded there. "
+            "Pass --storage-dir, or run `burr-otel demo` for a first run."
+        ) from None
     except OSError as error:
-        raise StoreError(f"{storage_dir} cannot be read: {error.strerror}.") from error
+        what = f"{_shown(storage_dir)} cannot be read"
+        raise StoreError(f"{what}: {error.strerror or error}.") from error
     if project is not None:
         store = Store(project, storage_dir)
         if project not in names:
@@ -57,11 +63,6 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
             raise UnknownProjectError(f"no project {project!r} under {_shown(storage_dir)}.{hint}")
         yield store
         return
-    if not names and "://" not in storage_dir and not Path(storage_dir).expanduser().is_dir():
-        raise StoreError(
-            f"no storage directory {_shown(storage_dir)}: nothing has been recorded there. "
-            "Pass --storage-dir, or run `burr-otel demo` for a first run."
-        )
     for name in names:
         with contextlib.suppress(ConfigError):  # not a project's folder
             yield Store(name, storage_dir)
@@ -69,13 +70,13 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
 
 def runs(storage_dir: str, project: str | None = None) -> Iterator[StoredRun]:
     """All runs, in no order; see `stores` for what it raises."""
-    place = storage_dir
+    place = _shown(storage_dir)
     try:
         for store in stores(storage_dir, project):
-            place = f"{store.place}/{store.project}"
+            place = store.place
             yield from store.runs()
     except OSError as error:
-        raise StoreError(f"{place} cannot be read: {error.strerror}.") from error
+        raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
 
 
 def find_run(
@@ -106,7 +107,9 @@ def find_run(
 
 
 def _shown(storage_dir: str) -> str:
-    return storage_dir if "://" in storage_dir else str(Path(storage_dir).expanduser())
+    if is_url(storage_dir):
+        return without_password(storage_dir)
+    return str(Path(storage_dir).expanduser())
 
 
 def _nearest(app_id: str, names: list[str]) -> list[str]:

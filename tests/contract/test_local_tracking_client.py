@@ -9,7 +9,7 @@ import apps
 import pytest
 from burr.core import State
 from burr.tracking import LocalTrackingClient
-from store_support import log_records, read_by_burr
+from store_support import folder_of, log_records, read_by_burr
 
 from burr_otel import OtelTracker
 from burr_otel.store import Store
@@ -110,7 +110,7 @@ def test_the_two_write_the_same_small_files(tracker, client, tmp_path):
     assert child_of_theirs["child"].keys() == child_of_ours["child"].keys()
     assert child_of_theirs["event_type"] == child_of_ours["event_type"] == "fork"
     metadata = {
-        name: json.loads((store.run_path(name) / "metadata.json").read_text())
+        name: json.loads((folder_of(store, name) / "metadata.json").read_text())
         for name in ("theirs", "ours")
     }
     assert metadata["ours"].pop("otel") == {"app_id": "ours"}

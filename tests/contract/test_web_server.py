@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 from servers import serve
-from store_support import log_records, read_by_burr
+from store_support import folder_of, log_records, read_by_burr
 
 from burr_otel.store import Store
 
@@ -51,11 +51,11 @@ def test_a_thousand_requests_to_four_workers_resume_twenty_conversations(tmp_pat
         assert loaded["sequence_id"] == TURNS - 1
         prompts = [each["prompt"] for each in loaded["state"]["history"]]
         assert prompts == [f"prompt{turn}" for turn in range(1, TURNS + 1)]
-        records = log_records(store.run_path(app_id) / "log.jsonl")
+        records = log_records(folder_of(store, app_id) / "log.jsonl")
         ends = [each["sequence_id"] for each in records if each["type"] == "end_entry"]
         assert ends == list(range(TURNS))
         assert len({each["otel"]["session"] for each in records}) == TURNS
-        assert not list(store.run_path(app_id).glob("*.torn-*"))
+        assert not list(folder_of(store, app_id).glob("*.torn-*"))
         middle = store.load("users", app_id, 25)
         assert len(middle["state"]["history"]) == 26
     read_by_burr(store, "user0")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_support import read_by_burr
+from store_support import folder_of, read_by_burr
 
 sys.path.insert(0, str(Path(__file__).parent))
 from crash_app import STEPS, build
@@ -46,7 +46,7 @@ def test_two_hundred_killed_writers_lose_at_most_the_step_in_flight(tmp_path):
         final = app.run(halt_after=["finish"])[2]
         assert (final["n"], final["result"]) == (STEPS, expected), f"{app_id} (seed {seed})"
         tracker.close()
-        torn += [app_id] * bool(list(store.run_path(app_id).glob("log.jsonl.torn-*")))
+        torn += [app_id] * bool(list(folder_of(store, app_id).glob("log.jsonl.torn-*")))
     for app_id in sorted({*torn, *sorted(reported)[::20]}):
         shown, _ = read_by_burr(store, app_id)
         assert [step.step_start_log.sequence_id for step in shown] == list(range(STEPS + 1))

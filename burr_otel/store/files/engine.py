@@ -16,6 +16,7 @@ from burr_otel.store.files import names
 from burr_otel.store.files.folder import check_folder, make_folders, make_run, temporary_name
 from burr_otel.store.files.open_file import pool
 from burr_otel.store.files.run import FileRun, open_run
+from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, check_project
 from burr_otel.store.port import ALL
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class FileEngine:
 
     def folder_of(self, project: str, app_id: str) -> str:
         """The folder that a run has, unless another partition's run of that app id has it."""
-        return f"{self.place}/{project}/{names.check_app_id(app_id)}"
+        return f"{self.place}/{project}/{check_app_id(app_id)}"
 
     def projects(self) -> list[str]:
         """Names of folders that can be projects."""
@@ -59,7 +60,7 @@ class FileEngine:
             return
         with entries:
             for entry in entries:
-                if entry.name.startswith(names.TEMPORARY_PREFIX):
+                if entry.name.startswith(TEMPORARY_PREFIX):
                     continue
                 if not entry.is_dir(follow_symlinks=False) or not _has_log(entry.path):
                     continue
@@ -158,7 +159,7 @@ class FileEngine:
 
 def _is_project(name: str) -> bool:
     try:
-        names.check_project(name)
+        check_project(name)
     except InvalidIdentifierError:
         return False
     return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burr_otel.errors import InvalidIdentifierError
-from burr_otel.store.files import names
+from burr_otel.store.names import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def temporary_name(folder: Path) -> Path:
 
     The run's name is left out, since a suffix may be too long beside a name of 255 bytes.
     """
-    return folder.with_name(f"{names.TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}")
+    return folder.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}")
 
 
 def make_folders(path: Path, *, sync: bool) -> None:
