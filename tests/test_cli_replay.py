@@ -9,8 +9,8 @@ import http.server
 import json
 import os
 import re
+import shutil
 import threading
-from pathlib import Path
 
 import apps
 import pytest
@@ -96,15 +96,17 @@ def endpoint():
 @pytest.fixture
 def replay(endpoint, tmp_path):
     """Arguments and variables that replay Burr's recorded runs to the endpoint."""
-    arguments = ("replay", "--storage-dir", RECORDED, "--to", endpoint.url)
-    return arguments, {"XDG_STATE_HOME": str(tmp_path / "state")}
+    folder = tmp_path / "recorded"
+    shutil.copytree(RECORDED, folder)
+    for hour, log in enumerate(sorted(folder.rglob("log.jsonl"))):
+        os.utime(log, (1_700_000_000 + 3600 * hour,) * 2)
+    return "replay", "--storage-dir", str(folder), "--to", endpoint.url
 
 
 def test_a_bar_is_drawn_and_control_c_loses_nothing(endpoint, replay):
-    """Share, runs, rate and remaining time; the same command goes on where it was."""
-    arguments, variables = replay
+    """Share, runs, rate and remaining time; it is said how to go on from there."""
     endpoint.held_from = 2
-    with Terminal(*arguments, columns=100, **variables) as terminal:
+    with Terminal(*replay, columns=100) as terminal:
         terminal.read_until("spans/s")
         assert endpoint.arrived.acquire(timeout=LONGEST_S)
         assert endpoint.arrived.acquire(timeout=LONGEST_S)  # the second batch
@@ -116,27 +118,23 @@ def test_a_bar_is_drawn_and_control_c_loses_nothing(endpoint, replay):
     )
     assert "Traceback" not in drawn
     [(sent, spans, unsent)] = re.findall(r"Sent (\d+) runs \((\d+) spans\) .*; (\d+) unsent", drawn)
-    assert drawn.rstrip().endswith("The same command goes on from here.")
+    [since] = re.findall(r"The same command with --since (\S+) goes on from here", drawn)
     assert (int(sent) + int(unsent), int(spans)) == (21, 512)
     endpoint.held_from = None
 
-    code, drawn = run_in_terminal(*arguments, columns=100, **variables)
-    said = without_colour(drawn)
+    code, drawn = run_in_terminal(*replay, "--since", since, columns=100)
     assert code == 0
-    assert f"{sent} skipped" in said
-    assert "an interrupted replay has sent" in said
+    assert f"Sent {unsent} runs" in without_colour(drawn)
     assert len(endpoint.taken) == SPANS
     assert max(endpoint.taken.values()) <= 2, "only the run that was under way is sent again"
     again = sum(times - 1 for times in endpoint.taken.values())
     assert again < 512
-    assert list(Path(variables["XDG_STATE_HOME"]).rglob("*.jsonl")) == []
 
 
 def test_without_a_terminal_it_is_plain_text_at_the_pace_of_the_endpoint(endpoint, replay):
     """No bar and no colour; one batch at a time, and one that is busy is asked again later."""
-    arguments, variables = replay
     endpoint.answer = lambda number, spans: 503 if number == 1 else 200
-    result = run(*arguments, **variables)
+    result = run(*replay)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == f"Sent 21 runs ({SPANS} spans) to {endpoint.url}.\n"
     assert endpoint.at_once == 1
@@ -147,9 +145,8 @@ def test_without_a_terminal_it_is_plain_text_at_the_pace_of_the_endpoint(endpoin
 
 
 @pytest.fixture
-def called(capfd, monkeypatch, tmp_path):
+def called(capfd):
     """Calls the command; gives exit code, output and errors."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def call(*arguments):
         with pytest.raises(SystemExit) as exited:
@@ -163,7 +160,7 @@ def test_what_is_refused_is_named_and_the_rest_sent(endpoint, replay, called):
     """Span by span, with what the endpoint said; the exit code tells too."""
     bad = "invoke_workflow demo_counter"
     endpoint.answer = lambda number, spans: 400 if any(s.name == bad for s in spans) else 200
-    code, out, _ = called(*replay[0])
+    code, out, _ = called(*replay)
     assert code == 1
     lines = out.splitlines()
     assert sum(f"span {bad!r} was refused: " in line for line in lines) == 5
@@ -176,13 +173,15 @@ def test_what_is_refused_is_named_and_the_rest_sent(endpoint, replay, called):
 def test_an_endpoint_that_takes_nothing_ends_it_with_its_reason(endpoint, replay, called):
     """It is asked once, and nothing counts as sent."""
     endpoint.answer = lambda number, spans: 403
-    code, out, _ = called(*replay[0])
+    code, out, _ = called(*replay)
     assert code == 1
     assert endpoint.requests == 1
     assert "Stopped, because the endpoint takes nothing: " in out
     assert "403" in out
     assert "Sent 0 runs (0 spans)" in out
-    assert out.rstrip().endswith("The same command goes on from here.")
+    assert out.rstrip().endswith(
+        "The same command with --since 2023-11-14T22:13:20Z goes on from here."
+    )
 
 
 def test_where_nobody_listens_nothing_is_begun(called):
@@ -240,7 +239,7 @@ def test_of_each_run_it_is_said_what_became_of_it(endpoint, store, called, dry):
     assert out.splitlines()[-1] == expected
     assert len(endpoint.taken) == (0 if dry else 11)
 
-    code, out, _ = called(*arguments, "--again", "--json")
+    code, out, _ = called(*arguments, "--json")
     found = json.loads(out)
     assert code == 1
     assert {run["app_id"]: (run["status"], run["spans"]) for run in found["runs"]} == {

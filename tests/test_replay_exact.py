@@ -405,7 +405,7 @@ def test_a_live_run_is_replayed_as_far_as_it_has_been_sent(spans, tmp_path):
     app.step()
     [run] = stored_runs(tmp_path, alive=lambda record, last_ns: True)
     assert_same(spans.spans, list(run))
-    assert run.counts.running == ["invoke_workflow proj"]
+    assert run.running == ["invoke_workflow proj"]
     tracker.close()
     assert_same(spans.spans, stored_spans(tmp_path))
 
@@ -424,7 +424,7 @@ def test_spans_of_others_are_not_ours_to_send(spans, tmp_path):
         apps.single(tracker, call).step()
     [run] = stored_runs(tmp_path)
     assert_same(ours(spans.spans), list(run))
-    assert run.counts.foreign == 1
+    assert run.foreign == 1
 
 
 def test_an_async_application_comes_back(spans, tmp_path):

@@ -67,7 +67,7 @@ def test_it_comes_back_as_it_was_sent(name, reader, tmp_path):
     assert replayed.keys() == sent.keys()
     for key, each in sent.items():
         assert replayed[key] == each
-    assert all(run.counts.damaged == 0 for run in runs)
+    assert all(run.damaged == 0 for run in runs)
 
 
 def test_a_damaged_keeping_is_described_anew(tmp_path):
@@ -82,5 +82,5 @@ def test_a_damaged_keeping_is_described_anew(tmp_path):
     [run] = stored_runs(tmp_path)
     spans = list(run)
     assert [span.name for span in spans] == ["count"] * 3 + ["finish", "invoke_workflow proj"]
-    assert run.counts.damaged == 4
+    assert run.damaged == 4
     assert spans[3].attributes["burr.result"] == '{"answer":30}'

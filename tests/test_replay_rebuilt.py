@@ -330,7 +330,7 @@ def test_a_run_of_burrs_client_that_may_go_on_has_no_root_yet(tmp_path):
     write(tmp_path, begin(0), end(0), begin(1, second=2))
     [run] = stored_runs(tmp_path, alive=lambda record, last_ns: True)
     assert [span.name for span in run] == ["ask"]
-    assert run.counts.running == ["ask", "invoke_workflow proj"]
+    assert run.running == ["ask", "invoke_workflow proj"]
 
 
 def test_the_ids_are_those_that_the_documentation_gives(tmp_path):

@@ -1,14 +1,11 @@
 """Sending stored spans: at the pace of the endpoint, none dropped, each refusal reported."""
 
-import json
-
 import pytest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from replay_support import stored_runs
 
 from burr_otel import OtelTracker
 from burr_otel.replay.job import Job
-from burr_otel.replay.progress import Progress
 from burr_otel.replay.send import Sender, SendingStoppedError
 from burr_otel.testing import capture_spans, manual_roots
 
@@ -173,8 +170,8 @@ def chosen(folder):
     return stored_runs(folder)
 
 
-def job(folder, endpoint, progress=None):
-    return Job(lambda note: Sender(endpoint, endpoint.said, note, lambda seconds: None), progress)
+def job(folder, endpoint):
+    return Job(lambda note: Sender(endpoint, endpoint.said, note, lambda seconds: None))
 
 
 def outcome(done):
@@ -213,89 +210,36 @@ def test_a_refused_span_is_the_refusal_of_its_run_only(folder):
     assert "bad name" in done.reports[1].reasons[0]
 
 
-def test_an_interrupted_job_goes_on_with_what_was_not_sent(folder, tmp_path_factory):
-    """Runs whose spans were all taken are skipped, as long as their logs have not grown."""
-    state = tmp_path_factory.mktemp("state")
+def test_an_interrupted_job_knows_which_runs_need_not_be_sent_again(folder):
+    """Those whose spans have all been taken; the one that was under way begins anew."""
     found = list(chosen(folder))
 
     def interrupted(batch):
         raise KeyboardInterrupt
 
+    endpoint = Endpoint()
+    done = job(folder, endpoint)
+
     def runs():
         yield found[0]
-        first.flush()
+        done._sender.flush()
+        endpoint.answer = interrupted
         yield from found[1:]
 
-    endpoint = Endpoint()
-    with Progress(state, "there", str(folder)) as progress:
-        done = job(folder, endpoint, progress)
-        first = done._sender
-        original = first.flush
-        first.flush = lambda: (original(), done._settle())
-        endpoint.answer = lambda batch: None if len(endpoint.batches) == 1 else interrupted(batch)
-        with pytest.raises(KeyboardInterrupt):
-            done.run(runs())
+    with pytest.raises(KeyboardInterrupt):
+        done.run(runs())
     assert outcome(done)[0] == ("a1", "sent", 41, 0)
     assert outcome(done)[2] == ("a3", "unsent", 0, 0)
-
-    again = Endpoint()
-    with Progress(state, "there", str(folder)) as progress:
-        done = job(folder, again, progress)
-        done.run(chosen(folder))
-    assert outcome(done) == [("a1", "skipped", 0, 0), ("a2", "sent", 41, 0), ("a3", "sent", 41, 0)]
-    assert "interrupted" in done.reports[0].reasons[0]
-    assert list(state.iterdir()) == []
+    assert done.done == 1
 
 
-def test_a_stopped_job_says_why_and_remembers_how_far_it_came(folder, tmp_path_factory):
-    """Its unsent runs are named, and the next job begins with them."""
-    state = tmp_path_factory.mktemp("state")
-    with Progress(state, "there", str(folder)) as progress:
-        done = job(folder, Endpoint(lambda batch: AWAY), progress)
-        done.run(chosen(folder))
+def test_a_stopped_job_says_why(folder):
+    """Its unsent runs are named."""
+    done = job(folder, Endpoint(lambda batch: AWAY))
+    done.run(chosen(folder))
     assert {status for _, status, _, _ in outcome(done)} == {"unsent"}
     assert "UNAVAILABLE" in done.stopped
-
-
-@pytest.mark.parametrize(
-    ("destination", "elapsed_s", "remembered"),
-    [("there", 0, True), ("elsewhere", 0, False), ("there", 25 * 3600, False)],
-)
-def test_progress_is_remembered_for_one_destination_and_a_day(
-    destination, elapsed_s, remembered, tmp_path
-):
-    """Another endpoint has not seen the runs, and nobody remembers last week's Ctrl-C."""
-    import time
-
-    with Progress(tmp_path, "there", "runs") as progress:
-        progress.note("proj", "a1", 100)
-    with Progress(tmp_path, destination, "runs", lambda: time.time() + elapsed_s) as progress:
-        assert progress.has("proj", "a1", 100) is remembered
-        assert not progress.has("proj", "a1", 101)
-        assert not progress.has("proj", "a2", 100)
-
-
-def test_a_damaged_progress_file_is_only_forgotten(tmp_path):
-    """Lines that cannot be read are runs that are sent again."""
-    with Progress(tmp_path, "there", "runs") as progress:
-        progress.note("proj", "a1", 100)
-    [path] = tmp_path.iterdir()
-    path.write_text("{}\n\x00\n" + path.read_text() + '["proj"')
-    with Progress(tmp_path, "there", "runs") as progress:
-        assert progress.has("proj", "a1", 100)
-
-
-def test_two_replays_at_once_do_not_share_progress(tmp_path):
-    """The second one sends everything, and leaves the first one's file alone."""
-    with (
-        Progress(tmp_path, "there", "runs") as first,
-        Progress(tmp_path, "there", "runs") as second,
-    ):
-        second.note("proj", "a1", 1)
-        second.finish()
-        first.note("proj", "a2", 1)
-    [path] = tmp_path.iterdir()
-    assert [json.loads(line)[1] for line in path.read_text().splitlines()] == ["a2"]
+    assert done.done == 0
 
 
 def test_how_far_it_is_is_told_also_within_a_long_run(folder):
@@ -309,7 +253,7 @@ def test_how_far_it_is_is_told_also_within_a_long_run(folder):
         sender.add = lambda span, add=sender.add: (add(span), sender.flush())
         return sender
 
-    Job(small, None, lambda *numbers: told.append(numbers)).run(found)
+    Job(small, lambda *numbers: told.append(numbers)).run(found)
     assert told[-1] == (len(found), sizes, len(endpoint.taken))
     assert told == sorted(told)
     within = [read for runs, read, _ in told if runs == 0]

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.progress import (
     BarColumn,
+    Progress,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bar,
 )
 from rich.text import Text
 
@@ -25,6 +23,7 @@ from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store import StoredRun
+from burr_otel.view.as_json import iso
 from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
@@ -51,9 +50,6 @@ _MOST_SHOWN: Final = 50  # runs of which something is to be told
     help="Where to send to.  [default: that of the OTEL_* variables, else localhost]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
-@click.option(
-    "--again", is_flag=True, help="Send also what an interrupted replay has sent already."
-)
 @options.storage_dir
 @options.as_json
 def command(
@@ -62,7 +58,6 @@ def command(
     since: int | None,
     to: str | None,
     dry_run: bool,
-    again: bool,
     storage_dir: str,
     as_json: bool,
 ) -> int:
@@ -71,7 +66,7 @@ def command(
     With the ids, times, links, attributes and outcomes that they had, or would have had, live; so
     what has been sent already is not doubled. Runs that Burr's own client wrote are sent too, under
     ids that are the same every time. Without an APP_ID, all runs are sent; with one, also the runs
-    that it spawned. After Ctrl-C, the same command goes on where it was.
+    that it spawned. After Ctrl-C it says with which --since it goes on.
 
     \b
     Examples:
@@ -87,15 +82,14 @@ def command(
         complain(target.problem)
         return FAILED
     found = choose(storage_dir, app_id, project, since)
-    remembered = None
-    if not app_id and not dry_run:
-        remembered = f"{target.endpoint} {project} {since is not None}"
-    sending = None if dry_run else target
-    job, interrupted = _run(found, storage_dir, sending, remembered, again=again)
+    job, interrupted = _run(found, storage_dir, None if dry_run else target)
+    rest = found[job.done :] if interrupted or job.stopped else []
+    go_on = f"{iso(min(run.changed_ns for run in rest))!s:.19}Z" if rest else None
     if as_json:
-        print_json(_as_json(job, target, dry_run=dry_run, interrupted=interrupted))
+        facts = {"to": target.shown, "dry_run": dry_run, "interrupted": interrupted}
+        print_json({**facts, "go_on_since": go_on, **_as_json(job)})
     else:
-        lines(output(), _summary(job, target, dry_run=dry_run, interrupted=interrupted))
+        lines(output(), _summary(job, target, go_on, dry_run=dry_run))
     if interrupted:
         return INTERRUPTED
     wrong = any(report.status in ("refused", "unreadable") for report in job.reports)
@@ -105,43 +99,24 @@ def command(
 # --- sending ------------------------------------------------------------------------------------
 
 
-def _run(
-    found: list[StoredRun],
-    storage_dir: str,
-    target: Target | None,
-    remembered: str | None,
-    *,
-    again: bool,
-) -> tuple[Job, bool]:
-    """Send, or rehearse without a target; gives the job, and whether it was interrupted.
-
-    How far it came is `remembered` under that name, and with `again` forgotten before.
-    """
+def _run(found: list[StoredRun], storage_dir: str, target: Target | None) -> tuple[Job, bool]:
+    """Send, or rehearse without a target; gives the job, and whether it was interrupted."""
     from burr_otel.check.settings import kept_warnings
     from burr_otel.cli.sending import open_exporter
     from burr_otel.replay.choose import opened
     from burr_otel.replay.job import Job
-    from burr_otel.replay.progress import Progress, state_folder
-    from burr_otel.replay.send import Sender, Taken
+    from burr_otel.replay.send import Sender
 
     with (
         kept_warnings("opentelemetry") as said,
         _bar(found, "reading" if target is None else "sending") as told,
         contextlib.ExitStack() as stack,
     ):
-        progress, make_sender = None, None
-        if remembered is not None:
-            progress = stack.enter_context(Progress(state_folder(), remembered, storage_dir))
-            if again:
-                progress.restart()
+        job = Job(None, told)
         if target is not None:
             exporter = open_exporter(target, _BATCH_TIMEOUT_S)
             stack.callback(exporter.shutdown)
-
-            def make_sender(taken: Callable[[Taken], None]) -> Sender:
-                return Sender(exporter, said, taken, time.sleep)
-
-        job = Job(make_sender, progress, told)
+            job = Job(lambda taken: Sender(exporter, said, taken, time.sleep), told)
         try:
             job.run(opened(found, storage_dir))
         except KeyboardInterrupt:
@@ -153,7 +128,7 @@ def _run(
 def _bar(found: list[StoredRun], doing: str) -> Iterator[Callable[[int, int, int], None]]:
     """A bar on a terminal; what to call with the runs, bytes of logs and spans done so far."""
     console = output(stderr=True)
-    bar = Bar(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -179,7 +154,7 @@ def _bar(found: list[StoredRun], doing: str) -> Iterator[Callable[[int, int, int
 # --- what became of them ------------------------------------------------------------------------
 
 
-def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> Iterator[Text]:
+def _summary(job: Job, target: Target, go_on: str | None, *, dry_run: bool) -> Iterator[Text]:
     counts = Counter(report.status for report in job.reports)
     spans = sum(report.spans for report in job.reports)
     refused = sum(report.refused for report in job.reports)
@@ -207,28 +182,15 @@ def _summary(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> I
     if job.stopped:
         stopped = f"Stopped, because the endpoint takes nothing: {job.stopped}"
         yield Text(one_line(stopped, _LONGEST_LINE), style="red")
-    if interrupted or job.stopped:
-        yield Text("The same command goes on from here.")
+    if go_on:
+        yield Text(f"The same command with --since {go_on} goes on from here.")
 
 
-def _as_json(job: Job, target: Target, *, dry_run: bool, interrupted: bool) -> dict[str, Any]:
+def _as_json(job: Job) -> dict[str, Any]:
+    names = ("project", "app_id", "status", "spans", "refused", "trace_ids", "reasons")
     return {
-        "to": target.shown,
-        "dry_run": dry_run,
-        "interrupted": interrupted,
         "stopped": job.stopped,
         "spans": sum(report.spans for report in job.reports),
         "refused": sum(report.refused for report in job.reports),
-        "runs": [
-            {
-                "project": report.project,
-                "app_id": report.app_id,
-                "status": report.status,
-                "spans": report.spans,
-                "refused": report.refused,
-                "trace_ids": report.trace_ids,
-                "reasons": report.reasons,
-            }
-            for report in job.reports
-        ],
+        "runs": [{name: getattr(report, name) for name in names} for report in job.reports],
     }

@@ -1,9 +1,16 @@
-"""Where the spans of a run stand: their ids, parents and links, as recorded or derived."""
+"""Where the spans of a run stand: their ids, parents and links, as recorded or derived.
+
+A span that was never given an id gets the same one wherever its run is replayed: the first 8 bytes
+(of a trace 16) of the SHA-256 of the texts ``burr-otel/1``, ``span`` (or ``trace``), project, app
+id, session id (empty in a log of Burr's own client) and what the span is within the session, each
+in UTF-8 behind its length in bytes as a decimal number and a colon.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+import hashlib
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
@@ -13,18 +20,21 @@ from burr_otel.history.read import pointer_of
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import Pointer, SessionNode, SpanNode
 from burr_otel.records import BeginInner, BeginRoot, LinkIds, Origin, SpanIds
-from burr_otel.replay.ids import DerivedIds
 from burr_otel.store import Store, StoredRun
 
+_SCHEME: Final = "burr-otel/1"
+_TRACE_BYTES, _SPAN_BYTES = 16, 8
 _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs
 _SAMPLED: Final = 1
+
+FindStep = Callable[[Pointer, int], "SpanIds | None"]
 
 
 class Places:
     """The ids, parents and links of the spans of one run."""
 
-    def __init__(self, run: StoredRun, find_step: Callable[[Pointer, int], SpanIds | None]) -> None:
+    def __init__(self, run: StoredRun, find_step: FindStep) -> None:
         self._run, self._find_step = run, find_step
         self._roots: dict[str | None, tuple[SpanIds, SpanIds | None]] = {}
 
@@ -42,27 +52,27 @@ class Places:
         """The ids of a span."""
         if isinstance(span, SessionNode):
             return self._root(span.top)[0]
-        if span.ids is not None and _is_sampled(span.ids):
+        if _is_sampled(span.ids):
             return span.ids
-        session = session_of(span)
-        derived, trace_id = self._derived(session), self.ids(session).trace_id
+        session, step = session_of(span), span.step or span
+        place = [str(step.sequence_id or 0), str(step.occurrence)]
         if span.kind == "step":
-            return derived.step(trace_id, span.sequence_id or 0, span.occurrence)
-        step = _step_of(span)
-        place = step.sequence_id or 0, step.occurrence
-        return derived.inner(trace_id, place, span.burr_id or "", span.occurrence)
+            derived = self._derived(_SPAN_BYTES, session, "step", *place)
+        else:
+            place += [span.burr_id or "", str(span.occurrence)]
+            derived = self._derived(_SPAN_BYTES, session, "inner", *place)
+        return SpanIds(self.ids(session).trace_id, derived)
 
     def _session(self, session: SessionNode) -> Origin:
-        begin = session.begin
-        if session.ids is not None and _is_sampled(session.ids):
-            recorded = begin.origin if isinstance(begin, BeginRoot) else None
+        if _is_sampled(session.ids):
+            recorded = session.begin.origin if isinstance(session.begin, BeginRoot) else None
             return recorded or Origin(session.ids)
         ids, parent = self._root(session)
-        fork = self._pointer(session, "parent_pointer", self._run.parent_pointer)
+        fork = self._pointed(session, "parent_pointer", self._run.parent_pointer)
         before = session.previous
         last_step = None if before is None else before.last_step
         links = _links(
-            (None if fork is None else self._find_step(fork, session.start_ns), semconv.LINK_FORK),
+            (fork, semconv.LINK_FORK),
             (None if before is None else self.ids(before), semconv.LINK_RESUME),
             (None if last_step is None else self.ids(last_step), semconv.LINK_RESUME),
         )
@@ -70,49 +80,51 @@ class Places:
 
     def _root(self, session: SessionNode) -> tuple[SpanIds, SpanIds | None]:
         """Ids of an application span, and its derived parent."""
-        if session.ids is not None and _is_sampled(session.ids):
+        if _is_sampled(session.ids):
             return session.ids, None
-        found = self._roots.get(session.session)
-        if found is None:
-            run = self._run
-            spawner = self._pointer(session, "spawning_parent_pointer", run.spawning_parent_pointer)
-            parent = None if spawner is None else self._find_step(spawner, session.start_ns)
-            derived = self._derived(session)
+        if session.session not in self._roots:
+            spawner = self._run.spawning_parent_pointer
+            parent = self._pointed(session, "spawning_parent_pointer", spawner)
             if session.ids is not None:
                 trace_id = session.ids.trace_id  # runs that it spawned have recorded this one
+            elif parent is not None:
+                trace_id = parent.trace_id
             else:
-                trace_id = derived.trace_id() if parent is None else parent.trace_id
+                trace_id = self._derived(_TRACE_BYTES, session)
             if parent is not None and parent.trace_id != trace_id:
                 parent = None
-            found = self._roots[session.session] = derived.root(trace_id), parent
-        return found
+            ids = SpanIds(trace_id, self._derived(_SPAN_BYTES, session, "root"))
+            self._roots[session.session] = ids, parent
+        return self._roots[session.session]
 
-    def _pointer(self, session: SessionNode, name: str, default: Any) -> Pointer | None:
-        begin = session.begin
-        return pointer_of(
-            begin.fields.get(name, default) if isinstance(begin, BeginRoot) else default
-        )
+    def _pointed(self, session: SessionNode, name: str, default: Any) -> SpanIds | None:
+        """The step that a session's record, or else its run, points to."""
+        fields = session.begin.fields if isinstance(session.begin, BeginRoot) else {}
+        pointer = pointer_of(fields.get(name, default))
+        return None if pointer is None else self._find_step(pointer, session.start_ns)
 
-    def _derived(self, session: SessionNode) -> DerivedIds:
-        return DerivedIds(self._run.project, self._run.app_id, session.session)
+    def _derived(self, size_bytes: int, session: SessionNode, *place: str) -> int:
+        digest = hashlib.sha256()
+        kind = "span" if place else "trace"
+        run = self._run.project, self._run.app_id, session.session or ""
+        for text in (_SCHEME, kind, *run, *place):
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:%b" % (len(data), data))
+        return int.from_bytes(digest.digest()[:size_bytes], "big") or 1  # zero means "no id"
 
     def _dependencies(self, span: SpanNode) -> tuple[LinkIds, ...]:
         if not isinstance(span.begin, BeginInner) or not span.begin.dependencies:
             return ()
         named: dict[str, SpanNode] = {}
-        for other, _ in _step_of(span).walk():
+        for other, _ in (span.step or span).walk():
             if other is not span and other.start_ns <= span.start_ns:
                 named[other.name] = other
         wanted = [named[name] for name in span.begin.dependencies if name in named]
         return _links(*((self.ids(other), semconv.LINK_DEPENDENCY) for other in wanted))
 
 
-def _step_of(span: SpanNode) -> SpanNode:
-    return span.step or span
-
-
-def _is_sampled(ids: SpanIds) -> bool:
-    return bool(ids.flags & _SAMPLED)
+def _is_sampled(ids: SpanIds | None) -> TypeGuard[SpanIds]:
+    return ids is not None and bool(ids.flags & _SAMPLED)
 
 
 def _links(*targets: tuple[SpanIds | None, str]) -> tuple[LinkIds, ...]:
@@ -123,21 +135,11 @@ def _links(*targets: tuple[SpanIds | None, str]) -> tuple[LinkIds, ...]:
     return tuple(found.values())
 
 
-class _Begun(NamedTuple):
-    """A step of another run that has begun."""
-
-    start_ns: int
-    session: str | None
-    occurrence: int
-    ids: SpanIds | None
-
-
 class _Relative(NamedTuple):
-    """What is remembered of another run: its steps by number, and its sessions."""
+    """What is remembered of another run: its steps by number, in order of their start."""
 
-    steps: dict[int, list[_Begun]]
-    sessions: dict[str | None, SessionNode]
-    run: StoredRun
+    steps: dict[int | None, list[SpanNode]]
+    places: Places
 
 
 class Relatives:
@@ -150,25 +152,16 @@ class Relatives:
 
     def find_step(self, pointer: Pointer, before_ns: int) -> SpanIds | None:
         """The span of the step that a pointer names, of several the last begun by `before_ns`."""
-        if self._depth >= _DEEPEST:
-            return None
-        relative = self._relative(pointer.app_id)
-        number = -1 if pointer.sequence_id is None else pointer.sequence_id
-        begun = [] if relative is None else relative.steps.get(number, [])
+        relative = None if self._depth >= _DEEPEST else self._relative(pointer.app_id)
+        begun = [] if relative is None else relative.steps.get(pointer.sequence_id, [])
         if relative is None or not begun:
             return None
-        earlier = [each for each in begun if each.start_ns <= before_ns]
-        step = (earlier or begun[:1])[-1]
-        if step.ids is not None and _is_sampled(step.ids):
-            return step.ids
+        earlier = [step for step in begun if step.start_ns <= before_ns]
         self._depth += 1
         try:
-            session = relative.sessions[step.session]
-            trace_id = Places(relative.run, self.find_step).ids(session).trace_id
+            return relative.places.ids((earlier or begun[:1])[-1])
         finally:
             self._depth -= 1
-        ids = DerivedIds(self._store.project, pointer.app_id, step.session)
-        return ids.step(trace_id, number, step.occurrence)
 
     def _relative(self, app_id: str) -> _Relative | None:
         if app_id not in self._known:
@@ -178,13 +171,14 @@ class Relatives:
         return self._known[app_id]
 
     def _read(self, app_id: str) -> _Relative | None:
-        steps: dict[int, list[_Begun]] = {}
+        found: list[SpanNode] = []
 
-        def note(spans: Iterable[SpanNode]) -> None:
+        def note(spans: list[SpanNode]) -> None:
             for span in spans:
-                if span.kind == "step" and span.begin is not None and span.sequence_id is not None:
-                    begun = _Begun(span.start_ns, span.session, span.occurrence, span.ids)
-                    steps.setdefault(span.sequence_id, []).append(begun)
+                if span.kind == "step" and span.begin is not None:
+                    span.let_go()
+                    span.children = []
+                    found.append(span)
 
         try:
             run = self._store.read(app_id)
@@ -194,6 +188,7 @@ class Relatives:
             note(fold.finish(lambda _fields, _last_ns: False))
         except (BurrOtelError, OSError):
             return None  # another store has it, or none
-        for each in steps.values():
-            each.sort(key=lambda step: step.start_ns)
-        return _Relative(steps, {each.session: each for each in fold.sessions}, run)
+        steps: dict[int | None, list[SpanNode]] = {}
+        for step in sorted(found, key=lambda each: each.start_ns):
+            steps.setdefault(step.sequence_id, []).append(step)
+        return _Relative(steps, Places(run, self.find_step))

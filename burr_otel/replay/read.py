@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -32,17 +31,12 @@ from burr_otel.store import StoredRun
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 
 
-@dataclasses.dataclass
-class Counts:
-    """What there is to tell of a run besides its spans."""
-
-    running: list[str] = dataclasses.field(default_factory=list)  # in processes that live
-    foreign: int = 0  # spans that other code made and sent
-    damaged: int = 0  # records that could not be understood
-
-
 class RunSpans:
-    """The spans of a stored run, each as soon as no later record changes it."""
+    """The spans of a stored run, each as soon as no later record changes it.
+
+    `running` names those that still go on; `foreign` counts the spans that other code made and
+    sent, and `damaged` the records that could not be understood.
+    """
 
     def __init__(
         self,
@@ -53,7 +47,9 @@ class RunSpans:
         alive: Alive,
         resource: Resource,
     ) -> None:
-        self.run, self.counts = run, Counts()
+        self.run = run
+        self.running: list[str] = []
+        self.foreign = self.damaged = 0
         self._alive, self._resource = alive, resource
         self._content = RunContent(run, policy)
         self._legacy = LegacyContent(run, self._content)
@@ -67,17 +63,16 @@ class RunSpans:
 
     def nodes(self) -> Iterator[tuple[SpanNode, ReadableSpan]]:
         """The spans, each with what the log has of it."""
-        fold = Fold(
-            self.run.project, self.run.app_id, keep=False, times=RecordTimes(self.run.records)
-        )
-        for raw in self.run.records():
+        run = self.run
+        fold = Fold(run.project, run.app_id, keep=False, times=RecordTimes(run.records))
+        for raw in run.records():
             self._legacy.note(raw)
             for node in fold.add(raw):
                 yield from self._made(node)
         for node in fold.finish(self._alive):
             yield from self._made(node)
-        self.counts.foreign = fold.foreign
-        self.counts.damaged += fold.damaged
+        self.foreign = fold.foreign
+        self.damaged += fold.damaged
 
     def _made(self, node: SpanNode) -> Iterator[tuple[SpanNode, ReadableSpan]]:
         session = session_of(node)
@@ -85,10 +80,10 @@ class RunSpans:
             if node.donor is not None:
                 return
             if node.outcome == RUNNING or (node.lives and node.end is None):
-                self.counts.running.append(node.name)
+                self.running.append(node.name)
                 return
         elif node.outcome == RUNNING:
-            self.counts.running += [node.name] if node.kind == "step" else []
+            self.running += [node.name] if node.kind == "step" else []
             return
         step = node
         while step.kind == "span" and step.above is not None:
@@ -121,7 +116,7 @@ class RunSpans:
         try:
             legacy = self._legacy.of(node)
         except (KeyError, TypeError, ValueError, AttributeError):
-            self.counts.damaged += 1
+            self.damaged += 1
             legacy = None
         return (self._content.of(node), False) if legacy is None else (legacy, True)
 
