@@ -7,17 +7,16 @@ user gave a function that redacts, which no later reader has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from burr_otel import semconv
-from burr_otel.content import capture_exception
+from burr_otel.content import capture_exception, new_messages, shown_messages
 from burr_otel.records import NO_DOCUMENT, Document, Raised
 from burr_otel.spans.describe import exception_attributes
 from burr_otel.store import encode_mapping, encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from burr_otel.content import Attribute, ContentPolicy
     from burr_otel.live.shared import Shared
     from burr_otel.records import Logged
@@ -58,6 +57,37 @@ def captured(
     if shared.starter is not None and (not exact or shared.policy.asks_user):
         show(shown, name, shared.policy.document(kind, values))
     return Document(text), exact
+
+
+def show_prompt(
+    policy: ContentPolicy,
+    action: ActionFacts,
+    inputs: Mapping[str, Any],
+    state: Any,
+    shown: dict[str, Any],
+) -> None:
+    """Put the messages that a step asks a model with into `shown`, if it has them."""
+    read = {key: state[key] for key in action.reads if key in state}
+    found = shown_messages(policy, "user", ("inputs", inputs), ("state", read))
+    show(shown, semconv.GEN_AI_INPUT_MESSAGES, found)
+
+
+def show_answer(
+    policy: ContentPolicy,
+    action: ActionFacts,
+    before: Any,
+    state: Any,
+    result: Any,
+    shown: dict[str, Any],
+) -> None:
+    """Put the messages that a model gave into `shown`, if the step has them."""
+    results = result if isinstance(result, Mapping) else {}
+    given = {key: new_messages(None, value) for key, value in results.items()}
+    written = {
+        key: new_messages(before.get(key), state[key]) for key in action.writes if key in state
+    }
+    found = shown_messages(policy, "assistant", ("results", given), ("state", written))
+    show(shown, semconv.GEN_AI_OUTPUT_MESSAGES, found)
 
 
 def show_state(

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.live.capture import captured, light, raised_of, show, show_attribute, show_names
+from burr_otel.live.capture import (
+    captured,
+    light,
+    raised_of,
+    show,
+    show_attribute,
+    show_names,
+    show_prompt,
+)
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
@@ -107,6 +115,8 @@ class LiveStep:
                 state, reads = self.state_before, self.action.reads
                 read = {key: state[key] for key in reads if key in state}
                 show(shown, semconv.STATE_READ, shared.policy.document("state", read))
+        if self.action.kind == "llm" and root.is_valid:
+            show_prompt(shared.policy, self.action, inputs, self.state_before, shown)
         if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
             shown |= surrounding_attributes(shared.config, outer)
         fields = (self.sequence_id, self.action.name, inputs_json, now_ns)

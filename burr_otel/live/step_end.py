@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
-from burr_otel.live.capture import captured, raised_of, show_exception, show_state
+from burr_otel.live.capture import captured, raised_of, show_answer, show_exception, show_state
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import EndStep, Fragments, StreamMark
 from burr_otel.spans import describe, exceptions, shield
@@ -73,6 +73,8 @@ def ended(
             show_state(policy, name, told, state, encoded, shown)
         if raised is not None:
             show_exception(policy, raised, shown)
+        elif action.kind == "llm" and state is not None:
+            show_answer(policy, action, step.state_before, state, result, shown)
     fragments, grown = None, _NOTHING
     if encoded is not None:
         texts = encoded.fragments
