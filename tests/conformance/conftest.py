@@ -1,0 +1,50 @@
+"""The engines that every test of this folder runs on.
+
+**An engine joins here**: add to `ENGINES` a generator function that is given pytest's `request` and
+yields a storage directory or URL with nothing in it, for one test. One that needs a server carries
+the mark `backends`, starts the server in a fixture of session scope (asked for by
+`request.getfixturevalue`), and skips with a reason where it is not installed.
+"""
+
+import contextlib
+
+import pytest
+from store_support import SNAPSHOTS, keep
+
+from burr_otel.store import Store
+from burr_otel.store.engines import open_engine
+
+
+def files(request):
+    """Local files."""
+    yield str(request.getfixturevalue("tmp_path") / "store")
+
+
+ENGINES = [files]
+
+
+def _name(engine):
+    return getattr(engine, "__name__", None)
+
+
+@pytest.fixture(params=ENGINES, ids=_name)
+def storage_dir(request):
+    """A place of the engine's, with nothing in it."""
+    with contextlib.contextmanager(request.param)(request) as place:
+        yield place
+
+
+@pytest.fixture
+def engine(storage_dir):
+    return open_engine(storage_dir)
+
+
+@pytest.fixture(params=SNAPSHOTS)
+def kind(request):
+    """Snapshots of both kinds."""
+    return request.param
+
+
+@pytest.fixture
+def store(storage_dir, kind, monkeypatch):
+    return Store("proj", storage_dir, **keep(kind, monkeypatch))
