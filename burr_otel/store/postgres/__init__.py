@@ -1,0 +1,9 @@
+"""Runs in a PostgreSQL database, for deployments of several machines.
+
+`Database` is the one connection of this process, `Writer` the queue and the thread that write
+through it, `PostgresRun` and `PostgresEngine` are what the port asks for.
+"""
+
+from burr_otel.store.postgres.engine import PostgresEngine
+
+__all__ = ["PostgresEngine"]

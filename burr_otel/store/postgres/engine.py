@@ -1,0 +1,146 @@
+"""PostgreSQL as an engine; see `Engine`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.errors import InvalidIdentifierError, StoreUnavailableError
+from burr_otel.store import graphs
+from burr_otel.store.files.names import check_app_id
+from burr_otel.store.port import ALL
+from burr_otel.store.postgres.run import Page, PostgresRun
+from burr_otel.store.postgres.writer import writer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from burr_otel.store.port import Durability, Partition, RunLog
+    from burr_otel.store.postgres.writer import Writer
+
+_PAGE_RUNS: Final = 5000
+_DELETED_AT_ONCE: Final = 1000
+
+_PROJECTS: Final = """\
+WITH RECURSIVE found (project) AS (
+  (SELECT project FROM burr_otel.run ORDER BY project LIMIT 1)
+  UNION ALL
+  SELECT (SELECT project FROM burr_otel.run WHERE project > found.project ORDER BY project LIMIT 1)
+  FROM found WHERE project IS NOT NULL
+) SELECT project FROM found WHERE project IS NOT NULL"""
+_RUNS: Final = """\
+SELECT id, partition_key, app_id, graphs FROM burr_otel.run
+WHERE project = %s AND id > %s ORDER BY id LIMIT %s"""
+_FIND: Final = """\
+SELECT id, partition_key, app_id, graphs FROM burr_otel.run
+WHERE project = %s AND app_id = %s AND coalesce(partition_key = %s, true) ORDER BY id LIMIT 1"""
+_CREATE: Final = """\
+WITH made AS (INSERT INTO burr_otel.graph VALUES (%s, %b) ON CONFLICT DO NOTHING)
+INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs)
+VALUES (%s, %s, %s, %b, ARRAY[%s]) ON CONFLICT DO NOTHING
+RETURNING id, partition_key, app_id, graphs"""
+_DELETE_RECORDS: Final = """\
+WITH gone AS (
+  DELETE FROM burr_otel.record WHERE run_id = %s AND number IN (
+    SELECT number FROM burr_otel.record WHERE run_id = %s ORDER BY number LIMIT %s)
+  RETURNING 1
+) SELECT count(*) FROM gone"""
+
+
+class PostgresEngine:
+    """The runs in a database. Pickles as its URL; connects when it is first asked something."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.place = self._writer.database.place
+
+    def __repr__(self) -> str:
+        return f"PostgresEngine({self.place!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._url,)
+
+    @property
+    def _writer(self) -> Writer:
+        return writer_of(self._url)
+
+    def projects(self) -> list[str]:
+        """Names of projects, sorted."""
+        return sorted(name for (name,) in self._writer.database.query(_PROJECTS))
+
+    def runs(self, project: str) -> Iterator[PostgresRun]:
+        """All runs of a project that have a record."""
+        writer, last = self._writer, 0
+        while True:
+            rows = writer.database.query(_RUNS, (project, last, _PAGE_RUNS))
+            page = Page(writer, [row[0] for row in rows])
+            for row in rows:
+                yield PostgresRun(writer, project, *row, page)
+            if len(rows) < _PAGE_RUNS:
+                return
+            last = rows[-1][0]
+
+    def find(self, project: str, app_id: str, partition_key: Partition) -> PostgresRun | None:
+        """A run; with `ALL` the one that was made first."""
+        check_app_id(app_id)
+        key = None if partition_key is ALL else _key(partition_key)
+        rows = self._writer.database.query(_FIND, (project, app_id, key))
+        return self._handle(project, rows[0]) if rows else None
+
+    def create(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: str | None,
+        *,
+        metadata: bytes,
+        graph: bytes,
+        durability: Durability,  # noqa: ARG002 - a run is always kept
+    ) -> tuple[RunLog, bool]:
+        """Make a run unless it is there."""
+        key, digest = _key(partition_key), graphs.digest(graph)
+        parameters = (digest, graph, project, key, check_app_id(app_id), metadata, digest)
+        for _ in range(2):
+            found = self.find(project, app_id, key)
+            if found is not None:
+                return found, False
+            rows = self._writer.database.query(_CREATE, parameters)
+            if rows:
+                return self._handle(project, rows[0]), True
+        raise StoreUnavailableError(f"{self.place}: {project}/{app_id} is being deleted.")
+
+    def delete(self, run: RunLog) -> None:
+        """Delete a run, its oldest records first and a few at a time, so that nobody waits long."""
+        assert isinstance(run, PostgresRun)
+        run.close()
+        database, run_id, left = self._writer.database, run.run_id, _DELETED_AT_ONCE
+        while left == _DELETED_AT_ONCE:
+            ids = (run_id, run_id, _DELETED_AT_ONCE)
+            ((left,),) = database.query(_DELETE_RECORDS, ids, answer_s=None)
+        database.query("DELETE FROM burr_otel.run WHERE id = %s", (run_id,), answer_s=None)
+
+    def flush(self) -> None:
+        """Have everything written that is queued."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush, and close the connection; it is made anew when it is needed."""
+        self._writer.flush()
+        self._writer.database.close()
+
+    def _handle(self, project: str, row: tuple[int, str, str, list[str]]) -> PostgresRun:
+        """The process's one handle of a run."""
+        writer, run_id = self._writer, row[0]
+        run = writer.runs.get(run_id)
+        if run is None:
+            run = writer.runs.setdefault(run_id, PostgresRun(writer, project, *row))
+        run.digests = row[3]
+        return run
+
+
+def _key(partition_key: str | None) -> str:
+    """A partition key as it is kept."""
+    if partition_key and "\0" in partition_key:
+        raise InvalidIdentifierError(
+            f"partition key {partition_key!r} cannot be kept in PostgreSQL: use text without NUL."
+        )
+    return partition_key or ""

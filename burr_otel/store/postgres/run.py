@@ -1,0 +1,389 @@
+"""A run in the database; see `RunLog`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.errors import RunLockedError
+from burr_otel.store import graphs
+from burr_otel.store.owner import this_owner
+from burr_otel.store.port import BEGIN, END, Line
+from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from burr_otel.store.port import Durability
+    from burr_otel.store.postgres.writer import Writer
+
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+_MOST_LINES: Final = 1000  # of a page
+
+_MEASURE: Final = """\
+SELECT listed.run_id, last.number + octet_length(last.body),
+  (extract(epoch FROM last.written_at) * 1000000)::bigint
+FROM unnest(%b::bigint[]) AS listed (run_id) CROSS JOIN LATERAL (
+  SELECT number, body, written_at FROM burr_otel.record
+  WHERE record.run_id = listed.run_id ORDER BY number DESC LIMIT 1
+) AS last"""
+_NEWEST: Final = """\
+SELECT found.number, found.body
+FROM unnest(%b::smallint[]) AS wanted (kind) CROSS JOIN LATERAL (
+  SELECT number, body FROM burr_otel.record
+  WHERE run_id = %s AND record.kind = wanted.kind AND record.kind > 0 AND number < %s{step}
+  ORDER BY number DESC LIMIT %s
+) AS found ORDER BY number DESC LIMIT %s"""
+_STEP: Final = " AND sequence_id >= 0 AND sequence_id = %s"
+_FORWARD: Final = """\
+SELECT number, body FROM burr_otel.record WHERE run_id = %s AND number >= %s AND number < %s
+ORDER BY number LIMIT %s"""
+_BACKWARD: Final = """\
+SELECT number, body FROM burr_otel.record WHERE run_id = %s AND number < %s AND number >= %s
+ORDER BY number DESC LIMIT %s"""
+_COMPLETE: Final = """\
+WITH made AS (INSERT INTO burr_otel.graph VALUES (%s, %s) ON CONFLICT DO NOTHING)
+UPDATE burr_otel.run SET graphs = array_append(array_remove(graphs, %s), %s) WHERE id = %s"""
+_ADD_CHILD: Final = """\
+INSERT INTO burr_otel.child (run_id, body) SELECT %s, %b WHERE NOT EXISTS (
+  SELECT FROM burr_otel.child WHERE run_id = %s AND body = %b)"""
+_MARK: Final = """\
+INSERT INTO burr_otel.session (run_id, session, marker) VALUES (%s, %s, %b) ON CONFLICT DO NOTHING"""
+_UNMARK: Final = "DELETE FROM burr_otel.session WHERE run_id = %s AND session = %s"
+_LIVES: Final = "SELECT FROM burr_otel.writer WHERE id = {by} AND lease_until > now()"
+_HOLD: Final = f"""\
+UPDATE burr_otel.session SET held_by = %s WHERE (run_id, session) IN (
+  SELECT run_id, session FROM burr_otel.session AS open
+  WHERE run_id = %s AND session = %s AND NOT EXISTS ({_LIVES.format(by="open.held_by")})
+  FOR UPDATE SKIP LOCKED
+) RETURNING 1"""
+_LET_GO: Final = """\
+UPDATE burr_otel.session SET held_by = NULL WHERE run_id = %s AND session = %s AND held_by = %s"""
+_CLAIM: Final = f"""\
+UPDATE burr_otel.run SET claim = %s, claimed_by = %s WHERE id IN (
+  SELECT id FROM burr_otel.run WHERE id = %s AND (
+    claim IS NULL OR claim = %s OR NOT EXISTS ({_LIVES.format(by="run.claimed_by")}))
+  FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING 1"""
+_HOLDER: Final = """\
+SELECT run.claim, writer.host, writer.pid FROM burr_otel.run
+LEFT JOIN burr_otel.writer ON writer.id = run.claimed_by WHERE run.id = %s"""
+_RELEASE: Final = "UPDATE burr_otel.run SET claim = NULL WHERE id = %s AND claim = %s"
+_OWNER_LIVES: Final = """\
+SELECT 1 FROM burr_otel.writer
+WHERE host = %s AND pid = %s AND process_start = %s AND lease_until > now() LIMIT 1"""
+
+
+class PostgresRun:
+    """A run, as one process sees it. What the writer keeps of it belongs to the writer.
+
+    `tail` is where the run ends, -1: not known; `claimant` the session that has it for itself.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_loose",
+        "_newest",
+        "_page",
+        "_writer",
+        "app_id",
+        "claimant",
+        "digests",
+        "partition_key",
+        "project",
+        "run_id",
+        "tail",
+    )
+
+    def __init__(
+        self,
+        writer: Writer,
+        project: str,
+        run_id: int,
+        partition_key: str,
+        app_id: str,
+        digests: Sequence[str],
+        page: Page | None = None,
+    ) -> None:
+        self._writer, self.project, self.run_id = writer, project, run_id
+        self.app_id, self.partition_key = app_id, partition_key or None
+        self.digests = list(digests)
+        self.tail = -1
+        self.claimant: str | None = None
+        self._newest: object | None = None  # mark of the newest END; None: not known
+        self._loose = -1, -1  # our newest records that are not looked for: where they begin and end
+        self._page = page
+
+    @property
+    def place(self) -> str:
+        """The database, and the run in it."""
+        return f"{self._writer.database.place} {self.project}/{self.app_id}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all records."""
+        return self._measured()[0]
+
+    @property
+    def changed_ns(self) -> int:
+        """By the server's clock."""
+        return self._measured()[1] * 1000
+
+    def _measured(self) -> tuple[int, int]:
+        if self._page is not None:
+            return self._page.measured(self.run_id)
+        return Page(self._writer, [self.run_id]).measured(self.run_id)
+
+    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return self._writer.database.query(sql, parameters)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def append(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> tuple[int, int]:
+        """Append a record; one that is not looked for is not waited for."""
+        body = line if isinstance(line, bytes) else b"".join(line)
+        if entry is None or entry[0] == BEGIN:
+            # An end that is on the server's disk has everything before it there, too.
+            commit = NOTHING
+        else:
+            commit = DISK if durability == "fsync" else ANSWER
+        record = Record(self, body, entry or (0, -1), commit, after, mark)
+        if entry is None or durability == "none":
+            self._writer.put(record, soon=False)
+            return -1, -1
+        found: tuple[int, int] = self._writer.wait_for(record)
+        return found
+
+    def number(self, records: Sequence[Record]) -> None:
+        """Give records their numbers; one that was displaced has none."""
+        position, newest = self.tail, self._newest
+        for record in records:
+            if record.after is not None and record.after is not newest:
+                record.number = -1
+                continue
+            record.number, position = position, position + record.size
+            if record.kind == END:
+                newest = record.mark
+
+    def has_written(self, records: Sequence[Record]) -> None:
+        """Note that records with such numbers are in the database."""
+        for record in records:
+            start, end = record.number, record.number + record.size
+            # What is not looked for tells nobody where it lies; it belongs to the record after it.
+            start = self._loose[0] if self._loose[1] == start else start
+            if record.kind:
+                record.result, self._loose = (start, end), (-1, -1)
+            else:
+                self._loose = start, end
+            if record.kind == END:
+                self._newest = record.mark
+            self.tail = end
+
+    def moved(self, tail: int) -> None:
+        """Others may have written: the run ends there, -1: somewhere."""
+        self.tail, self._newest = tail, None
+
+    def repair(self) -> list[str]:
+        """Nothing: a record is there, whole, or it is not."""
+        return []
+
+    def flush(self) -> None:
+        """Have everything written that is queued."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush."""
+        self._writer.flush()
+
+    def after_fork(self) -> None:
+        """In a forked child: what is known of the run's end is the parent's, and so is its claim."""
+        self.moved(-1)
+        self.claimant = None
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def newest(
+        self, kinds: Sequence[int], sequence_id: int | None = None, before: int | None = None
+    ) -> Iterator[Line]:
+        """Lines of such kinds and that step, newest first."""
+        sql = _NEWEST.format(step="" if sequence_id is None else _STEP)
+        step = () if sequence_id is None else (sequence_id,)
+        end, limit = 2**62 if before is None else before, 1
+        while True:
+            parameters = (list(kinds), self.run_id, end, *step, limit, limit)
+            rows = self._query(sql, parameters)
+            yield from _lines(rows)
+            if len(rows) < limit:
+                return
+            end = rows[-1][0]
+            size = max(1, sum(len(body) for _, body in rows))
+            limit = max(1, min(8 * limit, _PAGE_BYTES * len(rows) // size, _MOST_LINES))
+
+    def forward(self) -> Iterator[Line]:
+        """All lines."""
+        position = 0
+        while True:
+            rows = self._query(
+                _FORWARD, (self.run_id, position, position + _PAGE_BYTES, _MOST_LINES)
+            )
+            if not rows:
+                return
+            yield from _lines(rows)
+            number, body = rows[-1]
+            position = number + len(body)
+
+    def backward(self) -> Iterator[Line]:
+        """All lines, newest first."""
+        end = 2**62
+        rows = self._query(_BACKWARD, (self.run_id, end, 0, 1))
+        while rows:
+            yield from _lines(rows)
+            end = rows[-1][0]
+            page = (self.run_id, end, end - _PAGE_BYTES, _MOST_LINES)
+            # A line that is longer than a page begins before it.
+            rows = self._query(_BACKWARD, page) or self._query(_BACKWARD, (self.run_id, end, 0, 1))
+
+    # --- what is beside the records -----------------------------------------------------------
+
+    def metadata(self) -> bytes | None:
+        """Partition, parents and app id as JSON."""
+        rows = self._query("SELECT metadata FROM burr_otel.run WHERE id = %s", (self.run_id,))
+        return rows[0][0] if rows else None
+
+    def complete(self, metadata: bytes, graph: bytes, *, sync: bool) -> bool:  # noqa: ARG002
+        """Make `graph` the current one; the rest is whole."""
+        digest, earlier = graphs.digest(graph), self.digests[-1]
+        if digest == earlier:
+            return False
+        before = self.graph()
+        self._query(_COMPLETE, (digest, graph, digest, digest, self.run_id))
+        self.digests = [*(each for each in self.digests if each != digest), digest]
+        return before is not None and not graphs.same(before, graph)
+
+    def graph(self, digest: str | None = None) -> bytes | None:
+        """The current graph, or an earlier one."""
+        wanted = self.digests[-1] if digest is None else digest
+        if wanted not in self.digests:
+            return None
+        rows = self._query("SELECT body FROM burr_otel.graph WHERE digest = %s", (wanted,))
+        return rows[0][0] if rows else None
+
+    def earlier_graphs(self) -> list[str]:
+        """Digests of the graphs that the run had before."""
+        return self.digests[:-1]
+
+    def children(self) -> Iterator[bytes]:
+        """One line of JSON for each child."""
+        sql = "SELECT body FROM burr_otel.child WHERE run_id = %s ORDER BY number"
+        for (body,) in self._query(sql, (self.run_id,)):
+            yield body
+
+    def add_child(self, line: bytes, *, sync: bool) -> None:  # noqa: ARG002 - always kept
+        """Add a line about a child, unless it is there."""
+        self._query(_ADD_CHILD, (self.run_id, line, self.run_id, line))
+
+    # --- open sessions ------------------------------------------------------------------------
+
+    def mark_open(self, session_id: str, marker: bytes) -> None:
+        """Note that a session is open; soon, and not waited for."""
+        self._writer.lease(self.run_id, session_id)
+        self._writer.put(Statement(_MARK, (self.run_id, session_id, marker)), soon=True)
+
+    def unmark(self, session_id: str) -> None:
+        """The session is open no more; soon, and not waited for."""
+        self._writer.end_lease(self.run_id, session_id)
+        self._writer.put(Statement(_UNMARK, (self.run_id, session_id)), soon=True)
+
+    def open_markers(self) -> Iterator[tuple[str, bytes]]:
+        """Markers of sessions, in the order of their ids."""
+        self.flush()
+        sql = "SELECT session, marker FROM burr_otel.session WHERE run_id = %s ORDER BY session"
+        yield from self._query(sql, (self.run_id,))
+
+    @contextlib.contextmanager
+    def hold(self, session_id: str) -> Iterator[bool]:
+        """Hold a session that is to be completed."""
+        key, by = f"hold {session_id}", self._writer.database.writer_id
+        if self._writer.is_leased(self.run_id, key):
+            yield False  # another thread of this process completes it
+            return
+        self._writer.lease(self.run_id, key)
+        self.flush()
+        try:
+            yield bool(self._query(_HOLD, (by, self.run_id, session_id)))
+        finally:
+            self._writer.end_lease(self.run_id, key)
+            self._query(_LET_GO, (self.run_id, session_id, by))
+
+    def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
+        """Whether the lease of the process has not run out, by the server's clock."""
+        if owner == this_owner():
+            return True
+        host, pid, start = (owner.get(name) for name in ("host", "pid", "process_start"))
+        if type(host) is not str or type(pid) is not int or pid.bit_length() > 63:
+            return None
+        self.flush()
+        return bool(self._query(_OWNER_LIVES, (host, pid, start or "")))
+
+    def claim(self, session_id: str) -> RunClaim:
+        """Claim the run."""
+        return RunClaim(self, self._writer, session_id)
+
+
+class Page:
+    """Runs that were listed together, and are measured together when one is asked for."""
+
+    def __init__(self, writer: Writer, run_ids: Sequence[int]) -> None:
+        self._writer, self._run_ids = writer, run_ids
+        self._found: dict[int, tuple[int, int]] | None = None
+
+    def measured(self, run_id: int) -> tuple[int, int]:
+        """Size in bytes, and the time of the newest record in microseconds."""
+        if self._found is None:
+            rows = self._writer.database.query(_MEASURE, (self._run_ids,))
+            self._found = {found: (size, changed_us) for found, size, changed_us in rows}
+        return self._found.get(run_id, (0, 0))
+
+
+class RunClaim:
+    """An exclusive claim of a session on a run, for as long as this process lives."""
+
+    def __init__(self, run: PostgresRun, writer: Writer, session_id: str) -> None:
+        self._run, self._writer, self._session_id = run, writer, session_id
+        self._key = f"claim {session_id}"
+        writer.lease(run.run_id, self._key)
+        writer.flush()
+        by = writer.database.writer_id
+        ids = (session_id, by, run.run_id, session_id)
+        if not writer.database.query(_CLAIM, ids):
+            writer.end_lease(run.run_id, self._key)
+            rows = writer.database.query(_HOLDER, (run.run_id,))
+            holder, host, pid = rows[0] if rows else (None, None, None)
+            raise RunLockedError(
+                f"{run.project}/{run.app_id}",
+                holder=holder or "unknown",
+                host=host or "unknown",
+                pid=pid or 0,
+            )
+        run.claimant = session_id
+
+    def release(self) -> None:
+        """Give the run free; idempotent."""
+        if self._run.claimant != self._session_id:
+            return
+        self._run.claimant = None
+        self._writer.end_lease(self._run.run_id, self._key)
+        self._writer.put(Statement(_RELEASE, (self._run.run_id, self._session_id)), soon=True)
+
+
+def _lines(rows: Sequence[tuple[int, bytes]]) -> Iterator[Line]:
+    for number, body in rows:
+        yield Line(number, number + len(body), body, complete=True)

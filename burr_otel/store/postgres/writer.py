@@ -1,0 +1,310 @@
+"""Writing records: a bounded queue, groups that are written in one statement, and one thread.
+
+Whoever waits for a record writes it, with all that is queued before it, when nobody else is using
+the connection; else it waits for the thread, which writes what has gathered meanwhile.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import errors
+
+from burr_otel.errors import RunLockedError, StoreUnavailableError
+from burr_otel.printable import logger_of_lines
+from burr_otel.store.owner import this_owner
+from burr_otel.store.port import DisplacedError
+from burr_otel.store.postgres import batch
+from burr_otel.store.postgres.address import Address
+from burr_otel.store.postgres.batch import Item, Record, Statement
+from burr_otel.store.postgres.database import ANSWER_S, LOST, Database, Patience
+
+if TYPE_CHECKING:
+    from burr_otel.store.postgres.run import PostgresRun
+
+logger = logger_of_lines(__name__)
+
+_LEASE_S: Final = 15
+_LINGER_S: Final = 0.05  # what nobody waits for gathers so long
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+_QUEUE_BYTES: Final = 32 * 1024 * 1024
+_BYTES_A_SECOND: Final = 1024 * 1024  # a slow network's
+
+_LEASE: Final = f"""\
+WITH commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+INSERT INTO burr_otel.writer (id, host, pid, process_start, lease_until)
+SELECT %s, %s, %s, %s, now() + interval '{_LEASE_S} seconds' FROM commit
+ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until"""
+
+_writers_lock = threading.RLock()
+_writers: dict[str, Writer] = {}
+
+
+def writer_of(url: str) -> Writer:
+    """The writer of this process for a database."""
+    with _writers_lock:
+        found = _writers.get(url)
+        if found is None:
+            found = _writers[url] = Writer(Address(url))
+        return found
+
+
+class Writer:
+    """What this process writes into a database."""
+
+    def __init__(self, address: Address) -> None:
+        self.database = Database(address)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.runs: weakref.WeakValueDictionary[int, PostgresRun] = weakref.WeakValueDictionary()
+        self._queue: deque[Item] = deque()
+        self._queued_bytes = 0
+        self._batch: list[Item] = []  # taken from the queue, and not settled yet
+        self._in_doubt = False  # whether some of it may have been written
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._leased: set[tuple[int, str]] = set()  # what depends on the lease of this process
+        self._renewed_s = float("-inf")
+
+    # --- handing over -------------------------------------------------------------------------
+
+    def put(self, item: Item, *, soon: bool, awaited: bool = False) -> None:
+        """Queue something that is not waited for here; `awaited`: but somewhere else."""
+        size, item.is_awaited = item.size, awaited
+        if self._queued_bytes + size > _QUEUE_BYTES and not self._writing_here():
+            self.flush()
+        self._queued_bytes += size
+        self._queue.append(item)
+        self._call_thread(soon=soon)
+
+    def wait_for(self, item: Item) -> Any:
+        """Have something written, with all that is queued before it."""
+        if self._writing_here():
+            # A finaliser, inside of a statement of this very thread: nobody else could write it.
+            self.put(item, soon=True)
+            return item.result
+        self._queued_bytes += item.size
+        self._queue.append(item)
+        database = self.database
+        if database.lock.acquire(blocking=False):
+            try:
+                with database.using():
+                    self._write(item.future)
+            except BaseException:  # Ctrl-C: the thread finds out what has been written
+                self._call_thread()
+                raise
+            finally:
+                database.lock.release()
+        else:
+            self._call_thread()
+        return item.future.result()
+
+    def flush(self) -> None:
+        """Have everything written that is queued."""
+        if self._queue or self._batch:
+            self.wait_for(Statement("", ()))
+
+    def _writing_here(self) -> bool:
+        return self.database.holder == threading.get_ident()
+
+    # --- the lease ----------------------------------------------------------------------------
+
+    def lease(self, run_id: int, what: str) -> None:
+        """From now on something of a run depends on this process being known to live."""
+        self._leased.add((run_id, what))
+        if time.monotonic() - self._renewed_s > _LEASE_S / 3:
+            self.put(self._renewal(), soon=True)
+
+    def end_lease(self, run_id: int, what: str) -> None:
+        """It does so no more."""
+        self._leased.discard((run_id, what))
+
+    def is_leased(self, run_id: int, what: str) -> bool:
+        """Whether something does."""
+        return (run_id, what) in self._leased
+
+    def _renewal(self) -> Statement:
+        self._renewed_s = time.monotonic()
+        owner = this_owner()
+        start = owner["process_start"] or ""
+        return Statement(_LEASE, (self.database.writer_id, owner["host"], owner["pid"], start))
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _call_thread(self, *, soon: bool = True) -> None:
+        self._wake.put(soon)
+        if self._thread is None:
+            with _writers_lock:
+                if self._thread is None:
+                    name = "burr-otel-postgres"
+                    self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                    self._thread.start()
+
+    def _serve(self) -> None:
+        wake = self._wake
+        while True:
+            try:
+                soon = wake.get(timeout=_LEASE_S / 3 if self._leased else None)
+                linger_until = time.monotonic() + _LINGER_S
+                while not soon:
+                    soon = wake.get(timeout=max(0.0, linger_until - time.monotonic()))
+            except queue.Empty:
+                pass
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    wake.get_nowait()
+            with self.database.using():
+                self._write(None)
+                if self._leased and time.monotonic() - self._renewed_s >= _LEASE_S / 3:
+                    self._batch = [self._renewal()]
+                    self._write(None)
+
+    # --- writing; whoever does it holds the connection ----------------------------------------
+
+    def _write(self, until: Future[Any] | None) -> None:
+        """Write what is queued, or as much as somebody waits for."""
+        while until is None or not until.done():
+            if not self._batch and not self._take():
+                return
+            try:
+                self._write_batch()
+            except psycopg.Error as error:
+                self._apart(error)
+            except Exception as error:
+                self._in_doubt = False
+                self._refuse(self._batch, self.database.unavailable(error))
+
+    def _take(self) -> bool:
+        size = 0
+        while self._queue and size < _BATCH_BYTES:
+            item = self._queue.popleft()
+            size += item.size
+            self._batch.append(item)
+        self._queued_bytes = self._queued_bytes - size if self._queue else 0
+        return bool(self._batch)
+
+    def _write_batch(self) -> None:
+        """Write the batch, however often that must be tried."""
+        patience: Patience | None = None
+        while self._batch:
+            try:
+                if any(isinstance(item, Record) for item in self._batch):
+                    self._write_records()
+                while self._batch:
+                    statement = self._batch[0]
+                    if statement.sql:
+                        self.database.run(statement.sql, statement.parameters)
+                    self._done([statement])
+            except errors.UniqueViolation:
+                continue  # somebody else wrote to a run, or we did, and the answer was lost
+            except LOST as error:
+                patience = patience or Patience(self.database)
+                patience.pause(error)
+
+    def _write_records(self) -> None:
+        runs: dict[PostgresRun, list[Record]] = {}
+        for item in self._batch:
+            if isinstance(item, Record):
+                runs.setdefault(item.run, []).append(item)
+        if self._in_doubt or any(run.tail < 0 for run in runs):
+            self._look(runs)
+        for run, records in runs.items():
+            run.number(records)
+            displaced = [record for record in records if record.number < 0]
+            if displaced:
+                self._refuse(displaced, DisplacedError())
+            runs[run] = [record for record in records if record.number >= 0]
+        records = [record for group in runs.values() for record in group]
+        if records:
+            self._in_doubt = True
+            allowed_s = ANSWER_S + sum(record.size for record in records) / _BYTES_A_SECOND
+            (written,) = self.database.run(*batch.insertion(records), allowed_s)
+            if written < len(records):  # a claim was lost
+                self._look(runs)
+        self._in_doubt = False
+        for run, group in runs.items():
+            run.has_written(group)
+            self._done(group)
+
+    def _look(self, runs: dict[PostgresRun, list[Record]]) -> None:
+        """See where the runs end, and whether the batch is in them; settle what is clear now."""
+        by_id = {run.run_id: run for run in runs}
+        for run_id, is_own, tail, claim, host, pid in self.database.run(*batch.question(runs)):
+            run = by_id[run_id]
+            if is_own:
+                self._done(runs.pop(run))
+            run.moved(tail or 0)
+            if not is_own and run.claimant is not None and claim != run.claimant:
+                run.claimant = None
+                name, holder = f"{run.project}/{run.app_id}", claim or "unknown"
+                error = RunLockedError(name, holder=holder, host=host or "unknown", pid=pid or 0)
+                self._refuse(runs.pop(run), error)
+        self._in_doubt = False
+
+    def _apart(self, error: psycopg.Error) -> None:
+        """The server refuses something of the batch: find out what, so that the rest is kept."""
+        self._in_doubt = False
+        items, self._batch = self._batch, []
+        if len(items) == 1:
+            self._refuse(items, self.database.unavailable(error))
+            return
+        for item in items:
+            self._batch = [item]
+            self._write(item.future)
+
+    def _done(self, items: list[Any]) -> None:
+        self._settled(items)
+        for item in items:
+            item.future.set_result(item.result)
+
+    def _refuse(self, items: list[Any], error: Exception) -> None:
+        self._settled(items)
+        for item in items:
+            if isinstance(item, Record):
+                item.run.moved(-1)
+            is_shared = isinstance(error, StoreUnavailableError)  # else each gets its own
+            item.future.set_exception(StoreUnavailableError(str(error)) if is_shared else error)
+        lost = sum(not item.is_awaited for item in items)
+        if lost:
+            logger.error("%s: %d records could not be kept: %s", self.database.place, lost, error)
+
+    def _settled(self, items: list[Any]) -> None:
+        gone = set(map(id, items))
+        self._batch = [item for item in self._batch if id(item) not in gone]
+
+    def after_fork(self) -> None:
+        """In a forked child: begin anew."""
+        runs = list(self.runs.values())
+        self.database.after_fork()
+        self._reset()
+        for run in runs:
+            run.after_fork()
+            self.runs[run.run_id] = run
+
+
+def _flush_all() -> None:
+    for writer in list(_writers.values()):
+        with contextlib.suppress(StoreUnavailableError):
+            writer.flush()
+
+
+def _after_fork_in_child() -> None:
+    global _writers_lock
+    _writers_lock = threading.RLock()
+    for writer in _writers.values():
+        writer.after_fork()
+
+
+atexit.register(_flush_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)
