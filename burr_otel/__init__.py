@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         SnapshotError,
         StateLoadError,
         StoreError,
+        StoreUnavailableError,
         UnknownRunError,
         UnknownSequenceError,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "SnapshotError",
     "StateLoadError",
     "StoreError",
+    "StoreUnavailableError",
     "UnknownRunError",
     "UnknownSequenceError",
     "__version__",

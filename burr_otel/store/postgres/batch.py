@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+if TYPE_CHECKING:  # it imports us
     from burr_otel.store.postgres.run import PostgresRun
 
 NOTHING, ANSWER, DISK = range(3)
@@ -60,7 +59,6 @@ class Record:
         "sequence_id",
         "size",
     )
-    sql = ""
 
     def __init__(
         self,

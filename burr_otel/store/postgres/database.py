@@ -12,21 +12,17 @@ import re
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import PQGen
 
 from burr_otel.errors import StoreUnavailableError
 from burr_otel.printable import logger_of_lines, printable
+from burr_otel.store.postgres.address import Address
 from burr_otel.store.postgres.schema import VERSION, VERSION_QUERY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from psycopg.abc import PQGen, Query
-
-    from burr_otel.store.postgres.address import Address
 
 logger = logger_of_lines(__name__)
 
@@ -65,7 +61,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 class Patience:
-    """How long one statement is tried again; of an outage that lasts, the next ones wait no more."""
+    """How long a statement is tried again. In an outage that lasts, later ones are tried once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -112,7 +108,7 @@ class Database:
                 self.holder = earlier
 
     def query(
-        self, sql: Query, parameters: Any = (), *, answer_s: float | None = 60.0
+        self, sql: str, parameters: Any = (), *, answer_s: float | None = 60.0
     ) -> list[tuple[Any, ...]]:
         """The rows of one statement that may be run twice.
 
@@ -129,7 +125,7 @@ class Database:
                 except psycopg.Error as error:
                     raise self.unavailable(error) from error
 
-    def run(self, sql: Query, parameters: Any = (), answer_s: float | None = ANSWER_S) -> list[Any]:
+    def run(self, sql: str, parameters: Any = (), answer_s: float | None = ANSWER_S) -> list[Any]:
         """One attempt; for those who hold the connection and know what a lost answer means."""
         connection = self.connected()
         connection.answer_s = answer_s
@@ -160,9 +156,10 @@ class Database:
             StoreUnavailableError: There is no point in trying again.
         """
         try:
-            return Connection.connect(
+            made: Connection = Connection.connect(
                 **self.address.parameters, autocommit=True, prepare_threshold=None
             )
+            return made
         except psycopg.OperationalError as error:
             if _PERMANENT.search(str(error)):
                 raise self.unavailable(error) from error

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from burr_otel.errors import InvalidIdentifierError, StoreUnavailableError
 from burr_otel.store import graphs
 from burr_otel.store.files.names import check_app_id
-from burr_otel.store.port import ALL
+from burr_otel.store.port import ALL, Durability, Partition, RunLog
 from burr_otel.store.postgres.run import Page, PostgresRun
-from burr_otel.store.postgres.writer import writer_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.store.port import Durability, Partition, RunLog
-    from burr_otel.store.postgres.writer import Writer
+from burr_otel.store.postgres.writer import Writer, writer_of
 
 _PAGE_RUNS: Final = 5000
 _DELETED_AT_ONCE: Final = 1000
@@ -73,8 +68,8 @@ class PostgresEngine:
         while True:
             rows = writer.database.query(_RUNS, (project, last, _PAGE_RUNS))
             page = Page(writer, [row[0] for row in rows])
-            for row in rows:
-                yield PostgresRun(writer, project, *row, page)
+            for run_id, key, app_id, digests in rows:
+                yield PostgresRun(writer, project, run_id, key, app_id, digests, page)
             if len(rows) < _PAGE_RUNS:
                 return
             last = rows[-1][0]

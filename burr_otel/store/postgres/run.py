@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store import graphs
 from burr_otel.store.owner import this_owner
-from burr_otel.store.port import BEGIN, END, Line
+from burr_otel.store.port import BEGIN, END, Durability, Line
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from burr_otel.store.port import Durability
+if TYPE_CHECKING:  # it imports us
     from burr_otel.store.postgres.writer import Writer
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -48,7 +46,8 @@ _ADD_CHILD: Final = """\
 INSERT INTO burr_otel.child (run_id, body) SELECT %s, %b WHERE NOT EXISTS (
   SELECT FROM burr_otel.child WHERE run_id = %s AND body = %b)"""
 _MARK: Final = """\
-INSERT INTO burr_otel.session (run_id, session, marker) VALUES (%s, %s, %b) ON CONFLICT DO NOTHING"""
+INSERT INTO burr_otel.session (run_id, session, marker)
+VALUES (%s, %s, %b) ON CONFLICT DO NOTHING"""
 _UNMARK: Final = "DELETE FROM burr_otel.session WHERE run_id = %s AND session = %s"
 _LIVES: Final = "SELECT FROM burr_otel.writer WHERE id = {by} AND lease_until > now()"
 _HOLD: Final = f"""\
@@ -204,7 +203,7 @@ class PostgresRun:
         self._writer.flush()
 
     def after_fork(self) -> None:
-        """In a forked child: what is known of the run's end is the parent's, and so is its claim."""
+        """In a forked child: the run's end as it is known is the parent's, and so is its claim."""
         self.moved(-1)
         self.claimant = None
 
@@ -328,7 +327,7 @@ class PostgresRun:
         if owner == this_owner():
             return True
         host, pid, start = (owner.get(name) for name in ("host", "pid", "process_start"))
-        if type(host) is not str or type(pid) is not int or pid.bit_length() > 63:
+        if type(host) is not str or type(pid) is not int or pid.bit_length() >= 64:  # noqa: PLR2004 - of a bigint
             return None
         self.flush()
         return bool(self._query(_OWNER_LIVES, (host, pid, start or "")))

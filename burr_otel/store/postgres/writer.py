@@ -29,7 +29,7 @@ from burr_otel.store.postgres.address import Address
 from burr_otel.store.postgres.batch import Item, Record, Statement
 from burr_otel.store.postgres.database import ANSWER_S, LOST, Database, Patience
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports us
     from burr_otel.store.postgres.run import PostgresRun
 
 logger = logger_of_lines(__name__)
@@ -201,8 +201,7 @@ class Writer:
             try:
                 if any(isinstance(item, Record) for item in self._batch):
                     self._write_records()
-                while self._batch:
-                    statement = self._batch[0]
+                for statement in [item for item in self._batch if isinstance(item, Statement)]:
                     if statement.sql:
                         self.database.run(statement.sql, statement.parameters)
                     self._done([statement])

@@ -1,0 +1,176 @@
+"""PostgreSQL and PgBouncer of the system's packages, in folders of their own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+
+import psycopg
+from installed import absent
+from processes import free_ports, wait_for
+
+from burr_otel.store.postgres.schema import statements
+
+PASSWORD = "s3cret%word"  # percent-encoded where it goes into a URL
+
+
+def programs() -> pathlib.Path:
+    """The folder of the newest installed PostgreSQL; skips or fails the test when there is none."""
+    root = pathlib.Path("/usr/lib/postgresql")
+    found = [path for path in root.glob("*/bin/initdb") if path.parent.parent.name.isdigit()]
+    if not found:
+        absent("postgres", root)
+    return max(found, key=lambda path: int(path.parent.parent.name)).parent
+
+
+class _Program:
+    """A server that refuses to run as root."""
+
+    def __init__(self, name: str, folder: pathlib.Path) -> None:
+        self.name, self.folder = name, folder
+        self.log_path = folder / f"{name}.log"
+        folder.mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres", "postgres")
+            for parent in folder.parents:
+                if parent.stat().st_uid == os.geteuid() and parent.is_relative_to("/tmp"):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def user() -> str | None:
+        return "postgres" if os.geteuid() == 0 else None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
+    def _launch(self, command: Sequence[object]) -> None:
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+                user=self.user(),
+                start_new_session=True,
+            )
+
+    def _end(self, number: int) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait(30)
+
+
+class Postgres(_Program):
+    """A server on a free port of the loopback, where the role postgres needs no password."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._bin = programs()
+        super().__init__("postgres", folder)
+        (self.port,) = free_ports(1)
+        self.data = folder / "data"
+        subprocess.run(
+            [self._bin / "initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--no-sync"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            user=self.user(),
+        )
+        rules = "local all all trust\nhost all postgres 127.0.0.1/32 trust\n"
+        (self.data / "pg_hba.conf").write_text(f"{rules}host all all all scram-sha-256\n")
+        self.settings: dict[str, object] = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": folder,
+            "restart_after_crash": "off",
+        }
+
+    def start(self) -> None:
+        """Start, or start again; returns when it answers."""
+        settings = [part for key, value in self.settings.items() for part in ("-c", f"{key}={value}")]
+        self._launch([self._bin / "postgres", "-D", self.data, "-p", self.port, *settings])
+        wait_for("PostgreSQL", self._answers, 60)
+
+    def _answers(self) -> bool | None:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log_path.read_text()
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return None
+        return True
+
+    def stop(self) -> None:
+        self._end(signal.SIGINT)  # a fast shutdown: it does not wait for clients
+
+    def kill(self) -> None:
+        """Kill it with all its processes, as a machine that is gone."""
+        with psycopg.connect(self.url("postgres")) as connection:
+            rows = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+        os.kill(self.pid, signal.SIGSTOP)  # it starts nothing while they go
+        for (pid,) in rows:
+            os.kill(pid, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def url(self, database: str, user: str = "postgres", password: str = "") -> str:
+        secret = f":{password.replace('%', '%25')}" if password else ""
+        return f"postgresql://{user}{secret}@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    def make_database(self, name: str, *, tables: bool = True) -> str:
+        """The URL of a new database."""
+        self.execute(f'CREATE DATABASE "{name}"')
+        if tables:
+            self.execute(statements(0), name)
+        return self.url(name)
+
+
+class PgBouncer(_Program):
+    """A pooler in transaction mode in front of a server."""
+
+    def __init__(self, server: Postgres, folder: pathlib.Path) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            absent("pgbouncer", "PATH")
+        super().__init__("pgbouncer", folder)
+        self._program, self._server = program, server
+        (self.port,) = free_ports(1)
+
+    def start(self, pool_size: int = 3) -> None:
+        config = self.folder / "pgbouncer.ini"
+        (self.folder / "users.txt").write_text('"postgres" ""\n')
+        config.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self._server.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\n"
+            "auth_type = trust\nauth_file = users.txt\nunix_socket_dir =\n"
+            f"pool_mode = transaction\ndefault_pool_size = {pool_size}\n"
+            "server_round_robin = 1\n"  # so that a client meets many servers
+        )
+        self._launch([self._program, config])
+        wait_for("PgBouncer", self._answers, 30)
+
+    def _answers(self) -> bool | None:
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return None
+        return True
+
+    def stop(self) -> None:
+        self._end(signal.SIGINT)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
