@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         SnapshotError,
         StateLoadError,
         StoreError,
-        StoreUnavailableError,
         UnknownRunError,
         UnknownSequenceError,
     )
@@ -34,7 +33,6 @@ __all__ = [
     "SnapshotError",
     "StateLoadError",
     "StoreError",
-    "StoreUnavailableError",
     "UnknownRunError",
     "UnknownSequenceError",
     "__version__",

@@ -7,7 +7,8 @@
 #
 # Parts: collector (OpenTelemetry Collector), jaeger (v2), phoenix (in a virtual environment of its
 # own), and from the system's packages chromium (headless, to look at Phoenix), shells (zsh and fish,
-# in which the tests try completion), redis (for Celery) and prometheus (unpacked here and not
+# in which the tests try completion), redis (for Celery), postgres and pgbouncer (the tests run their
+# own) and prometheus (unpacked here and not
 # installed: Debian's package would start a service).
 #
 # Everything lands in the folder that BURR_OTEL_BACKENDS names (default: ~/.cache/burr-otel/backends).
@@ -24,7 +25,7 @@ readonly PHOENIX_VERSION=20.26.1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here manifest="$here/otelcol-manifest.yaml"
 readonly cache="${BURR_OTEL_BACKENDS:-$HOME/.cache/burr-otel/backends}"
-readonly all_parts=(collector jaeger phoenix chromium shells redis prometheus)
+readonly all_parts=(collector jaeger phoenix chromium shells redis postgres pgbouncer prometheus)
 readonly tell_every_s="${BURR_OTEL_TELL_EVERY_S:-10}"
 
 say() { printf 'backends: %s\n' "$*"; }
@@ -197,6 +198,25 @@ install_redis() {
   # Debian's package starts a server of its own, which no test uses.
   apt_install redis-server
   say "redis installed: $(command -v redis-server)"
+}
+
+install_postgres() {
+  if compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then
+    say "postgres is there: $(compgen -G "/usr/lib/postgresql/*/bin/initdb")"
+    return
+  fi
+  # As with redis, the package's own server is used by no test.
+  apt_install postgresql
+  say "postgres installed: $(compgen -G "/usr/lib/postgresql/*/bin/initdb")"
+}
+
+install_pgbouncer() {
+  if PATH="$PATH:/usr/sbin" command -v pgbouncer >/dev/null; then
+    say "pgbouncer is there: $(PATH="$PATH:/usr/sbin" command -v pgbouncer)"
+    return
+  fi
+  apt_install pgbouncer
+  say "pgbouncer installed: $(PATH="$PATH:/usr/sbin" command -v pgbouncer)"
 }
 
 install_prometheus() {

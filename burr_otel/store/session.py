@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from burr_otel.errors import SnapshotError
+from burr_otel.errors import SnapshotError, StoreError
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
     ROOT,
@@ -144,7 +144,7 @@ class Session:
                 (port.BEGIN, record.sequence_id),
                 durability=self._durability,
             )
-        except OSError as error:
+        except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
         self._overlap.step_began(start, end, self._log)
 
@@ -240,7 +240,7 @@ class Session:
             return
         try:
             self._log.unmark(self.session_id)
-        except OSError as error:
+        except (OSError, StoreError) as error:
             logger.warning("%s: a session stays marked as open: %s", self.run, error)
 
     def close(self) -> None:
@@ -254,7 +254,7 @@ class Session:
             self._chain.forget()
         try:
             self._log.close()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             logger.warning("%s: its last records could not be kept: %s", self.run, error)
         claim, self._claim = self._claim, None
         if claim is not None:
@@ -275,7 +275,7 @@ class Session:
                 after=snapshot.after,
                 mark=snapshot.mark,
             )
-        except OSError as error:
+        except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
         self._overlap.wrote(start, end)
         return length
@@ -295,7 +295,7 @@ class Session:
             self._log.mark_open(self.session_id, orjson.dumps(marker))
         except FileExistsError:
             pass  # another step did
-        except OSError as error:
+        except (OSError, StoreError) as error:
             logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
 
     def _begin_forked(self, time_ns: int) -> None:

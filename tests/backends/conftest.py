@@ -7,6 +7,7 @@ a reason; with BURR_OTEL_REQUIRE_BACKENDS=1 (continuous integration) they fail i
 from __future__ import annotations
 
 import pathlib
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from collector_api import Collector
 from installed import installed
 from jaeger_api import Jaeger
 from phoenix_api import Phoenix
+from postgres_server import PgBouncer, Postgres
 from processes import running
 
 HERE = pathlib.Path(__file__).parent
@@ -73,6 +75,39 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
     )
     with running(phoenix.server):
         yield phoenix
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One PostgreSQL for the whole session; each test makes a database of its own."""
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "server")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def new_postgres(tmp_path: pathlib.Path) -> Iterator[Postgres]:
+    """A server that the test kills and starts as it likes; it runs at first."""
+    server = Postgres(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def pgbouncer(postgres: Postgres, tmp_path: pathlib.Path) -> Iterator[PgBouncer]:
+    """A pooler in transaction mode."""
+    pooler = PgBouncer(postgres, tmp_path / "pgbouncer")
+    pooler.start()
+    yield pooler
+    pooler.stop()
+
+
+@pytest.fixture
+def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
+    """The URL of a new database that has our tables."""
+    return postgres.make_database(f"{request.node.name[:40]}-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

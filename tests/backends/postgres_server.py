@@ -95,7 +95,9 @@ class Postgres(_Program):
 
     def start(self) -> None:
         """Start, or start again; returns when it answers."""
-        settings = [part for key, value in self.settings.items() for part in ("-c", f"{key}={value}")]
+        settings = [
+            part for key, value in self.settings.items() for part in ("-c", f"{key}={value}")
+        ]
         self._launch([self._bin / "postgres", "-D", self.data, "-p", self.port, *settings])
         wait_for("PostgreSQL", self._answers, 60)
 

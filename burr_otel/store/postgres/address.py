@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from burr_otel.errors import ConfigError
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
-try:
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-except ImportError as error:
-    raise ConfigError(
-        "a store in PostgreSQL needs the package psycopg: run `pip install 'burr-otel[postgres]'`."
-    ) from error
+from burr_otel.errors import ConfigError
 
 _DEFAULTS: Final = {
     "application_name": "burr-otel",

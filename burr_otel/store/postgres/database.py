@@ -19,7 +19,7 @@ import psycopg
 from psycopg import errors
 from psycopg.abc import PQGen
 
-from burr_otel.errors import StoreUnavailableError
+from burr_otel.errors import StoreError
 from burr_otel.printable import logger_of_lines, printable
 from burr_otel.store.postgres.address import Address
 from burr_otel.store.postgres.schema import VERSION, VERSION_QUERY
@@ -37,12 +37,35 @@ LOST: Final = (
 )
 """Errors after which another connection may help, and after which nobody knows what was done."""
 
-_PERMANENT: Final = re.compile(
-    r"authentication failed|no password supplied|does not exist|no pg_hba.conf entry|certificate|"
-    r"does not support SSL|SSL error|not permitted to log in|permission denied for database"
+# What libpq says when it is no use to try again, and what we say then.
+_REFUSALS: Final = tuple(
+    (re.compile(pattern), sentence)
+    for pattern, sentence in (
+        (
+            r'database "[^"\n]*" does not exist|no such database',
+            "there is no such database: make it with `createdb`, or correct the URL",
+        ),
+        (
+            r"password authentication failed|no password supplied|SASL",
+            (
+                "the server does not take the user name and password: correct them in the URL, "
+                "PGPASSWORD or ~/.pgpass"
+            ),
+        ),
+        (
+            r"certificate|SSL|TLS",
+            (
+                "no verified TLS connection ({reason}): add sslrootcert=FILE with the server's "
+                "certificate authority to the URL, or sslmode=require to go without verifying"
+            ),
+        ),
+        (
+            r"does not exist|no pg_hba.conf entry|not permitted|permission denied",
+            "{reason}: correct the URL, or the rules of the server",
+        ),
+    )
 )
-_PASSWORD: Final = re.compile(r"password authentication failed|no password supplied|SASL")
-_NO_DATABASE: Final = re.compile(r'database "([^"]*)" does not exist|no such database: (\S+)')
+
 
 _left_to_parent: list[Connection] = []  # connections that a forked child must not touch
 
@@ -72,13 +95,15 @@ class Patience:
         """Wait before the next attempt.
 
         Raises:
-            StoreUnavailableError: There is no point in another one.
+            OSError: The outage lasts.
+            StoreError: There is no point in another attempt.
         """
         self._database.drop()
         left_s = self._until - time.monotonic()
-        if left_s <= 0 or isinstance(error, StoreUnavailableError):
+        problem = self._database.problem(error)
+        if left_s <= 0 or isinstance(problem, StoreError):
             self._database.is_down = True
-            raise self._database.unavailable(error) from error
+            raise problem from error
         time.sleep(min(self._pause_s, left_s))
         self._pause_s = min(2 * self._pause_s, 1.0)
 
@@ -113,7 +138,8 @@ class Database:
         """The rows of one statement that may be run twice.
 
         Raises:
-            StoreUnavailableError: The server cannot be reached, or refuses.
+            OSError: The server cannot be reached.
+            StoreError: It refuses.
         """
         with self.using():
             patience = Patience(self)
@@ -123,7 +149,7 @@ class Database:
                 except LOST as error:
                     patience.pause(error)
                 except psycopg.Error as error:
-                    raise self.unavailable(error) from error
+                    raise self.problem(error) from error
 
     def run(self, sql: str, parameters: Any = (), answer_s: float | None = ANSWER_S) -> list[Any]:
         """One attempt; for those who hold the connection and know what a lost answer means."""
@@ -150,40 +176,24 @@ class Database:
         return connection
 
     def connect(self) -> Connection:
-        """A new connection.
-
-        Raises:
-            StoreUnavailableError: There is no point in trying again.
-        """
-        try:
-            made: Connection = Connection.connect(
-                **self.address.parameters, autocommit=True, prepare_threshold=None
-            )
-            return made
-        except psycopg.OperationalError as error:
-            if _PERMANENT.search(str(error)):
-                raise self.unavailable(error) from error
-            raise
+        """A new connection."""
+        made: Connection = Connection.connect(
+            **self.address.parameters, autocommit=True, prepare_threshold=None
+        )
+        return made
 
     def _check(self, connection: Connection) -> None:
         """See whether the tables are there, in this version."""
         command = f"`burr-otel store init {self.place}`"
-        try:
-            found = connection.execute(VERSION_QUERY).fetchone()
-        except (errors.UndefinedTable, errors.InvalidSchemaName):
-            raise StoreUnavailableError(
-                f"{self.place} has no tables of burr-otel: run {command} once."
-            ) from None
-        except errors.InsufficientPrivilege as error:
-            raise self.unavailable(error) from error
+        found = connection.execute(VERSION_QUERY).fetchone()
         version = found[0] if found else 0
         if version < VERSION:
-            raise StoreUnavailableError(
+            raise StoreError(
                 f"the tables in {self.place} are of version {version} and this burr-otel needs "
                 f"version {VERSION}: run {command} to upgrade them."
             )
         if version > VERSION:
-            raise StoreUnavailableError(
+            raise StoreError(
                 f"the tables in {self.place} are of version {version} and this burr-otel knows "
                 f"version {VERSION}: install a newer burr-otel."
             )
@@ -199,36 +209,29 @@ class Database:
         with self.using():
             self.drop()
 
-    def unavailable(self, error: Exception) -> StoreUnavailableError:
-        """What is the matter, in one sentence that has no password."""
-        if isinstance(error, StoreUnavailableError):
+    def problem(self, error: Exception) -> StoreError | OSError:
+        """What is the matter, in one sentence without the password.
+
+        An `OSError` may pass by itself; a `StoreError` does not.
+        """
+        if isinstance(error, StoreError | OSError):
             return error
         text = self.address.without_password(str(error)).strip()
+        lines = [printable(line.strip()) for line in text.splitlines()] or [type(error).__name__]
+        init = f"burr-otel store init {self.place}"
         if isinstance(error, errors.InsufficientPrivilege):
-            reason = printable(text.splitlines()[0])
-            return StoreUnavailableError(
-                f"{self.place}: {reason}: grant it what "
-                f"`burr-otel store init {self.place} --print` lists at its end."
+            return StoreError(
+                f"{self.place}: {lines[0]}: grant the role what `{init} --print` lists at its end."
             )
-        missing = _NO_DATABASE.search(text)
-        if missing:
-            return StoreUnavailableError(
-                f"{self.place}: there is no database {missing[1] or missing[2]!r}: make it with "
-                "`createdb`, or correct the URL."
-            )
-        if _PASSWORD.search(text):
-            return StoreUnavailableError(
-                f"{self.place}: the server does not take the user name and password: correct "
-                "them in the URL, PGPASSWORD or ~/.pgpass."
-            )
-        reason = printable(text.splitlines()[-1].strip() if text else type(error).__name__)
-        if "certificate" in text or "SSL" in text:
-            return StoreUnavailableError(
-                f"{self.place}: no verified TLS connection ({reason}): add sslrootcert=FILE with "
-                "the server's certificate authority to the URL, or sslmode=require to go without "
-                "verifying."
-            )
-        return StoreUnavailableError(f"{self.place}: {reason}")
+        if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
+            return StoreError(f"{self.place} has no tables of burr-otel: run `{init}` once.")
+        if not isinstance(error, LOST):
+            return StoreError(f"{self.place}: the server refuses what it was asked: {lines[0]}.")
+        for pattern, sentence in _REFUSALS:
+            if pattern.search(text):
+                told = sentence.format(reason=lines[-1])
+                return StoreError(f"{self.place}: {told}.")
+        return ConnectionError(f"{self.place} does not answer as it should: {lines[-1]}")
 
     def after_fork(self) -> None:
         """In a forked child: the connection is the parent's, and so is its lease."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from burr_otel.errors import InvalidIdentifierError, StoreUnavailableError
+from burr_otel.errors import StoreError
 from burr_otel.store import graphs
-from burr_otel.store.files.names import check_app_id
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
 from burr_otel.store.postgres.run import Page, PostgresRun
 from burr_otel.store.postgres.writer import Writer, writer_of
@@ -76,7 +75,6 @@ class PostgresEngine:
 
     def find(self, project: str, app_id: str, partition_key: Partition) -> PostgresRun | None:
         """A run; with `ALL` the one that was made first."""
-        check_app_id(app_id)
         key = None if partition_key is ALL else _key(partition_key)
         rows = self._writer.database.query(_FIND, (project, app_id, key))
         return self._handle(project, rows[0]) if rows else None
@@ -93,15 +91,15 @@ class PostgresEngine:
     ) -> tuple[RunLog, bool]:
         """Make a run unless it is there."""
         key, digest = _key(partition_key), graphs.digest(graph)
-        parameters = (digest, graph, project, key, check_app_id(app_id), metadata, digest)
+        parameters = (digest, graph, project, key, app_id, metadata, digest)
         for _ in range(2):
-            found = self.find(project, app_id, key)
+            found = self.find(project, app_id, partition_key)
             if found is not None:
                 return found, False
             rows = self._writer.database.query(_CREATE, parameters)
             if rows:
                 return self._handle(project, rows[0]), True
-        raise StoreUnavailableError(f"{self.place}: {project}/{app_id} is being deleted.")
+        raise StoreError(f"{self.place}: {project}/{app_id} is being deleted.")
 
     def delete(self, run: RunLog) -> None:
         """Delete a run, its oldest records first and a few at a time, so that nobody waits long."""
@@ -133,9 +131,5 @@ class PostgresEngine:
 
 
 def _key(partition_key: str | None) -> str:
-    """A partition key as it is kept."""
-    if partition_key and "\0" in partition_key:
-        raise InvalidIdentifierError(
-            f"partition key {partition_key!r} cannot be kept in PostgreSQL: use text without NUL."
-        )
-    return partition_key or ""
+    """A partition key as it is kept: a text cannot hold NUL."""
+    return (partition_key or "").replace("\\", "\\\\").replace("\0", "\\0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,7 +106,7 @@ class PostgresRun:
         page: Page | None = None,
     ) -> None:
         self._writer, self.project, self.run_id = writer, project, run_id
-        self.app_id, self.partition_key = app_id, partition_key or None
+        self.app_id, self.partition_key = app_id, _unescaped(partition_key) or None
         self.digests = list(digests)
         self.tail = -1
         self.claimant: str | None = None
@@ -381,6 +382,13 @@ class RunClaim:
         self._run.claimant = None
         self._writer.end_lease(self._run.run_id, self._key)
         self._writer.put(Statement(_RELEASE, (self._run.run_id, self._session_id)), soon=True)
+
+
+def _unescaped(partition_key: str) -> str:
+    """A partition key as it was given."""
+    if "\\" not in partition_key:
+        return partition_key
+    return re.sub(r"\\(.)", lambda found: "\0" if found[1] == "0" else found[1], partition_key)
 
 
 def _lines(rows: Sequence[tuple[int, bytes]]) -> Iterator[Line]:

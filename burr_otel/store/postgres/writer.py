@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import errors
 
-from burr_otel.errors import RunLockedError, StoreUnavailableError
+from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger_of_lines
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
@@ -183,7 +183,7 @@ class Writer:
                 self._apart(error)
             except Exception as error:
                 self._in_doubt = False
-                self._refuse(self._batch, self.database.unavailable(error))
+                self._refuse(self._batch, self.database.problem(error))
 
     def _take(self) -> bool:
         size = 0
@@ -256,7 +256,7 @@ class Writer:
         self._in_doubt = False
         items, self._batch = self._batch, []
         if len(items) == 1:
-            self._refuse(items, self.database.unavailable(error))
+            self._refuse(items, self.database.problem(error))
             return
         for item in items:
             self._batch = [item]
@@ -272,8 +272,8 @@ class Writer:
         for item in items:
             if isinstance(item, Record):
                 item.run.moved(-1)
-            is_shared = isinstance(error, StoreUnavailableError)  # else each gets its own
-            item.future.set_exception(StoreUnavailableError(str(error)) if is_shared else error)
+            shares = isinstance(error, StoreError | OSError)  # several threads raise it
+            item.future.set_exception(type(error)(str(error)) if shares else error)
         lost = sum(not item.is_awaited for item in items)
         if lost:
             logger.error("%s: %d records could not be kept: %s", self.database.place, lost, error)
@@ -294,7 +294,7 @@ class Writer:
 
 def _flush_all() -> None:
     for writer in list(_writers.values()):
-        with contextlib.suppress(StoreUnavailableError):
+        with contextlib.suppress(StoreError, OSError):
             writer.flush()
 
 

@@ -1,0 +1,353 @@
+"""The engine in PostgreSQL against a real server: what only it can get wrong.
+
+What every engine must hold is in tests/conformance.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+
+import psycopg
+import pytest
+from postgres_server import PgBouncer, Postgres
+
+from burr_otel.errors import RunLockedError
+from burr_otel.store.owner import this_owner
+from burr_otel.store.port import BEGIN, END, DisplacedError
+from burr_otel.store.postgres import PostgresEngine
+from burr_otel.store.postgres.run import PostgresRun
+
+
+def new_run(url: str, app_id: str = "a") -> PostgresRun:
+    run, _ = PostgresEngine(url).create(
+        "p", app_id, None, metadata=b"{}", graph=b'{"g":1}', durability="flush"
+    )
+    assert isinstance(run, PostgresRun)
+    return run
+
+
+def line(number: int, kind: str = "end_entry") -> bytes:
+    return b'{"type":"%b","sequence_id":%d,"otel":{"session":"s"}}\n' % (kind.encode(), number)
+
+
+def append(run: PostgresRun, number: int, **more: object) -> tuple[int, int]:
+    return run.append(line(number), (END, number), durability="flush", **more)
+
+
+def bodies(run: PostgresRun) -> list[bytes]:
+    return [each.data for each in run.forward()]
+
+
+def in_child(work: object) -> int:
+    """Run `work` in a forked child; its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def other_process(url: str, numbers: range) -> None:
+    """Another process appends to the run."""
+
+    def work() -> None:
+        run = new_run(url)
+        for number in numbers:
+            append(run, number)
+
+    assert in_child(work) == 0
+
+
+def test_numbers_are_offsets_and_continue_without_gaps(database):
+    """A record's number is where it begins, as if the run were a file."""
+    run = new_run(database)
+    ends = [append(run, number) for number in range(3)]
+    assert [start for start, _ in ends] == [0, ends[0][1], ends[1][1]]
+    assert run.size_bytes == ends[-1][1] == sum(map(len, bodies(run)))
+
+
+def test_what_nobody_looks_for_belongs_to_the_record_after_it(database):
+    """An attribute is written unawaited, and no later record seems to have others before it."""
+    run = new_run(database)
+    first = append(run, 0)
+    assert run.append(b'{"a":1}\n', durability="flush") == (-1, -1)
+    assert append(run, 1)[0] == first[1]
+
+
+def test_another_process_is_noticed_and_renumbered_around(database):
+    """Records of two processes in one run are all there, each once, in the order of writing."""
+    run = new_run(database)
+    append(run, 0)
+    other_process(database, range(1, 4))
+    start, _ = append(run, 4)
+    assert [each.data for each in run.forward()] == [line(n) for n in range(5)]
+    assert start == 4 * len(line(0))
+
+
+def test_a_difference_is_not_written_behind_another_process(database):
+    """Compare-and-append: after others wrote, a record that builds on ours is refused."""
+    run, mark = new_run(database), object()
+    append(run, 0, mark=mark)
+    append(run, 1, after=mark, mark=mark)
+    other_process(database, range(2, 3))
+    with pytest.raises(DisplacedError):
+        append(run, 3, after=mark)
+    assert bodies(run) == [line(n) for n in range(3)]
+    append(run, 3)
+    assert bodies(run)[-1] == line(3)
+
+
+def test_threads_share_one_connection_and_their_records_go_together(database, postgres: Postgres):
+    """Eight threads in eight runs: every record is there, over one connection of the process."""
+    runs = [new_run(database, f"app-{n}") for n in range(8)]
+
+    def write(run: PostgresRun) -> None:
+        for number in range(50):
+            run.append(line(number, "begin_entry"), (BEGIN, number), durability="flush")
+            append(run, number)
+
+    threads = [threading.Thread(target=write, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for run in runs:
+        assert [each for each in bodies(run) if b"end_entry" in each] == [
+            line(n) for n in range(50)
+        ]
+    ((connections,),) = postgres.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'burr-otel' "
+        f"AND datname = '{database.rpartition('/')[2]}'"
+    )
+    assert connections == 1
+
+
+def test_eight_processes_write_into_one_run(database):
+    """Every record of eight processes is there once, and each one's own order is kept."""
+    new_run(database)
+    pids = []
+    for writer in range(8):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                run = new_run(database)
+                for number in range(25):
+                    append(run, writer * 1000 + number)
+                code = 0
+            finally:
+                os._exit(code)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 8
+    found = bodies(new_run(database))
+    for writer in range(8):
+        mine = [line(writer * 1000 + number) for number in range(25)]
+        assert [each for each in found if each in set(mine)] == mine
+    assert len(found) == 200
+
+
+def test_a_forked_child_has_a_connection_of_its_own(database):
+    """Parent and child go on writing, and the child's end does not close the parent's connection."""
+    run = new_run(database)
+    append(run, 0)
+    assert in_child(lambda: append(run, 1)) == 0
+    assert in_child(lambda: None) == 0
+    append(run, 2)
+    assert bodies(run) == [line(0), line(1), line(2)]
+
+
+def test_an_engine_pickles_as_its_url(database):
+    """The copy works, and no text of the engine has the password."""
+    engine = PostgresEngine(database.replace("postgres@", "postgres:hush@"))
+    copy = pickle.loads(pickle.dumps(engine))
+    assert copy.projects() == []
+    assert "hush" not in f"{engine!r}{engine.place}{copy!r}"
+
+
+def test_a_lease_decides_who_lives(database, postgres: Postgres):
+    """This process lives; one whose lease has run out by the server's clock does not."""
+    run = new_run(database)
+    owner = {**this_owner(), "host": "elsewhere"}
+    assert run.owner_lives(owner) is False
+    run.mark_open("s", b"{}")
+    run.flush()
+    name = database.rpartition("/")[2]
+    postgres.execute("UPDATE burr_otel.writer SET host = 'elsewhere'", name)
+    assert run.owner_lives(owner) is True
+    postgres.execute("UPDATE burr_otel.writer SET lease_until = now() - interval '1 s'", name)
+    assert run.owner_lives(owner) is False
+
+
+def test_a_claim_lasts_as_long_as_its_process(database, postgres: Postgres):
+    """A claim is refused while its holder lives, and taken over once the holder's lease is over."""
+    new_run(database)
+
+    def die_with_a_claim() -> None:
+        new_run(database).claim("theirs")
+
+    assert in_child(die_with_a_claim) == 0
+    run = new_run(database)
+    with pytest.raises(RunLockedError, match="held by session theirs of process"):
+        run.claim("ours")
+    name = database.rpartition("/")[2]
+    postgres.execute("UPDATE burr_otel.writer SET lease_until = now() - interval '1 s'", name)
+    run.claim("ours").release()
+    run.flush()
+    run.claim("next").release()
+
+
+def test_who_lost_a_claim_writes_nothing_more(database, postgres: Postgres):
+    """A process that slept through its lease cannot write into a run that another one has now."""
+    run = new_run(database)
+    claim = run.claim("ours")
+    append(run, 0)
+    name = database.rpartition("/")[2]
+    postgres.execute("UPDATE burr_otel.run SET claim = 'theirs', claimed_by = NULL", name)
+    with pytest.raises(RunLockedError, match="theirs"):
+        append(run, 1)
+    claim.release()
+    assert bodies(run) == [line(0)]
+    assert postgres.execute("SELECT claim FROM burr_otel.run", name) == [("theirs",)]
+
+
+def test_a_session_is_completed_by_one_at_a_time(database, postgres: Postgres):
+    """A hold excludes threads and processes, and ends with its holder's lease."""
+    run = new_run(database)
+    run.mark_open("s", b"{}")
+
+    def others_get_it() -> bool:
+        def work() -> None:
+            with new_run(database).hold("s") as ours:
+                os._exit(7 if ours else 8)
+
+        return in_child(work) == 7
+
+    with run.hold("s") as ours:
+        assert ours
+        with run.hold("s") as again:
+            assert not again
+        assert not others_get_it()
+    assert others_get_it()  # and dies with it
+    with run.hold("s") as ours:
+        assert not ours
+    name = database.rpartition("/")[2]
+    postgres.execute("UPDATE burr_otel.writer SET lease_until = now() - interval '1 s'", name)
+    with run.hold("s") as ours:
+        assert ours
+
+
+def test_an_application_role_needs_neither_update_nor_delete_on_records(
+    database, postgres: Postgres
+):
+    """With the grants that `store init --print` lists, everything but deletion works."""
+    from burr_otel.store.postgres.schema import statements
+
+    name = database.rpartition("/")[2]
+    role = f"role-{name[-8:]}"
+    grants = [
+        each.removeprefix("-- ").replace("TO app;", f'TO "{role}";')
+        for each in statements(0, roles=True).splitlines()
+        if each.startswith("-- GRANT") and "DELETE ON burr_otel.run" not in each
+    ]
+    postgres.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'; {' '.join(grants)}", name)
+    run = new_run(postgres.url(name, role, "x"))
+    append(run, 0)
+    run.mark_open("s", b"{}")
+    run.claim("s").release()
+    with run.hold("s"):
+        pass
+    run.unmark("s")
+    run.complete(b"{}", b'{"g":2}', sync=True)
+    run.add_child(b"{}", sync=True)
+    assert bodies(run) == [line(0)]
+    rows = "SELECT has_table_privilege('{0}', 'burr_otel.record', 'UPDATE'), has_table_privilege('{0}', 'burr_otel.record', 'DELETE')"
+    assert postgres.execute(rows.format(role), name) == [(False, False)]
+
+
+def test_everything_works_through_pgbouncer(postgres: Postgres, pgbouncer: PgBouncer, database):
+    """In transaction mode each statement may meet another connection, and that does not matter."""
+    name = database.rpartition("/")[2]
+    run = new_run(pgbouncer.url(name))
+    mark = None
+    for number in range(40):
+        after, mark = mark, object()
+        append(run, number, after=after, mark=mark)
+    run.mark_open("s", b"{}")
+    assert [found for found, _ in run.open_markers()] == ["s"]
+    claim = run.claim("s")
+    append(run, 40)
+    claim.release()
+    assert len(list(run.backward())) == 41
+    assert [each.data for each in run.newest((END,), 7)] == [line(7)]
+    backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'"
+    ((used,),) = postgres.execute(backends.format(name))
+    assert used >= 1
+
+
+def test_a_dropped_connection_is_made_again(database, postgres: Postgres):
+    """The server ends the connection between two records; nothing is lost and nothing twice."""
+    run = new_run(database)
+    append(run, 0)
+    name = database.rpartition("/")[2]
+    postgres.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    )
+    append(run, 1)
+    assert bodies(run) == [line(0), line(1)]
+
+
+def test_after_a_lost_answer_it_is_looked_what_is_there(database, monkeypatch):
+    """A record whose answer was lost on the way is written once."""
+    run = new_run(database)
+    append(run, 0)
+    writer = run._writer
+    real, lost = writer.database.run, []
+
+    def losing(sql: str, *rest: object) -> object:
+        answer = real(sql, *rest)
+        if "INSERT INTO burr_otel.record" in sql and len(lost) < 2:
+            lost.append(sql)
+            raise psycopg.OperationalError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(writer.database, "run", losing)
+    append(run, 1)
+    append(run, 2)
+    assert len(lost) == 2
+    assert bodies(run) == [line(0), line(1), line(2)]
+
+
+def test_a_record_that_the_server_refuses_costs_no_other(database, postgres: Postgres):
+    """Of a group of which one cannot be written, the rest is."""
+    name = database.rpartition("/")[2]
+    postgres.execute("ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> 13)", name)
+    runs = [new_run(database, f"app-{n}") for n in range(4)]
+    refused = []
+
+    def write(run: PostgresRun, number: int) -> None:
+        try:
+            append(run, number)
+        except Exception as error:
+            refused.append((number, str(error)))
+
+    with runs[0]._writer.database.using():  # so that all four gather
+        threads = [threading.Thread(target=write, args=(run, 11 + n)) for n, run in enumerate(runs)]
+        for thread in threads:
+            thread.start()
+        while len(runs[0]._writer._queue) < 4:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    assert [number for number, _ in refused] == [13]
+    assert "check constraint" in refused[0][1]
+    assert [bodies(run) for run in runs] == [[line(11)], [line(12)], [], [line(14)]]
+    append(runs[2], 15)
+    assert bodies(runs[2]) == [line(15)]
