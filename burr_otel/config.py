@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
 import os
 import re
@@ -53,6 +54,7 @@ class OtelSettings(TypedDict, total=False):
     capture_state_read: Literal["failed", "all", "never"]
     expected_exceptions: tuple[type[BaseException] | str, ...]
     failed: Failed | None
+    log_events: str | None
     user_id_from_partition_key: bool
     baggage_keys: tuple[str, ...]
     step_parent: Literal["application", "ambient"]
@@ -84,6 +86,18 @@ def _is_exception(item: object) -> bool:
 
 def _is_text(item: object) -> bool:
     return isinstance(item, str) and bool(item.strip())
+
+
+def log_level(name: str) -> int:
+    """The level of log lines that a name stands for.
+
+    Raises:
+        ConfigError: It stands for none.
+    """
+    level = logging.getLevelName(name.upper())
+    if not isinstance(level, int):
+        raise ConfigError("use the name of a level: DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    return level
 
 
 def _setting(default: Any, doc: str, **metadata: Any) -> Any:
@@ -157,6 +171,11 @@ class OtelConfig:
         "A function `(action, result, state)` that says why a step that raised nothing failed, "
         "or gives None.",
         env=False,
+    )
+    log_events: str | None = _setting(
+        None,
+        "From which level on log lines inside a step become events of its span: `ERROR`, say.",
+        text=log_level,
     )
     user_id_from_partition_key: bool = _setting(
         False, "Whether spans carry the partition key as `user.id` too."

@@ -81,6 +81,11 @@ EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 EVENT_STREAM_FIRST_ITEM: Final = "burr.stream.first_item"
 EVENT_STREAM_END: Final = "burr.stream.end"
 
+EVENT_LOG: Final = "log"
+LOG_SEVERITY: Final = "log.severity"
+LOG_LOGGER: Final = "log.logger"
+LOG_MESSAGE: Final = "log.message"
+
 # --- links ------------------------------------------------------------------------------------
 LINK_TYPE: Final = "burr.link.type"
 LINK_FORK: Final = "fork"

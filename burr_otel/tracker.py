@@ -24,7 +24,7 @@ from burr_otel.live.run import registry
 from burr_otel.live.shared import Shared, session_settings
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
-from burr_otel.spans import keeper, provider, shield
+from burr_otel.spans import keeper, log_events, provider, shield
 from burr_otel.spans.children import child_spans
 from burr_otel.spans.contexts import context_of, is_sampled
 from burr_otel.spans.facts import content_policy
@@ -342,6 +342,9 @@ class OtelTracker(RunHooks, BaseStateLoader):
         for run in registry.runs():
             if run.owner.is_within(self._owner):
                 run.end_open_spans()
+        others = (run for run in registry.runs() if not run.owner.is_within(self._owner))
+        if self.config.log_events and not any(run.shared.log_events for run in others):
+            log_events.remove()
         self._flush()
 
     def _flush(self) -> None:

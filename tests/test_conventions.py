@@ -25,6 +25,7 @@ OTHER_NAMES = {
     semconv.EVENT_EXCEPTION,
     semconv.EVENT_STREAM_FIRST_ITEM,
     semconv.EVENT_STREAM_END,
+    semconv.EVENT_LOG,
     semconv.METRIC_STEP_DURATION,
     semconv.METRIC_STEP_ACTIVE,
     semconv.METRIC_SNAPSHOT_BYTES,

@@ -18,7 +18,7 @@ from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run, registry
 from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginRoot, read_ids
-from burr_otel.spans import describe, exceptions, keeper, parents, shield
+from burr_otel.spans import describe, exceptions, keeper, log_events, parents, shield
 from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
 from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document
@@ -130,6 +130,8 @@ def _open(
         root.finish()
         raise
     keeper.keeper.watch(root)
+    if shared.log_events is not None:
+        log_events.install()
     return root
 
 

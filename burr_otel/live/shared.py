@@ -9,8 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
+from burr_otel.config import log_level
 from burr_otel.spans import exceptions
 from burr_otel.spans.facts import SpanSettings
+from burr_otel.spans.log_events import LogEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +48,12 @@ class Shared:
     def keeps(self) -> bool:
         """Whether there is a store."""
         return self.config.snapshots != "off"
+
+    @functools.cached_property
+    def log_events(self) -> LogEvents | None:
+        """Which log lines become span events, if any do."""
+        level = self.config.log_events
+        return None if level is None else LogEvents(log_level(level), self.policy)
 
     @functools.cached_property
     def shows_more(self) -> bool:

@@ -88,6 +88,7 @@ class LiveStep:
         self.state_before, self.outer_error = state_before, outer_error
         facts = run.root.facts
         self.tag = BurrStep(run.app_id, sequence_id, facts.conversation_id, facts.project)
+        self.tag.log_events = run.shared.log_events
         self.sequence_id = sequence_id
         self.logged: list[Logged] = []
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.spans.children import Records
+    from burr_otel.spans.log_events import LogEvents
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.
@@ -39,6 +40,8 @@ class BurrStep:
         "context",
         "conversation_id",
         "failed",
+        "log_events",
+        "log_lines",
         "sequence_id",
         "usage",
     )
@@ -52,6 +55,8 @@ class BurrStep:
         self.failed: str | None = None  # why, although it raised nothing
         self.child_records: Records | None = None  # where spans of others are recorded, if they are
         self.usage: Usage | None = None  # what the models inside took and gave
+        self.log_events: LogEvents | None = None  # which of its log lines are events, if any are
+        self.log_lines = 0
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
