@@ -1,0 +1,109 @@
+"""A bucket as an engine."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from burr_otel.store.objects import keys
+from burr_otel.store.objects.bucket import PAGE, Bucket
+from burr_otel.store.objects.run import ObjectRun, identity
+from burr_otel.store.port import ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from burr_otel.store.port import Durability, Partition, RunLog
+
+_PARTS: Final = 4  # of the name of a run's metadata
+
+
+class ObjectEngine:
+    """The runs below a URL; see `Engine`. Connects with its first request."""
+
+    def __init__(self, url: str) -> None:
+        self._bucket = Bucket(url)
+        self.place = self._bucket.place
+        # Of one run there is one writer in a process.
+        self._runs: weakref.WeakValueDictionary[str, ObjectRun] = weakref.WeakValueDictionary()
+
+    def projects(self) -> list[str]:
+        """Names of projects that have runs."""
+        return sorted(self._bucket.folders("run"))
+
+    def runs(self, project: str) -> Iterator[ObjectRun]:
+        """All runs of a project; their names alone say which they are, unless they are long."""
+        for listed in self._bucket.names(f"run/{project}"):
+            parts = listed.path.split("/")
+            if len(parts) == _PARTS:
+                run = self._listed(project, *parts[2:])
+                if run is not None:
+                    yield run
+
+    def find(self, project: str, app_id: str, partition_key: Partition) -> ObjectRun | None:
+        """A run; with `ALL` the one that was made first."""
+        if partition_key is not ALL:
+            run = self._run(project, app_id, partition_key or None)
+            return run if run.exists() else None
+        without = self.find(project, app_id, None)
+        app = keys.escaped(app_id)
+        found = list(self._bucket.names(f"app/{project}/{app}"))
+        if not found:
+            return without
+        first = min(found, key=lambda each: each.changed_ns)
+        if without is not None and without.made_ns() <= first.changed_ns:
+            return without
+        return self._listed(project, first.path.rpartition("/")[2], app)
+
+    def create(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: str | None,
+        *,
+        metadata: bytes,
+        graph: bytes,
+        durability: Durability,  # noqa: ARG002 - what a store has answered is safe
+    ) -> tuple[RunLog, bool]:
+        """Make a run unless it is there."""
+        run = self._run(project, app_id, partition_key or None)
+        made = run.make(metadata, graph)
+        run.opened(made=made)
+        return run, made
+
+    def delete(self, run: RunLog) -> None:
+        """Delete a run: last the name that lists it, so that what is cut short can be repeated."""
+        run.close()
+        mine = self._run(run.project, run.app_id, run.partition_key)
+        while page := self._bucket.page(mine.folder):
+            self._bucket.delete([each.path for each in page])
+            if len(page) < PAGE:
+                break
+        self._bucket.delete(mine.names)
+        mine.forget_listing()
+
+    def flush(self) -> None:
+        """Send what waits of any run."""
+        for run in list(self._runs.values()):
+            run.flush()
+
+    def close(self) -> None:
+        """Send what waits; there is nothing else to let go of."""
+        self.flush()
+
+    def _run(self, project: str, app_id: str, partition_key: str | None) -> ObjectRun:
+        """The process's one handle of a run."""
+        run = ObjectRun(self._bucket, project, app_id, partition_key)
+        return self._runs.setdefault(run.folder, run)
+
+    def _listed(self, project: str, partition: str, app: str) -> ObjectRun | None:
+        """The run that is listed under such names; None: something else is."""
+        app_id = keys.unescaped(app)
+        key = None if partition == keys.NO_PARTITION else keys.unescaped(partition)
+        if app_id is None or (key is None and partition != keys.NO_PARTITION):
+            told = identity(self._bucket.get(f"run/{project}/{partition}/{app}"))
+            if told is None:
+                return None
+            app_id, key = told
+        return self._run(project, app_id, key)

@@ -1,0 +1,290 @@
+"""A run in a bucket: reading its batches, and the small objects beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from burr_otel.errors import RunLockedError
+from burr_otel.store import graphs
+from burr_otel.store.objects import keys
+from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
+from burr_otel.store.objects.lease import Lease, acquire
+from burr_otel.store.objects.writer import BatchWriter, Tail
+from burr_otel.store.owner import owner_is_alive
+from burr_otel.store.port import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MOST_AT_ONCE: Final = 16
+_MOST_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
+_MOST_BATCH_BYTES: Final = 1024 * 1024 * 1024  # we write none that large
+_LISTING_S = 0.5  # reads of one moment share a listing
+_KEPT_BYTES: Final = 256 * 1024
+_DIGEST: Final = frozenset("0123456789abcdef")
+
+
+class ObjectRun(BatchWriter):
+    """A run in a bucket; see `RunLog`."""
+
+    def __init__(
+        self, bucket: Bucket, project: str, app_id: str, partition_key: str | None
+    ) -> None:
+        app = keys.escaped(app_id)
+        partition = keys.NO_PARTITION if partition_key is None else keys.escaped(partition_key)
+        super().__init__(bucket, f"data/{project}/{partition}/{app}", f"{project}/{app_id}")
+        self.project, self.app_id, self.partition_key = project, app_id, partition_key
+        self.names = [f"run/{project}/{partition}/{app}"]
+        if partition_key is not None:
+            self.names.insert(0, f"app/{project}/{app}/{partition}")
+        self._listing: tuple[float, list[Listed]] | None = None
+        self._kept: tuple[Listed, bytes] | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder of its objects."""
+        return f"{self.bucket.place}/{self.folder}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Where the newest batch ends."""
+        newest = next(self._batches(), None)
+        return 0 if newest is None else newest.end
+
+    @property
+    def changed_ns(self) -> int:
+        """When the newest batch was written, by the server's clock."""
+        newest = next(self._batches(), None)
+        return 0 if newest is None else newest.listed.changed_ns
+
+    def exists(self) -> bool:
+        """Whether it has a record, or has at least been made."""
+        self.forget_listing()
+        return next(self._batches(), None) is not None or self.metadata() is not None
+
+    def make(self, metadata: bytes, graph: bytes) -> bool:
+        """Make it unless it is there; whether it was made."""
+        if len(self.names) > 1 and self.metadata() is not None:
+            return False
+        made = [self.bucket.create(name, metadata) for name in self.names][-1]
+        if made:
+            self.bucket.put(f"{self.folder}/graph", graph)
+        return made
+
+    def made_ns(self) -> int:
+        """When it was made, by the server's clock."""
+        found = self.bucket.fetch(self.names[-1])
+        return 0 if found is None else int(found.changed.timestamp() * 1e9)
+
+    # --- reading batches ---------------------------------------------------------------------
+
+    def newest(
+        self, kinds: Sequence[int], sequence_id: int | None = None, before: int | None = None
+    ) -> Iterator[Line]:
+        """Lines of batches that can have such a record, newest first, by their names alone."""
+        for batch, data in self._read(self._with(kinds, sequence_id, before), most=1):
+            for line in reversed(list(keys.lines(batch.start, data))):
+                if before is None or line.end <= before:
+                    yield line
+
+    def forward(self) -> Iterator[Line]:
+        """All lines."""
+        for batch, data in self._read(reversed(list(self._batches())), most=_MOST_AT_ONCE):
+            yield from keys.lines(batch.start, data)
+
+    def backward(self) -> Iterator[Line]:
+        """All lines, newest first."""
+        for batch, data in self._read(self._batches(), most=1):
+            yield from reversed(list(keys.lines(batch.start, data)))
+
+    def read_end(self) -> Tail:
+        """Where the run ends now, and the kinds of its last batch."""
+        newest = next(self._batches(), None)
+        if newest is None:
+            return 0, keys.NOTHING
+        return newest.end, keys.read_head(self._data(newest) or b"")
+
+    def forget_listing(self) -> None:
+        """What was listed a moment ago is true no more."""
+        self._listing = None
+
+    def _batches(self, before: int | None = None) -> Iterator[keys.Batch]:
+        """The batches that begin before a position, newest first."""
+        for listed in self._listed(before):
+            batch = keys.read_batch(listed)
+            if batch is not None:
+                yield batch
+
+    def _listed(self, before: int | None) -> Iterator[Listed]:
+        folder = f"{self.folder}/log"
+        self.flush()
+        if before is not None:
+            if before > 0:
+                yield from self.bucket.names(folder, f"{folder}/{keys.name_before(before)}")
+            return
+        now_s = time.monotonic()
+        if self._listing is None or now_s - self._listing[0] > _LISTING_S:
+            self._listing = now_s, self.bucket.page(folder)
+        page = self._listing[1]
+        yield from page
+        if len(page) == PAGE:
+            yield from self.bucket.names(folder, page[-1].path)
+
+    def _with(
+        self, kinds: Sequence[int], sequence_id: int | None, before: int | None
+    ) -> Iterator[keys.Batch]:
+        """Batches that can have such a record: each name tells of the batch before it."""
+        after: keys.Batch | None = None
+        for batch in self._batches(before):
+            known = after is not None and after.start == batch.end
+            told = after.before if after is not None and known else keys.ANYTHING
+            if told.may_have(kinds, sequence_id):
+                yield batch
+            after = batch
+
+    def _read(
+        self, batches: Iterator[keys.Batch], *, most: int
+    ) -> Iterator[tuple[keys.Batch, bytes]]:
+        """Batches with their bytes: first `most` at once, then twice as many, then more."""
+        wanted: list[keys.Batch] = []
+        size_bytes = 0
+        for batch in batches:
+            wanted.append(batch)
+            size_bytes += batch.listed.size_bytes
+            if len(wanted) >= most or size_bytes > _MOST_AT_ONCE_BYTES:
+                yield from self._fetched(wanted)
+                wanted, size_bytes, most = [], 0, min(2 * most, _MOST_AT_ONCE)
+        yield from self._fetched(wanted)
+
+    def _fetched(self, batches: list[keys.Batch]) -> Iterator[tuple[keys.Batch, bytes]]:
+        if len(batches) <= 1:
+            found = [self._data(batch) for batch in batches]
+        else:
+            with ThreadPoolExecutor(len(batches)) as threads:
+                found = list(threads.map(self._data, batches))
+        for batch, data in zip(batches, found, strict=True):
+            if data is not None:
+                yield batch, data
+
+    def _data(self, batch: keys.Batch) -> bytes | None:
+        """The bytes of a batch; None: it was deleted meanwhile, or is none of ours."""
+        kept = self._kept
+        if kept is not None and kept[0] == batch.listed:
+            return kept[1]
+        if batch.listed.size_bytes > _MOST_BATCH_BYTES:
+            return None
+        data = self.bucket.get(batch.listed.path)
+        if data is not None and len(data) <= _KEPT_BYTES:
+            self._kept = batch.listed, data
+        return data
+
+    # --- small objects -----------------------------------------------------------------------
+
+    def repair(self) -> list[str]:
+        """Nothing is ever half written."""
+        return []
+
+    def metadata(self) -> bytes | None:
+        """What the run was made with."""
+        return self.bucket.get(self.names[-1])
+
+    def complete(self, metadata: bytes, graph: bytes, *, sync: bool) -> bool:  # noqa: ARG002
+        """Bring the graph up to date; what was missing has been made by `make`."""
+        earlier = self.graph()
+        if earlier == graph:
+            return False
+        if earlier is not None:  # kept for the records that name it
+            self.bucket.put(f"{self.folder}/graphs/{graphs.digest(earlier)}", earlier)
+        self.bucket.put(f"{self.folder}/graph", graph)
+        return earlier is not None and not graphs.same(earlier, graph)
+
+    def graph(self, digest: str | None = None) -> bytes | None:
+        """The current graph, or an earlier one."""
+        if digest is None:
+            return self.bucket.get(f"{self.folder}/graph")
+        return self.bucket.get(f"{self.folder}/graphs/{digest}") if _DIGEST >= set(digest) else None
+
+    def earlier_graphs(self) -> list[str]:
+        """Digests of the graphs that the run had before."""
+        return [_last_part(each.path) for each in self.bucket.names(f"{self.folder}/graphs")]
+
+    def children(self) -> Iterator[bytes]:
+        """A line for each child, in the order in which they were added."""
+        for _, data in self._small("children"):
+            yield data
+
+    def add_child(self, line: bytes, *, sync: bool) -> None:  # noqa: ARG002
+        """Add an object about a child."""
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self.bucket.put(f"{self.folder}/children/{name}", line)
+
+    def mark_open(self, session_id: str, marker: bytes) -> None:
+        """Make the marker of a session."""
+        if not self.bucket.create(self._marker(session_id), marker):
+            raise FileExistsError(f"session {session_id} is marked as open already")
+
+    def unmark(self, session_id: str) -> None:
+        """Take the marker of a session away."""
+        self.bucket.delete([self._marker(session_id)])
+
+    def open_markers(self) -> Iterator[tuple[str, bytes]]:
+        """Markers of sessions, in the order of their names."""
+        for path, data in self._small("open"):
+            session_id = keys.unescaped(_last_part(path))
+            if session_id is not None:
+                yield session_id, data
+
+    @contextlib.contextmanager
+    def hold(self, session_id: str) -> Iterator[bool]:
+        """Hold a session that is to be completed."""
+        try:
+            lease = self._acquire(f"session-{keys.escaped(session_id)}", session_id)
+        except RunLockedError:
+            yield False
+            return
+        try:
+            yield self.bucket.get(self._marker(session_id)) is not None
+        finally:
+            lease.release()
+
+    def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
+        """Whether the process lives, where this host can tell."""
+        return owner_is_alive(owner)
+
+    def claim(self, session_id: str) -> Lease:
+        """Claim the run."""
+        self.lease = self._acquire("run", session_id)
+        return self.lease
+
+    def _acquire(self, name: str, session_id: str) -> Lease:
+        path = f"{self.folder}/leases/{name}"
+        return acquire(self.bucket, path, f"{self.project}/{self.app_id}", session_id)
+
+    def _marker(self, session_id: str) -> str:
+        return f"{self.folder}/open/{keys.escaped(session_id)}"
+
+    def _small(self, kind: str) -> Iterator[tuple[str, bytes]]:
+        """Paths and bytes of small objects, many at once."""
+        names = self.bucket.names(f"{self.folder}/{kind}")
+        for batch, data in self._read((keys.Batch(each, 0, keys.NOTHING) for each in names), most=_MOST_AT_ONCE):
+            yield batch.listed.path, data
+
+
+def _last_part(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def identity(metadata: bytes | None) -> tuple[str, str | None] | None:
+    """App id and partition key that a run's metadata names; None: it is damaged."""
+    try:
+        found = json.loads(metadata or b"")
+        app_id, key = found["otel"]["app_id"], found["partition_key"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (app_id, key) if isinstance(app_id, str) and isinstance(key, str | None) else None

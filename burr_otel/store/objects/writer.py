@@ -1,0 +1,237 @@
+"""Appending to a run: batches of records, each of them one object made at the end of the run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from burr_otel.printable import logger_of_lines
+from burr_otel.store.objects import keys
+from burr_otel.store.objects.background import background
+from burr_otel.store.port import END, DisplacedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from burr_otel.store.objects.bucket import Bucket
+    from burr_otel.store.objects.lease import Lease
+    from burr_otel.store.port import Durability
+
+logger = logger_of_lines(__name__)
+
+_MOST_WAITING_BYTES: Final = 256 * 1024  # more is sent at once
+_MOST_HELD_BYTES: Final = 8 * 1024 * 1024  # while the store is away; more is dropped
+_MOST_FOLLOWED: Final = 4  # batches of others, read one by one before the end is listed again
+# For so long the end of the run is believed. A session that writes less often may have been taken
+# for dead meanwhile, and its run deleted.
+_BELIEVED_S: Final = 60.0
+
+Tail = tuple[int, keys.Kinds]
+Waiting = tuple[bytes, tuple[int, int] | None]
+
+
+class BatchWriter(ABC):
+    """One run's writer in this process, shared by all its sessions there.
+
+    Records of steps and roots are waited for. All others wait for the next of those, or a second.
+    """
+
+    def __init__(self, bucket: Bucket, folder: str, name: str) -> None:
+        self.bucket, self.folder, self._name = bucket, folder, name
+        self.lease: Lease | None = None  # an exclusive session's
+        self._waiting: list[Waiting] = []
+        self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
+        self._known_end = 0  # of the run, after our last append
+        self._begin_anew()
+        _writers.add(self)
+
+    def _begin_anew(self) -> None:
+        # Re-entrant, since a finaliser inside an append may append a dropped stream's last record.
+        self._lock = threading.RLock()
+        self._busy = self._told = False
+        self._tail: Tail | None = None
+        self._tail_s = 0.0
+        self._doubtful: tuple[str, bytes, int] | None = None  # a batch whose answer was lost
+
+    def opened(self, *, made: bool) -> None:
+        """The run is opened for writing, perhaps another one than before of the same name."""
+        with self._lock:
+            self._known_end = 0
+            self._tail = (0, keys.NOTHING) if made else None
+            self._tail_s = time.monotonic()
+
+    def append(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> tuple[int, int]:
+        """Append a record; see `RunLog.append`."""
+        data = line if isinstance(line, bytes) else b"".join(line)
+        if entry is None or durability == "none":
+            if after is not None and after is not self._newest:
+                raise DisplacedError
+            self._put_off(data, entry, mark)
+            return -1, -1
+        with self._lock:
+            if after is not None and (self._busy or after is not self._newest):
+                raise DisplacedError
+            if self._busy:
+                self._put_off(data, entry, mark)
+                return -1, -1
+            found = self._send((data, entry), exact=after is not None)
+            if entry[0] == END:
+                self._newest = mark
+            return found
+
+    def flush(self) -> None:
+        """Send what waits."""
+        with self._lock:
+            if self._waiting and not self._busy:
+                self._send()
+
+    def close(self) -> None:
+        """Send what waits; a later append looks where the run ends by then."""
+        self.flush()
+        with self._lock:
+            if not self._busy:
+                self._tail = self._newest = None
+
+    def tick(self) -> bool:
+        """Send what waits, unless a step does so at this moment."""
+        if self._waiting and self._lock.acquire(blocking=False):
+            try:
+                self._send(patience_s=0.0)
+            except OSError as error:
+                self._hold(error)
+            finally:
+                self._lock.release()
+        return bool(self._waiting)
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent sends what waits."""
+        self._waiting, self._newest, self.lease = [], None, None
+        self._begin_anew()
+
+    def _put_off(self, data: bytes, entry: tuple[int, int] | None, mark: object | None) -> None:
+        # Without the lock, under which another thread may wait for an answer.
+        self._waiting.append((data, entry))
+        if entry is not None and entry[0] == END:
+            self._newest = mark
+        background.add(self)
+        if sum(len(line) for line, _ in self._waiting) > _MOST_WAITING_BYTES:
+            self.flush()
+
+    def _send(
+        self, own: Waiting | None = None, *, exact: bool = False, patience_s: float | None = None
+    ) -> tuple[int, int]:
+        """Make a batch of what waits and of one more record; where all that begins and ends."""
+        self._busy = True
+        try:
+            if self.lease is not None:
+                self.lease.check(self._name)
+            self._settle_doubt()
+            count = len(self._waiting)
+            batch = self._waiting[:count]
+            if own is not None:
+                batch.append(own)
+            kinds = keys.Kinds.of([entry for _, entry in batch])
+            head = keys.new_head(kinds)
+            body = b"".join([head, *(line for line, _ in batch)])
+            start = self._create(head, body, count, exact=exact, patience_s=patience_s)
+            del self._waiting[:count]
+            self._known_end = end = start + keys.length(body)
+            self._tail, self._tail_s, self._told = (end, kinds), time.monotonic(), False
+            return start, end
+        finally:
+            self._busy = False
+
+    def _create(
+        self, head: bytes, body: bytes, count: int, *, exact: bool, patience_s: float | None
+    ) -> int:
+        """Make the batch that follows all others; where it begins."""
+        self.forget_listing()
+        start, before = self._end_of_run(exact=exact)
+        followed = 0
+        while True:
+            path = f"{self.folder}/log/{keys.batch_name(start, before)}"
+            try:
+                if self.bucket.create(path, body, patience_s=patience_s):
+                    return start
+                there = self.bucket.get(path)
+            except OSError:
+                self._tail, self._doubtful = None, (path, head, count)
+                raise
+            if there is not None and there.startswith(head):
+                return start  # the answer to an earlier request was lost
+            self._newest = None
+            followed += 1
+            if there is not None and followed % _MOST_FOLLOWED:
+                start, before = start + keys.length(there), keys.read_head(there)
+            else:
+                start, before = self.read_end()
+            if exact:
+                self._tail = start, before
+                raise DisplacedError
+
+    def _end_of_run(self, *, exact: bool) -> Tail:
+        known = self._tail
+        if known is not None and time.monotonic() - self._tail_s < _BELIEVED_S:
+            return known
+        found = self.read_end()
+        if found[0] < self._known_end:
+            self._tail = None
+            raise FileNotFoundError(
+                f"{self.bucket.place}/{self.folder} was deleted while the run was live; build the "
+                "application again"
+            )
+        self._tail, self._tail_s = found, time.monotonic()
+        if found[0] != self._known_end:
+            self._newest = None
+            if exact:
+                raise DisplacedError
+        return found
+
+    def _settle_doubt(self) -> None:
+        """Look whether the batch is there of which no answer came."""
+        if self._doubtful is not None:
+            path, head, count = self._doubtful
+            there = self.bucket.get(path)
+            if there is not None and there.startswith(head):
+                del self._waiting[:count]
+            self._doubtful = None
+
+    def _hold(self, error: OSError) -> None:
+        """Keep what could not be sent in the background, and not too much of it."""
+        if not self._told:
+            self._told = True
+            logger.warning("%s: records wait to be written: %s", self._name, error)
+        if sum(len(line) for line, _ in self._waiting) > _MOST_HELD_BYTES:
+            self._waiting, self._doubtful = [], None
+            logger.error("%s: records are dropped, because the store is away", self._name)
+
+    @abstractmethod
+    def read_end(self) -> Tail:
+        """Where the run ends now, and the kinds of its last batch."""
+
+    @abstractmethod
+    def forget_listing(self) -> None:
+        """What was listed a moment ago is true no more."""
+
+
+_writers: weakref.WeakSet[BatchWriter] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_writers):
+        writer.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
