@@ -6,9 +6,9 @@
 #   scripts/install_backends.sh --where               print the folder and stop
 #
 # Parts: collector (OpenTelemetry Collector), jaeger (v2), phoenix (in a virtual environment of its
-# own), and from the system's packages chromium (headless, to look at Phoenix), shells (zsh and fish,
-# in which the tests try completion), redis (for Celery), postgres and pgbouncer (the tests run their
-# own) and prometheus (unpacked here and not
+# own), versitygw (an S3 gateway), and from the system's packages chromium (headless, to look at
+# Phoenix), shells (zsh and fish, in which the tests try completion), redis (for Celery), postgres and
+# pgbouncer (the tests run their own) and prometheus (unpacked here and not
 # installed: Debian's package would start a service).
 #
 # Everything lands in the folder that BURR_OTEL_BACKENDS names (default: ~/.cache/burr-otel/backends).
@@ -21,11 +21,12 @@ set -euo pipefail
 readonly COLLECTOR_VERSION=v0.159.0 # the manifest names the same version for each component
 readonly JAEGER_VERSION=v1.76.0     # the Go module's number for Jaeger 2.13
 readonly PHOENIX_VERSION=20.26.1
+readonly VERSITYGW_VERSION=v1.8.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here manifest="$here/otelcol-manifest.yaml"
 readonly cache="${BURR_OTEL_BACKENDS:-$HOME/.cache/burr-otel/backends}"
-readonly all_parts=(collector jaeger phoenix chromium shells redis postgres pgbouncer prometheus)
+readonly all_parts=(collector jaeger phoenix versitygw chromium shells redis postgres pgbouncer prometheus)
 readonly tell_every_s="${BURR_OTEL_TELL_EVERY_S:-10}"
 
 say() { printf 'backends: %s\n' "$*"; }
@@ -172,6 +173,19 @@ install_phoenix() {
     "arize-phoenix==$PHOENIX_VERSION"
   stamp phoenix "$PHOENIX_VERSION"
   say "phoenix installed: $venv/bin/phoenix"
+}
+
+install_versitygw() {
+  local binary="$cache/bin/versitygw"
+  if is_current versitygw "$VERSITYGW_VERSION" "$binary"; then
+    say "versitygw $VERSITYGW_VERSION is there: $binary"
+    return
+  fi
+  need_go
+  GOBIN="$cache/bin" telling "versitygw $VERSITYGW_VERSION: compiling packages" "?" \
+    go install -v "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION"
+  stamp versitygw "$VERSITYGW_VERSION"
+  say "versitygw installed: $binary"
 }
 
 install_chromium() {

@@ -14,6 +14,7 @@ import pytest
 from collector_api import Collector
 from installed import installed
 from jaeger_api import Jaeger
+from object_server import bucket_url, gateway  # noqa: F401 - fixtures
 from phoenix_api import Phoenix
 from postgres_server import PgBouncer, Postgres
 from processes import running

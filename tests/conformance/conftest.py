@@ -7,6 +7,8 @@ the mark `backends`, starts the server in a fixture of session scope (asked for 
 """
 
 import contextlib
+import sys
+from pathlib import Path
 
 import pytest
 from store_support import SNAPSHOTS, keep
@@ -14,13 +16,21 @@ from store_support import SNAPSHOTS, keep
 from burr_otel.store import Store
 from burr_otel.store.engines import open_engine
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
+from object_server import bucket_url, gateway  # noqa: F401 - fixtures
+
 
 def files(request):
     """Local files."""
     yield str(request.getfixturevalue("tmp_path") / "store")
 
 
-ENGINES = [files]
+def objects(request):
+    """A bucket of an S3 server."""
+    yield request.getfixturevalue("bucket_url")
+
+
+ENGINES = [files, pytest.param(objects, marks=pytest.mark.backends)]
 
 
 def _name(engine):

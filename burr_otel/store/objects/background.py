@@ -13,7 +13,7 @@ logger = logger_of_lines(__name__)
 _EVERY_S = 1.0
 
 
-class Job(Protocol):
+class Recurring(Protocol):
     """Something to do again and again."""
 
     def tick(self) -> bool:
@@ -23,11 +23,11 @@ class Job(Protocol):
 class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, Recurring] = {}
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Recurring) -> None:
         """Do a job from now on; it is kept alive."""
         # Not under the lock: a finaliser inside `_round` may add one.
         self._jobs[id(job)] = job

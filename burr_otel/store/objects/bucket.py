@@ -1,4 +1,4 @@
-"""Requests to a bucket: few kinds of them, tried again while it does not answer, and clear errors."""
+"""Requests to a bucket: tried again while it does not answer, and with clear errors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import secrets
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from burr_otel.errors import ConfigError, StoreUnavailableError
+from burr_otel.errors import ConfigError, StoreError
 from burr_otel.store.objects.library import keep_forever, library
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable, Iterator, Sequence
+
+_T = TypeVar("_T")
 
 PAGE: Final = 1000  # names in an answer to one request
 
@@ -44,6 +46,10 @@ _SETTINGS: Final = {
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
+class BucketError(StoreError, OSError):
+    """The bucket cannot be used; the message says what to do."""
+
+
 class Listed(NamedTuple):
     """An object as a listing tells of it; its `path` is relative to the URL."""
 
@@ -54,9 +60,10 @@ class Listed(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """An object's bytes, what its version is known by, and when it was written."""
+    """An object's bytes or first bytes, its size, its version, and when it was written."""
 
     data: bytes
+    size_bytes: int
     version: dict[str, str]
     changed: dt.datetime
 
@@ -103,18 +110,19 @@ class Bucket:
         fetched = self.fetch(path)
         return None if fetched is None else fetched.data
 
-    def fetch(self, path: str) -> Fetched | None:
-        """An object; None when there is none."""
+    def fetch(self, path: str, most_bytes: int | None = None) -> Fetched | None:
+        """An object or its first bytes; None when there is none."""
+        options = {} if most_bytes is None else {"range": (0, most_bytes)}
 
         def request() -> Fetched | None:
             try:
-                found = library().get(self._connected(), path)
+                found = library().get(self._connected(), path, options=options)
                 data, meta = bytes(found.bytes()), found.meta
             except FileNotFoundError as error:
                 if _NO_BUCKET.search(str(error)) or _CREDENTIALS.search(_code(error)):
                     raise
                 return None
-            return Fetched(data, _version(meta), meta["last_modified"])
+            return Fetched(data, meta["size"], _version(meta), meta["last_modified"])
 
         return self._patiently(request)
 
@@ -167,7 +175,7 @@ class Bucket:
         found = self.fetch(path)
         self.delete([path])
         if found is None:
-            raise StoreUnavailableError(f"{self.place} does not keep what is written there.")
+            raise BucketError(f"{self.place} does not keep what is written there.")
         return found.changed
 
     def after_fork(self) -> None:
@@ -184,16 +192,14 @@ class Bucket:
 
         def request() -> dict[str, str] | None:
             try:
-                done = library().put(
-                    self._connected(), path, data, mode=mode, use_multipart=False
-                )
+                done = library().put(self._connected(), path, data, mode=mode, use_multipart=False)
             except (errors.AlreadyExistsError, errors.PreconditionError):
                 return None
             return _version(done)
 
         return self._patiently(request, patience_s)
 
-    def _patiently(self, request: Callable[[], Any], patience_s: float | None = None) -> Any:
+    def _patiently(self, request: Callable[[], _T], patience_s: float | None = None) -> _T:
         """Make a request again until it is answered, or patience ends."""
         began, pause_s = time.monotonic(), _FIRST_PAUSE_S
         patience_s = PATIENCE_S if patience_s is None else patience_s
@@ -229,7 +235,7 @@ class Bucket:
                 f"{_SETTINGS[self._scheme]} as your store asks for."
             ) from None
 
-    def _unavailable(self, error: Exception, waited_s: float) -> StoreUnavailableError:
+    def _unavailable(self, error: Exception, waited_s: float) -> BucketError:
         """What went wrong, in words of ours: the library's have addresses, keys and signatures."""
         text, code = str(error), _code(error)
         settings = _SETTINGS[self._scheme]
@@ -248,7 +254,7 @@ class Bucket:
                 f"it cannot be used ({reason}, tried for {waited_s:.0f} s). Look whether the "
                 f"server runs and the settings are right ({settings})"
             )
-        return StoreUnavailableError(f"{self.place}: {what}.")
+        return BucketError(f"{self.place}: {what}.")
 
 
 def _listed(meta: dict[str, Any]) -> Listed:
@@ -274,7 +280,7 @@ def _may_pass(error: Exception) -> bool:
     status = _STATUS.search(str(error))
     if status is None:
         return "builder error" not in str(error)
-    return status[1][0] == "5" and status[1] != "501" or status[1] in ("408", "409", "429")
+    return (status[1][0] == "5" and status[1] != "501") or status[1] in ("408", "409", "429")
 
 
 _buckets: weakref.WeakSet[Bucket] = weakref.WeakSet()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
@@ -81,7 +80,7 @@ class ObjectEngine:
             if len(page) < PAGE:
                 break
         self._bucket.delete(mine.names)
-        mine.forget_listing()
+        mine.changes += 1
 
     def flush(self) -> None:
         """Send what waits of any run."""

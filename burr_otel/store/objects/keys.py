@@ -1,14 +1,14 @@
 """What objects are called, and what stands at the head of a batch of records.
 
-Below the URL are ``run/{project}/{partition}/{app id}`` (a run's metadata), for runs with a partition
-key ``app/{project}/{app id}/{partition}``, and everything else of a run in the folder
+Below the URL are ``run/{project}/{partition}/{app id}`` (a run's metadata), for runs with a
+partition key ``app/{project}/{app id}/{partition}``, and everything else of a run in the folder
 ``data/{project}/{partition}/{app id}``.
 
 Its records are in batches, ``log/{position}.{kinds}``. The position is that of the batch's first
-record in the run in bytes, counted down from 2^64, so that the newest is listed first. The kinds are
-those of the batch *before* it, with their lowest and highest sequence id: a listing tells where a
-step is, and yet two writers that have seen the same batches give their next one the same name, which
-only one of them can create.
+record in the run in bytes, counted down from 2^64, so that the newest is listed first. The kinds
+are those of the batch *before* it, with their lowest and highest sequence id: a listing tells where
+a step is, and yet two writers that have seen the same batches give their next one the same name,
+which only one of them can create.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LETTERS: Final = {BEGIN: "B", END: "E", ROOT: "R", INHERITED: "I"}
 _NOTHING: Final = "x"
 _ANYTHING: Final = "BERI"
 _KINDS: Final = re.compile(r"(x|[BERI]{1,4})(?:_(-?\d{1,20})_(-?\d{1,20}))?")
-_HEAD_BYTES: Final = 80
+HEAD_BYTES: Final = 80
 _HEAD: Final = re.compile(rb"burr-otel 1 [0-9a-f]{16} ([xBERI0-9_-]{1,50}) *\n")
 _LAST: Final = 2**64 - 1
 
@@ -75,9 +75,7 @@ class Kinds(NamedTuple):
         known = [entry for entry in entries if entry is not None]
         numbers = [number for kind, number in known if kind != ROOT]
         letters = "".join(sorted({_LETTERS[kind] for kind, _ in known}))
-        return cls(
-            letters or _NOTHING, min(numbers, default=None), max(numbers, default=None)
-        )
+        return cls(letters or _NOTHING, min(numbers, default=None), max(numbers, default=None))
 
     @classmethod
     def read(cls, text: str) -> Kinds:
@@ -88,7 +86,9 @@ class Kinds(NamedTuple):
         return cls(found[1], found[2] and int(found[2]), found[3] and int(found[3]))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return self.letters if self.lowest is None else f"{self.letters}_{self.lowest}_{self.highest}"
+        return (
+            self.letters if self.lowest is None else f"{self.letters}_{self.lowest}_{self.highest}"
+        )
 
     def may_have(self, kinds: Sequence[int], sequence_id: int | None) -> bool:
         """Whether such a record can be in the batch."""
@@ -113,12 +113,12 @@ class Batch(NamedTuple):
     @property
     def end(self) -> int:
         """Where the next one begins."""
-        return self.start + max(0, self.listed.size_bytes - _HEAD_BYTES)
+        return self.start + length(self.listed.size_bytes)
 
 
-def length(body: bytes) -> int:
+def length(size_bytes: int) -> int:
     """How long the records of a batch are."""
-    return max(0, len(body) - _HEAD_BYTES)
+    return max(0, size_bytes - HEAD_BYTES)
 
 
 def batch_name(start: int, before: Kinds) -> str:
@@ -142,21 +142,21 @@ def read_batch(listed: Listed) -> Batch | None:
 
 def new_head(kinds: Kinds) -> bytes:
     """What a new batch begins with, and its writer knows it by."""
-    return f"{f'burr-otel 1 {secrets.token_hex(8)} {kinds}':<{_HEAD_BYTES - 1}}\n".encode()
+    return f"{f'burr-otel 1 {secrets.token_hex(8)} {kinds}':<{HEAD_BYTES - 1}}\n".encode()
 
 
 def read_head(data: bytes) -> Kinds:
     """The kinds that the head of a batch names."""
-    found = _HEAD.fullmatch(data, 0, _HEAD_BYTES)
+    found = _HEAD.fullmatch(data, 0, HEAD_BYTES)
     return ANYTHING if found is None else Kinds.read(found[1].decode())
 
 
 def lines(start: int, data: bytes) -> Iterator[Line]:
     """The lines of a batch, without its head."""
-    at = _HEAD_BYTES
+    at = HEAD_BYTES
     while at < len(data):
         newline = data.find(b"\n", at)
         stop = newline + 1 if newline >= 0 else len(data)
-        begin = start + at - _HEAD_BYTES
+        begin = start + at - HEAD_BYTES
         yield Line(begin, begin + stop - at, data[at:stop], newline >= 0)
         at = stop

@@ -43,7 +43,7 @@ class ObjectRun(BatchWriter):
         self.names = [f"run/{project}/{partition}/{app}"]
         if partition_key is not None:
             self.names.insert(0, f"app/{project}/{app}/{partition}")
-        self._listing: tuple[float, list[Listed]] | None = None
+        self._listing: tuple[float, int, list[Listed]] | None = None
         self._kept: tuple[Listed, bytes] | None = None
 
     @property
@@ -65,7 +65,7 @@ class ObjectRun(BatchWriter):
 
     def exists(self) -> bool:
         """Whether it has a record, or has at least been made."""
-        self.forget_listing()
+        self._listing = None
         return next(self._batches(), None) is not None or self.metadata() is not None
 
     def make(self, metadata: bytes, graph: bytes) -> bool:
@@ -108,11 +108,8 @@ class ObjectRun(BatchWriter):
         newest = next(self._batches(), None)
         if newest is None:
             return 0, keys.NOTHING
-        return newest.end, keys.read_head(self._data(newest) or b"")
-
-    def forget_listing(self) -> None:
-        """What was listed a moment ago is true no more."""
-        self._listing = None
+        head = self.bucket.fetch(newest.listed.path, keys.HEAD_BYTES)
+        return newest.end, keys.read_head(head.data if head else b"")
 
     def _batches(self, before: int | None = None) -> Iterator[keys.Batch]:
         """The batches that begin before a position, newest first."""
@@ -128,10 +125,10 @@ class ObjectRun(BatchWriter):
             if before > 0:
                 yield from self.bucket.names(folder, f"{folder}/{keys.name_before(before)}")
             return
-        now_s = time.monotonic()
-        if self._listing is None or now_s - self._listing[0] > _LISTING_S:
-            self._listing = now_s, self.bucket.page(folder)
-        page = self._listing[1]
+        now_s, changes, listing = time.monotonic(), self.changes, self._listing
+        if listing is None or listing[1] != changes or now_s - listing[0] > _LISTING_S:
+            listing = self._listing = now_s, changes, self.bucket.page(folder)
+        page = listing[2]
         yield from page
         if len(page) == PAGE:
             yield from self.bucket.names(folder, page[-1].path)
@@ -208,7 +205,7 @@ class ObjectRun(BatchWriter):
         """The current graph, or an earlier one."""
         if digest is None:
             return self.bucket.get(f"{self.folder}/graph")
-        return self.bucket.get(f"{self.folder}/graphs/{digest}") if _DIGEST >= set(digest) else None
+        return self.bucket.get(f"{self.folder}/graphs/{digest}") if set(digest) <= _DIGEST else None
 
     def earlier_graphs(self) -> list[str]:
         """Digests of the graphs that the run had before."""
@@ -272,7 +269,9 @@ class ObjectRun(BatchWriter):
     def _small(self, kind: str) -> Iterator[tuple[str, bytes]]:
         """Paths and bytes of small objects, many at once."""
         names = self.bucket.names(f"{self.folder}/{kind}")
-        for batch, data in self._read((keys.Batch(each, 0, keys.NOTHING) for each in names), most=_MOST_AT_ONCE):
+        for batch, data in self._read(
+            (keys.Batch(each, 0, keys.NOTHING) for each in names), most=_MOST_AT_ONCE
+        ):
             yield batch.listed.path, data
 
 

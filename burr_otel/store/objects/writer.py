@@ -46,6 +46,7 @@ class BatchWriter(ABC):
         self._waiting: list[Waiting] = []
         self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
         self._known_end = 0  # of the run, after our last append
+        self.changes = 0  # makes what was listed before untrue
         self._begin_anew()
         _writers.add(self)
 
@@ -147,7 +148,7 @@ class BatchWriter(ABC):
             body = b"".join([head, *(line for line, _ in batch)])
             start = self._create(head, body, count, exact=exact, patience_s=patience_s)
             del self._waiting[:count]
-            self._known_end = end = start + keys.length(body)
+            self._known_end = end = start + keys.length(len(body))
             self._tail, self._tail_s, self._told = (end, kinds), time.monotonic(), False
             return start, end
         finally:
@@ -157,24 +158,27 @@ class BatchWriter(ABC):
         self, head: bytes, body: bytes, count: int, *, exact: bool, patience_s: float | None
     ) -> int:
         """Make the batch that follows all others; where it begins."""
-        self.forget_listing()
         start, before = self._end_of_run(exact=exact)
         followed = 0
         while True:
             path = f"{self.folder}/log/{keys.batch_name(start, before)}"
+            self.changes += 1
             try:
                 if self.bucket.create(path, body, patience_s=patience_s):
                     return start
-                there = self.bucket.get(path)
+                there = self.bucket.fetch(path, keys.HEAD_BYTES)
             except OSError:
                 self._tail, self._doubtful = None, (path, head, count)
                 raise
-            if there is not None and there.startswith(head):
+            finally:
+                self.changes += 1
+            if there is not None and there.data == head:
                 return start  # the answer to an earlier request was lost
             self._newest = None
             followed += 1
             if there is not None and followed % _MOST_FOLLOWED:
-                start, before = start + keys.length(there), keys.read_head(there)
+                start += keys.length(there.size_bytes)
+                before = keys.read_head(there.data)
             else:
                 start, before = self.read_end()
             if exact:
@@ -203,8 +207,8 @@ class BatchWriter(ABC):
         """Look whether the batch is there of which no answer came."""
         if self._doubtful is not None:
             path, head, count = self._doubtful
-            there = self.bucket.get(path)
-            if there is not None and there.startswith(head):
+            there = self.bucket.fetch(path, keys.HEAD_BYTES)
+            if there is not None and there.data == head:
                 del self._waiting[:count]
             self._doubtful = None
 
@@ -220,10 +224,6 @@ class BatchWriter(ABC):
     @abstractmethod
     def read_end(self) -> Tail:
         """Where the run ends now, and the kinds of its last batch."""
-
-    @abstractmethod
-    def forget_listing(self) -> None:
-        """What was listed a moment ago is true no more."""
 
 
 _writers: weakref.WeakSet[BatchWriter] = weakref.WeakSet()
