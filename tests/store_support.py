@@ -174,6 +174,11 @@ def steps(store: Store, count: int, app_id="a", **more) -> Path:
     return folder_of(store, app_id) / "log.jsonl"
 
 
+def records_of(store: Store, app_id="a") -> list:
+    """The records of a run as they are stored, read strictly."""
+    return [orjson.loads(line.data) for line in store.read(app_id).forward()]
+
+
 def sealed(record: dict) -> bytes:
     """The line of a record with a checksum that fits."""
     otel = {key: value for key, value in record["otel"].items() if key != "crc"}

@@ -5,7 +5,6 @@ import math
 import os
 import random
 import shutil
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -296,25 +295,6 @@ def test_a_difference_that_does_not_add_up_gives_no_state(store, field):
     assert any("builds on is lost" in reason for _, _, reason in run.skipped)
     for found, state in states.items():
         assert state is None or state.get("n", found) == found
-
-
-def test_steps_of_several_threads_in_one_session_all_load(store):
-    """Whoever comes while another thread writes writes a whole state."""
-    session = begin(store)
-    history = [message(n) for n in range(10)]
-
-    def work(first):
-        for number in range(first, first + 20):
-            run_step(session, number, {"history": history, "n": number})
-
-    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 100, 200, 300)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for first in (0, 100, 200, 300):
-        for number in range(first, first + 20):
-            assert values_of(store.load(None, "a", number)) == {"history": history, "n": number}
 
 
 def test_a_step_within_the_writing_of_another_one_is_kept(store, monkeypatch):

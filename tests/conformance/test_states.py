@@ -17,16 +17,16 @@ from burr_otel.testing import FakeClock
 
 
 @pytest.fixture(params=SNAPSHOTS)
-def tracker(spans, clock, tmp_path, request, monkeypatch):
+def tracker(spans, clock, storage_dir, request, monkeypatch):
     keep(request.param, monkeypatch)
     return OtelTracker(
-        "proj", tmp_path, tracer_provider=spans.provider, clock=clock, snapshots=request.param
+        "proj", storage_dir, tracer_provider=spans.provider, clock=clock, snapshots=request.param
     )
 
 
 @pytest.fixture
-def store(tracker, tmp_path):
-    return Store("proj", tmp_path)
+def store(tracker, storage_dir):
+    return Store("proj", storage_dir)
 
 
 def ends(store, app_id="a1"):
@@ -193,11 +193,11 @@ def test_a_fork_of_a_failed_step_runs_that_step_again_also_when_restarted(tracke
     assert again.step()[2]["answer"] == 10
 
 
-def test_a_run_killed_in_its_first_step_starts_over(tracker, store, tmp_path):
+def test_a_run_killed_in_its_first_step_starts_over(tracker, store, storage_dir):
     """Burr's own client raises here."""
     app = apps.counter(tracker)
     del app
-    again = apps.resumed(OtelTracker("proj", tmp_path))
+    again = apps.resumed(OtelTracker("proj", storage_dir))
     assert again.run(halt_after=["finish"])[2]["answer"] == 30
 
 
@@ -244,11 +244,11 @@ def test_a_state_that_cannot_be_written_is_an_error_after_the_span_has_ended(spa
     assert "count" in spans.tree()
 
 
-def test_a_tracker_that_only_warns_runs_on(spans, tmp_path, caplog):
+def test_a_tracker_that_only_warns_runs_on(spans, storage_dir, caplog):
     """`on_snapshot_error="warn"`: the user chose traces over snapshots."""
     tracker = OtelTracker(
         "proj",
-        tmp_path,
+        storage_dir,
         tracer_provider=spans.provider,
         clock=FakeClock(),
         on_snapshot_error="warn",
@@ -265,27 +265,27 @@ def test_a_tracker_that_only_warns_runs_on(spans, tmp_path, caplog):
     assert "state key 'bad' of step 0 could not be kept" in caplog.text
 
 
-def test_identifiers_are_checked_when_the_application_is_built(tracker, tmp_path):
+def test_identifiers_are_checked_when_the_application_is_built(tracker, storage_dir):
     """As a `ValueError`, before anything is written."""
     for app_id in ("../x", "a/b", "/abs", "x" * 300, "nul\0"):
         with pytest.raises(InvalidIdentifierError):
             apps.counter(tracker, app_id)
     with pytest.raises(ValueError, match="folder name"):
-        OtelTracker("../p", tmp_path)
+        OtelTracker("../p", storage_dir)
     apps.counter(tracker, "mine", partition_key="alice").step()
     assert tracker.load("bob", "mine") is None
     apps.counter(tracker, "mine", partition_key="bob")  # a run of its own, as Burr has it
     assert tracker.load("alice", "mine")["sequence_id"] == 0
 
 
-def test_an_exclusive_tracker_refuses_a_second_application(spans, tmp_path):
+def test_an_exclusive_tracker_refuses_a_second_application(spans, storage_dir):
     """Until the first one's tracker is closed."""
     settings = {"tracer_provider": spans.provider, "clock": FakeClock(), "exclusive": True}
-    tracker = OtelTracker("proj", tmp_path, **settings)
+    tracker = OtelTracker("proj", storage_dir, **settings)
     app = apps.counter(tracker)
     app.step()
     with pytest.raises(RunLockedError, match="proj/a1 is held by session"):
-        apps.resumed(OtelTracker("proj", tmp_path, **settings))
+        apps.resumed(OtelTracker("proj", storage_dir, **settings))
     tracker.close()
-    again = apps.resumed(OtelTracker("proj", tmp_path, **settings))
+    again = apps.resumed(OtelTracker("proj", storage_dir, **settings))
     assert again.run(halt_after=["finish"])[2]["answer"] == 30
