@@ -36,6 +36,7 @@ from store_support import (
 from burr_otel.errors import SnapshotError
 from burr_otel.records import BeginInner
 from burr_otel.store import Store, encode_state, exact, lossless, values, walk
+from burr_otel.store.encoded import object_pieces
 
 PROFILE = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -177,7 +178,7 @@ def _plain(value):
 
 
 def json_of(encoded):
-    return b"".join(encoded.pieces())
+    return b"".join(object_pieces(encoded.fragments))
 
 
 def is_plain(encoded):
@@ -213,7 +214,7 @@ def test_the_json_of_one_key_can_be_had(value):
 def test_the_pieces_of_a_state_are_its_json(items):
     """Large values stand uncopied between the others, and never too many for one system call."""
     encoded = encode(items)
-    pieces = encoded.pieces()
+    pieces = object_pieces(encoded.fragments)
     assert json_of(encoded) == orjson.dumps(items)
     large = [text for text in encoded.fragments.values() if len(text) >= 64 * 1024]
     if len(items) < 500:

@@ -36,4 +36,10 @@ from burr_otel.records.types import (
     encode_text,
     sound_text,
 )
-from burr_otel.records.write import encode, encode_end_step, link_data, local_time
+from burr_otel.records.write import (
+    encode,
+    encode_begin_step,
+    encode_end_step,
+    link_data,
+    local_time,
+)

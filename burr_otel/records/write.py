@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -28,19 +28,19 @@ from burr_otel.records.types import (
     sound_text,
 )
 
-_last_second = (-1, b"")  # most records of a run fall into the same second
+_S_NS: Final = 1_000_000_000
+_US_NS: Final = 1_000
 _name = functools.lru_cache(1024)(encode_text)  # actions have few names
+
+
+@functools.lru_cache(4)  # most records of a run fall into the same second
+def _local_second(seconds: int) -> bytes:
+    return dt.datetime.fromtimestamp(seconds).isoformat().encode()  # noqa: DTZ006 - local, as Burr's
 
 
 def local_time(time_ns: int) -> bytes:
     """Naive local ISO time in microseconds, as Burr writes it, of nanoseconds since the epoch."""
-    global _last_second
-    seconds = time_ns // 1_000_000_000
-    known, text = _last_second
-    if known != seconds:
-        text = dt.datetime.fromtimestamp(seconds).isoformat().encode()  # noqa: DTZ006 - local, as Burr's
-        _last_second = seconds, text
-    return b"%b.%06d" % (text, time_ns % 1_000_000_000 // 1000)
+    return b"%b.%06d" % (_local_second(time_ns // _S_NS), time_ns % _S_NS // _US_NS)
 
 
 def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
@@ -52,13 +52,14 @@ def encode_end_step(
     record: EndStep, session: bytes, state: Sequence[bytes], more: bytes
 ) -> list[bytes]:
     """The line of a step's end in pieces, with `state` uncopied between them."""
-    raised = record.raised
+    raised, time_ns = record.raised, record.time_ns
     head = (
-        b'{"type":"end_entry","sequence_id":%d,"end_time":"%b","action":%b,"result":%b,'
+        b'{"type":"end_entry","sequence_id":%d,"end_time":"%b.%06d","action":%b,"result":%b,'
         b'"exception":%b,"state":'
         % (
             record.sequence_id,
-            local_time(record.time_ns),
+            _local_second(time_ns // _S_NS),
+            time_ns % _S_NS // _US_NS,
             _name(record.action),
             b"null" if record.result is None else record.result.text,
             b"null" if raised is None else encode_text(raised.traceback or raised.type),
@@ -77,23 +78,34 @@ def _sealed(line: bytes) -> bytes:
     return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
 
 
+@functools.lru_cache(1024)  # nearly all spans of a run are in one trace, under one parent
+def _place_members(
+    trace_id: int, flags: int, trace_state: str, parent: SpanIds | None = None
+) -> bytes:
+    text = b',"trace_id":"%032x","flags":%d' % (trace_id, flags)
+    if trace_state:
+        text += b',"trace_state":%b' % encode_text(trace_state)
+    if parent is not None:
+        text += b',"parent_span_id":"%016x"' % parent.span_id
+        if parent.trace_id != trace_id:
+            text += b',"parent_trace_id":"%032x"' % parent.trace_id
+        if parent.is_remote:
+            text += b',"parent_is_remote":true'
+    return text
+
+
 def _ids_members(ids: SpanIds) -> bytes:
     trace_id, span_id, flags, trace_state, _ = ids
-    text = b',"trace_id":"%032x","span_id":"%016x","flags":%d' % (trace_id, span_id, flags)
-    return b'%b,"trace_state":%b' % (text, encode_text(trace_state)) if trace_state else text
+    place = _place_members(trace_id, flags, trace_state)
+    return b',"span_id":"%016x"%b' % (span_id, place)
 
 
 def _origin_members(origin: Origin | None) -> bytes:
     if origin is None:
         return b""
-    ids, parent, links = origin
-    text = _ids_members(ids)
-    if parent is not None:
-        text += b',"parent_span_id":"%016x"' % parent.span_id
-        if parent.trace_id != ids.trace_id:
-            text += b',"parent_trace_id":"%032x"' % parent.trace_id
-        if parent.is_remote:
-            text += b',"parent_is_remote":true'
+    (trace_id, span_id, flags, trace_state, _), parent, links = origin
+    place = _place_members(trace_id, flags, trace_state, parent)
+    text = b',"span_id":"%016x"%b' % (span_id, place)
     if links:
         text += b',"links":%b' % orjson.dumps([link_data(each) for each in links])
     return text
@@ -118,35 +130,43 @@ def link_data(link: LinkIds) -> dict[str, Any]:
     return found
 
 
-def _begin_step(record: BeginStep, session: bytes, more: bytes) -> bytes:
-    otel = b'%b,"time_unix_nano":%d%b' % (session, record.time_ns, _origin_members(record.origin))
+def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> bytes:
+    """The line of a step's begin."""
+    time_ns = record.time_ns
     if record.root_span_id is not None:
-        otel = b'%b,"root_span_id":"%016x"' % (otel, record.root_span_id)
+        more = b',"root_span_id":"%016x"%b' % (record.root_span_id, more)
     if record.method is not None:
-        otel = b'%b,"method":%b' % (otel, _name(record.method))
+        more = b',"method":%b%b' % (_name(record.method), more)
     if record.prior is not None:
-        otel = b'%b,"prior":%b' % (otel, _name(record.prior))
+        more = b',"prior":%b%b' % (_name(record.prior), more)
     if record.shown:
-        otel = b'%b,"shown":%b' % (otel, orjson.dumps(record.shown))
-    return _sealed(
-        b'{"type":"begin_entry","sequence_id":%d,"start_time":"%b","action":%b,"inputs":%b,'
-        b'"otel":{%b%b'
+        more = b',"shown":%b%b' % (orjson.dumps(record.shown), more)
+    line = (
+        b'{"type":"begin_entry","sequence_id":%d,"start_time":"%b.%06d","action":%b,"inputs":%b,'
+        b'"otel":{%b,"time_unix_nano":%d%b%b'
         % (
             record.sequence_id,
-            local_time(record.time_ns),
+            _local_second(time_ns // _S_NS),
+            time_ns % _S_NS // _US_NS,
             _name(record.action),
             record.inputs.text,
-            otel,
+            session,
+            time_ns,
+            _origin_members(record.origin),
             more,
         )
     )
+    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
 
 
 def _end_members(record: EndStep, session: bytes) -> bytes:
-    outcome = record.outcome.encode()
-    otel = b'%b,"time_unix_nano":%d,"outcome":"%b"' % (session, record.time_ns, outcome)
-    if record.ids is not None:
-        otel += _ids_members(record.ids)
+    ids = b"" if record.ids is None else _ids_members(record.ids)
+    otel = b'%b,"time_unix_nano":%d,"outcome":%b%b' % (
+        session,
+        record.time_ns,
+        _name(record.outcome),
+        ids,
+    )
     rare: dict[str, Any] = {}
     if record.raised is not None:
         rare["error"] = [sound_text(record.raised.type), sound_text(record.raised.message)]
@@ -161,9 +181,12 @@ def _end_members(record: EndStep, session: bytes) -> bytes:
         rare["usage"] = tuple(record.usage)
     if record.snapshot_error is not None:
         rare["snapshot_error"] = sound_text(record.snapshot_error)
-    for name in ("grown", "shown", "user"):
-        if value := getattr(record, name):
-            rare[name] = value
+    if record.grown:
+        rare["grown"] = record.grown
+    if record.shown:
+        rare["shown"] = record.shown
+    if record.user:
+        rare["user"] = record.user
     return b"%b,%b" % (otel, orjson.dumps(rare)[1:-1]) if rare else otel
 
 
@@ -324,7 +347,7 @@ def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
 
 
 _WRITERS: dict[type, Callable[[Any, bytes, bytes], bytes]] = {
-    BeginStep: _begin_step,
+    BeginStep: encode_begin_step,
     EndStep: _step_end,
     BeginInner: _begin_inner,
     EndInner: _end_inner,

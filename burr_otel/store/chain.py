@@ -16,6 +16,7 @@ import orjson
 
 from burr_otel.records import END_ENTRY, parse
 from burr_otel.store import delta
+from burr_otel.store.encoded import object_pieces
 from burr_otel.store.query import otel_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Snapshot(NamedTuple):
 def whole_snapshot(state: EncodedState) -> Snapshot:
     """A state that builds on nothing and is not built on."""
     exact = b'"exact":%b,' % orjson.dumps(state.exact) if state.exact else b""
-    return Snapshot(state.pieces(), exact)
+    return Snapshot(object_pieces(state.fragments), exact)
 
 
 class Chain:

@@ -71,10 +71,6 @@ class EncodedState:
         """Whether the value is plain JSON: exact types, and integers of 64 bits."""
         return key in self.fragments and key not in self._inexact
 
-    def pieces(self) -> list[bytes]:
-        """The state's JSON; see `object_pieces`."""
-        return object_pieces(self.fragments)
-
 
 def object_pieces(fragments: Mapping[str, bytes]) -> list[bytes]:
     """A JSON object, with large fragments uncopied between the rest."""

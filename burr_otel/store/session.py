@@ -19,13 +19,14 @@ from burr_otel.records import (
     Record,
     SpanIds,
     encode,
+    encode_begin_step,
     encode_end_step,
 )
 from burr_otel.store import port
 from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import Growing, head_checksum
 from burr_otel.store.loading import newest_record
-from burr_otel.store.overlap import Overlap
+from burr_otel.store.overlap import warn_of_overlap
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
 from burr_otel.store.query import otel_of
@@ -57,13 +58,14 @@ class Session:
         "_chain",
         "_claim",
         "_durability",
+        "_end",
         "_ended",
         "_exclusive",
+        "_foreign",
         "_forked_from",
         "_generation",
         "_grown_from",
         "_log",
-        "_overlap",
         "_tag",
         "_told",
         "run",
@@ -86,7 +88,8 @@ class Session:
         self._chain = Chain() if delta else None
         self._claim, self._exclusive = claim, exclusive
         self._tag = b'"session":%b' % orjson.dumps(session_id)
-        self._overlap = Overlap(self.run, session_id)
+        self._end = -1  # of this session's newest record, once it has begun a step
+        self._foreign = -1  # where records of others begin, since this session's last step
         self._generation = _generation
         self._ended = self._told = False
         self._forked_from = forked_from
@@ -119,34 +122,46 @@ class Session:
         line = encode(record, self._tag, more)
         # Never buffered: without a first record, other processes do not see the run.
         durability: Durability = "fsync" if self._durability == "fsync" else "flush"
-        self._overlap.wrote(*self._log.append(line, entry, durability=durability))
+        self._log.append(line, entry, durability=durability)
         if record.kind != "fork":
             self._mark(record.origin and record.origin.ids, record.time_ns, ended=False)
 
     def begin_step(self, record: BeginStep) -> None:
         """Record that a step begins."""
-        if self._generation == _UNUSED:
-            self._generation = _generation
         if self._generation != _generation:
-            raise SnapshotError(
-                self.run,
-                f"session {self.session_id} belongs to the process that process {os.getpid()} "
-                "was forked from; build the application in the child",
-                sequence_id=record.sequence_id,
-            )
+            if self._generation != _UNUSED:
+                raise SnapshotError(
+                    self.run,
+                    f"session {self.session_id} belongs to the process that process {os.getpid()} "
+                    "was forked from; build the application in the child",
+                    sequence_id=record.sequence_id,
+                )
+            self._generation = _generation
         try:
             if self._exclusive and self._claim is None:
                 self._claim = self._log.claim(self.session_id)
             if self._forked_from is not None:
                 self._begin_forked(record.time_ns)
             start, end = self._log.append(
-                encode(record, self._tag),
+                encode_begin_step(record, self._tag),
                 (port.BEGIN, record.sequence_id),
                 durability=self._durability,
             )
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
-        self._overlap.step_began(start, end, self._log)
+        if start != self._end:
+            self._wrote_after_others(start, end)
+        if self._foreign >= 0:
+            warn_of_overlap(self.run, self.session_id, self._log, self._foreign, start)
+            self._foreign = -1
+        self._end = end
+
+    def _wrote_after_others(self, start: int, end: int) -> None:
+        """A record lies there, and our last one does not end there; (-1, -1): not known."""
+        if start >= 0 and self._end >= 0:
+            if self._foreign < 0:
+                self._foreign = self._end
+            self._end = end
 
     def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
         """Large lists and texts that go on from the value that this session wrote last.
@@ -210,8 +225,11 @@ class Session:
         if self._generation != _generation:
             return
         try:
-            line = encode(record, self._tag)
-            self._overlap.wrote(*self._log.append(line, durability=self._durability))
+            start, end = self._log.append(encode(record, self._tag), durability=self._durability)
+            if start == self._end:
+                self._end = end
+            else:
+                self._wrote_after_others(start, end)
         except Exception as error:
             if not self._told:
                 self._told = True
@@ -261,9 +279,8 @@ class Session:
             claim.release()
 
     def _append_end(self, record: EndStep, snapshot: Snapshot, int64: bytes) -> int:
-        line = encode_end_step(
-            record, self._tag, snapshot.pieces, b",%b%b" % (snapshot.members, int64)
-        )
+        pieces, members, after, mark, *_ = snapshot
+        line = encode_end_step(record, self._tag, pieces, b",%b%b" % (members, int64))
         length = sum(map(len, line))
         if self._generation != _generation:
             return length  # the parent writes what it began
@@ -272,12 +289,15 @@ class Session:
                 b"".join(line) if length < _MOST_COPIED_BYTES else line,
                 (port.END, record.sequence_id),
                 durability=self._durability,
-                after=snapshot.after,
-                mark=snapshot.mark,
+                after=after,
+                mark=mark,
             )
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
-        self._overlap.wrote(start, end)
+        if start == self._end:
+            self._end = end
+        else:
+            self._wrote_after_others(start, end)
         return length
 
     def _mark(self, ids: SpanIds | None, time_ns: int, *, ended: bool) -> None:

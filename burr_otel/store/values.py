@@ -20,7 +20,7 @@ from burr_otel.errors import SnapshotError
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import encode_json, encode_text
 from burr_otel.store import lossless
-from burr_otel.store.encoded import EncodedState
+from burr_otel.store.encoded import EncodedState, object_pieces
 from burr_otel.store.walk import MAX_DEPTH, Walk, is_clean
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def encode_mapping(
     if not value:
         return b"{}", True
     items = dict(value)
-    text = _plain_text(items)
-    if text is not None:
-        return text, True
+    plain = _plain_fragments(items)
+    if plain is not None:
+        return b"".join(object_pieces(plain)), True
     try:
         names = Walk(serde_kwargs, exact=False).key_names(items)
     except Exception:
@@ -116,9 +116,9 @@ def encode_value(
     value: Any, *, serde_kwargs: Mapping[str, Any], run: str, what: str
 ) -> tuple[bytes, bool]:
     """Encode one value as `encode_mapping` does."""
-    text = _plain_text({"value": value})
-    if text is not None:
-        return text[len(b'{"value":') : -1], True
+    plain = _plain_fragments({"value": value})
+    if plain is not None:
+        return plain["value"], True
     try:
         return _walked(Walk(serde_kwargs, exact=False), None, "value", value), False
     except Exception as error:
@@ -136,8 +136,10 @@ def encode_value(
 
 def _plain_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
     """The JSON of each value if that is also what Burr's serde makes of it, else None."""
-    if not _serde_is_standard(items):
-        return None
+    if _REGISTERED(serde.serialize.registry) != _STANDARD or (
+        FIELD_SERIALIZATION and not FIELD_SERIALIZATION.keys().isdisjoint(items)
+    ):
+        return None  # somebody taught Burr another way to write plain values, or one of these keys
     # Loops, not comprehensions or helpers: each call of a function costs as much as a key.
     dumps, fragments = orjson.dumps, {}
     try:
@@ -160,24 +162,6 @@ def _are_sound(keys: Iterable[Any]) -> bool:
         _sound_keys.clear()
     _sound_keys.update(keys)
     return True
-
-
-def _plain_text(items: dict[Any, Any]) -> bytes | None:
-    """The JSON of a dict if that is also what Burr's serde makes of it, else None."""
-    if not _serde_is_standard(items):
-        return None
-    try:
-        text = orjson.dumps(items, None, _OPTIONS)
-    except orjson.JSONEncodeError:
-        return None
-    return None if _is_marked(text) or not _is_plain(items, (text,)) else text
-
-
-def _serde_is_standard(items: dict[Any, Any]) -> bool:
-    """Whether nobody taught Burr another way to write plain values, or one of these keys."""
-    return _REGISTERED(serde.serialize.registry) == _STANDARD and (
-        not FIELD_SERIALIZATION or FIELD_SERIALIZATION.keys().isdisjoint(items)
-    )
 
 
 def _is_marked(text: bytes) -> bool:

@@ -21,7 +21,7 @@ from burr_otel.store.files.index import Entry, Index
 from burr_otel.store.files.open_file import OpenFile, pool
 from burr_otel.store.files.pool import ORDERED
 from burr_otel.store.files.repair import Damage, mend
-from burr_otel.store.port import END, DisplacedError
+from burr_otel.store.port import BEGIN, END, DisplacedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ class LogFile(OpenFile):
         Where it lies is not known when it was buffered, or put off to the end of an append that
         this thread is in the middle of.
         """
-        # One flat method and five system calls: between the user's own code, where caches are cold,
+        # One flat method and few system calls: between the user's own code, where caches are cold,
         # each call of a function costs as much as the work in it.
         with self._lock:
             if after is not None and (self._busy or after is not self._newest):
@@ -90,12 +90,10 @@ class LogFile(OpenFile):
             try:
                 fd = self._fd if self._fd >= 0 else self._open()
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                try:
-                    moved = os.lstat(self.folder).st_ino != self._folder_inode
-                    info = os.lstat(self.path)
-                except (FileNotFoundError, NotADirectoryError):
-                    raise self._displaced() from None
-                if moved or info.st_ino != self._inode or info.st_dev != self._device:
+                # Where the file is, is looked up once a step; whether it still is, each time.
+                begins = entry is not None and entry[0] == BEGIN
+                info = self._in_place() if begins else os.fstat(fd)
+                if info is None or not info.st_nlink:
                     raise self._displaced()
                 start = info.st_size
                 if start != self._end:
@@ -128,7 +126,9 @@ class LogFile(OpenFile):
                 if len(pool.files) > ORDERED:
                     pool.touch(self)
             finally:
-                self._leave()
+                self._busy = False
+                if self._fd >= 0:  # else it was closed, and with it the lock is gone
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
             if self._deferred:
                 self._flush_deferred()
             return start, end
@@ -176,7 +176,7 @@ class LogFile(OpenFile):
     def repair(self) -> list[str]:
         """Check the part of the log that nobody has checked yet, mend it and index it."""
         with self._lock:
-            if not self._busy and self._fd >= 0 and not self._in_place():
+            if not self._busy and self._fd >= 0 and self._in_place() is None:
                 self._release()  # the folder was made anew: a new session writes there
         with self.locked() as fd:
             if os.fstat(fd).st_size:

@@ -50,18 +50,13 @@ class OpenFile(ABC):
             try:
                 fd = self._fd if self._fd >= 0 else self._open()
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                if not self._in_place():
+                if self._in_place() is None:
                     raise self._displaced()
                 yield fd
             finally:
-                self._leave()
-
-    def _leave(self) -> None:
-        try:
-            if self._fd >= 0:  # else it was closed, and with it the lock is gone
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            self._busy = False
+                self._busy = False
+                if self._fd >= 0:  # else it was closed, and with it the lock is gone
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def try_close(self) -> None:
         """Release the file descriptor unless an append is going on."""
@@ -114,14 +109,13 @@ class OpenFile(ABC):
             "build the application again"
         )
 
-    def _in_place(self) -> bool:
+    def _in_place(self) -> os.stat_result | None:
+        """What its path leads to, if that is still this file."""
         try:
             folder, info = os.lstat(self.folder), os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            return None
         # A folder that was moved and linked to from here would have the same file in it.
-        return (
-            folder.st_ino == self._folder_inode
-            and info.st_ino == self._inode
-            and info.st_dev == self._device
-        )
+        if folder.st_ino != self._folder_inode or info.st_ino != self._inode:
+            return None
+        return info if info.st_dev == self._device else None
