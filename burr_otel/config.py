@@ -57,6 +57,7 @@ class OtelSettings(TypedDict, total=False):
     log_events: str | None
     user_id_from_partition_key: bool
     baggage_keys: tuple[str, ...]
+    send_baggage: bool
     step_parent: Literal["application", "ambient"]
     on_resume: Literal["link", "continue"]
     root_linger: float | None
@@ -185,6 +186,11 @@ class OtelConfig:
         "W3C baggage that becomes attributes of the spans begun under it.",
         items=_is_text,
         of="names of baggage entries",
+    )
+    send_baggage: bool = _setting(
+        False,
+        "Whether calls to other services inside a step carry its conversation and agent as W3C "
+        "baggage.",
     )
     step_parent: Literal["application", "ambient"] = _setting(
         "application",

@@ -90,6 +90,7 @@ def test_without_a_width_nothing_is_cut_or_left_out():
         "took",
         "steps",
         "last_action",
+        "tokens",
         "status",
         "trace",
         "began",

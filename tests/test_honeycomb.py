@@ -4,6 +4,7 @@ import contextlib
 import logging
 
 import apps
+import inside_apps
 import pytest
 from burr.core import State, action, application
 from honeycomb_stand_in import CLASSIC_KEY, KEY, dataset_of, honeycomb
@@ -77,6 +78,53 @@ def test_every_span_of_the_scenarios_and_the_demo(protocol, send_to, tmp_path):
     assert {event.dataset for event in stand_in.events} == {"shop"}
     kinds = {event.fields.get("meta.annotation_type") for event in stand_in.events}
     assert kinds == {None, "span_event", "link"}
+
+
+NEEDED = {"gen_ai.conversation.id", "gen_ai.agent.name"}  # by its Agent Timeline
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_span_of_a_run_lacks_conversation_and_agent(protocol, send_to, tmp_path):
+    """Ours, and all of others inside a step: threads, tasks, streams, branches."""
+    with honeycomb(protocol, KEY) as (stand_in, endpoint):
+        send_to(endpoint, protocol, f"x-honeycomb-team={KEY}")
+        with sending(protocol) as (made, _):
+            with OtelTracker("proj", tmp_path, tracer_provider=made) as tracker:
+                inside_apps.run_all(tracker, made.get_tracer("http"))
+            for name, scenario in SCENARIOS.items():
+                scenario.run(
+                    lambda name=name, **settings: OtelTracker(
+                        "proj", tmp_path / name, tracer_provider=made, **settings
+                    ),
+                    made.get_tracer("service"),
+                )
+                keeper.keeper.finish_all()
+    spans = {
+        e.fields["trace.span_id"]: e.fields for e in stand_in.events if "trace.span_id" in e.fields
+    }
+    of_runs = [fields for fields in spans.values() if is_of_a_run(fields, spans)]
+    assert [fields["name"] for fields in of_runs if not fields.keys() >= NEEDED] == []
+    others = {fields["name"] for fields in of_runs if fields["library.name"] == "http"}
+    places = ("an inner span", "a thread", "a task", "a branch", "an async branch")
+    assert {f"in {place}{below}" for place in places for below in ("", " below")} < others
+    assert {
+        "before an item",
+        "after an item",
+        "before an async item",
+        "after an async item",
+    } < others
+    outside = [fields for fields in spans.values() if fields["name"].startswith("in the consumer")]
+    assert len(outside) == 4
+    assert all(NEEDED.isdisjoint(fields) for fields in outside)
+
+
+def is_of_a_run(fields, spans):
+    """Whether a span is one of ours, or somewhere below one of our steps."""
+    while fields is not None:
+        if "burr.app_id" in fields:
+            return True
+        fields = spans.get(fields.get("trace.parent_id"))
+    return False
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -8,8 +8,10 @@ import types
 
 import apps
 import pytest
+from burr.core.action import streaming_action
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 
 from burr_otel import OtelTracker
 from burr_otel.testing import capture_spans, span_tree
@@ -77,3 +79,60 @@ def test_a_current_span_without_a_context_is_as_none(tmp_path):
         "inner",
         "helper",
     ]
+
+
+def sent_inside(tmp_path, spans, act, **settings):
+    """What the propagators put into a request's headers where `act` calls `send`."""
+    headers = []
+
+    def send():
+        carrier = {}
+        W3CBaggagePropagator().inject(carrier)
+        headers.append(carrier.get("baggage"))
+
+    tracker = OtelTracker("my-shop", tmp_path, tracer_provider=spans.provider, **settings)
+    act(tracker, send)
+    send()
+    tracker.close()
+    return headers
+
+
+def step_and_stream(tracker, send):
+    """Send in a step, in a span inside it, between steps, and in a stream."""
+
+    @apps.action(reads=["count"], writes=["count"])
+    def act(state, __tracer):
+        send()
+        with __tracer("inner"):
+            send()
+        return state.update(count=1)
+
+    @streaming_action(reads=["count"], writes=["count"])
+    def stream(state):
+        send()
+        yield {"count": 1}, None
+        send()
+        yield {"count": 2}, state.update(count=2)
+
+    apps.single(tracker, act, "ann").step()
+    send()
+    _, items = apps.single(tracker, stream, "ben").stream_result(halt_after=["step"])
+    for _ in items:
+        send()
+
+
+def test_calls_inside_a_step_carry_conversation_and_agent_if_asked(tmp_path):
+    """Beside what was baggage before, and nowhere else."""
+    token = otel_context.attach(baggage.set_baggage("tenant", "acme"))
+    try:
+        with capture_spans() as spans:
+            found = sent_inside(tmp_path, spans, step_and_stream, send_baggage=True)
+            off = sent_inside(tmp_path / "off", spans, step_and_stream)
+    finally:
+        otel_context.detach(token)
+    outside = "tenant=acme"
+    agent = "gen_ai.agent.name=my-shop"
+    ann = f"tenant=acme,gen_ai.conversation.id=ann,{agent}"
+    ben = f"tenant=acme,gen_ai.conversation.id=ben,{agent}"
+    assert found == [ann, ann, outside, ben, outside, ben, outside]
+    assert set(off) == {outside}

@@ -38,19 +38,26 @@ def _took(run: RunSummary) -> str:
     return duration((run.last_ns or 0) - (run.started_ns or 0)) if known else ""
 
 
+def _tokens(run: RunSummary) -> str:
+    """What models took and gave."""
+    usage = run.usage
+    return "" if usage is None else f"{usage.input_tokens:,} / {usage.output_tokens:,}"
+
+
 _COLUMNS: Final = (
     _Column("app id", lambda run: one_line(run.app_id), 0, cut=True),
     _Column("project", lambda run: one_line(run.project), 3, cut=True),
-    _Column("partition", lambda run: one_line(run.partition_key or ""), 8, cut=True),
+    _Column("partition", lambda run: one_line(run.partition_key or ""), 9, cut=True),
     _Column("started", lambda run: "" if run.started_ns is None else local_time(run.started_ns), 2),
     _Column("took", _took, 6, right=True),
     _Column("steps", lambda run: f"{run.steps:,}", 5, right=True),
-    _Column("last action", lambda run: one_line(run.last_action or ""), 9, cut=True),
+    _Column("last action", lambda run: one_line(run.last_action or ""), 10, cut=True),
+    _Column("tokens", _tokens, 7, right=True),
     _Column("status", lambda run: run.status, 1),
     _Column("trace", lambda run: one_line(run.trace_id or ""), 4),
-    _Column("began with", lambda run: one_line(run.initial or "", _LONGEST_INITIAL), 7, cut=True),
+    _Column("began with", lambda run: one_line(run.initial or "", _LONGEST_INITIAL), 8, cut=True),
 )
-_SAME_FOR_ALL_RANK: Final = 10  # of a project or partition that tells no two runs apart
+_SAME_FOR_ALL_RANK: Final = 11  # of a project or partition that tells no two runs apart
 
 
 def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:

@@ -89,6 +89,7 @@ class LiveStep:
         facts = run.root.facts
         self.tag = BurrStep(run.app_id, sequence_id, facts.conversation_id, facts.project)
         self.tag.log_events = run.shared.log_events
+        self.tag.sends_baggage = run.shared.config.send_baggage
         self.sequence_id = sequence_id
         self.logged: list[Logged] = []
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object

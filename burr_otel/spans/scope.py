@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
 
+from burr_otel import semconv
 from burr_otel.records import Usage
 from burr_otel.spans.contexts import current_span_context
 
@@ -42,6 +43,7 @@ class BurrStep:
         "failed",
         "log_events",
         "log_lines",
+        "sends_baggage",
         "sequence_id",
         "usage",
     )
@@ -57,6 +59,7 @@ class BurrStep:
         self.usage: Usage | None = None  # what the models inside took and gave
         self.log_events: LogEvents | None = None  # which of its log lines are events, if any are
         self.log_lines = 0
+        self.sends_baggage = False
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
@@ -124,7 +127,15 @@ class Scope:
         """Make the span current until `leave`."""
         *_, valid = self.span.get_span_context()
         entries = {_SPAN_KEY: self.span, _SCOPE_KEY: self} if valid else {_SCOPE_KEY: self}
-        otel_context.attach(Context({**self.outer, **entries}))
+        context, step = Context({**self.outer, **entries}), self.step
+        if step.sends_baggage and self.parent is None:
+            named = (
+                (semconv.GEN_AI_CONVERSATION_ID, step.conversation_id),
+                (semconv.GEN_AI_AGENT_NAME, step.agent_name),
+            )
+            for name, value in named:
+                context = baggage.set_baggage(name, value, context)
+        otel_context.attach(context)
 
     def pause(self) -> None:
         """Make current what was current before, until `resume`."""

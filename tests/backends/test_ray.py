@@ -111,6 +111,28 @@ print("own", os.getpid() in state["ns"], "kept", kept == set(state["ns"]), len(k
     assert "own False kept True True" in done.stdout
 
 
+def test_spans_of_others_in_workers(
+    receiver: Receiver, ray_environ: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    """They carry the driver's conversation, as Honeycomb's timeline needs it."""
+    hook = 'runtime_env={"worker_process_setup_hook": "inside_apps.set_up"},'
+    head = HEAD.replace("    include_dashboard=False,", f"    include_dashboard=False, {hook}")
+    code = """
+import inside_apps
+
+with OtelTracker("proj", "runs") as tracker:
+    app = parallel(tracker, inside_apps.Calls(), executor=RayExecutor)
+    print(app.run(halt_after=["map"])[2]["ns"])
+"""
+    done = run_program(head + code, tmp_path, **ray_environ)
+    assert "[2, 4]" in done.stdout
+    others = [span for span in receiver.spans if span.name in ("call", "call below")]
+    assert len(others) == 4
+    for span in receiver.spans:
+        assert span.attributes["gen_ai.conversation.id"] == "a1"
+        assert span.attributes["gen_ai.agent.name"] == "proj"
+
+
 def test_a_failure_on_ray(
     receiver: Receiver, ray_environ: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
