@@ -13,8 +13,8 @@ from burr.tracking import LocalTrackingClient
 from opentelemetry import trace
 
 from burr_otel.content import ContentPolicy
-from burr_otel.history.liveness import writer_lives
 from burr_otel.history.read import nest_spawned, read_run
+from burr_otel.history.settle import writer_lives
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
 from burr_otel.view.summary import summarise

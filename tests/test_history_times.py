@@ -1,13 +1,15 @@
 """Times of records whose writer sat in another time zone."""
 
+import datetime as dt
+
 import pytest
 
-from burr_otel.history.times import Moment, WriterZone, moment
+from burr_otel.history.times import RecordTimes
 
-HOUR_NS = 3600 * 10**9
+LOCAL, UTC = "2024-08-27T11:58:33.909654", "2024-08-27T18:58:33.909683Z"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def reader_zone(monkeypatch):
     """Run the test as a reader in India."""
     import time
@@ -19,45 +21,49 @@ def reader_zone(monkeypatch):
     time.tzset()
 
 
-def test_moments_keep_whether_they_are_local():
+def utc_ns(text):
+    return round(dt.datetime.fromisoformat(f"{text}+00:00").timestamp() * 1e6) * 1000
+
+
+def told(record, *log):
+    return RecordTimes(lambda: log)(record)
+
+
+def test_a_time_with_a_zone_is_taken_as_it_is():
     """Burr writes steps without a zone and attributes with one."""
-    assert moment("1970-01-01T00:00:01.000002") == Moment(1_000_002_000, local=True)
-    assert moment("1970-01-01T00:00:01Z") == Moment(1_000_000_000, local=False)
-    assert moment("1970-01-01T02:00:00+02:00") == Moment(0, local=False)
+    assert told({"time_logged": "1970-01-01T00:00:01Z"}) == 1_000_000_000
+    assert told({"time_logged": "1970-01-01T02:00:00.000002+02:00"}) == 2_000
 
 
 @pytest.mark.parametrize("text", [None, 5, "", "yesterday", "2024-13-01T00:00:00", {}])
 def test_what_is_no_time_is_none(text):
     """A damaged record must not stop the reading."""
-    assert moment(text) is None
+    assert told({"start_time": text}) == 0
 
 
-def test_writer_zone_is_learnt_from_the_log(reader_zone):
+def test_the_zone_of_the_writer_is_learnt_from_the_log():
     """The recorded local times are read in the writer's zone (here UTC-7), not the reader's."""
-    zone = WriterZone()
-    zone.observe(moment("2024-08-27T11:58:33.909654"))
-    zone.observe(moment("2024-08-27T18:58:33.909683Z"))
-    assert zone.ns(moment("2024-08-27T11:58:33.900")) == moment("2024-08-27T18:58:33.900Z").ns
+    log = {"start_time": LOCAL}, {"time_logged": UTC}
+    assert told({"start_time": "2024-08-27T11:58:33.900"}, *log) == utc_ns(
+        "2024-08-27T18:58:33.900"
+    )
 
 
-def test_without_a_hint_the_reader_zone_counts(reader_zone):
-    """A log with local times only is read as written here."""
-    zone = WriterZone()
-    zone.observe(moment("2024-08-27T11:58:33"))
-    assert zone.ns(moment("2024-08-27T11:58:33")) == moment("2024-08-27T06:28:33Z").ns
+def test_the_zone_is_also_learnt_from_a_record_of_ours():
+    """One that has both times."""
+    exact = {"start_time": LOCAL, "otel": {"time_unix_nano": utc_ns("2024-08-27T18:58:33.909654")}}
+    assert told({"start_time": "2024-08-27T11:00:00"}, exact) == utc_ns("2024-08-27T18:00:00")
 
 
-def test_absurd_pairs_teach_nothing(reader_zone):
-    """A time with a wrong zone, years away, does not move the whole run."""
-    zone = WriterZone()
-    zone.observe(moment("2024-08-27T11:58:33"))
-    zone.observe(moment("1999-01-01T00:00:00Z"))
-    assert zone.ns(moment("2024-08-27T11:58:33")) == moment("2024-08-27T06:28:33Z").ns
+@pytest.mark.parametrize(
+    "log", [[], [{"start_time": LOCAL}, {"time_logged": "1999-01-01T00:00:00Z"}]]
+)
+def test_without_a_hint_the_zone_of_the_reader_counts(log):
+    """Of a log with local times only, or with times that are years apart."""
+    assert told({"start_time": "2024-08-27T11:58:33"}, *log) == utc_ns("2024-08-27T06:28:33")
 
 
 def test_exact_times_pass_through():
-    """Nanoseconds that the tracker recorded are not touched."""
-    zone = WriterZone()
-    zone.pair(5 * HOUR_NS, 0)
-    assert zone.ns(Moment(123, local=False)) == 123
-    assert zone.ns(Moment(5 * HOUR_NS + 7, local=True)) == 7
+    """Nanoseconds that the tracker recorded are not touched, nor mixed with what is less exact."""
+    assert told({"start_time": LOCAL, "otel": {"time_unix_nano": 123}}) == 123
+    assert told({"start_time": LOCAL, "otel": {"session": "s"}}) == 0

@@ -4,12 +4,12 @@ import apps
 import pytest
 
 from burr_otel import OtelTracker
-from burr_otel.history.liveness import writer_lives
-from burr_otel.view.listing import Filters, newest
+from burr_otel.history.settle import writer_lives
+from burr_otel.view.summary import newest
 
 
 def listed(folder, **filters):
-    found = newest(str(folder), None, 0, writer_lives(), Filters(**filters))
+    found = newest(str(folder), None, 0, writer_lives(), **filters)
     return sorted(summary.app_id for summary in found)
 
 

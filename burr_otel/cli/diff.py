@@ -8,7 +8,7 @@ from burr_otel.cli import options
 from burr_otel.cli.app import DIFFERENT
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json
-from burr_otel.history.liveness import writer_lives
+from burr_otel.history.settle import writer_lives
 from burr_otel.view.as_json import comparison_as_json
 from burr_otel.view.find import find_run
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from burr_otel.cli.terminal import json_line, output
-from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.history.tree import RUNNING, RunTree, SessionNode, SpanNode
 from burr_otel.view.as_json import span_as_json
 from burr_otel.view.live import frame, grow
 from burr_otel.view.text import duration, one_line
@@ -19,24 +19,15 @@ from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style
 
 _POLL_S: Final = 0.25
 _READING_SHARE: Final = 5  # reading a long log again takes a sixth of the time at most
-_LOOK_AGAIN_S: Final = 2.0  # a process may die without a word
 _AFTER_END_S: Final = 10.0  # a session that ended by idling may go on
 
 
-def follow(read: Callable[[], RunTree], changed: Callable[[], object], *, as_json: bool) -> RunTree:
-    """Show a run while it goes on.
+def follow(read: Callable[[], RunTree], *, as_json: bool) -> RunTree:
+    """Show a run while it goes on, and give it as it was at the end.
 
     On a terminal the waterfall is drawn again and again; elsewhere each step is a line once it has
     ended. It ends with the process that writes the run, or ten seconds after its session did. A
     log of plain Burr names neither, so it is followed until Ctrl-C.
-
-    Args:
-        read: Reads the run.
-        changed: Gives something that differs whenever the run's files do.
-        as_json: Whether steps are printed as lines of JSON.
-
-    Returns:
-        The run as it was at the end.
     """
     console = output()
     if as_json or not console.is_terminal:
@@ -50,43 +41,36 @@ def follow(read: Callable[[], RunTree], changed: Callable[[], object], *, as_jso
                     console.print(_line(step), soft_wrap=True)
             sys.stdout.flush()
 
-        return _watch(read, changed, show)
+        return _watch(read, show)
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def draw(view: RunTree) -> None:
             grow(view, time.time_ns())
             live.update(frame(view, console.height), refresh=True)
 
-        return _watch(read, changed, draw)
+        return _watch(read, draw)
 
 
-def _watch(
-    read: Callable[[], RunTree], changed: Callable[[], object], show: Callable[[RunTree], None]
-) -> RunTree:
-    idle_since = time.monotonic()
+def _watch(read: Callable[[], RunTree], show: Callable[[RunTree], None]) -> RunTree:
     while True:
-        seen, started = changed(), time.monotonic()
+        started = time.monotonic()
         view = read()
+        over = _is_over(view)
         show(view)
-        busy = any(step.outcome == RUNNING for step in view.steps)
-        if busy:
-            idle_since = time.monotonic()
-        if _over(view, time.monotonic() - idle_since):
+        if over:
             return view
         time.sleep(max(_POLL_S, (time.monotonic() - started) * _READING_SHARE))
-        look_again = time.monotonic() + _LOOK_AGAIN_S
-        # What runs is drawn longer each time; else there is nothing to draw until a file changes.
-        while not busy and changed() == seen and time.monotonic() < look_again:
-            time.sleep(_POLL_S)
-        if changed() != seen:
-            idle_since = time.monotonic()
 
 
-def _over(view: RunTree, idle_s: float) -> bool:
+def _is_over(view: RunTree) -> bool:
     newest = view.sessions[-1] if view.sessions else None
-    if newest is None or newest.session is None:
+    if not isinstance(newest, SessionNode) or newest.session is None:
         return False
-    return not newest.lives or (newest.outcome != RUNNING and idle_s > _AFTER_END_S)
+    if not newest.lives:
+        return True
+    busy = any(step.outcome == RUNNING for step in view.steps)
+    idle_s = (time.time_ns() - newest.last_record_ns) / 1e9
+    return newest.outcome != RUNNING and not busy and idle_s > _AFTER_END_S
 
 
 def _newly_ended(

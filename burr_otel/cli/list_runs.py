@@ -9,10 +9,9 @@ import click
 from burr_otel.cli import options
 from burr_otel.cli.table import run_table
 from burr_otel.cli.terminal import lines, output, print_json
-from burr_otel.history.liveness import writer_lives
+from burr_otel.history.settle import writer_lives
 from burr_otel.view.as_json import summary_as_json
-from burr_otel.view.listing import Filters, newest
-from burr_otel.view.summary import STATUSES
+from burr_otel.view.summary import STATUSES, newest
 
 _NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --since."
 
@@ -62,14 +61,14 @@ def command(
       burr-otel list --project burr-otel-demo --partition user-7 --limit 5
       burr-otel list --json | jq -r '.[].app_id'
     """
-    filters = Filters(partition_key=partition, status=status, since_ns=since)
-    found = list(newest(storage_dir, project, limit, writer_lives(), filters))
+    alive_of, wanted = writer_lives(), (partition, status, since)
+    found = list(newest(storage_dir, project, limit, alive_of, *wanted))
     if as_json:
         print_json([summary_as_json(summary) for summary in found])
         return
     console = output()
     if not found:
-        narrowed = filters != Filters()
+        narrowed = wanted != (None, None, None)
         console.print(_NONE_OF_THESE if narrowed else "No runs yet. `burr-otel demo` makes one.")
         return
     whole = wide or not console.is_terminal

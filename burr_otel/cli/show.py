@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Final
 
 import click
 from rich.console import Console
@@ -14,16 +12,13 @@ from rich.text import Text
 from burr_otel.cli import options
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json, write_file
-from burr_otel.errors import BurrOtelError
-from burr_otel.history.liveness import writer_lives
+from burr_otel.history.settle import writer_lives
 from burr_otel.history.tree import RunTree
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.as_json import run_as_json, step_as_json
 from burr_otel.view.find import find_run
 from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
-
-_MOST_WATCHED: Final = 50
 
 
 @click.command("show")
@@ -84,7 +79,7 @@ def command(
     elif html_file is not None:
         _write_page(read(details=True), html_file)
     elif follow:
-        _follow(run, Store(run.project, storage_dir), read, as_json=as_json)
+        _follow(read, as_json=as_json)
     elif as_json:
         print_json(run_as_json(read(details=True)))
     else:
@@ -108,29 +103,10 @@ def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: b
         console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
 
 
-def _follow(
-    run: StoredRun, store: Store, load_view: Callable[[], RunTree], *, as_json: bool
-) -> None:
-    from burr_otel.cli.follow import follow as follow_run
+def _follow(read: Callable[[], RunTree], *, as_json: bool) -> None:
+    from burr_otel.cli.follow import follow
 
-    watched: list[str] = []
-
-    def read() -> RunTree:
-        view = load_view()
-        spawned = [child.app_id for child in view.children if child.kind == "spawn"]
-        watched[:] = spawned[:_MOST_WATCHED]
-        return view
-
-    def changed() -> list[tuple[int, int]]:
-        found = [(run.size_bytes, run.changed_ns)]
-        for app_id in watched:
-            with contextlib.suppress(BurrOtelError, OSError):
-                each = store.read(app_id)
-                found.append((each.size_bytes, each.changed_ns))
-        return found
-
-    view = follow_run(read, changed, as_json=as_json)
-    console = output()
+    view, console = follow(read, as_json=as_json), output()
     if not as_json and console.is_terminal:
         draw(console, view)
 

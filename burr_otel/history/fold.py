@@ -40,8 +40,8 @@ class _Open:
     node: SessionNode
     steps: dict[int, SpanNode] = dataclasses.field(default_factory=dict)
     begun_again: list[SpanNode] = dataclasses.field(default_factory=list)
-    inner: dict[tuple[int, str], SpanNode] = dataclasses.field(default_factory=dict)
-    uses: dict[tuple[int, str], int] = dataclasses.field(default_factory=dict)
+    # By the step's number, the newest of each id of Burr's.
+    inner: dict[int, dict[str, SpanNode]] = dataclasses.field(default_factory=dict)
     occurrences: dict[int, int] = dataclasses.field(default_factory=dict)
     ended_without_begin: set[SpanIds | int] = dataclasses.field(default_factory=set)
     prior: str | None = None
@@ -64,7 +64,7 @@ class Fold:
         times: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         self.sessions: list[SessionNode] = []
-        self.stray_ends = self.stray = self.damaged = self.foreign = self._steps = 0
+        self.stray_ends = self.damaged = self.foreign = self._steps = 0
         self._name, self._app_id = f"invoke_workflow {project}", app_id
         self._keep, self._times = keep, times
         self._open: dict[str | None, _Open] = {}
@@ -190,8 +190,7 @@ class Fold:
             record = record._replace(prior=session.prior)
         ids = None if record.origin is None else record.origin.ids
         if (ids or number) in session.ended_without_begin:
-            self.stray += 1  # its end came first, in a log that was tampered with
-            return found
+            return found  # its end came first, in a log that was tampered with
         step = step or self._new_step(session, number, record.time_ns)
         step.name, step.begin, step.begun, step.ids = record.action, record, True, ids
         step.start_ns = record.time_ns or session.node.last_record_ns
@@ -231,7 +230,6 @@ class Fold:
         """The step that a record speaks of; a stand-in for one whose begin is lost."""
         step = session.steps.get(record.sequence_id)
         if step is None:
-            self.stray += 1
             step = self._new_step(session, record.sequence_id, record.time_ns)
         return step
 
@@ -275,10 +273,7 @@ class Fold:
 
     def _complete(self, session: _Open, step: SpanNode) -> list[SpanNode]:
         """A step that has ended, behind the spans in it."""
-        for key in [key for key in session.inner if key[0] == step.sequence_id]:
-            del session.inner[key]
-        for key in [key for key in session.uses if key[0] == step.sequence_id]:
-            del session.uses[key]
+        session.inner.pop(step.sequence_id or 0, None)
         inner = [span for span, depth in step.walk() if depth]
         for span in inner:
             if span.end is None:
@@ -291,7 +286,7 @@ class Fold:
     def _log(self, session: _Open, record: Logged) -> list[SpanNode]:
         step = self._step_of(session, record)
         # Old versions of Burr name the step itself as a span that never begins.
-        target = session.inner.get((record.sequence_id, record.span_id or ""), step)
+        target = session.inner.get(record.sequence_id, {}).get(record.span_id or "", step)
         target.logged.append(_with_time(record, target))
         target.touch(record.time_ns)
         step.touch(record.time_ns)
@@ -304,10 +299,9 @@ class Fold:
         return []
 
     def _begin_inner(self, session: _Open, record: BeginInner) -> list[SpanNode]:
-        step, burr_id = self._step_of(session, record), record.span_id
-        above = session.inner.get((record.sequence_id, record.parent_span_id or ""), step)
-        key = record.sequence_id, burr_id
-        origin = record.origin
+        step, origin = self._step_of(session, record), record.origin
+        inner = session.inner.setdefault(record.sequence_id, {})
+        above, earlier = inner.get(record.parent_span_id or "", step), inner.get(record.span_id)
         span = SpanNode(
             "span",
             record.name,
@@ -316,24 +310,23 @@ class Fold:
             app_id=self._app_id,
             session=step.session,
             sequence_id=step.sequence_id,
-            burr_id=burr_id,
+            burr_id=record.span_id,
             ids=None if origin is None else origin.ids,
             links=[] if origin is None else list(origin.links),
             begin=record,
             above=above,
             step=step,
-            occurrence=session.uses.get(key, 0),
+            occurrence=0 if earlier is None else earlier.occurrence + 1,
             is_foreign="scope" in record.otel,
         )
         self.foreign += span.is_foreign
-        session.uses[key] = span.occurrence + 1
-        session.inner[key] = span
+        inner[record.span_id] = span
         above.adopt(span)
         step.touch(span.start_ns)
         return []
 
     def _end_inner(self, session: _Open, record: EndInner) -> list[SpanNode]:
-        span = session.inner.get((record.sequence_id, record.span_id))
+        span = session.inner.get(record.sequence_id, {}).get(record.span_id)
         if span is None or span.end is not None:
             self.stray_ends += 1
             return []

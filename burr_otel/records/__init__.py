@@ -3,11 +3,13 @@
 from burr_otel.records.read import (
     DamageError,
     kind_of_line,
+    moment_of,
     parse,
     read,
     read_ids,
     read_links,
     salvage,
+    unix_ns,
 )
 from burr_otel.records.types import (
     BEGIN_ENTRY,

@@ -169,16 +169,32 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else _NOTHING
 
 
+def moment_of(text: Any) -> dt.datetime | None:
+    """The moment that an ISO text stands for; None when it is not one."""
+    if not isinstance(text, str):
+        return None
+    try:
+        # Python 3.10 does not read the Z that pydantic writes.
+        return dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] == "Z" else text)
+    except ValueError:
+        return None
+
+
+def unix_ns(moment: dt.datetime) -> int:
+    """Unix time in nanoseconds, to the microsecond; 0 for an impossible one."""
+    try:
+        return round(moment.timestamp() * 1e6) * 1000
+    except (OverflowError, OSError, ValueError):
+        return 0
+
+
 def _time(otel: Mapping[str, Any], text: Any) -> int:
     """Unix time in nanoseconds; that of Burr's client is local, to the microsecond."""
     found = otel.get("time_unix_nano")
     if isinstance(found, int) and found > 0:
         return found
-    try:
-        moment = dt.datetime.fromisoformat(text)
-        return round(moment.timestamp() * 1e6) * 1000
-    except (TypeError, ValueError, OverflowError, OSError):
-        return 0
+    moment = moment_of(text)
+    return 0 if moment is None else unix_ns(moment)
 
 
 def read_ids(

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError
-from burr_otel.history.liveness import writer_lives
 from burr_otel.history.read import children_of
+from burr_otel.history.settle import writer_lives
 from burr_otel.replay.places import Relatives
 from burr_otel.replay.read import RunSpans, default_resource
 from burr_otel.spans.facts import content_policy

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 from rich.text import Text
@@ -22,26 +22,24 @@ from burr_otel.view.steps import ShowValue, shown_changes, whole_state
 from burr_otel.view.text import one_line, plural
 
 _PARTS: Final = ("inputs", "result", "state")
+_COMPARED: Final = ("action", "outcome", *_PARTS)
 _MOST_STEPS_NAMED: Final = 12
 
-
-@dataclasses.dataclass(slots=True)
-class _Print:
-    """What two steps must share to be the same."""
-
-    action: str
-    outcome: str
-    parts: dict[str, bytes]
-    order: int
+# What two steps must share to be the same: names as they are, values as digests.
+_Print = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """One of the two runs; `rest` has number, action and outcome of its steps from there on."""
 
     project: str
     app_id: str
-    rest: tuple[tuple[int, str, str], ...]
+    rest: list[tuple[int, str, str]]
+
+    @property
+    def name(self) -> str:
+        """The run as it is shown."""
+        return one_line(f"{self.project}/{self.app_id}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Comparison:
     left: Side
     right: Side
     shared: int
-    parts_at: int | None
+    parts_at: int | None = None
     differs: tuple[str, ...] = ()
     changes: dict[str, list[Change]] = dataclasses.field(default_factory=dict)
 
@@ -73,87 +71,78 @@ def compare(left: RunReading, right: RunReading, ignore: Collection[str] = ()) -
     """Compare two runs step by step, by sequence id, so that a run and its fork line up.
 
     Values of state keys in `ignore`, such as time stamps, do not count.
-
-    Raises:
-        OSError: A log cannot be read.
     """
-    prints = _prints(left, ignore), _prints(right, ignore)
+    one, other = _prints(left, ignore), _prints(right, ignore)
     # A fork has no steps before the one that it was forked at: they are its parent's.
-    starts = [min(found) for found in prints if found]
-    numbers = sorted(n for n in {*prints[0], *prints[1]} if n >= max(starts, default=0))
+    starts = [min(found) for found in (one, other) if found]
+    numbers = sorted(n for n in {*one, *other} if n >= max(starts, default=0))
     for shared, number in enumerate(numbers):
-        differs = _differs(prints[0].get(number), prints[1].get(number))
+        sides = _side(left.run, one, number), _side(right.run, other, number)
+        if number not in one or number not in other:
+            return Comparison(*sides, shared, number, ("action",))
+        differs = tuple(each for each in _COMPARED if one[number][each] != other[number][each])
         if differs:
-            sides = _side(left.run, prints[0], number), _side(right.run, prints[1], number)
-            changed = _part_changes(left, right, number, ignore) if "gone" not in differs else {}
-            told = tuple(part for part in differs if part != "gone")
-            return Comparison(*sides, shared, number, told, changed)
-    sides = _side(left.run, {}, None), _side(right.run, {}, None)
-    return Comparison(*sides, len(numbers), None)
+            changes = _part_changes(left, right, number, ignore)
+            return Comparison(*sides, shared, number, differs, changes)
+    return Comparison(_side(left.run, {}, 0), _side(right.run, {}, 0), len(numbers))
 
 
 def comparison_lines(found: Comparison) -> Iterator[Text]:
     """The comparison as text."""
     left, right = found.left, found.right
-    names = f"{_name(left)} and {_name(right)}"
+    names = f"{left.name} and {right.name}"
     if found.parts_at is None:
         yield Text(f"{names} are the same: {plural(found.shared, 'step')}.", style="green")
         return
     same = f"after {plural(found.shared, 'equal step')}" if found.shared else "at once"
     yield Text(f"{names} part {same}, at step {found.parts_at}.", style="bold")
     yield Text()
-    width = max(len(_name(left)), len(_name(right)))
+    width = max(len(left.name), len(right.name))
     for sign, style, side in (("-", "red", left), ("+", "green", right)):
-        yield Text.assemble((f"{sign} {_name(side):<{width}}  ", style), _path(side))
+        yield Text.assemble((f"{sign} {side.name:<{width}}  ", style), _path(side))
     for part, changed in found.changes.items():
         yield Text()
         yield Text(f"{part} of step {found.parts_at}", style="bold underline")
         yield from change_lines(changed)
 
 
-def _differs(one: _Print | None, other: _Print | None) -> tuple[str, ...]:
-    if one is None or other is None:
-        return ("action", "gone")
-    found = [part for part in ("action", "outcome") if getattr(one, part) != getattr(other, part)]
-    found += [part for part in _PARTS if one.parts.get(part) != other.parts.get(part)]
-    return tuple(found)
+def _prints(reading: RunReading, ignore: Collection[str]) -> dict[int, _Print]:
+    """Of each number the newest step, as digests: the states of them all may not fit in memory."""
+    found: dict[int, tuple[int, _Print]] = {}
+    for step in _steps(reading):
+        number = step.sequence_id or 0
+        if number not in found or found[number][0] <= step.order:
+            digests = {part: _digest(value) for part, value in _parts(step, ignore).items()}
+            printed = {"action": step.name, "outcome": step.outcome, **digests}
+            found[number] = step.order, printed
+    return {number: printed for number, (_, printed) in found.items()}
 
 
 def _part_changes(
     left: RunReading, right: RunReading, number: int, ignore: Collection[str]
 ) -> dict[str, list[Change]]:
     """The differences of a step, with the values as a person may see them."""
-    (parts, show), (other, show_other) = _values(left, number), _values(right, number)
-    found = {}
-    for part in _PARTS:
-        left_out = ignore if part == "state" else ()
-        before, after = _without(parts.get(part), left_out), _without(other.get(part), left_out)
-        changed = shown_changes(before, after, show, show_other)
-        if changed:
-            found[part] = changed
-    return found
+
+    def newest(reading: RunReading) -> tuple[dict[str, Any], ShowValue]:
+        steps = (each for each in _steps(reading) if each.sequence_id == number)
+        step = max(steps, key=lambda each: each.order)
+        return _parts(step, ignore), functools.partial(reading.content.value, step)
+
+    (parts, show), (other, show_other) = newest(left), newest(right)
+    found = {part: shown_changes(parts[part], other[part], show, show_other) for part in _PARTS}
+    return {part: changed for part, changed in found.items() if changed}
 
 
-def _values(reading: RunReading, number: int) -> tuple[dict[str, Any], ShowValue]:
-    """Inputs, result and state of the newest step of a number, and how to show their values."""
-    found: list[tuple[SpanNode, dict[str, Any]]] = []
-    for step in _steps(reading):
-        if step.sequence_id == number and (not found or step.order > found[0][0].order):
-            found[:] = [(step, {part: _part(step, part) for part in _PARTS})]
-    span, parts = found[0]
-    return parts, functools.partial(reading.content.value, span)
-
-
-def _part(step: SpanNode, part: str) -> Any:
-    if part == "state":
-        return whole_state(step.end)
-    document = getattr(step.begin if part == "inputs" else step.end, part, None)
-    return None if document is None else document.value
-
-
-def _side(run: StoredRun, prints: Mapping[int, _Print], number: int | None) -> Side:
-    rest = sorted((n, p.action, p.outcome) for n, p in prints.items() if n >= (number or 0))
-    return Side(run.project, run.app_id, tuple(rest))
+def _parts(step: SpanNode, ignore: Collection[str]) -> dict[str, Any]:
+    inputs, result = getattr(step.begin, "inputs", None), getattr(step.end, "result", None)
+    state = whole_state(step.end)
+    if state is not None:
+        state = {key: value for key, value in state.items() if key not in ignore}
+    return {
+        "inputs": None if inputs is None else inputs.value,
+        "result": None if result is None else result.value,
+        "state": state,
+    }
 
 
 def _steps(reading: RunReading) -> Iterator[SpanNode]:
@@ -168,33 +157,14 @@ def _is_step(span: SpanNode) -> bool:
     return span.kind == "step" and (span.begin is not None or span.end is not None)
 
 
-def _prints(reading: RunReading, ignore: Collection[str]) -> dict[int, _Print]:
-    """A digest of the newest run of each step: the states of them all may not fit in memory."""
-    found: dict[int, _Print] = {}
-    for step in _steps(reading):
-        number = step.sequence_id or 0
-        if number in found and found[number].order > step.order:
-            continue
-        state = _without(whole_state(step.end), ignore)
-        parts = {"inputs": _part(step, "inputs"), "result": _part(step, "result"), "state": state}
-        digests = {part: _digest(value) for part, value in parts.items()}
-        found[number] = _Print(step.name, step.outcome, digests, step.order)
-    return found
-
-
 def _digest(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, default=repr, skipkeys=True)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _without(state: Any, keys: Collection[str]) -> Any:
-    if not isinstance(state, dict):
-        return state
-    return {key: value for key, value in state.items() if key not in keys}
-
-
-def _name(side: Side) -> str:
-    return one_line(f"{side.project}/{side.app_id}")
+def _side(run: StoredRun, prints: dict[int, _Print], number: int) -> Side:
+    rest = sorted((n, p["action"], p["outcome"]) for n, p in prints.items() if n >= number)
+    return Side(run.project, run.app_id, rest)
 
 
 def _path(side: Side) -> str:

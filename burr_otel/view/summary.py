@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
-from burr_otel.history.settle import Alive
+from burr_otel.history.settle import Alive, AliveOf
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import ERROR, run_outcome
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, DamageError, Usage, parse
 from burr_otel.store import StoredRun, port
 from burr_otel.store.port import Line
+from burr_otel.view.find import runs
 
 STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
 """What a run's status may be."""
@@ -52,11 +54,7 @@ def status_of(outcome: str) -> str:
 
 
 def summarise(run: StoredRun, alive: Alive) -> RunSummary:
-    """Read both ends of a run's log.
-
-    Raises:
-        OSError: The log cannot be read.
-    """
+    """Read both ends of a run's log."""
     blank = RunSummary(run.project, run.app_id, run.partition_key, place=run.place)
     tail, before = _tail(run)
     head = _head(run) if tail else []
@@ -82,6 +80,40 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
         usage=next((each.usage for each in sessions if each.usage), None),
         initial=next((each.initial for each in sessions if each.initial), None),
     )
+
+
+def newest(
+    storage_dir: str,
+    project: str | None,
+    limit: int,
+    alive_of: AliveOf,
+    partition_key: str | None = None,
+    status: str | None = None,
+    since_ns: int | None = None,
+) -> Iterator[RunSummary]:
+    """Runs in the order of their last record, newest first; `limit` 0 means all.
+
+    Only as many logs are opened as it takes to find `limit` runs that pass the filters.
+    """
+    found: list[tuple[int, str, str, StoredRun]] = []
+    for run in runs(storage_dir, project):
+        changed_ns = run.changed_ns
+        if since_ns is None or changed_ns >= since_ns:
+            found.append((changed_ns, run.project, run.app_id, run))
+    found.sort(key=lambda each: each[:3], reverse=True)
+    passed = 0
+    for *_, run in found:
+        if partition_key is not None and run.partition_key != partition_key:
+            continue
+        try:
+            summary = summarise(run, alive_of(run))
+        except (OSError, BurrOtelError):
+            summary = RunSummary(run.project, run.app_id, status="unreadable", place=run.place)
+        if status in (None, summary.status):
+            yield summary
+            passed += 1
+            if passed == limit:
+                return
 
 
 def _tail(run: StoredRun) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
