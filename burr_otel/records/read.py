@@ -155,12 +155,14 @@ def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
 
 def read(record: Mapping[str, Any]) -> Record | None:
     """The record that a parsed line holds; None for a type of other or later writers."""
-    reader = _READERS.get(record["type"])
-    if reader is None:
+    if record["type"] not in _READERS:
         return None
+    reader, names = _READERS[record["type"]]
     try:
         otel = _mapping(record.get("otel"))
-        return reader(record, otel)._replace(session=otel.get("session"), otel=otel)
+        told = {name: value for name in names if (value := otel.get(name)) is not None}
+        told |= {name: _VALUES[name](value) for name, value in told.items() if name in _VALUES}
+        return reader(record, otel)._replace(session=otel.get("session"), otel=otel, **told)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"not a sound {record['type']} record: {error!r}") from error
 
@@ -248,40 +250,26 @@ def _read_raised(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Raised |
 
 
 def _read_begin_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> BeginStep:
-    root = otel.get("root_span_id")
     return BeginStep(
         record["sequence_id"],
         record["action"],
         Document(None, record["inputs"]),
         _time(otel, record["start_time"]),
         _read_origin(otel),
-        None if root is None else int(root, 16),
-        otel.get("method"),
-        otel.get("prior"),
-        _mapping(otel.get("shown")),
     )
 
 
 def _read_end_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndStep:
     raised, result, state = _read_raised(record, otel), record.get("result"), record.get("state")
-    swallowed, stream, usage = otel.get("swallowed"), otel.get("stream"), otel.get("usage")
     return EndStep(
-        sequence_id=record.get("sequence_id", record.get("action_sequence_id")),
-        action=record["action"],
-        result=None if result is None else Document(None, result),
-        raised=raised,
-        state=None if state is None else Fragments(None, state),
-        time_ns=_time(otel, record["end_time"]),
-        outcome=str(otel.get("outcome") or ("ok" if raised is None else "error")),
-        ids=read_ids(otel),
-        failed=otel.get("failed"),
-        stream=StreamTimes(*stream) if stream else None,
-        swallowed=(Raised(*swallowed[:3]), swallowed[3]) if swallowed else None,
-        grown={key: (at[0], at[1]) for key, at in _mapping(otel.get("grown")).items()},
-        usage=Usage(*usage) if usage else None,
-        snapshot_error=otel.get("snapshot_error"),
-        shown=_mapping(otel.get("shown")),
-        user=_mapping(otel.get("user")),
+        record.get("sequence_id", record.get("action_sequence_id")),
+        record["action"],
+        None if result is None else Document(None, result),
+        raised,
+        None if state is None else Fragments(None, state),
+        _time(otel, record["end_time"]),
+        str(otel.get("outcome") or ("ok" if raised is None else "error")),
+        read_ids(otel),
     )
 
 
@@ -294,8 +282,6 @@ def _read_begin_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Beg
         tuple(map(str, record["span_dependencies"])),
         _time(otel, record["start_time"]),
         _read_origin(otel),
-        otel.get("kind"),
-        otel.get("scope"),
     )
 
 
@@ -308,7 +294,6 @@ def _read_end_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndIn
         str(otel.get("outcome") or "ok"),
         read_ids(otel),
         Raised(*map(str, error)) if error else None,
-        _mapping(otel.get("user")),
     )
 
 
@@ -320,18 +305,13 @@ def _read_logged(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Logged:
         record["action_sequence_id"],
         record.get("span_id"),
         _time(otel, record.get("time_logged")),
-        otel.get("shown"),
     )
 
 
 def _read_stream_mark(record: Mapping[str, Any], otel: Mapping[str, Any]) -> StreamMark:
     kind = record["type"]
-    return StreamMark(
-        kind,
-        record["action_sequence_id"],
-        _time(otel, record[STREAM_TIMES[kind]]),
-        record.get("items_streamed"),
-    )
+    time_ns = _time(otel, record[STREAM_TIMES[kind]])
+    return StreamMark(kind, record["action_sequence_id"], time_ns, record.get("items_streamed"))
 
 
 _ROOT_OWN: Final = frozenset({"type", "start_time", "state", "otel"})
@@ -344,37 +324,40 @@ def _read_begin_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Begi
         _time(otel, record.get("start_time")),
         _read_origin(otel),
         Fragments(None, state) if isinstance(state, dict) else None,
-        str(otel.get("kind", "root")),
-        otel,
+        about=otel,
     )
 
 
 def _read_end_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndRoot:
-    usage = otel.get("usage")
     return EndRoot(
         _time(otel, record.get("end_time")),
         str(otel.get("outcome") or "ok"),
         read_ids(otel),
-        otel.get("steps", 0),
-        otel.get("steps_failed", 0),
-        otel.get("error"),
-        otel.get("error_type"),
-        Usage(*usage) if usage else None,
-        _mapping(otel.get("shown")),
-        _mapping(otel.get("user")),
+        failed=otel.get("steps_failed", 0),
     )
 
 
-_READERS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Record]]] = {
-    BEGIN_ENTRY: _read_begin_step,
-    END_ENTRY: _read_end_step,
-    STEP_END: _read_end_step,
-    BEGIN_SPAN: _read_begin_inner,
-    END_SPAN: _read_end_inner,
-    ATTRIBUTE: _read_logged,
-    "begin_stream": _read_stream_mark,
-    "first_item_stream": _read_stream_mark,
-    "end_stream": _read_stream_mark,
-    ROOT: _read_begin_root,
-    ROOT_END: _read_end_root,
+_STEP_END_MEMBERS: Final = (
+    *("failed", "stream", "swallowed", "grown", "usage", "snapshot_error", "shown", "user"),
+)
+_Reader = Callable[[Mapping[str, Any], Mapping[str, Any]], Record]
+# Of each type its reader, and the members of `otel` that are fields of the same name.
+_READERS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
+    BEGIN_ENTRY: (_read_begin_step, ("root_span_id", "method", "prior", "shown")),
+    END_ENTRY: (_read_end_step, _STEP_END_MEMBERS),
+    STEP_END: (_read_end_step, _STEP_END_MEMBERS),
+    BEGIN_SPAN: (_read_begin_inner, ("kind", "scope")),
+    END_SPAN: (_read_end_inner, ("user",)),
+    ATTRIBUTE: (_read_logged, ("shown",)),
+    **dict.fromkeys(STREAM_TIMES, (_read_stream_mark, ())),
+    ROOT: (_read_begin_root, ("kind",)),
+    ROOT_END: (_read_end_root, ("steps", "error", "error_type", "usage", "shown", "user")),
+}
+# How a member is read that is not taken as it is.
+_VALUES: Final[dict[str, Callable[[Any], Any]]] = {
+    "root_span_id": lambda value: int(value, 16),
+    "stream": lambda value: StreamTimes(*value),
+    "swallowed": lambda value: (Raised(*value[:3]), value[3]),
+    "grown": lambda value: {key: (at[0], at[1]) for key, at in value.items()},
+    "usage": lambda value: Usage(*value),
 }

@@ -21,6 +21,7 @@ from burr_otel.records.types import (
     LinkIds,
     Logged,
     Origin,
+    Raised,
     Record,
     SpanIds,
     StreamMark,
@@ -45,14 +46,48 @@ def local_time(time_ns: int) -> bytes:
 
 def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
     """The line of a record; `session` and `more` are JSON members of its `otel`."""
-    return _WRITERS[type(record)](record, session, more)
+    if isinstance(record, BeginStep):
+        return encode_begin_step(record, session, more)
+    fields, members = _WRITERS[type(record)](record)
+    otel = session, record.time_ns, members, more
+    line = b'%b,"otel":{%b,"time_unix_nano":%d%b%b' % (fields, *otel)
+    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+
+
+def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> bytes:
+    """The line of a step's begin."""
+    time_ns = record.time_ns
+    if record.root_span_id is not None:
+        more = b',"root_span_id":"%016x"%b' % (record.root_span_id, more)
+    if record.method is not None:
+        more = b',"method":%b%b' % (_name(record.method), more)
+    if record.prior is not None:
+        more = b',"prior":%b%b' % (_name(record.prior), more)
+    if record.shown:
+        more = b',"shown":%b%b' % (orjson.dumps(record.shown), more)
+    line = (
+        b'{"type":"begin_entry","sequence_id":%d,"start_time":"%b.%06d","action":%b,"inputs":%b,'
+        b'"otel":{%b,"time_unix_nano":%d%b%b'
+        % (
+            record.sequence_id,
+            _local_second(time_ns // _S_NS),
+            time_ns % _S_NS // _US_NS,
+            _name(record.action),
+            record.inputs.text,
+            session,
+            time_ns,
+            _origin_members(record.origin),
+            more,
+        )
+    )
+    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
 
 
 def encode_end_step(
     record: EndStep, session: bytes, state: Sequence[bytes], more: bytes
 ) -> list[bytes]:
     """The line of a step's end in pieces, with `state` uncopied between them."""
-    raised, time_ns = record.raised, record.time_ns
+    time_ns = record.time_ns
     head = (
         b'{"type":"end_entry","sequence_id":%d,"end_time":"%b.%06d","action":%b,"result":%b,'
         b'"exception":%b,"state":'
@@ -62,20 +97,28 @@ def encode_end_step(
             time_ns % _S_NS // _US_NS,
             _name(record.action),
             b"null" if record.result is None else record.result.text,
-            b"null" if raised is None else encode_text(raised.traceback or raised.type),
+            _traceback(record.raised),
         )
     )
-    tail = b',"otel":{%b%b' % (_end_members(record, session), more)
+    otel = session, time_ns, _end_members(record), more
+    tail = b',"otel":{%b,"time_unix_nano":%d%b%b' % otel
     crc = zlib.crc32(head)
     for piece in state:
         crc = zlib.crc32(piece, crc)
-    crc = zlib.crc32(tail, crc)
-    return [head, *state, b'%b,"crc":"%08x"}}\n' % (tail, crc)]
+    return [head, *state, b'%b,"crc":"%08x"}}\n' % (tail, zlib.crc32(tail, crc))]
 
 
-def _sealed(line: bytes) -> bytes:
-    """A line that ends inside its `otel` object, with its checksum."""
-    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+# --- members of several kinds of records ----------------------------------------------------------
+
+
+def _members(**values: Any) -> bytes:
+    """JSON members, each after a comma, of what there is; texts without lone surrogates."""
+    kept = {
+        name: sound_text(value) if type(value) is str else value
+        for name, value in values.items()
+        if value is not None and value != {}
+    }
+    return b",%b" % orjson.dumps(kept, default=tuple)[1:-1] if kept else b""
 
 
 @functools.lru_cache(1024)  # nearly all spans of a run are in one trace, under one parent
@@ -94,10 +137,11 @@ def _place_members(
     return text
 
 
-def _ids_members(ids: SpanIds) -> bytes:
+def _ids_members(ids: SpanIds | None) -> bytes:
+    if ids is None:
+        return b""
     trace_id, span_id, flags, trace_state, _ = ids
-    place = _place_members(trace_id, flags, trace_state)
-    return b',"span_id":"%016x"%b' % (span_id, place)
+    return b',"span_id":"%016x"%b' % (span_id, _place_members(trace_id, flags, trace_state))
 
 
 def _origin_members(origin: Origin | None) -> bytes:
@@ -130,92 +174,56 @@ def link_data(link: LinkIds) -> dict[str, Any]:
     return found
 
 
-def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> bytes:
-    """The line of a step's begin."""
-    time_ns = record.time_ns
-    if record.root_span_id is not None:
-        more = b',"root_span_id":"%016x"%b' % (record.root_span_id, more)
-    if record.method is not None:
-        more = b',"method":%b%b' % (_name(record.method), more)
-    if record.prior is not None:
-        more = b',"prior":%b%b' % (_name(record.prior), more)
-    if record.shown:
-        more = b',"shown":%b%b' % (orjson.dumps(record.shown), more)
-    line = (
-        b'{"type":"begin_entry","sequence_id":%d,"start_time":"%b.%06d","action":%b,"inputs":%b,'
-        b'"otel":{%b,"time_unix_nano":%d%b%b'
-        % (
-            record.sequence_id,
-            _local_second(time_ns // _S_NS),
-            time_ns % _S_NS // _US_NS,
-            _name(record.action),
-            record.inputs.text,
-            session,
-            time_ns,
-            _origin_members(record.origin),
-            more,
-        )
+def _traceback(raised: Raised | None) -> bytes:
+    return b"null" if raised is None else encode_text(raised.traceback or raised.type)
+
+
+def _texts(raised: Raised | None, count: int = 3) -> list[str] | None:
+    return None if raised is None else [*map(sound_text, raised[:count])]
+
+
+# --- each kind: its fields, and the members of its `otel` -----------------------------------------
+
+
+def _end_members(record: EndStep) -> bytes:
+    text = b'%b,"outcome":"%b"' % (_ids_members(record.ids), record.outcome.encode())
+    raised, swallowed, stream, usage = record.raised, record.swallowed, record.stream, record.usage
+    noted = record.failed, record.snapshot_error, record.grown, record.shown, record.user
+    if not (raised or swallowed or stream or usage or any(noted)):
+        return text  # as of most steps
+    return text + _members(
+        error=_texts(raised, 2),
+        failed=record.failed,
+        stream=stream,
+        swallowed=swallowed and [*map(sound_text, swallowed[0]), swallowed[1]],
+        usage=usage,
+        snapshot_error=record.snapshot_error,
+        grown=record.grown,
+        shown=record.shown,
+        user=record.user,
     )
-    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
 
 
-def _end_members(record: EndStep, session: bytes) -> bytes:
-    ids = b"" if record.ids is None else _ids_members(record.ids)
-    otel = b'%b,"time_unix_nano":%d,"outcome":%b%b' % (
-        session,
-        record.time_ns,
-        _name(record.outcome),
-        ids,
-    )
-    rare: dict[str, Any] = {}
-    if record.raised is not None:
-        rare["error"] = [sound_text(record.raised.type), sound_text(record.raised.message)]
-    if record.failed is not None:
-        rare["failed"] = sound_text(record.failed)
-    if record.stream is not None:
-        rare["stream"] = tuple(record.stream)
-    if record.swallowed is not None:
-        raised, time_ns = record.swallowed
-        rare["swallowed"] = [*map(sound_text, raised), time_ns]
-    if record.usage is not None:
-        rare["usage"] = tuple(record.usage)
-    if record.snapshot_error is not None:
-        rare["snapshot_error"] = sound_text(record.snapshot_error)
-    if record.grown:
-        rare["grown"] = record.grown
-    if record.shown:
-        rare["shown"] = record.shown
-    if record.user:
-        rare["user"] = record.user
-    return b"%b,%b" % (otel, orjson.dumps(rare)[1:-1]) if rare else otel
-
-
-def _step_end(record: EndStep, session: bytes, more: bytes) -> bytes:
+def _step_end(record: EndStep) -> tuple[bytes, bytes]:
     # Not an `end_entry`, which a resume would take for the step's completion, and without a
     # `sequence_id` of its own: the Burr UI would count it as a step.
-    raised = record.raised
-    return _sealed(
+    fields = (
         b'{"type":"otel_step_end","action_sequence_id":%d,"end_time":"%b","action":%b,'
-        b'"exception":%b,"otel":{%b%b'
+        b'"exception":%b'
         % (
             record.sequence_id,
             local_time(record.time_ns),
             _name(record.action),
-            b"null" if raised is None else encode_text(raised.traceback or raised.type),
-            _end_members(record, session),
-            more,
+            _traceback(record.raised),
         )
     )
+    return fields, _end_members(record)
 
 
-def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
-    if record.scope is not None:
-        foreign = {"kind": record.kind, "scope": sound_text(record.scope)}
-        more = b",%b%b" % (orjson.dumps(foreign)[1:-1], more)
-    return _sealed(
+def _begin_inner(record: BeginInner) -> tuple[bytes, bytes]:
+    fields = (
         b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
-        b'"span_name":%b,"parent_span_id":%b,"span_dependencies":[%b],"otel":{%b,'
-        b'"time_unix_nano":%d%b%b'
+        b'"span_name":%b,"parent_span_id":%b,"span_dependencies":[%b]'
         % (
             local_time(record.time_ns),
             record.sequence_id,
@@ -223,131 +231,79 @@ def _begin_inner(record: BeginInner, session: bytes, more: bytes) -> bytes:
             encode_text(record.name),
             b"null" if record.parent_span_id is None else encode_text(record.parent_span_id),
             b",".join([encode_text(str(item)) for item in record.dependencies]),
-            session,
-            record.time_ns,
-            _origin_members(record.origin),
-            more,
         )
     )
+    return fields, _origin_members(record.origin) + _members(kind=record.kind, scope=record.scope)
 
 
-def _end_inner(record: EndInner, session: bytes, more: bytes) -> bytes:
-    rare: dict[str, Any] = {"outcome": record.outcome}
-    if record.raised is not None:
-        rare["error"] = [*map(sound_text, record.raised)]
-    if record.user:
-        rare["user"] = record.user
-    return _sealed(
-        b'{"type":"end_span","end_time":"%b","action_sequence_id":%d,"span_id":%b,"otel":{%b,'
-        b'"time_unix_nano":%d%b,%b%b'
-        % (
-            local_time(record.time_ns),
-            record.sequence_id,
-            encode_text(record.span_id),
-            session,
-            record.time_ns,
-            b"" if record.ids is None else _ids_members(record.ids),
-            orjson.dumps(rare)[1:-1],
-            more,
-        )
+def _end_inner(record: EndInner) -> tuple[bytes, bytes]:
+    fields = b'{"type":"end_span","end_time":"%b","action_sequence_id":%d,"span_id":%b' % (
+        local_time(record.time_ns),
+        record.sequence_id,
+        encode_text(record.span_id),
     )
+    rare = _members(outcome=record.outcome, error=_texts(record.raised), user=record.user)
+    return fields, _ids_members(record.ids) + rare
 
 
-def _logged(record: Logged, session: bytes, more: bytes) -> bytes:
+def _logged(record: Logged) -> tuple[bytes, bytes]:
     # The Burr UI accepts text tags only.
-    tags = b",".join(
-        [b"%b:%b" % (encode_text(str(k)), encode_text(str(v))) for k, v in record.tags.items()]
-    )
-    shown = b"" if record.shown is None else b',"shown":%b' % orjson.dumps(record.shown)
-    return _sealed(
+    tags = [b"%b:%b" % (encode_text(str(k)), encode_text(str(v))) for k, v in record.tags.items()]
+    fields = (
         b'{"type":"attribute","key":%b,"action_sequence_id":%d,"span_id":%b,"value":%b,'
-        b'"tags":{%b},"time_logged":"%b","otel":{%b,"time_unix_nano":%d%b%b'
+        b'"tags":{%b},"time_logged":"%b"'
         % (
             encode_text(record.key),
             record.sequence_id,
             b"null" if record.span_id is None else encode_text(record.span_id),
             record.value.text,
-            tags,
+            b",".join(tags),
             local_time(record.time_ns),
-            session,
-            record.time_ns,
-            shown,
-            more,
         )
     )
+    return fields, _members(shown=record.shown)
 
 
-def _stream_mark(record: StreamMark, session: bytes, more: bytes) -> bytes:
-    return _sealed(
-        b'{"type":"%b","action_sequence_id":%d,"span_id":null,"%b":"%b"%b,"otel":{%b,'
-        b'"time_unix_nano":%d%b'
-        % (
-            record.kind.encode(),
-            record.sequence_id,
-            STREAM_TIMES[record.kind].encode(),
-            local_time(record.time_ns),
-            b"" if record.items is None else b',"items_streamed":%d' % record.items,
-            session,
-            record.time_ns,
-            more,
-        )
+def _stream_mark(record: StreamMark) -> tuple[bytes, bytes]:
+    fields = b'{"type":"%b","action_sequence_id":%d,"span_id":null,"%b":"%b"%b' % (
+        record.kind.encode(),
+        record.sequence_id,
+        STREAM_TIMES[record.kind].encode(),
+        local_time(record.time_ns),
+        b"" if record.items is None else b',"items_streamed":%d' % record.items,
     )
+    return fields, b""
 
 
-def _begin_root(record: BeginRoot, session: bytes, more: bytes) -> bytes:
+def _begin_root(record: BeginRoot) -> tuple[bytes, bytes]:
     # Without a `sequence_id` of its own: the Burr UI would count it as a step.
-    state = record.state
-    inherited = b""
-    if state is not None:
-        members = [b"%b:%b" % (encode_text(key), state[key]) for key in state]
-        inherited = b',"state":{%b}' % b",".join(members)
-    about = b",%b" % orjson.dumps(record.about)[1:-1] if record.about else b""
-    return _sealed(
-        b'{"type":"otel_root","start_time":"%b",%b%b,"otel":{%b,"kind":"%b","time_unix_nano":%d%b%b%b'
-        % (
-            local_time(record.time_ns),
-            orjson.dumps(record.fields)[1:-1],
-            inherited,
-            session,
-            record.kind.encode(),
-            record.time_ns,
-            _origin_members(record.origin),
-            about,
-            more,
-        )
+    fields = b'{"type":"otel_root","start_time":"%b",%b' % (
+        local_time(record.time_ns),
+        orjson.dumps(record.fields)[1:-1],
+    )
+    if record.state is not None:
+        members = [b"%b:%b" % (encode_text(key), text) for key, text in record.state.items()]
+        fields += b',"state":{%b}' % b",".join(members)
+    return fields, _origin_members(record.origin) + _members(
+        **{"kind": record.kind, **record.about}
     )
 
 
-def _end_root(record: EndRoot, session: bytes, more: bytes) -> bytes:
-    rare: dict[str, Any] = {
-        "outcome": record.outcome,
-        "steps": record.steps,
-        "steps_failed": record.failed,
-    }
-    for name in ("error", "error_type"):
-        text = getattr(record, name)
-        if text is not None:
-            rare[name] = sound_text(text)
-    if record.usage is not None:
-        rare["usage"] = tuple(record.usage)
-    for name in ("shown", "user"):
-        if value := getattr(record, name):
-            rare[name] = value
-    return _sealed(
-        b'{"type":"otel_root_end","end_time":"%b","otel":{%b,"time_unix_nano":%d%b,%b%b'
-        % (
-            local_time(record.time_ns),
-            session,
-            record.time_ns,
-            b"" if record.ids is None else _ids_members(record.ids),
-            orjson.dumps(rare)[1:-1],
-            more,
-        )
+def _end_root(record: EndRoot) -> tuple[bytes, bytes]:
+    fields = b'{"type":"otel_root_end","end_time":"%b"' % local_time(record.time_ns)
+    return fields, _ids_members(record.ids) + _members(
+        outcome=record.outcome,
+        steps=record.steps,
+        steps_failed=record.failed,
+        error=record.error,
+        error_type=record.error_type,
+        usage=record.usage,
+        shown=record.shown,
+        user=record.user,
     )
 
 
-_WRITERS: dict[type, Callable[[Any, bytes, bytes], bytes]] = {
-    BeginStep: encode_begin_step,
+_WRITERS: dict[type, Callable[[Any], tuple[bytes, bytes]]] = {
     EndStep: _step_end,
     BeginInner: _begin_inner,
     EndInner: _end_inner,
