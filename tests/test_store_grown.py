@@ -1,14 +1,20 @@
 """Which large values go on from the ones that a session wrote last, without holding these."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import apps
 import pytest
+from burr.core import State, action
+from replay_support import assert_same, ours, stored_spans
 from store_support import begin, finish_step, log_records, run_step
 
 import burr_otel
+from burr_otel import OtelTracker
 from burr_otel.errors import SnapshotError
+from burr_otel.spans import keeper
 from burr_otel.store import Store, encode_state
 
 
@@ -80,6 +86,46 @@ def test_what_is_kept_does_not_grow_with_the_values(tmp_path):
     run_step(session, 0, {"v": "x" * 1_000_000})
     [kept] = session._grown_from.values()
     assert sum(map(sys.getsizeof, kept)) < 300
+
+
+@action(reads=["history"], writes=["history"])
+def say(state: State, text: str) -> State:
+    return state.append(history={"text": text})
+
+
+@action(reads=["history"], writes=["history"])
+def say_in_place(state: State, text: str) -> State:
+    state["history"].append({"text": text})
+    return state.update(history=state["history"])
+
+
+@pytest.mark.parametrize("step", [say, say_in_place], ids=["new-list", "same-list"])
+@pytest.mark.parametrize("snapshots", ["full", "delta"])
+def test_the_first_step_of_a_session_shows_what_is_new_too(spans, clock, tmp_path, snapshots, step):
+    """A server that builds the application for each request shows the newest message."""
+    made = {"tracer_provider": spans.provider, "clock": clock, "snapshots": snapshots}
+    tracker = OtelTracker("proj", tmp_path, **made)
+    long = [{"text": f"{n} " + "x" * 100} for n in range(500)]
+    for number in range(3):
+        app = (
+            apps.builder(tracker, step=step)
+            .with_transitions(("step", "step"))
+            .initialize_from(
+                tracker,
+                resume_at_next_action=True,
+                default_state={"history": long},
+                default_entrypoint="step",
+            )
+            .build()
+        )
+        app.step(inputs={"text": f"newest {number}"})
+        tracker.close()
+    steps = [span for span in spans.spans if span.name == "step"]
+    for number, span in enumerate(steps):
+        written = json.loads(span.attributes["burr.state.written"])["history"]
+        assert written == [f"... {500 + number} unchanged items", {"text": f"newest {number}"}]
+    keeper.keeper.finish_all()
+    assert_same(ours(spans.spans), stored_spans(tmp_path))
 
 
 def test_commands_that_only_read_runs_import_neither_burr_nor_pydantic():

@@ -15,7 +15,7 @@ from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
 from burr_otel.live.capture import raised_of
-from burr_otel.live.initial import state_digests
+from burr_otel.live.initial import found_by_step, state_digests
 from burr_otel.live.registry import Registry
 from burr_otel.live.step import InnerSpan, LiveStep, logged_records
 from burr_otel.printable import logger_of_lines
@@ -235,6 +235,8 @@ class Run:
         step.labels = shared.metrics.step_began(str(facts.attributes[semconv.ACTION_NAME]))
         if session is None:
             return
+        if session.is_fresh:
+            session.begin_with(found_by_step(state, facts.writes, shared.serde_kwargs, self.name))
         if shared.config.child_spans == "record":
             step.tag.child_records = session
         try:

@@ -93,7 +93,8 @@ class Session:
         self._generation = _generation
         self._ended = self._told = False
         self._forked_from = forked_from
-        self._grown_from: dict[str, Growing] = {}  # of the state that was written last
+        # Of the state that was written last, or that the first step found.
+        self._grown_from: dict[str, Growing] | None = None
 
     @property
     def app_id(self) -> str:
@@ -163,15 +164,25 @@ class Session:
                 self._foreign = self._end
             self._end = end
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no step has told of a state yet."""
+        return self._grown_from is None
+
+    def begin_with(self, state: EncodedState) -> None:
+        """Note values that the first step found: another session has written them."""
+        self.grown(state)
+        self._grown_from = state.grown
+
     def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
         """Large lists and texts that go on from the value that this session wrote last.
 
         Gives how many bytes of its JSON and how many items or characters did not change.
         """
-        found = {}
+        found, known = {}, self._grown_from or {}
         for key, count in state.counts.items():
             fragment = state.fragments[key]
-            shared, checksum, items, ending = self._grown_from.get(key, (0, 0, 0, b""))
+            shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
             if (
                 0 < shared < len(fragment)
                 and fragment.endswith(ending, 0, shared)
