@@ -6,6 +6,7 @@ BurrOtelError
 ├── SnapshotError                     the state of a step could not be kept
 ├── RunLockedError                    exclusive=True, and another session holds the run
 └── StoreError                        the store cannot be read
+    ├── RunInUseError                 a run whose owner lives cannot be deleted or copied
     ├── StateLoadError                a stored state cannot be made into values again
     ├── UnknownRunError (KeyError)    no such run
     └── UnknownSequenceError (ValueError)  the run has no such finished step
@@ -14,7 +15,7 @@ BurrOtelError
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from burr_otel.printable import printable
 
@@ -77,6 +78,16 @@ class RunLockedError(BurrOtelError):
 
 class StoreError(BurrOtelError):
     """The store cannot be used: damaged files, no such database, a schema that is too old."""
+
+
+class RunInUseError(StoreError):
+    """A session of the run is open, and the process that it belongs to lives."""
+
+    def __init__(self, run: str, session_id: str, owner: Mapping[str, object]) -> None:
+        super().__init__(
+            f"{printable(run)} is in use: its session {printable(session_id)} is open in process "
+            f"{owner.get('pid')} on {owner.get('host')}. Close the tracker or end that process."
+        )
 
 
 class StateLoadError(StoreError):

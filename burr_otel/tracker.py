@@ -263,10 +263,16 @@ class OtelTracker(RunHooks, BaseStateLoader):
 
         Raises:
             UnknownRunError: There is no such run; the error names the nearest ones.
-            StoreError: A process that lives has it open.
-            OSError: Its files cannot be deleted.
+            RunInUseError: A process that lives has it open.
+            RunLockedError: Another session holds it with ``exclusive=True``.
+            OSError: It cannot be deleted.
         """
-        self._store.delete(app_id, partition_key, now_ns=self._clock())
+        self._store.delete(
+            app_id,
+            partition_key,
+            now_ns=self._clock(),
+            recover_after_s=self.config.recover_after,
+        )
 
     def load(
         self,

@@ -18,16 +18,17 @@ DEFAULT_STORAGE_DIR: Final = "~/.burr"
 F = TypeVar("F", bound=Callable[..., Any])
 
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 if TYPE_CHECKING:
-    _Moment = click.ParamType[int]
+    _Number = click.ParamType[int]
 else:
-    _Moment = click.ParamType  # not generic before click 8.2
+    _Number = click.ParamType  # not generic before click 8.2
 
 
-class Since(_Moment):
+class Since(_Number):
     """A moment: an age such as ``2h``, or a date or time. Gives nanoseconds since the epoch."""
 
     name = "since"
@@ -61,11 +62,31 @@ class Since(_Moment):
             )
 
 
+class Size(_Number):
+    """A number of bytes, such as ``500M`` or ``5G``."""
+
+    name = "size"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Read the text."""
+        found = _SIZE.fullmatch(str(value).strip().upper())
+        if not found:
+            self.fail(
+                f"{value!r} is no size. Use a number of bytes, or 500M, 5G, 1.5T.", param, ctx
+            )
+        return int(float(found[1]) * 1024 ** "BKMGT".index(found[2] or "B"))
+
+
 def storage_dir(function: F) -> F:
     """``--storage-dir``."""
     return click.option(
         "--storage-dir",
-        metavar="DIR",
+        metavar="DIR|URL",
         default=DEFAULT_STORAGE_DIR,
         envvar=f"{ENV_PREFIX}STORAGE_DIR",
         show_envvar=True,

@@ -9,17 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
+from burr_otel.cli.bar import bar
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store import StoredRun
@@ -126,27 +120,13 @@ def _run(found: list[StoredRun], storage_dir: str, target: Target | None) -> tup
 
 @contextlib.contextmanager
 def _bar(found: list[StoredRun], doing: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A bar on a terminal; what to call with the runs, bytes of logs and spans done so far."""
-    console = output(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    """A bar; what to call with the runs, bytes of logs and spans done so far."""
     began = time.monotonic()
-    with bar:
-        total = sum(run.size_bytes for run in found)
-        task = bar.add_task(doing, total=total, told="")
+    with bar(doing, sum(run.size_bytes for run in found)) as moved:
 
         def told(runs: int, read_bytes: int, spans: int) -> None:
             rate = spans / max(time.monotonic() - began, 1e-3)
-            said = f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s"
-            bar.update(task, completed=read_bytes, told=said)
+            moved(read_bytes, f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s")
 
         yield told
 

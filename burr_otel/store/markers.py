@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from burr_otel.errors import RunInUseError
 from burr_otel.records import ROOT_END, DamageError, EndRoot, encode, parse
 from burr_otel.store.query import otel_of
 
@@ -67,6 +68,21 @@ def read_marker(marker: bytes) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None
+
+
+def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:
+    """Refuse a run with an open session whose owner lives.
+
+    Where it cannot be told from here whether an owner lives, it is taken for dead after so many
+    seconds without a record.
+    """
+    for session_id, data in log.open_markers():
+        owner = (read_marker(data) or {}).get("owner", {})
+        alive = log.owner_lives(owner)
+        if alive is None:
+            alive = now_ns - log.changed_ns < recover_after_s * 1e9
+        if alive:
+            raise RunInUseError(f"{log.project}/{log.app_id}", session_id, owner)
 
 
 def left_open(log: RunLog, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:

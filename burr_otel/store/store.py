@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from burr_otel.errors import StoreError, UnknownRunError, UnknownSequenceError
+from burr_otel.errors import UnknownRunError, UnknownSequenceError
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT
 from burr_otel.store.engines import open_engine
 from burr_otel.store.loading import newest_record
-from burr_otel.store.markers import left_open, read_marker
+from burr_otel.store.markers import check_unused, left_open
 from burr_otel.store.names import check_app_id, check_project, is_partition_key
 from burr_otel.store.port import ALL, Durability
 from burr_otel.store.query import otel_of
@@ -213,22 +213,9 @@ class Store:
         now_ns: int,
         recover_after_s: float = 3600.0,
     ) -> None:
-        """Delete a run, unless a session of it is open whose owner lives.
-
-        Where it cannot be told from here whether an owner lives, it is taken for dead after so many
-        seconds without a record.
-        """
+        """Delete a run, unless a session of it is open whose owner lives; see `check_unused`."""
         run = self._known(app_id, partition_key)
-        for session_id, data in run.open_markers():
-            owner = (read_marker(data) or {}).get("owner", {})
-            alive = run.owner_lives(owner)
-            recent = now_ns - run.changed_ns < recover_after_s * 1e9
-            if alive or (alive is None and recent):
-                raise StoreError(
-                    f"{self.project}/{app_id} is not deleted: its session {session_id} is open in "
-                    f"process {owner.get('pid')} on {owner.get('host')}. Close the tracker or end "
-                    "the process first."
-                )
+        check_unused(run, now_ns=now_ns, recover_after_s=recover_after_s)
         claim = run.claim(f"deletion by {app_id}")
         try:
             self.engine.delete(run)

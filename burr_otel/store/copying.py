@@ -1,0 +1,146 @@
+"""Copying a run from one engine to another, record by record, so that a later call goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import orjson
+
+from burr_otel.errors import StoreError
+from burr_otel.store.graphs import digest
+from burr_otel.store.lines import entry_of, sound_parts
+from burr_otel.store.markers import check_unused
+from burr_otel.store.port import Engine, Line, RunLog
+
+_NO_GRAPH: Final = b"null"
+
+
+class RunCopy:
+    """A run and the same run in another engine.
+
+    `records` and `size_bytes` count what the copy has, `added` the records that were not there yet,
+    `left_out_bytes` what a killed writer left of records.
+    """
+
+    def __init__(self, source: RunLog, target: Engine) -> None:
+        self._source, self._target = source, target
+        self.records = self.size_bytes = self.added = self.left_out_bytes = 0
+
+    def make(self, *, now_ns: int, recover_after_s: float) -> Iterator[int]:
+        """Copy what is missing and compare everything; gives how far it came, twice the log.
+
+        A run whose owner lives is refused, and so is the place of another run of the same id.
+        """
+        source = self._source
+        check_unused(source, now_ns=now_ns, recover_after_s=recover_after_s)
+        digests = source.earlier_graphs()
+        graphs = [graph for each in digests if (graph := source.graph(each)) is not None]
+        graphs.append(source.graph() or _NO_GRAPH)
+        fields = {"partition_key": source.partition_key, "otel": {"app_id": source.app_id}}
+        metadata = source.metadata() or orjson.dumps(fields)
+        log, _ = self._target.create(
+            source.project,
+            source.app_id,
+            source.partition_key,
+            metadata=metadata,
+            graph=graphs[0],
+            durability="fsync",
+        )
+        if log.place == source.place:
+            raise StoreError(f"{source.place} is the run itself; copy it to another place.")
+        claim = log.claim(f"copy of {source.place}")
+        try:
+            if log.metadata() != metadata:
+                raise self._is_another(log, "its metadata differs")
+            yield from self._copy_records(log)  # first: it finds out whether it is another run
+            self._copy_graphs(log, graphs)
+            self._copy_children(log)
+            log.close()
+            yield from self._compare(log)
+            for session_id, marker in source.open_markers():
+                with contextlib.suppress(FileExistsError):
+                    log.mark_open(session_id, marker)
+        finally:
+            claim.release()
+
+    def _copy_graphs(self, log: RunLog, graphs: list[bytes]) -> None:
+        there = {log.graph(), *map(log.graph, log.earlier_graphs())}
+        *earlier, current = graphs
+        for graph in [*(each for each in earlier if each not in there), current]:
+            if log.graph() != graph:
+                log.complete(log.metadata() or b"", graph, sync=True)
+        if log.graph() != current or any(log.graph(digest(each)) != each for each in earlier):
+            raise StoreError(f"{log.place} is no true copy: its graphs read differently.")
+
+    def _copy_records(self, log: RunLog) -> Iterator[int]:
+        missing = self._lines()
+        for there in log.forward():
+            line = next(missing, None)
+            if line is None or line.data != there.data:
+                raise self._is_another(log, f"its record {self.records + 1:,} differs")
+            self._count(line)
+            yield line.end
+        for line, following in itertools.zip_longest(*_pairs(missing)):
+            # The last one reaches the disk, and with it all before it.
+            log.append(line.data, _entry(line), durability="none" if following else "fsync")
+            self._count(line)
+            self.added += 1
+            yield line.end
+
+    def _copy_children(self, log: RunLog) -> None:
+        there = {line.rstrip(b"\n") for line in log.children()}
+        for child in dict.fromkeys(line.rstrip(b"\n") for line in self._source.children()):
+            if child not in there:
+                log.add_child(child, sync=True)
+
+    def _compare(self, log: RunLog) -> Iterator[int]:
+        """Read both again; what the run has got since is no difference."""
+        done, left_out = self._source.size_bytes, self.left_out_bytes
+        copied = log.forward()
+        for number, line in enumerate(itertools.islice(self._lines(), self.records), 1):
+            there = next(copied, None)
+            if there is None or there.data != line.data:
+                raise StoreError(
+                    f"{log.place} is no true copy: record {number:,} reads differently. Delete it "
+                    "and copy again."
+                )
+            yield done + line.end
+        self.left_out_bytes = left_out
+        if next(copied, None) is not None:
+            raise StoreError(f"{log.place} was written to while it was copied.")
+
+    def _lines(self) -> Iterator[Line]:
+        """The records as they are, also damaged ones; not what is torn or was never written."""
+        for line in self._source.forward():
+            if line.complete and line.data:
+                yield line
+            else:
+                self.left_out_bytes += line.end - line.position
+
+    def _count(self, line: Line) -> None:
+        self.records += 1
+        self.size_bytes += len(line.data)
+
+    def _is_another(self, log: RunLog, why: str) -> StoreError:
+        return StoreError(
+            f"{log.place} is another run of that id ({why}), and is left as it is. Delete it there "
+            "first, or copy to another place."
+        )
+
+
+def _pairs(lines: Iterator[Line]) -> tuple[Iterable[Line], Iterable[Line | None]]:
+    """Each line, and the one that follows it."""
+    ahead, behind = itertools.tee(lines)
+    next(behind, None)
+    return ahead, behind
+
+
+def _entry(line: Line) -> tuple[int, int] | None:
+    """What a record is looked for by, also behind bytes that are none."""
+    for part in sound_parts([line]):
+        if part.record is not None:
+            return entry_of(part.data, part.record)
+    return None
