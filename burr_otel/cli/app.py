@@ -49,7 +49,7 @@ _COMMANDS: Final = {
     "open": ("open_trace", "Print the address of a run's trace in the backend."),
     "materialize": ("materialize", "Write a run with whole states, for the Burr UI."),
     "copy": ("copy", "Copy runs to another folder, database or bucket."),
-    "delete": ("delete", "Delete runs."),
+    "delete": ("delete", "Delete runs: their states, logs and everything beside them."),
     "prune": ("prune", "Delete old runs, to keep a store in bounds, or all runs of one user."),
     "completion": ("complete", "Print what makes a shell complete commands, options and app ids."),
 }
