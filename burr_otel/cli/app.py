@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import gc
 import importlib
 import os
 import signal
@@ -23,6 +24,7 @@ DIFFERENT: Final = 4
 UNREACHED: Final = 5
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+_OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000  # a tree of spans stays until the command ends
 
 EXIT_CODES: Final = {
     0: "all went well",
@@ -123,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="burr_otel.stand_in")
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     sys.exit(_run(cli, arguments))
 
 

@@ -88,8 +88,9 @@ class Fold:
             record = read(raw)
             if record is None:
                 return []
-            if self._times is not None:
-                record = record._replace(time_ns=self._times(raw))
+            time_ns = record.time_ns if self._times is None else self._times(raw)
+            if time_ns != record.time_ns:
+                record = record._replace(time_ns=time_ns)
             return self._take(record)
         except (DamageError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
             self.damaged += 1
@@ -274,6 +275,8 @@ class Fold:
     def _complete(self, session: _Open, step: SpanNode) -> list[SpanNode]:
         """A step that has ended, behind the spans in it."""
         session.inner.pop(step.sequence_id or 0, None)
+        if not step.children:
+            return [step]
         inner = [span for span, depth in step.walk() if depth]
         for span in inner:
             if span.end is None:

@@ -168,7 +168,8 @@ def read(record: Mapping[str, Any]) -> Record | None:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else _NOTHING
+    # Asking whether it is a Mapping takes ten times as long.
+    return value if type(value) is dict or isinstance(value, Mapping) else _NOTHING
 
 
 def moment_of(text: Any) -> dt.datetime | None:
