@@ -17,6 +17,7 @@ from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.history.settle import writer_lives
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
+from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.summary import summarise
 
 
@@ -159,6 +160,7 @@ def test_details_of_a_step(tracker, tmp_path):
         "inputs": {"x": 4},
         "result": {"sum": 5},
         "state": {"sum": 5},
+        "changes": [Change(("sum",), MISSING, 5)],
     }
 
 

@@ -83,3 +83,15 @@ def test_anything_has_a_text():
     assert as_text({1: (1, 2)}) == '{"1": [1, 2]}'
     assert as_text(b"x") == "\"b'x'\""
     assert as_text({(1, 2): 1}).startswith("<class")
+
+
+def test_a_list_that_keeps_its_newest_items_tells_what_went_and_what_came():
+    """A chat that keeps its last messages does not change in each of them."""
+    left = {"chat": [{"n": n} for n in range(5)]}
+    right = {"chat": [{"n": n} for n in range(2, 7)]}
+    assert list(changes(left, right)) == [
+        Change(("chat", 0), {"n": 0}, MISSING),
+        Change(("chat", 1), {"n": 1}, MISSING),
+        Change(("chat", 3), MISSING, {"n": 5}),
+        Change(("chat", 4), MISSING, {"n": 6}),
+    ]

@@ -9,8 +9,9 @@ import browser
 import pytest
 from cli_support import RECORDED, run
 
-from burr_otel.history.tree import RunTree, SpanNode
-from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark
+from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
+from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark, Usage
+from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.page import html_page
 
 T0 = 1_700_000_000_000_000_000
@@ -171,6 +172,82 @@ def test_rows_and_details_in_a_browser(page, tmp_path):
     assert page.problems == []
 
 
+def linked_view():
+    """A failing step, a change of the state, tokens, a branch, and links here and elsewhere."""
+    here, gone = SpanIds(0xA, 0x1), SpanIds(0xB, 0x2)
+    branch = span("application", "invoke_workflow proj", 10, 90, ids=SpanIds(0xA, 0x9))
+    branch.details["initial"] = {"topic": "rivers"}
+    steps = (
+        span("step", "ask", 0, 100, branch, sequence_id=0, ids=here, usage=Usage(1200, 64, 2),
+             details={"changes": [Change(("chat", 1), MISSING, "hi"), Change(("n",), 1, 2)]}),
+        span("step", "tell", 100, 250, sequence_id=1, outcome="error", ids=SpanIds(0xA, 0x3),
+             links=[LinkIds(here, "dependency"), LinkIds(gone, "fork")],
+             failure=Raised("OSError", "gone " * 60, "")),
+    )  # fmt: skip
+    view = view_of(*steps, forked_from=Pointer("origin", 4))
+    view.children = [ChildRun("later", "fork", 0), ChildRun("untraced", "fork", 0)]
+    view.sessions[0].ids = SpanIds(0xA, 0x8)
+    return view
+
+
+@needs_browser
+def test_axis_errors_tokens_and_branches_stand_in_the_list(page, tmp_path):
+    """What a person looks for first needs no click."""
+    (tmp_path / "run.html").write_text(html_page(linked_view()), "utf-8")
+    page.open(tmp_path / "run.html")
+    ticks = page.value("[...document.querySelectorAll('.tick')].map(n => n.textContent)")
+    assert ticks == ["0", "62.5 ms", "125 ms", "188 ms", "250 ms"]
+    lines = page.value(
+        "[...document.querySelectorAll('.line')].map(n => [n.className, n.innerText])"
+    )
+    assert lines[0] == ["line", '{"topic": "rivers"}']
+    assert lines[1][0] == "line bad"
+    assert lines[1][1].startswith("OSError: gone gone")
+    tokens = page.value("document.querySelector('.row.step .tokens').innerText")
+    assert tokens == "1,200 / 64"
+    page.click(".row.step")
+    details = page.value("document.querySelector('#details').innerText")
+    assert "chat[1]: hi" in details
+    assert "n: 1 → 2" in details
+
+
+@needs_browser
+def test_links_lead_to_the_backend_and_to_spans_of_the_page(page, tmp_path):
+    """Traces, parent and forks are addresses in the backend; a span that is here is shown here."""
+    traces = {"origin": "b" * 32, "later": "c" * 32}
+    text = html_page(
+        linked_view(), lambda trace_id: f"https://b.example/{trace_id}?a=1&b=2", traces
+    )
+    (tmp_path / "run.html").write_text(text, "utf-8")
+    page.open(tmp_path / "run.html")
+    found = page.value(
+        "[...document.querySelectorAll('header a')].map(n => [n.innerText, n.href, n.rel])"
+    )
+    rel = "noopener noreferrer"
+    assert found == [
+        [f"{0xA:032x}", f"https://b.example/{0xA:032x}?a=1&b=2", rel],
+        ["forked from origin at step 4", f"https://b.example/{'b' * 32}?a=1&b=2", rel],
+        ["later at step 0", f"https://b.example/{'c' * 32}?a=1&b=2", rel],
+    ]
+    assert "untraced at step 0" in page.value("document.querySelector('header').innerText")
+    page.click(".row.error")
+    hrefs = page.value("[...document.querySelectorAll('#details a')].map(n => n.href)")
+    assert hrefs == [f"https://b.example/{each:032x}?a=1&b=2" for each in (0xA, 0xB)]
+    page.click("#details div button")
+    assert page.value("document.querySelector('.row.chosen .label').innerText") == "0ask"
+
+
+@needs_browser
+def test_an_address_that_is_none_is_no_link(page, tmp_path):
+    """Only http and https are followed."""
+    text = html_page(linked_view(), lambda _: "javascript:window.owned=1")
+    (tmp_path / "run.html").write_text(text, "utf-8")
+    page.open(tmp_path / "run.html")
+    assert page.value("document.querySelectorAll('a').length") == 0
+    page.click(".row.error")
+    assert page.value("document.querySelectorAll('a').length") == 0
+
+
 @needs_browser
 def test_search_finds_values_and_failures(page, tmp_path):
     """Matches are shown with what they are in; the count says how many there are."""
@@ -202,6 +279,16 @@ def test_folding_and_keys(page, tmp_path):
     assert page.value("document.querySelector('.row.chosen .label').textContent") == "0ask"
     page.key("ArrowLeft")
     page.wait("document.querySelectorAll('.row').length === 4")
+    chosen = "document.querySelector('.row.chosen .label').textContent"
+    for key, label in [("ArrowLeft", "invoke_workflow proj"), ("n", "1fetch"), ("End", "2write"),
+                       ("p", "1fetch"), ("Home", "invoke_workflow proj")]:  # fmt: skip
+        page.key(key)
+        assert page.value(chosen) == label
+    assert page.value("document.querySelector('#list').getAttribute('aria-activedescendant')")
+    page.key("Escape")
+    assert page.value("document.querySelector('#details').hidden") is True
+    page.key("/")
+    assert page.value("document.activeElement.id") == "search"
 
 
 @needs_browser
@@ -240,7 +327,7 @@ def test_five_thousand_spans_are_usable(page, tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize(("width", "dark"), [(420, False), (1280, True)])
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
 def test_nothing_overlaps_or_overflows(page, tmp_path, width, dark):
     """On a phone and in the dark: no sideways scrolling, text that differs from its ground."""
     (tmp_path / "run.html").write_text(html_page(three_steps()), "utf-8")
@@ -249,6 +336,8 @@ def test_nothing_overlaps_or_overflows(page, tmp_path, width, dark):
     assert page.value("document.documentElement.scrollWidth") <= width
     ground, ink = page.value("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
     assert ground != ink
+    names = "[...document.querySelectorAll('.label')].every(n => n.scrollWidth <= n.clientWidth)"
+    assert page.value(names)
     assert (ground == "rgb(255, 255, 255)") is not dark
     page.screenshot(f"width-{width}")
 

@@ -7,17 +7,15 @@ from collections.abc import Callable
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.complete import app_ids
-from burr_otel.cli.terminal import lines, output, print_json, write_file
+from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.history.settle import writer_lives
 from burr_otel.history.tree import RunTree
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.as_json import run_as_json, step_as_json
 from burr_otel.view.find import find_run
-from burr_otel.view.text import clean
 from burr_otel.view.waterfall import Waterfall, header
 
 
@@ -77,7 +75,9 @@ def command(
     if step is not None:
         _show_step(run, step, as_json=as_json, unredacted=unredacted)
     elif html_file is not None:
-        _write_page(read(details=True), html_file)
+        from burr_otel.cli.page import write_page
+
+        write_page(read(details=True), Store(run.project, storage_dir), html_file)
     elif follow:
         _follow(read, as_json=as_json)
     elif as_json:
@@ -109,18 +109,6 @@ def _follow(read: Callable[[], RunTree], *, as_json: bool) -> None:
     view, console = follow(read, as_json=as_json), output()
     if not as_json and console.is_terminal:
         draw(console, view)
-
-
-def _write_page(view: RunTree, file: str) -> None:
-    from burr_otel.view.page import html_page
-
-    page = html_page(view)
-    if file == "-":
-        click.echo(page, nl=False)
-        return
-    write_file(file, page)
-    size = f"{len(page.encode('utf-8', 'replace')) / 1000:,.0f} kB"
-    lines(output(), [Text(f"Wrote {clean(file)} ({size}). Open it in a browser.")])
 
 
 def load(

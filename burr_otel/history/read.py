@@ -73,17 +73,18 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
                 continue
             if found is None:
                 continue
+            numbers = {each.sequence_id for each in parent.children if each.app_id == child.app_id}
             for session in found.sessions:
-                step = _spawning_step(parent, child, session)
+                step = _spawning_step(parent, numbers, session)
                 if step is not None:
                     step.adopt(session)
                     step.children.sort(key=lambda span: span.start_ns)
             queue.append(found)
 
 
-def _spawning_step(parent: RunTree, child: ChildRun, session: SpanNode) -> SpanNode | None:
+def _spawning_step(parent: RunTree, numbers: set[int | None], session: SpanNode) -> SpanNode | None:
     """The step that a child's session ran in: one id may have been spawned again and again."""
-    steps = [step for step in parent.steps if step.sequence_id == child.sequence_id]
+    steps = [step for step in parent.steps if step.sequence_id in numbers]
     for step in steps:
         if step.start_ns <= session.start_ns and (
             step.end_ns is None or session.start_ns <= step.end_ns

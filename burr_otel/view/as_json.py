@@ -171,6 +171,8 @@ def span_as_json(span: SpanNode) -> dict[str, Any]:
     if span.attributes:
         found["attributes"] = span.attributes
     found.update(span.details)
+    if "changes" in span.details:
+        found["changes"] = changes_as_json(span.details["changes"])
     return found
 
 

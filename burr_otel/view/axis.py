@@ -63,6 +63,14 @@ class Axis:
         inside = (time_ns - t0) / (t1 - t0) if t1 > t0 else 0.0
         return (d0 + (d1 - d0) * min(max(inside, 0.0), 1.0)) / total * width
 
+    def time_at(self, share: float) -> int:
+        """The moment that stands at this share of the line."""
+        wanted = share * self._drawn[-1]
+        right = min(max(bisect.bisect_left(self._drawn, wanted), 1), len(self._times) - 1)
+        t0, t1 = self._times[right - 1], self._times[right]
+        d0, d1 = self._drawn[right - 1], self._drawn[right]
+        return round(t0 + (t1 - t0) * ((wanted - d0) / (d1 - d0) if d1 > d0 else 0.0))
+
     def _knot(self, time_ns: int, drawn: float) -> None:
         self._times.append(time_ns)
         self._drawn.append(self._drawn[-1] + drawn)

@@ -15,10 +15,9 @@ from burr_otel.history.fold import Fold
 from burr_otel.history.settle import Alive
 from burr_otel.history.tree import SpanNode
 from burr_otel.store import StoredRun
-from burr_otel.view.content import ShownContent
+from burr_otel.view.content import ShownContent, ShowValue, shown_changes, whole_state
 from burr_otel.view.diff import Change
 from burr_otel.view.step_sheet import change_lines
-from burr_otel.view.steps import ShowValue, shown_changes, whole_state
 from burr_otel.view.text import one_line, plural
 
 _PARTS: Final = ("inputs", "result", "state")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from burr_otel import semconv
@@ -12,11 +14,13 @@ from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.tree import SpanNode
-from burr_otel.records import Raised
+from burr_otel.records import BeginRoot, EndStep, Raised
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.facts import content_policy
-from burr_otel.store import StoredRun
+from burr_otel.store import StoredRun, exact
+from burr_otel.view.diff import MISSING, Change, changes
 
+_MOST_CHANGES: Final = 20_000  # of all steps together; finding out what to hide takes long
 _MOST_BYTES: Final = 1024 * 1024  # of one value; a span's own limit is that of backends
 HIDDEN: Final = "[not captured]"
 _PARTS: Final = {
@@ -24,6 +28,12 @@ _PARTS: Final = {
     "result": semconv.RESULT,
     "state": semconv.STATE_WRITTEN,
 }
+
+
+ShowValue = Callable[[tuple[Any, ...], Any], Any]
+"""Gives a recorded value as a person may see it, by the keys that lead to it."""
+
+INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
 
 def reader_policy() -> ContentPolicy:
@@ -51,7 +61,7 @@ class ShownContent:
     def __init__(
         self, run: StoredRun, policy: ContentPolicy, *, details: bool, unredacted: bool = False
     ) -> None:
-        self._details = details
+        self._details, self._changes_left = details, _MOST_CHANGES
         self._policy = _view_policy(policy, unredacted=unredacted)
         self._content = RunContent(run, self._policy, unredacted=unredacted)
 
@@ -105,12 +115,25 @@ class ShownContent:
                 span.details[part] = _tree(content.attributes[name])
         if span.kind == "step":
             self._read(span)
+            self._changes(span)
         names = {self._policy.name(each.key): each for each in span.logged}
         span.attributes = {
             name: _tree(content.attributes[name], each.value.value)
             for name, each in names.items()
             if name in content.attributes
         }
+
+    def _changes(self, span: SpanNode) -> None:
+        """What the step made of the state before it."""
+        before, after = whole_state(span.before), whole_state(span.end)
+        if after is None or self._changes_left <= 0:
+            return
+        if before is None:  # not in the log: then what the action does not write is as it was
+            writes = self._content.facts(session_of(span)).action(span.name).writes
+            before = {key: after[key] for key in after if writes and key not in writes}
+        show = functools.partial(self.value, span)
+        span.details["changes"] = shown_changes(before, after, show, show)
+        self._changes_left -= len(span.details["changes"])
 
     def _read(self, span: SpanNode) -> None:
         """What the step read of the state before it."""
@@ -140,3 +163,33 @@ def _tree(value: Any, recorded: Any = None) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def shown_changes(
+    before: Any, after: Any, show_before: ShowValue, show_after: ShowValue
+) -> list[Change]:
+    """The differences between two values, with both sides as a person may see them."""
+    return [
+        Change(
+            change.path,
+            MISSING if change.before is MISSING else show_before(change.path, change.before),
+            MISSING if change.after is MISSING else show_after(change.path, change.after),
+        )
+        for change in changes(before, after)
+    ]
+
+
+def whole_state(record: EndStep | BeginRoot | Any) -> dict[str, Any] | None:
+    """The state in a record with its exact values, without Burr's own keys; None without one."""
+    state = getattr(record, "state", None)
+    if state is None:
+        return None
+    values = dict(state.values_by_key)
+    patches = record.otel.get("exact")
+    if patches:
+        values = copy.deepcopy(values)  # the record may be read again
+        try:
+            exact.restore(values, patches)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+            values = dict(state.values_by_key)  # the patches are damaged
+    return {key: value for key, value in values.items() if key not in INTERNAL_KEYS}

@@ -14,6 +14,8 @@ class _Missing:
         return "missing"
 
 
+_LONGEST_WINDOW: Final = 2_000  # items
+
 MISSING: Final = _Missing()
 """Stands where one side has no value; ``None`` is a value."""
 
@@ -46,7 +48,7 @@ def changes(before: Any, after: Any) -> Iterator[Change]:
     """The differences, in the order of the left side's keys, then of the right's new ones.
 
     Lists are compared without their common beginning and end, so that an item put in front of or
-    behind many others is one difference.
+    behind many others is one difference; of a list that keeps its newest items, the others.
     """
     # A stack, not recursion: a state may be nested deeper than Python recurses.
     stack: list[tuple[tuple[Any, ...], Any, Any]] = [((), before, after)]
@@ -100,12 +102,25 @@ def _items(
     while back < shorter - front and same(left[-1 - back], right[-1 - back]):
         back += 1
     old, new = left[front : len(left) - back], right[front : len(right) - back]
-    for number in range(max(len(old), len(new))):
+    gone = _gone_in_front(old, new)
+    yield from (((*path, front + number), old[number], MISSING) for number in range(gone))
+    for number in range(len(old) - gone, len(new) if gone else 0):
+        yield (*path, front + number), MISSING, new[number]
+    for number in range(0 if gone else max(len(old), len(new))):
         yield (
             (*path, front + number),
             old[number] if number < len(old) else MISSING,
             new[number] if number < len(new) else MISSING,
         )
+
+
+def _gone_in_front(old: list[Any], new: list[Any]) -> int:
+    """How many items of `old` are missing in front where `new` goes on with the others; 0: none."""
+    for gone in range(1, len(old) if new and len(old) <= _LONGEST_WINDOW else 0):
+        kept = old[gone:]
+        if len(kept) <= len(new) and all(map(same, kept, new)):
+            return gone
+    return 0
 
 
 def path_text(path: tuple[Any, ...]) -> str:

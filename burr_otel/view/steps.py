@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from burr_otel.errors import StoreError
 from burr_otel.history.read import read_run
 from burr_otel.history.settle import Alive
 from burr_otel.history.tree import RunTree, SpanNode
-from burr_otel.records import BeginRoot, EndStep
-from burr_otel.store import StoredRun, exact
-from burr_otel.view.content import ShownContent
-from burr_otel.view.diff import MISSING, Change, changes
-
-ShowValue = Callable[[tuple[Any, ...], Any], Any]
-"""Gives a recorded value as a person may see it, by the keys that lead to it."""
-
-INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
+from burr_otel.store import StoredRun
+from burr_otel.view.content import ShownContent, whole_state
+from burr_otel.view.diff import Change
 
 
 class UnknownStepError(StoreError):
@@ -56,9 +47,10 @@ def read_step(
     found: list[tuple[SpanNode, StepDetails]] = []
 
     def show(span: SpanNode) -> None:
+        if span.sequence_id != sequence_id:
+            return
         content(span)
-        is_meant = span.kind == "step" and span.sequence_id == sequence_id
-        if is_meant and (not found or span.order > found[0][0].order):
+        if span.kind == "step" and (not found or span.order > found[0][0].order):
             found[:] = [(span, _details(span, content))]
 
     tree = read_run(run, alive, show)
@@ -75,40 +67,9 @@ def _details(span: SpanNode, content: ShownContent) -> StepDetails:
     found = StepDetails(before=_shown(span, before or {}, content))
     if after is not None:
         found.after = _shown(span, after, content)
-        show = functools.partial(content.value, span)
-        found.changes = shown_changes(before or {}, after, show, show)
+        found.changes = span.details["changes"]
     return found
 
 
 def _shown(span: SpanNode, state: dict[str, Any], content: ShownContent) -> dict[str, Any]:
     return {key: content.value(span, (key,), value) for key, value in state.items()}
-
-
-def shown_changes(
-    before: Any, after: Any, show_before: ShowValue, show_after: ShowValue
-) -> list[Change]:
-    """The differences between two values, with both sides as a person may see them."""
-    return [
-        Change(
-            change.path,
-            MISSING if change.before is MISSING else show_before(change.path, change.before),
-            MISSING if change.after is MISSING else show_after(change.path, change.after),
-        )
-        for change in changes(before, after)
-    ]
-
-
-def whole_state(record: EndStep | BeginRoot | Any) -> dict[str, Any] | None:
-    """The state in a record with its exact values, without Burr's own keys; None without one."""
-    state = getattr(record, "state", None)
-    if state is None:
-        return None
-    values = dict(state.values_by_key)
-    patches = record.otel.get("exact")
-    if patches:
-        values = copy.deepcopy(values)  # the record may be read again
-        try:
-            exact.restore(values, patches)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-            values = dict(state.values_by_key)  # the patches are damaged
-    return {key: value for key, value in values.items() if key not in INTERNAL_KEYS}

@@ -84,22 +84,25 @@ def header(view: RunTree) -> list[Text]:
     lines.append(_field("files", one_line(view.place, limit=4096)))
     if view.partition_key:
         lines.append(_field("key", one_line(view.partition_key)))
-    lines += _relatives(view)
+    found = [_field(label, text) for label, text, _ in relatives(view)]
+    most = _MOST_FORKS + sum(each is not None for each in (view.forked_from, view.spawned_by))
+    lines += found[:most]
+    if len(found) > most:
+        lines.append(_field("fork", f"and {len(found) - most:,} more"))
     lines.append(_field("began", _began(view)))
     lines += [_field("skipped", one_line(reason), "yellow") for reason in view.skipped]
     return lines
 
 
-def _relatives(view: RunTree) -> list[Text]:
-    lines = []
+def relatives(view: RunTree) -> list[tuple[str, str, str]]:
+    """The runs that a run comes from and those that were forked from it: label, text, app id."""
+    found = []
     for verb, pointer in (("forked from", view.forked_from), ("spawned by", view.spawned_by)):
         if pointer is not None:
-            lines.append(_field("parent", f"{verb} {_where(pointer.app_id, pointer.sequence_id)}"))
+            where = _where(pointer.app_id, pointer.sequence_id)
+            found.append(("parent", f"{verb} {where}", pointer.app_id))
     forks = [child for child in view.children if child.kind == "fork"]
-    lines += [_field("fork", _where(fork.app_id, fork.sequence_id)) for fork in forks[:_MOST_FORKS]]
-    if len(forks) > _MOST_FORKS:
-        lines.append(_field("fork", f"and {len(forks) - _MOST_FORKS:,} more"))
-    return lines
+    return found + [("fork", _where(each.app_id, each.sequence_id), each.app_id) for each in forks]
 
 
 def _began(view: RunTree) -> str:
@@ -278,22 +281,31 @@ def tokens_text(usage: Usage | None) -> str:
     return f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
 
 
-def notes(span: SpanNode) -> Iterator[tuple[str, str]]:
-    """What is said below a span's bar, each with its style."""
+def reason(span: SpanNode) -> tuple[str, str] | None:
+    """Why a span did not end well, and the style of that."""
     if span.failure is not None:
-        yield failure_text(span.failure) or "failed", "red"
-    elif span.kind == "step" and span.outcome in _WHY:
-        yield _WHY[span.outcome]
+        return failure_text(span.failure) or "failed", "red"
+    return _WHY.get(span.outcome) if span.kind == "step" else None
+
+
+def stream_text(span: SpanNode) -> str:
+    """What a stream gave, and when it began to."""
     facts = []
-    if span.details.get("initial"):
-        facts.append(as_text(span.details["initial"]))
     first = first_item(span)
     if first is not None:
         facts.append(f"first item after {duration(first.time_ns - span.start_ns)}")
     items = next((mark.items for mark in span.marks if mark.items is not None), None)
     if items is not None:
         facts.append(plural(items, "item"))
-    if span.usage is not None:
-        facts.append(tokens_text(span.usage))
-    if facts:
-        yield ", ".join(facts), "dim"
+    return ", ".join(facts)
+
+
+def notes(span: SpanNode) -> Iterator[tuple[str, str]]:
+    """What is said below a span's bar, each with its style."""
+    why = reason(span)
+    if why is not None:
+        yield why
+    initial = span.details.get("initial")
+    facts = [as_text(initial) if initial else "", stream_text(span), tokens_text(span.usage)]
+    if any(facts):
+        yield ", ".join(filter(None, facts)), "dim"

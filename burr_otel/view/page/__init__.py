@@ -13,54 +13,65 @@ import html
 import importlib.resources
 import json
 import string
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
-from burr_otel.view.as_json import MARKS, iso, link_as_json
-from burr_otel.view.axis import session_axis
+from burr_otel import semconv
+from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.records import LinkIds
+from burr_otel.view.as_json import MARKS, iso
+from burr_otel.view.axis import Axis, Pause, session_axis
+from burr_otel.view.diff import MISSING, Change, as_text, path_text
 from burr_otel.view.text import clean, duration, local_time, one_line
-from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, header, notes, tokens_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.history.tree import RunTree, SpanNode
-    from burr_otel.view.axis import Axis, Pause
-
-__all__ = ["html_page"]
+from burr_otel.view.waterfall import (
+    OUTCOME_WORDS,
+    failure_text,
+    header,
+    reason,
+    relatives,
+    stream_text,
+    tokens_text,
+)
 
 _LONGEST_PART: Final = 20_000  # characters of one input, result or state
 _PAGE_BUDGET: Final = 24_000_000  # characters of all of them; beyond it each part is cut shorter
 _SHORT_PART: Final = 300
-_LONGEST_WHY: Final = 200  # characters of what stands beside a name
-_LONGEST_VALUE: Final = 4_000  # characters of a logged attribute
+_LONGEST_WHY: Final = 400  # characters of what stands below a name
+_LONGEST_VALUE: Final = 4_000  # characters of a logged attribute or of one side of a change
+_MOST_CHANGES: Final = 200  # of a step
+_TICKS: Final = 5
 _PARTS: Final = (
     ("initial", "Initial state"),
     ("inputs", "Inputs"),
     ("read", "State read"),
     ("result", "Result"),
-    ("state", "State written"),
 )
 
+TraceAddress = Callable[[str], str | None]
+"""Gives the address of a trace in the backend, by its id."""
 
-def html_page(view: RunTree) -> str:
-    """The page.
 
-    Args:
-        view: The run, read with its details.
-    """
+def html_page(
+    view: RunTree,
+    address: TraceAddress = lambda _: None,
+    traces: Mapping[str, str] | None = None,
+) -> str:
+    """The page of a run that was read with its details; `traces` are those of its relatives."""
+    by_text = {text: (traces or {}).get(app_id, "") for _, text, app_id in relatives(view)}
     files = importlib.resources.files(__name__)
     script = (files / "page.js").read_text(encoding="utf-8")
     lines = [text.plain for text in header(view)[1:]]
+    rows = Rows(address)
     title = one_line(f"{view.project}/{view.app_id}")
     outcome = view.outcome
     return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         outcome=html.escape(outcome, quote=True),
         word=html.escape(OUTCOME_WORDS.get(outcome, outcome)),
-        facts="".join(_fact(line) for line in lines),
+        facts="".join(_fact(line, address, by_text) for line in lines),
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_sha(script)}'",
         style=(files / "page.css").read_text(encoding="utf-8"),
-        data=_embedded({"rows": _Rows().of(view)}),
+        data=_embedded({"rows": rows.of(view), "axes": rows.axes}),
         script=script,
     )
 
@@ -69,9 +80,15 @@ def _sha(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _fact(line: str) -> str:
+def _fact(line: str, address: TraceAddress, traces: Mapping[str, str]) -> str:
     label, value = line[:8].strip(), line[8:]
-    return f"<dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd>"
+    trace_id = value if label == "trace" else traces.get(value)
+    url = address(trace_id) if trace_id else None
+    shown = html.escape(value)
+    if url is not None and url.startswith(("http://", "https://")):
+        target = html.escape(url, quote=True)
+        shown = f'<a href="{target}" target="_blank" rel="noopener noreferrer">{shown}</a>'
+    return f'<dt>{html.escape(label)}</dt><dd class="{html.escape(label)}">{shown}</dd>'
 
 
 def _embedded(value: Any) -> str:
@@ -80,11 +97,13 @@ def _embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-class _Rows:
-    """Makes the page's rows and watches over their total size."""
+class Rows:
+    """Makes the page's rows and watches over their total size; `axes` has the sessions' ticks."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: TraceAddress) -> None:
         self._left = _PAGE_BUDGET
+        self._address = address
+        self.axes: list[list[str]] = []
 
     def of(self, view: RunTree) -> list[dict[str, Any]]:
         """One row a span, and notes between them, in the order of drawing."""
@@ -97,6 +116,8 @@ class _Rows:
 
     def _session(self, session: SpanNode) -> Iterator[dict[str, Any]]:
         axis = session_axis(session)
+        times = [axis.time_at(number / (_TICKS - 1)) for number in range(_TICKS)]
+        self.axes.append(["0", *(duration(time_ns - times[0]) for time_ns in times[1:])])
         pauses: list[Pause] = list(axis.pauses)
         for span, depth in session.walk():
             while depth == 1 and pauses and span.start_ns >= pauses[0].end_ns:
@@ -104,9 +125,12 @@ class _Rows:
             yield self._row(span, depth, axis)
 
     def _row(self, span: SpanNode, depth: int, axis: Axis) -> dict[str, Any]:
+        why, initial, usage = reason(span), span.details.get("initial"), span.usage
+        lines = [(why[0] if why else "", True), (as_text(initial) if initial else "", False)]
         row: dict[str, Any] = {
             "kind": span.kind,
             "depth": depth,
+            "axis": len(self.axes) - 1,
             "name": one_line(span.name),
             "number": span.sequence_id if span.kind == "step" else None,
             "outcome": span.outcome,
@@ -132,12 +156,19 @@ class _Rows:
                 [one_line(key), self._cut(_pretty(value), _LONGEST_VALUE)]
                 for key, value in span.attributes.items()
             ],
-            "tokens": tokens_text(span.usage),
-            "why": "; ".join(one_line(text, _LONGEST_WHY) for text, _ in notes(span)),
-            "links": [
-                one_line(json.dumps(link_as_json(link), default=repr)) for link in span.links
-            ],
+            "tokens": tokens_text(usage),
+            "inout": f"{usage.input_tokens:,} / {usage.output_tokens:,}" if usage else "",
+            "beside": stream_text(span),
+            "lines": [[one_line(text, _LONGEST_WHY), bad] for text, bad in lines if text],
+            "url": self._address(span.trace_id) if span.trace_id else None,
+            "links": [self._link(link) for link in span.links],
         }
+        if "changes" in span.details:
+            changed = span.details["changes"]
+            row["changes"] = [self._change(change) for change in changed[:_MOST_CHANGES]]
+            row["more"] = max(0, len(changed) - _MOST_CHANGES)
+        elif span.details.get("state"):
+            row["parts"].append(self._part("State written", span.details["state"]))
         if span.failure is not None:
             stack = clean(span.failure.traceback[-_LONGEST_PART:])
             row["failure"] = {
@@ -145,6 +176,20 @@ class _Rows:
                 "stack": self._cut(stack, _LONGEST_PART),
             }
         return row
+
+    def _link(self, link: LinkIds) -> dict[str, Any]:
+        trace_id, span_id = f"{link.target.trace_id:032x}", f"{link.target.span_id:016x}"
+        kind = link.kind or (link.attributes or {}).get(semconv.LINK_TYPE, "link")
+        url = self._address(trace_id)
+        return {"kind": one_line(kind), "trace": trace_id, "span": span_id, "url": url}
+
+    def _change(self, change: Change) -> list[str | None]:
+        """Where a value changed, and its two sides."""
+        sides = (
+            None if side is MISSING else self._cut(_pretty(side), _LONGEST_VALUE)
+            for side in (change.before, change.after)
+        )
+        return [one_line(path_text(change.path) or "(all)"), *sides]
 
     def _part(self, title: str, value: Any) -> dict[str, str]:
         text = _pretty(value)
