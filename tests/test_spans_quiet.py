@@ -77,7 +77,7 @@ def test_a_chat_of_250_turns_arrives_whole_at_a_receiver_of_4_mib(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         tracker = OtelTracker("proj", tmp_path, snapshots="off", root_linger=None)
-        app = apps.single(tracker, turn.bind(size=100_000), state={"history": []})
+        app = apps.single(tracker, turn.bind(size=20_000), state={"history": []})
         for _ in range(250):
             app.step()
         with provider.tracer_provider(None, "proj").get_tracer("llm").start_as_current_span("s"):

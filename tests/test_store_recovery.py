@@ -52,6 +52,7 @@ def memory_store(monkeypatch, keeping):
         yield Store("proj", folder, **keeping)
 
 
+@pytest.mark.one_python
 def test_a_log_cut_at_any_byte_loses_at_most_the_record_in_flight(memory_store, keeping):
     """Every offset of the last 4 KB (differences: three records): the state that loads, before and after the repair."""
     store = memory_store
