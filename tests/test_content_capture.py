@@ -473,6 +473,7 @@ JSON_VALUES = st.recursive(
 THOROUGH = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.one_python
 @THOROUGH
 @given(st.dictionaries(KEYS, JSON_VALUES, max_size=6), st.integers(64, 600))
 def test_small_budgets_hold_for_json_values(value, limit):

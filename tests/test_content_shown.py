@@ -59,6 +59,7 @@ VALUES = st.recursive(
 DOCUMENTS = st.dictionaries(KEYS, VALUES, max_size=6)
 
 
+@pytest.mark.one_python
 @THOROUGH
 @given(DOCUMENTS, st.sampled_from([64, 200, 1_000, 16_384]))
 def test_json_is_shown_like_the_values_that_it_stands_for(value, limit):
@@ -71,6 +72,7 @@ def test_json_is_shown_like_the_values_that_it_stands_for(value, limit):
     json.loads(shown.value)
 
 
+@pytest.mark.one_python
 @THOROUGH
 @given(DOCUMENTS)
 def test_what_holds_no_secret_and_fits_is_shown_as_it_is(value):

@@ -9,12 +9,15 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import apps
+import pytest
 from opentelemetry import trace
 from parallel_apps import AsyncDoubles, Doubles, parallel
 
 from burr_otel import OtelTracker
 from burr_otel.live.run import registry
 from burr_otel.spans import keeper
+
+pytestmark = pytest.mark.one_python
 
 
 def shapes(spans):

@@ -65,6 +65,7 @@ def turn(state, size):
     return state.update(history=[*state["history"], "w" * size])
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_chat_of_250_turns_arrives_whole_at_a_receiver_of_4_mib(
     monkeypatch, tmp_path, caplog, protocol
