@@ -390,11 +390,12 @@ def test_ids_that_are_no_ids_are_unknown(recorded, app_id):
     assert "Traceback" not in result.stderr
 
 
-def test_a_closed_pipe_is_quiet(recorded):
+@pytest.mark.parametrize("arguments", [("show", "count-to-100"), ("list", "--json"), ("list",)])
+def test_a_closed_pipe_is_quiet(recorded, arguments):
     """`burr-otel show … | head -1` prints one line and no complaint."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        command("show", "count-to-100", "--storage-dir", recorded),
+        command(*arguments, "--storage-dir", recorded),
         env=environment(),
         stdout=writer,
         stderr=subprocess.PIPE,

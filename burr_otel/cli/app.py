@@ -83,6 +83,13 @@ class _LazyGroup(click.Group):
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [*(CompletionItem(name, help=_COMMANDS[name][1]) for name in fitting), *options]
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would exit with 1 when nobody reads its output any more."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise BrokenPipeError from None  # without its number, by which click knows it
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
