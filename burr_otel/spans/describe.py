@@ -6,34 +6,29 @@ but the arguments, so what is sent later equals what was sent live.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
-from burr_otel.content import Attribute, RaisedText
-from burr_otel.records import read_links
-from burr_otel.spans.facts import graph_document
+from burr_otel.content import Attribute, ContentPolicy, RaisedText
+from burr_otel.records import (
+    BeginInner,
+    BeginRoot,
+    BeginStep,
+    EndInner,
+    EndRoot,
+    EndStep,
+    LinkIds,
+    Logged,
+    Raised,
+    StreamTimes,
+    Usage,
+    read_links,
+)
+from burr_otel.spans.facts import ActionFacts, RunFacts, graph_document
 from burr_otel.spans.portable import from_portable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from opentelemetry.util.types import AttributeValue
-
-    from burr_otel.content import ContentPolicy
-    from burr_otel.records import (
-        BeginInner,
-        BeginRoot,
-        BeginStep,
-        EndInner,
-        EndRoot,
-        EndStep,
-        LinkIds,
-        Logged,
-        Raised,
-        StreamTimes,
-        Usage,
-    )
-    from burr_otel.spans.facts import ActionFacts, RunFacts
 
 DIED: Final = "the process ended before this did"
 _EXCEPTION: Final = "exception."

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from opentelemetry import _logs, trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 
-from burr_otel import semconv
+from burr_otel import records, semconv
 from burr_otel._version import __version__
-from burr_otel.content import capture_exception
+from burr_otel.content import ContentPolicy, capture_exception
+from burr_otel.errors import SnapshotError
 from burr_otel.spans.describe import exception_attributes
-
-if TYPE_CHECKING:
-    from burr_otel import records
-    from burr_otel.content import ContentPolicy
-    from burr_otel.errors import SnapshotError
 
 _SIGNAL: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 _MOST_BYTES: Final = 4096

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
+from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import sound_text
-
-if TYPE_CHECKING:
-    from opentelemetry.util.types import AttributeValue
-
-    from burr_otel.config import OtelConfig
 
 logger = logger_of_lines("burr_otel")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import heapq
 import queue
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from burr_otel.spans import shield
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _NS = 1_000_000_000
 _FEW = 16  # ended roots that are not worth clearing away

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import MeterProvider
 
 from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.spans.by_identity import ByIdentity
-
-if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
 
 _MOST_ACTIONS = 1024  # whose labels are kept
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).

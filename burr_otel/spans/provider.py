@@ -14,7 +14,8 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME
@@ -36,9 +37,6 @@ from burr_otel.spans.exporters import (
 )
 from burr_otel.spans.ids import ids
 from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
 
 logger = logger_of_lines("burr_otel")
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from burr_otel.printable import logger_of_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 logger = logger_of_lines("burr_otel")
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from burr.core.persistence import AsyncBaseStateLoader
+from burr.core.persistence import AsyncBaseStateLoader, PersistedStateData
 
-if TYPE_CHECKING:
-    from burr.core.persistence import PersistedStateData
-
-    from burr_otel.store.store import Store
-
-__all__ = ["AsyncStoreLoader"]
+from burr_otel.store.store import Store
 
 
 class AsyncStoreLoader(AsyncBaseStateLoader):

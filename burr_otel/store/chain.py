@@ -10,21 +10,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from burr_otel.records import END_ENTRY, parse
 from burr_otel.store import delta
-from burr_otel.store.encoded import object_pieces
+from burr_otel.store.encoded import EncodedState, object_pieces
 from burr_otel.store.query import otel_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from burr_otel.store.encoded import EncodedState
-
-__all__ = ["Chain", "Snapshot", "Unfolding", "resolve", "whole_snapshot"]
 
 _MAX_NUMBER: Final = 64  # differences after a whole state
 _RECORD_BYTES = 256  # what a record takes beside its state

@@ -15,17 +15,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 
 from burr_otel.records import encode_json, encode_text
 from burr_otel.store.encoded import head_checksum, object_pieces
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-__all__ = ["STATE_KEY", "DeltaState", "apply", "difference", "from_record"]
 
 # A key in the `state` of a record that carries a difference. Burr's own client finds no
 # deserializer of that name: it refuses such a record, in these words, where it would otherwise

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from burr_otel.records import encode_text
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-__all__ = ["EncodedState", "Growing", "head_checksum", "object_pieces"]
 
 _GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
 _GROWING_TYPES: Final = (list, str)

@@ -14,25 +14,10 @@ import enum
 import importlib
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 from burr_otel.printable import logger_of_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = [
-    "KEYS",
-    "OBJECT",
-    "USER_KEYS",
-    "MissingClassError",
-    "class_name",
-    "decode_atom",
-    "encode_atom",
-    "encode_object",
-    "is_after",
-    "restore",
-]
 
 logger = logger_of_lines(__name__)
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from burr_otel.records import encode_text
 
-__all__ = ["digest", "graph_json", "same"]
-
 _NO_SOURCE: Final = "No source available"
 _sources: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -14,13 +15,7 @@ from burr_otel.records import (
     salvage,
 )
 from burr_otel.store import port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from burr_otel.store.port import Line
-
-__all__ = ["Part", "entry_of", "sound_parts"]
+from burr_otel.store.port import Line
 
 
 class Part(NamedTuple):

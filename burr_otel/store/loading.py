@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import END_ENTRY
 from burr_otel.store.chain import resolve
+from burr_otel.store.port import RunLog
 from burr_otel.store.query import Query
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from burr_otel.store.port import RunLog
-
-__all__ = ["newest_record"]
 
 logger = logger_of_lines(__name__)
 

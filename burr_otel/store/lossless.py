@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from math import isnan
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from burr_otel.printable import logger_of_lines
 from burr_otel.store import exact
 from burr_otel.store.snapshot import brief, values_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from burr_otel.store.walk import Walk
-
-__all__ = ["first_time", "warn_of_losses"]
+from burr_otel.store.walk import Walk
 
 logger = logger_of_lines(__name__)
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from burr_otel.errors import StoreError
 from burr_otel.records import END_ENTRY, encode_json
 from burr_otel.store.files import names
 from burr_otel.store.files.folder import make_folders, temporary_name, write_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from burr_otel.store.stored_run import StoredRun
-
-__all__ = ["Copied", "write_plain"]
+from burr_otel.store.stored_run import StoredRun
 
 
 class Copied(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -10,22 +11,16 @@ from burr_otel.errors import InvalidIdentifierError, SnapshotError
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import END_ENTRY, ROOT, BeginRoot, Fragments, encode_text, local_time
 from burr_otel.store import port
+from burr_otel.store.encoded import EncodedState
 from burr_otel.store.graphs import digest
 from burr_otel.store.loading import newest_record
 from burr_otel.store.names import check_app_id, is_partition_key
 from burr_otel.store.owner import this_owner
+from burr_otel.store.port import Claim, RunLog
 from burr_otel.store.query import otel_of
 from burr_otel.store.session import Session
 from burr_otel.store.snapshot import PRIOR_STEP, SEQUENCE_ID
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from burr_otel.store.encoded import EncodedState
-    from burr_otel.store.port import Claim, RunLog
-    from burr_otel.store.store import Store
-
-__all__ = ["open_session"]
+from burr_otel.store.store import Store
 
 logger = logger_of_lines(__name__)
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import BEGIN_ENTRY
+from burr_otel.store.port import RunLog
 from burr_otel.store.query import Query, otel_of
-
-if TYPE_CHECKING:
-    from burr_otel.store.port import RunLog
-
-__all__ = ["warn_of_overlap"]
 
 logger = logger_of_lines(__name__)
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["host", "owner_is_alive", "this_owner"]
+from typing import Any
 
 
 def this_owner() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
@@ -15,11 +16,6 @@ from burr_otel.records import (
     salvage,
 )
 from burr_otel.store import port
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-__all__ = ["Query", "inherited_id", "otel_of"]
 
 logger = logger_of_lines(__name__)
 

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from burr.core.persistence import PersistedStateData
 
 from burr_otel.errors import StateLoadError
 from burr_otel.records import ROOT
 from burr_otel.store import exact
 from burr_otel.store.query import inherited_id, otel_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from burr.core.persistence import PersistedStateData
-
-__all__ = [
-    "PRIOR_STEP",
-    "SEQUENCE_ID",
-    "brief",
-    "load_error",
-    "persisted_state",
-    "plain_state",
-    "values_of",
-]
 
 # Burr's own keys in a state; all others are the user's.
 SEQUENCE_ID, PRIOR_STEP = "__SEQUENCE_ID", "__PRIOR_STEP"

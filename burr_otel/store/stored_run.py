@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from burr_otel.store.chain import Unfolding
 from burr_otel.store.lines import sound_parts
-from burr_otel.store.markers import left_open
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from burr_otel.store.markers import OpenSession
-    from burr_otel.store.port import Line, RunLog
-
-__all__ = ["StoredRun"]
+from burr_otel.store.markers import OpenSession, left_open
+from burr_otel.store.port import Line, RunLog
 
 
 class StoredRun:

@@ -8,9 +8,10 @@ that fail the proof take the slow walk.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 from burr.core import serde
@@ -22,11 +23,6 @@ from burr_otel.records import encode_json, encode_text
 from burr_otel.store import lossless
 from burr_otel.store.encoded import EncodedState, object_pieces
 from burr_otel.store.walk import MAX_DEPTH, Walk, is_clean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-__all__ = ["encode_mapping", "encode_state", "encode_value"]
 
 logger = logger_of_lines(__name__)
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from burr.core import serde
 
 from burr_otel.store import exact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-__all__ = ["MAX_DEPTH", "Walk", "is_clean"]
 
 # Readers recurse: pydantic and the Burr UI give up at about 250 levels, of which the record
 # itself takes some.

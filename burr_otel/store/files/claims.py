@@ -7,17 +7,13 @@ import fcntl
 import json
 import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store.files import names
 from burr_otel.store.files.safe import open_regular
 from burr_otel.store.owner import host, this_owner
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["FolderClaim", "hold"]
 
 _claims: weakref.WeakSet[FolderClaim] = weakref.WeakSet()
 

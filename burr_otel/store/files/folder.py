@@ -8,25 +8,12 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from burr_otel.errors import InvalidIdentifierError
 from burr_otel.store.names import TEMPORARY_PREFIX
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from burr_otel.store.port import Durability
-
-__all__ = [
-    "check_folder",
-    "make_folders",
-    "make_run",
-    "replace_file",
-    "temporary_name",
-    "write_file",
-]
+from burr_otel.store.port import Durability
 
 
 def check_folder(path: str) -> os.stat_result | None:

@@ -13,18 +13,14 @@ import os
 import struct
 import tempfile
 import zlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from typing_extensions import Self
 
 from burr_otel.store.files import names
 from burr_otel.store.files.safe import open_regular
 from burr_otel.store.port import END, INHERITED, ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from typing_extensions import Self
-
-__all__ = ["Entry", "Index"]
 
 _MAGIC: Final = b"burrotl2"
 # magic, covered, sound, count, numbers of the newest root's and newest state's entries, log mtime

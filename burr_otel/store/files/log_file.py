@@ -13,7 +13,8 @@ import os
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 from burr_otel.printable import logger_of_lines
 from burr_otel.store.files import names
@@ -21,14 +22,7 @@ from burr_otel.store.files.index import Entry, Index
 from burr_otel.store.files.open_file import OpenFile, pool
 from burr_otel.store.files.pool import ORDERED
 from burr_otel.store.files.repair import Damage, mend
-from burr_otel.store.port import BEGIN, END, DisplacedError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from burr_otel.store.port import Durability
-
-__all__ = ["LogFile"]
+from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
 logger = logger_of_lines(__name__)
 

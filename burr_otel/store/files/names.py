@@ -12,20 +12,6 @@ from typing import Final
 from burr_otel.errors import ConfigError
 from burr_otel.store.names import MAX_NAME_BYTES
 
-__all__ = [
-    "CHILDREN",
-    "GRAPH",
-    "INDEX",
-    "LOCK",
-    "LOG",
-    "METADATA",
-    "OPEN_PREFIX",
-    "expanded",
-    "is_partition_name",
-    "partition_name",
-    "share_folder",
-]
-
 LOG: Final = "log.jsonl"
 GRAPH: Final = "graph.json"
 METADATA: Final = "metadata.json"

@@ -9,15 +9,10 @@ import os
 import stat
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from burr_otel.store.files.pool import Pool
 from burr_otel.store.files.safe import open_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["OpenFile", "pool"]
 
 pool = Pool()
 

@@ -7,8 +7,6 @@ import threading
 from collections import OrderedDict
 from typing import Protocol
 
-__all__ = ["MAX_OPEN", "ORDERED", "Closable", "Pool"]
-
 MAX_OPEN = 64
 ORDERED = MAX_OPEN // 2  # with more files than that, their order is about to matter
 

@@ -9,17 +9,13 @@ space of the next line: every reader takes that, and no offset changes.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from burr_otel.store.files.index import Entry
 from burr_otel.store.files.safe import open_regular
 from burr_otel.store.files.scan import MAX_BLOCK_BYTES, lines_backward, lines_forward
 from burr_otel.store.lines import entry_of, sound_parts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Damage", "mend", "mend_tail"]
 
 _BATCH_ENTRIES: Final = 4096
 

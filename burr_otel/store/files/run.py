@@ -9,8 +9,10 @@ import os
 import re
 import threading
 import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, kind_of_line
@@ -29,12 +31,6 @@ from burr_otel.store.lines import entry_of, sound_parts
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import BEGIN, END, Line
 from burr_otel.store.query import Query
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
-__all__ = ["FileRun", "open_run"]
 
 logger = logger_of_lines(__name__)
 

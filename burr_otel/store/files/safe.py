@@ -6,8 +6,6 @@ import errno
 import os
 import stat
 
-__all__ = ["open_regular", "read_small"]
-
 _MAX_BLOCK_BYTES = 4 * 1024 * 1024
 
 

@@ -8,14 +8,10 @@ mended stretch of damage is blanked, newline included, and so stands before the 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from burr_otel.store.port import Line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["MAX_BLOCK_BYTES", "lines_backward", "lines_forward"]
 
 MAX_BLOCK_BYTES: Final = 4 * 1024 * 1024
 _BACKWARD_BYTES: Final = 16 * 1024  # a load needs little more than the last record

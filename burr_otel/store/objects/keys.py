@@ -16,14 +16,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
+from burr_otel.store.objects.bucket import Listed
 from burr_otel.store.port import BEGIN, END, INHERITED, ROOT, Line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from burr_otel.store.objects.bucket import Listed
 
 NO_PARTITION: Final = "=none"
 _SAFE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

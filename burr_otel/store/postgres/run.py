@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store import graphs
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import BEGIN, END, Durability, Line
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement
-
-if TYPE_CHECKING:  # it imports us
-    from burr_otel.store.postgres.writer import Writer
+from burr_otel.store.postgres.writer import Writer
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _MOST_LINES: Final = 1000  # of a page
