@@ -35,6 +35,7 @@ ALLOWED = {
         *("config", "errors", "hooks", "live", "records", "recover", "spans", "store", "trace_url"),
     },
     "instrumentor": {"config", "tracker"},
+    "ui": {"config", "errors", "records", "store", "trace_url"},
     "testing": {"semconv", "spans"},
     "demo": set(),
     "check": {"_version", "config", "content", "errors", "records", "semconv", "spans", "store"},

@@ -52,15 +52,20 @@ def fill(storage_dir):
         apps.resumed(tracker, "torn")
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Of a Burr UI server on a filled store."""
+@pytest.fixture(
+    scope="module",
+    params=["burr.tracking.server.backend.LocalBackend", "burr_otel.ui.StoreBackend"],
+    ids=["burrs-own-backend", "our-backend"],
+)
+def address(tmp_path_factory, request):
+    """Of a Burr UI server on a filled store, read by Burr's own backend, and by ours."""
     storage_dir = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OTEL_TRACES_EXPORTER", "none")
         fill(str(storage_dir))
     # Its demo applications look for keys and write to the home directory.
     env = {"burr_path": str(storage_dir), "HOME": str(storage_dir), "OPENAI_API_KEY": "none"}
+    env |= {"BURR_BACKEND_IMPL": request.param, "BURR_OTEL_STORAGE_DIR": str(storage_dir)}
     with serve("burr.tracking.server.run:app", env=env, cwd=storage_dir) as url:
         assert httpx.get(f"{url}/ready", timeout=60).json() == {"ready": True}
         yield url
