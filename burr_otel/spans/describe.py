@@ -7,9 +7,7 @@ but the arguments, so what is sent later equals what was sent live.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
-
-from opentelemetry.util.types import AttributeValue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.content import Attribute, ContentPolicy, RaisedText
@@ -29,6 +27,9 @@ from burr_otel.records import (
 )
 from burr_otel.spans.facts import ActionFacts, RunFacts, graph_document
 from burr_otel.spans.portable import from_portable
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
 
 DIED: Final = "the process ended before this did"
 _EXCEPTION: Final = "exception."

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
-
-from opentelemetry.util.types import AttributeValue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig
@@ -18,6 +16,9 @@ from burr_otel.content import ContentPolicy
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import sound_text
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
 
 logger = logger_of_lines("burr_otel")
 
