@@ -27,6 +27,9 @@ class ObjectEngine:
         # Of one run there is one writer in a process.
         self._runs: weakref.WeakValueDictionary[str, ObjectRun] = weakref.WeakValueDictionary()
 
+    def __reduce__(self) -> tuple[type[ObjectEngine], tuple[str]]:
+        return ObjectEngine, (self.place,)
+
     def projects(self) -> list[str]:
         """Names of projects that have runs."""
         return sorted(self._bucket.folders("run"))
