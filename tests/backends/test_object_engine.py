@@ -229,7 +229,11 @@ append(run, 2)
 print(len(bodies(run)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
     append(run, 4)
@@ -383,7 +387,7 @@ def test_a_claim_of_another_machine_ends_with_its_lease(bucket_url, monkeypatch)
         patch.setattr(lease, "this_owner", lambda: {**this_owner(), "host": "elsewhere"})
         assert in_child(lambda: new_run(bucket_url).claim("theirs")) == 0
     run = new_run(bucket_url)
-    with pytest.raises(RunLockedError, match="held by session theirs of process .* on elsewhere"):
+    with pytest.raises(RunLockedError, match="held by session theirs of process"):
         run.claim("ours")
     monkeypatch.setattr(lease, "LEASE_S", -1.0)
     run.claim("ours").release()
