@@ -36,6 +36,7 @@ from burr_otel.store import (
     encode_state,
     encode_value,
     graph_json,
+    is_url,
 )
 from burr_otel.store.materialize import write_plain
 
@@ -165,13 +166,13 @@ def finish_step(
     return session.end_step(record, state, exact=exact)
 
 
-def steps(store: Store, count: int, app_id="a", **more) -> Path:
-    """A finished run of so many steps; its log."""
+def steps(store: Store, count: int, app_id="a", **more) -> Path | None:
+    """A finished run of so many steps; its log, where that is a file."""
     session = begin(store, app_id, **more)
     for number in range(count):
         run_step(session, number)
     session.end(ENDED)
-    return folder_of(store, app_id) / "log.jsonl"
+    return None if is_url(store.place) else folder_of(store, app_id) / "log.jsonl"
 
 
 def records_of(store: Store, app_id="a") -> list:

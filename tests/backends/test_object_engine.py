@@ -24,6 +24,8 @@ from burr_otel.store.objects.run import ObjectRun
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
 
+KEPT: list[object] = []  # claims of children that end without releasing them
+
 pytestmark = pytest.mark.usefixtures("bucket_url")
 
 
@@ -376,7 +378,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(tmp_pa
 def test_a_claim_of_a_dead_process_is_free(bucket_url):
     """On this machine it is known at once that the holder is dead."""
     new_run(bucket_url)
-    assert in_child(lambda: new_run(bucket_url).claim("theirs")) == 0
+    assert in_child(lambda: KEPT.append(new_run(bucket_url).claim("theirs"))) == 0
     new_run(bucket_url).claim("ours").release()
 
 
@@ -385,7 +387,7 @@ def test_a_claim_of_another_machine_ends_with_its_lease(bucket_url, monkeypatch)
     new_run(bucket_url)
     with monkeypatch.context() as patch:
         patch.setattr(lease, "this_owner", lambda: {**this_owner(), "host": "elsewhere"})
-        assert in_child(lambda: new_run(bucket_url).claim("theirs")) == 0
+        assert in_child(lambda: KEPT.append(new_run(bucket_url).claim("theirs"))) == 0
     run = new_run(bucket_url)
     with pytest.raises(RunLockedError, match="held by session theirs of process"):
         run.claim("ours")
@@ -402,7 +404,7 @@ def test_who_slept_through_its_lease_writes_nothing_more(bucket_url, monkeypatch
 
     def holder() -> None:
         run = new_run(bucket_url)
-        run.claim("sleeper")
+        KEPT.append(run.claim("sleeper"))
         append(run, 0)
         os.write(told_in, b"held")
         os.read(go_out, 1)
@@ -412,6 +414,7 @@ def test_who_slept_through_its_lease_writes_nothing_more(bucket_url, monkeypatch
             os.write(told_in, str(error).encode())
 
     pid = start_child(holder)
+    os.close(told_in)
     assert os.read(told_out, 100) == b"held"
     os.kill(pid, signal.SIGSTOP)
     run = new_run(bucket_url)
@@ -432,9 +435,13 @@ def test_who_slept_through_its_lease_writes_nothing_more(bucket_url, monkeypatch
     claim.release()
 
 
-def test_of_many_who_want_a_free_run_one_gets_it(bucket_url):
+@pytest.mark.parametrize("holder", ["released", "dead"])
+def test_of_many_who_want_a_run_one_gets_it(bucket_url, holder):
     """Eight threads, each like a process of its own."""
-    new_run(bucket_url).claim("first").release()
+    if holder == "released":
+        new_run(bucket_url).claim("first").release()
+    else:
+        assert in_child(lambda: KEPT.append(new_run(bucket_url).claim("first"))) == 0
     barrier, got, refused = threading.Barrier(8), [], []
 
     def want(number: int) -> None:

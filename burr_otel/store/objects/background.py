@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol
+from collections.abc import Callable
 
 from burr_otel.printable import logger_of_lines
 
@@ -12,55 +12,54 @@ logger = logger_of_lines(__name__)
 
 _EVERY_S = 1.0
 
-
-class Recurring(Protocol):
-    """Something to do again and again."""
-
-    def tick(self) -> bool:
-        """Do it; False: it needs to be done no more."""
+Task = Callable[[], bool]
+"""Something to do again and again; False: no more."""
 
 
 class _Background:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: dict[int, Recurring] = {}
+        self._tasks: dict[Task, None] = {}
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
+        self._some = threading.Event()
 
-    def add(self, job: Recurring) -> None:
-        """Do a job from now on; it is kept alive."""
-        # Not under the lock: a finaliser inside `_round` may add one.
-        self._jobs[id(job)] = job
+    def add(self, task: Task) -> None:
+        """Do a task from now on, if it is not among them."""
+        self._tasks[task] = None
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
                     self._thread = threading.Thread(
-                        target=self._run, name="burr-otel objects", daemon=True
+                        target=self._work, name="burr-otel objects", daemon=True
                     )
                     self._thread.start()
-        self._wake.set()
+        self._some.set()
 
     def after_fork(self) -> None:
         """In a forked child: begin anew."""
         self.__init__()  # type: ignore[misc]
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         pause = threading.Event()
         while True:
-            self._wake.wait()
+            self._some.wait()
             pause.wait(_EVERY_S)
-            for key, job in list(self._jobs.items()):
-                try:
-                    again = job.tick()
-                except Exception:
-                    logger.exception("what waits for an object store could not be sent")
-                    again = False
-                if not again:
-                    del self._jobs[key]
-            if not self._jobs:
-                self._wake.clear()
-                if self._jobs:  # added this moment
-                    self._wake.set()
+            for task in list(self._tasks):
+                # Out before it is done, so that one that is added meanwhile stays.
+                del self._tasks[task]
+                if _done(task):
+                    self._tasks[task] = None
+            self._some.clear()
+            if self._tasks:
+                self._some.set()
+
+
+def _done(task: Task) -> bool:
+    try:
+        return task()
+    except Exception:
+        logger.exception("a task for an object store failed")
+        return False
 
 
 background = _Background()

@@ -91,7 +91,10 @@ class Bucket:
         return self._put(path, data, "create", patience_s) is not None
 
     def replace(
-        self, path: str, data: bytes, version: dict[str, str] | None
+        self,
+        path: str,
+        data: bytes,
+        version: dict[str, str] | None,
     ) -> dict[str, str] | None:
         """Replace that version of an object (None: make it); None: it is another by now."""
         done = self._put(path, data, "create" if version is None else version, None)
@@ -155,7 +158,7 @@ class Bucket:
         found = self._patiently(request)["common_prefixes"]
         return [path.rstrip("/").rpartition("/")[2] for path in found]
 
-    def delete(self, paths: Sequence[str]) -> None:
+    def delete(self, paths: Sequence[str], *, patience_s: float | None = None) -> None:
         """Delete objects, whether they are there or not."""
 
         def request() -> None:
@@ -166,7 +169,7 @@ class Bucket:
                     raise
 
         if paths:
-            self._patiently(request)
+            self._patiently(request, patience_s)
 
     def now(self) -> dt.datetime:
         """The server's time."""

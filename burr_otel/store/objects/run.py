@@ -6,6 +6,7 @@ import contextlib
 import json
 import secrets
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -256,8 +257,9 @@ class ObjectRun(BatchWriter):
 
     def claim(self, session_id: str) -> Lease:
         """Claim the run."""
-        self.lease = self._acquire("run", session_id)
-        return self.lease
+        lease = self._acquire("run", session_id)
+        self.lease = weakref.ref(lease)
+        return lease
 
     def _acquire(self, name: str, session_id: str) -> Lease:
         path = f"{self.folder}/leases/{name}"

@@ -42,7 +42,7 @@ class BatchWriter(ABC):
 
     def __init__(self, bucket: Bucket, folder: str, name: str) -> None:
         self.bucket, self.folder, self._name = bucket, folder, name
-        self.lease: Lease | None = None  # an exclusive session's
+        self.lease: weakref.ref[Lease] | None = None  # an exclusive session's
         self._waiting: list[Waiting] = []
         self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
         self._known_end = 0  # of the run, after our last append
@@ -106,7 +106,7 @@ class BatchWriter(ABC):
                 self._tail = self._newest = None
 
     def tick(self) -> bool:
-        """Send what waits, unless a step does so at this moment."""
+        """Send what waits, unless a step does so at this moment; whether some is left."""
         if self._waiting and self._lock.acquire(blocking=False):
             try:
                 self._send(patience_s=0.0)
@@ -126,7 +126,7 @@ class BatchWriter(ABC):
         self._waiting.append((data, entry))
         if entry is not None and entry[0] == END:
             self._newest = mark
-        background.add(self)
+        background.add(self.tick)
         if sum(len(line) for line, _ in self._waiting) > _MOST_WAITING_BYTES:
             self.flush()
 
@@ -136,8 +136,9 @@ class BatchWriter(ABC):
         """Make a batch of what waits and of one more record; where all that begins and ends."""
         self._busy = True
         try:
-            if self.lease is not None:
-                self.lease.check(self._name)
+            lease = None if self.lease is None else self.lease()
+            if lease is not None:
+                lease.check(self._name)
             self._settle_doubt()
             count = len(self._waiting)
             batch = self._waiting[:count]
