@@ -78,6 +78,7 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
     _owner: Owner
     _store: Store
     _spawner: Spawner
+    _last_run: tuple[str, str | None] | None = None  # app id and partition key
 
     @abstractmethod
     def _shared(self) -> Shared:
@@ -111,6 +112,7 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
             app_id, partition_key, state, application_graph, parent_pointer, spawning_parent_pointer
         )
         start_run(self._shared(), self._store, built, self._spawner)
+        self._last_run = app_id, partition_key
 
     @_hook
     def pre_run_execute_call(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burr.core.persistence import BaseStateLoader, PersistedStateData
 from burr.tracking.client import LocalTrackingClient
@@ -16,7 +17,7 @@ from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
-from burr_otel.errors import ConfigError
+from burr_otel.errors import BurrOtelError, ConfigError, UnknownRunError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner
@@ -33,6 +34,9 @@ from burr_otel.spans.parents import Spawner
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import ALL, AsyncStoreLoader, Store, is_url, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
+
+if TYPE_CHECKING:
+    from burr_otel.view.notebook import RunView
 
 DEFAULT_STORAGE_DIR = "~/.burr"
 
@@ -336,6 +340,49 @@ class OtelTracker(RunHooks, BaseStateLoader):
         trace_id = format_trace_id(context.trace_id)
         place = TracePlace(trace_id, self.project_id, app_id, began_ns, self._clock())
         return trace_url(read_template(self.config.trace_url), place)
+
+    # --- looking at runs ---------------------------------------------------------------------
+
+    def run(self, app_id: str | None = None, partition_key: str | None = None) -> RunView:
+        """A run to look at: a notebook draws its waterfall, ``print`` writes it as text.
+
+        What is shown is redacted as spans are. It does not change afterwards; ask again for what
+        has happened since.
+
+        Args:
+            app_id: The run. Default: the last one that this tracker recorded, else the one of the
+                project that was written to last.
+            partition_key: Its partition key, where one id has several.
+
+        Raises:
+            UnknownRunError: There is no such run.
+        """
+        from burr_otel.view.load import load  # noqa: PLC0415 - drawing takes long to import
+        from burr_otel.view.notebook import RunView  # noqa: PLC0415 - likewise
+
+        if app_id is None:
+            app_id, partition_key = self._newest_run()
+        stored = self._store.read(app_id, ALL if partition_key is None else partition_key)
+        return RunView(load(stored, self._store, self._policy), self.trace_url(app_id))
+
+    def _newest_run(self) -> tuple[str, str | None]:
+        if self._last_run is not None and self._store.exists(*self._last_run):
+            return self._last_run
+        newest = max(self._store.runs(), key=lambda run: run.changed_ns, default=None)
+        if newest is None:
+            raise UnknownRunError("(none yet)", self._store.place)
+        return newest.app_id, newest.partition_key
+
+    def __repr__(self) -> str:
+        """Project and place."""
+        return f"{type(self).__name__}({self.project_id!r}, {self.raw_storage_dir!r})"
+
+    def _repr_html_(self) -> str:
+        own = f"<code>{html.escape(repr(self))}</code>"
+        try:
+            return own + self.run()._repr_html_()
+        except (BurrOtelError, OSError):
+            return own  # no run yet, or none that can be read
 
     # --- lifetime ----------------------------------------------------------------------------
 

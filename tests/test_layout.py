@@ -33,6 +33,7 @@ ALLOWED = {
     "hooks": {"config", "errors", "live", "spans", "store"},
     "tracker": {
         *("config", "errors", "hooks", "live", "records", "recover", "spans", "store", "trace_url"),
+        "view",  # only when a run is looked at
     },
     "instrumentor": {"config", "tracker"},
     "ui": {"config", "errors", "records", "store", "trace_url"},

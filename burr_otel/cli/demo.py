@@ -11,13 +11,15 @@ import click
 from rich.text import Text
 
 from burr_otel.cli import options
-from burr_otel.cli.show import draw, load
+from burr_otel.cli.show import draw
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.config import OtelConfig
 from burr_otel.history.tree import RunTree
 from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json
+from burr_otel.view.content import reader_policy
+from burr_otel.view.load import load
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ def command(storage_dir: str, as_json: bool) -> None:
         run = run_demo(build_demo(tracker))
     tracker.close()
     refusal = _send(target, kept.get_finished_spans())
-    stored = Store(DEMO_PROJECT, storage_dir).read(run.app_id)
-    view = load(stored, storage_dir, details=as_json)
+    store = Store(DEMO_PROJECT, storage_dir)
+    view = load(store.read(run.app_id), store, reader_policy(), details=as_json)
     sent = refusal is None
     if as_json:
         print_json({**run_as_json(view), "sent_to": target.shown if sent else None})

@@ -15,7 +15,9 @@ from burr_otel.history.settle import writer_lives
 from burr_otel.history.tree import RunTree
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.as_json import run_as_json, step_as_json
+from burr_otel.view.content import reader_policy
 from burr_otel.view.find import find_run
+from burr_otel.view.load import load
 from burr_otel.view.waterfall import Waterfall, header
 
 
@@ -70,7 +72,8 @@ def command(
     run = find_run(storage_dir, app_id, project, partition)
 
     def read(*, details: bool = False) -> RunTree:
-        return load(run, storage_dir, details=details, unredacted=unredacted)
+        store = Store(run.project, storage_dir)
+        return load(run, store, reader_policy(), details=details, unredacted=unredacted)
 
     if step is not None:
         _show_step(run, step, as_json=as_json, unredacted=unredacted)
@@ -87,7 +90,7 @@ def command(
 
 
 def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
-    from burr_otel.view.content import ShownContent, reader_policy
+    from burr_otel.view.content import ShownContent
     from burr_otel.view.step_sheet import step_sheet
     from burr_otel.view.steps import read_step
 
@@ -109,24 +112,6 @@ def _follow(read: Callable[[], RunTree], *, as_json: bool) -> None:
     view, console = follow(read, as_json=as_json), output()
     if not as_json and console.is_terminal:
         draw(console, view)
-
-
-def load(
-    run: StoredRun, storage_dir: str, *, details: bool = False, unredacted: bool = False
-) -> RunTree:
-    """Read a run and the runs that it spawned."""
-    from burr_otel.history.read import nest_spawned, read_run
-    from burr_otel.view.content import ShownContent, reader_policy
-
-    store, alive_of, policy = Store(run.project, storage_dir), writer_lives(), reader_policy()
-
-    def read(stored: StoredRun) -> RunTree:
-        shown = ShownContent(stored, policy, details=details, unredacted=unredacted)
-        return read_run(stored, alive_of(stored), shown)
-
-    view = read(run)
-    nest_spawned(view, lambda app_id: read(store.read(app_id)) if store.exists(app_id) else None)
-    return view
 
 
 def draw(console: Console, view: RunTree) -> None:

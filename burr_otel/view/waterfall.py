@@ -89,7 +89,7 @@ def header(view: RunTree) -> list[Text]:
     lines += found[:most]
     if len(found) > most:
         lines.append(_field("fork", f"and {len(found) - most:,} more"))
-    lines.append(_field("began", _began(view)))
+    lines.append(_field("began", began_text(view)))
     lines += [_field("skipped", one_line(reason), "yellow") for reason in view.skipped]
     return lines
 
@@ -105,7 +105,8 @@ def relatives(view: RunTree) -> list[tuple[str, str, str]]:
     return found + [("fork", _where(each.app_id, each.sequence_id), each.app_id) for each in forks]
 
 
-def _began(view: RunTree) -> str:
+def began_text(view: RunTree) -> str:
+    """When a run began, how long it took, and how many steps it has."""
     if not view.sessions:
         return "never: its log is empty"
     steps = view.steps

@@ -100,7 +100,7 @@ def _embedded(value: Any) -> str:
 class Rows:
     """Makes the page's rows and watches over their total size; `axes` has the sessions' ticks."""
 
-    def __init__(self, address: TraceAddress) -> None:
+    def __init__(self, address: TraceAddress = lambda _: None) -> None:
         self._left = _PAGE_BUDGET
         self._address = address
         self.axes: list[list[str]] = []
