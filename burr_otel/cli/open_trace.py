@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import webbrowser
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 from rich.text import Text
@@ -16,7 +17,7 @@ from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
 from burr_otel.store import Store, StoredRun
 from burr_otel.trace_url import TracePlace, read_template, trace_url
-from burr_otel.view.find import find_run
+from burr_otel.view.find import find
 
 _SAMPLED: Final = 1
 
@@ -44,8 +45,9 @@ def command(
     ({project}, {app_id}, {start_s}, {end_s}, {start_ms} and {end_ms} are filled in too).
     Honeycomb: honeycomb=https://ui.honeycomb.io/TEAM/environments/ENVIRONMENT.
 
-    A run of several sessions has a trace for each; this is the newest one's. A run that was never
-    traced has the address that burr-otel replay sends it to.
+    APP_ID may also be the id of a trace or span. A run of several sessions has a trace for each;
+    by its own id, this is the newest one's. A run that was never traced has the address that
+    burr-otel replay sends it to.
 
     \b
     Examples:
@@ -54,8 +56,8 @@ def command(
       BURR_OTEL_TRACE_URL=phoenix burr-otel open demo-1f3a9c02
     """
     template = read_template(OtelConfig.resolve(strict=True).trace_url)
-    run = find_run(storage_dir, app_id, project, partition)
-    place = _live_trace(run, storage_dir)
+    run, otel, _ = find(storage_dir, app_id, project, partition)
+    place = _live_trace(run, storage_dir, otel)
     live = place is not None
     place = place or _replayed_trace(run, storage_dir)
     url = trace_url(template, place)
@@ -74,9 +76,11 @@ def command(
     return None
 
 
-def _live_trace(run: StoredRun, storage_dir: str) -> TracePlace | None:
+def _live_trace(
+    run: StoredRun, storage_dir: str, named: Mapping[str, Any] | None
+) -> TracePlace | None:
     history = Store(run.project, storage_dir).history(run.app_id, run.partition_key)
-    root = (history.last_root if history else None) or {}
+    root = named or (history.last_root if history else None) or {}
     trace_id, began_ns = root.get("trace_id"), root.get("time_unix_nano")
     flags = root.get("flags", 1)
     if not isinstance(trace_id, str) or not isinstance(flags, int) or not flags & _SAMPLED:

@@ -16,7 +16,7 @@ from burr_otel.history.tree import RunTree
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.as_json import run_as_json, step_as_json
 from burr_otel.view.content import reader_policy
-from burr_otel.view.find import find_run
+from burr_otel.view.find import find
 from burr_otel.view.load import load
 from burr_otel.view.waterfall import Waterfall, header
 
@@ -55,7 +55,8 @@ def command(
 ) -> None:
     """Draw a recorded run as a waterfall.
 
-    APP_ID may be the beginning of an id, when no other run's id begins so.
+    APP_ID may be the beginning of an id, when no other run's id begins so, or the id of a trace or
+    span: that of a step, or of a span inside one, shows the step.
 
     \b
     Examples:
@@ -69,7 +70,9 @@ def command(
         raise click.UsageError(
             "--step, --html and --follow exclude each other, --html also --json."
         )
-    run = find_run(storage_dir, app_id, project, partition)
+    run, _, named_step = find(storage_dir, app_id, project, partition)
+    if html_file is None and not follow and step is None:
+        step = named_step
 
     def read(*, details: bool = False) -> RunTree:
         store = Store(run.project, storage_dir)
