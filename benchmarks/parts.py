@@ -34,14 +34,15 @@ PARTS = {
         "burr_otel.live.capture:encode_mapping",
     ),
     "make the records' JSON": (
-        "burr_otel.store.session:encode",
+        "burr_otel.store.session:encode_begin_step",
         "burr_otel.store.session:encode_end_step",
     ),
     "append (lock, look at the file, index)": ("burr_otel.store.files.log_file:LogFile.append",),
     "`write(2)`": ("os:write",),
     "make and end the span": (
         "burr_otel.spans.start:SpanStarter.start",
-        "burr_otel.live.step_end:end_span",
+        "burr_otel.spans.burr_span:BurrSpan.begin",
+        "burr_otel.spans.burr_span:BurrSpan.finish",
     ),
     "attach and detach": (
         "burr_otel.spans.scope:Scope.enter",

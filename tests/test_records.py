@@ -17,7 +17,6 @@ from burr_otel.records import (
     EndInner,
     EndRoot,
     EndStep,
-    Fragments,
     LinkIds,
     Logged,
     Origin,
@@ -42,7 +41,7 @@ EXAMPLES = [
     EndInner(3, "3:0", NOW, "error", IDS, Raised("ValueError", "no", "Traceback")),
     Logged("key", Document(b'[1,"a"]'), {"tag": "1"}, 3, None, NOW, ["shown", False]),
     StreamMark("end_stream", 3, NOW, 7),
-    BeginRoot({"app_id": "a"}, NOW, ORIGIN, Fragments({"n": b"1"}), "root", {"policy": {}}),
+    BeginRoot({"app_id": "a"}, NOW, ORIGIN, {"n": b"1"}, "root", {"policy": {}}),
     EndRoot(NOW, "error", IDS, 4, 1, "no", "ValueError", Usage(1, 2, 3), {"a": 1}, {"name": "b"}),
     EndStep(
         sequence_id=3,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
@@ -68,9 +68,11 @@ def collected(span_limits=None):
 
 def start(tracer, content=None, span_links=(), parent=None):
     content = content or SpanContent("name", {}, [], SpanStatus(), [])
-    return SpanStarter(tracer, ContentPolicy()).start(
-        content.name, parent, {}, list(span_links), ({},), NOW, lambda context: lambda: content
+    span = SpanStarter(tracer, ContentPolicy()).start(
+        content.name, parent, {}, list(span_links), ({},), NOW
     )
+    span.begin(lambda: content, parent, {})
+    return span
 
 
 @given(attributes, events, links, links, statuses, limits)
@@ -114,7 +116,7 @@ def test_attributes_are_derived_when_they_are_first_read_and_only_once():
         return SpanContent("name", {"a": 1}, [], SpanStatus(), [])
 
     span = start(tracer)
-    span._source = span._source._replace(on_end=lambda span: None)
+    span._source = span._source._replace(processor=SpanProcessor())
     span.finish(describe, NOW + 1)
     assert asked == []
     assert span.attributes == {"a": 1}
@@ -185,7 +187,7 @@ def test_bytes_held_by_spans_that_nobody_exports_are_bounded(monkeypatch):
     before = burr_span.held.size_bytes
     for _ in range(20):
         span = start(tracer)
-        span._source = span._source._replace(on_end=lambda span: None)
+        span._source = span._source._replace(processor=SpanProcessor())
         span.finish(describe, NOW + 1, 2_000)
         kept.append(span)
     assert len(derived) == 15

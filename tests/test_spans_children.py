@@ -6,6 +6,7 @@ import contextvars
 import gc
 import json
 import threading
+from types import SimpleNamespace
 
 import apps
 import pytest
@@ -257,7 +258,8 @@ def test_the_earlier_name_of_the_setting(monkeypatch):
 class Counting:
     """A step that adds up what it is told."""
 
-    conversation_id, agent_name, sequence_id, child_records = "a1", "proj", 0, None
+    run = SimpleNamespace(conversation_id="a1", project="proj")
+    sequence_id, child_records = 0, None
 
     def __init__(self):
         self.told = []
@@ -326,7 +328,7 @@ def test_a_step_that_raises_is_ours_to_report(inside, monkeypatch):
     reported = []
     monkeypatch.setattr(children.shield, "report", lambda where, error: reported.append(error))
     monkeypatch.setattr(step, "add_usage", lambda *_: 1 / 0)
-    monkeypatch.delattr(Counting, "conversation_id")
+    monkeypatch.delattr(Counting, "run")
     with tracer.start_as_current_span("chat", attributes={"gen_ai.usage.input_tokens": 1}) as span:
         pass
     assert not span.is_recording()

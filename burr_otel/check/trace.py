@@ -35,7 +35,7 @@ def make_trace(
     end_ns = begin_ns + 1_000
     facts = RunFacts(_PROJECT, f"check-{uuid.uuid4().hex[:8]}", None, policy, SpanSettings(), {})
     scope = InstrumentationScope(semconv.SCOPE_NAME, __version__, semconv.SCHEMA_URL)
-    source = SpanSource(resource, scope, None, policy, _unheard)
+    source = SpanSource(resource, scope, None, policy)
     begin_root = BeginRoot({}, begin_ns)
     end_root = EndRoot(end_ns, semconv.OK, steps=1 + len(contents))
     spans: list[ReadableSpan] = []
@@ -53,10 +53,6 @@ def make_trace(
         parent = spans[0].get_span_context() if spans else None
         spans.append(BurrSpan.finished(content, context, parent, (), (begin_ns, end_ns), source))
     return spans[:2], spans[2:]
-
-
-def _unheard(_span: BurrSpan) -> None:
-    """Nobody waits for the end of these spans."""
 
 
 def trace_id(spans: Sequence[ReadableSpan]) -> str:

@@ -225,18 +225,16 @@ def _start_root(
         (last_step, semconv.LINK_RESUME),
     )
 
-    def told(_context: SpanContext) -> functools.partial[describe.SpanContent]:
-        return functools.partial(describe.root, facts, graph, begin, None)
-
+    outer = otel_context.get_current()
     span = starter.start(
         facts.name,
         over,
-        otel_context.get_current(),
+        outer,
         links,
         (facts.identity, {semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW}),
         begin.time_ns,
-        told,
     )
+    span.begin(functools.partial(describe.root, facts, graph, begin, None), over, outer)
     origin = origin_of(span.get_span_context(), parent, links)
     return begin._replace(origin=origin), span
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from burr_otel.spans.parents import copied_spawner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from opentelemetry.trace import SpanContext
 
@@ -95,33 +95,24 @@ class Registry:
             found = self._several.get(app_id, ()) if only is None else (only,)
             return reversed(tuple(found))
 
-    def resolve(
-        self,
-        owner: Owner,
-        app_id: str,
-        partition_key: str | None,
-        *,
-        action: Any = None,
-        state: Any = None,
-    ) -> Run | None:
-        """The run that a hook of the tracker `owner` speaks of; None when there is none here."""
-        run = self._only.get(app_id)
+    def resolve(self, owner: Owner, told: Mapping[str, Any]) -> Run | None:
+        """The run of the tracker `owner` that Burr tells a hook of; None when it is not here."""
+        run = self._only.get(told["app_id"])
         if run is None:
-            return self._among_several(owner, app_id, partition_key, action, state)
+            return self._among_several(owner, told)
         return run if run.owner is owner else None
 
-    def _among_several(
-        self, owner: Owner, app_id: str, partition_key: str | None, action: Any, state: Any
-    ) -> Run | None:
+    def _among_several(self, owner: Owner, told: Mapping[str, Any]) -> Run | None:
+        app_id = told["app_id"]
         runs = [run for run in self.runs(app_id) if run.owner is owner]
         if len(runs) > 1:
-            runs = [run for run in runs if run.partition_key == partition_key] or runs
+            runs = [run for run in runs if run.partition_key == told["partition_key"]] or runs
         if len(runs) <= 1:
             return runs[0] if runs else None
-        if action is not None:
-            runs = [run for run in runs if run.has_action(action)] or runs
-        if len(runs) > 1 and state is not None:
-            runs = [run for run in runs if run.saw_state(state)] or runs
+        if "action" in told:
+            runs = [run for run in runs if run.has_action(told["action"])] or runs
+        if len(runs) > 1 and "state" in told:
+            runs = [run for run in runs if run.saw_state(told["state"])] or runs
         if len(runs) > 1:
             reference = (self._executing.get() or {}).get(app_id)
             runs = [run for run in runs if reference is not None and run is reference()] or runs

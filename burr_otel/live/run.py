@@ -1,12 +1,13 @@
 """One application as one tracker sees it: its spans and its records, kept in step.
 
-A `Run` is made when an application is built and lives as long as the application does. Each
-method is what one of Burr's hooks means; a record that cannot be written is a `SnapshotError`
-once the span has ended properly.
+A `Run` is made when an application is built and lives as long as the application does. Its methods
+are called by Burr's hooks with Burr's own arguments (see `burr_otel.hooks`); a record that cannot
+be written is a `SnapshotError` once the span has ended properly.
 """
 
 from __future__ import annotations
 
+import sys
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from burr_otel.spans import exceptions, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.trace import SpanContext
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from burr_otel.live.initial import Digests
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
-    from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import Session
 
 logger = logger_of_lines("burr_otel")
@@ -119,7 +119,7 @@ class Run:
         """Span context of a step in progress, or of the last one finished."""
         step = self._steps.get(sequence_id)
         if step is not None:
-            return step.tag.context
+            return step.context
         if self._last is not None and self._last[0] == sequence_id:
             return self._last[1]
         return None
@@ -153,18 +153,19 @@ class Run:
 
     # --- the application ----------------------------------------------------------------------
 
-    def executing(self, method: str, state: Any, outer_error: BaseException | None) -> None:
-        """An execute call begins."""
+    def executing(self, *, method: Any, state: Any, **_told: Any) -> None:
+        """Note which of Burr's methods runs the application."""
         self._open()
-        self._method = method
+        self._method = method.value
         self._calls += 1
-        self._outer_error, self._step_failed = outer_error, False
+        self._outer_error, self._step_failed = sys.exc_info()[1], False
         self._state = weakref.ref(state)
         self.root.touch(self.shared.clock())
         registry.executing(self)
 
-    def executed(self, state: Any, in_flight: BaseException | None) -> None:
+    def executed(self, state: Any) -> None:
         """An execute call has ended with `state`, perhaps raising what `sys.exc_info` reports."""
+        in_flight = sys.exc_info()[1]
         self._state = weakref.ref(state)
         self._calls = max(0, self._calls - 1)
         error = None if in_flight is self._outer_error else in_flight
@@ -202,36 +203,37 @@ class Run:
         if self.session is not None:
             self.session.close()
 
-    def _mark(self) -> None:
-        if self.session is not None and self.root.ended:
-            self.session.mark_open(self.root.ids, self.shared.clock())
-
-    def _unmark(self) -> None:
-        if self.session is not None and self.root.ended and not self._steps:
-            self.session.unmark()
-
     # --- steps --------------------------------------------------------------------------------
 
     def begin_step(
         self,
+        *,
         action: Any,
         inputs: Mapping[str, Any],
         sequence_id: int,
         state: Any,
-        outer_error: BaseException | None,
+        **_told: Any,
     ) -> None:
-        """A step begins: make its span and its record, and make the span current."""
-        self._open()
+        """Make a step's span and its record, and make the span current."""
+        if self._opens is not None:
+            self._open()
         if self._steps:
             self._settle_earlier(sequence_id, state)
         shared, root, session = self.shared, self.root, self.session
         now = shared.clock()
-        facts = root.facts.actions.get(action.name) or root.facts.action(action.name)
+        name = action.name
+        facts = root.facts.actions.get(name) or root.facts.action(name)
         root.enter(now)
-        step = self._steps[sequence_id] = LiveStep(self, facts, sequence_id, state, outer_error)
-        if root.ended:
-            self._mark()
-        step.start(_taken(action, facts, inputs), self._method, self._prior, now)
+        step = LiveStep(self, facts, sequence_id, state, sys.exc_info()[1])
+        self._steps[sequence_id] = step
+        if root.ended and session is not None:
+            session.mark_open(root.ids, now)
+        bound = getattr(action, "_bound_params", None)
+        if inputs or bound:
+            # `astep` and streams pass on everything that the caller gave, also what others take.
+            taken = {key: value for key, value in inputs.items() if key in facts.inputs}
+            inputs = {**bound, **taken} if bound else taken
+        step.start(inputs, self._method, self._prior, now)
         step.labels = shared.metrics.step_began(str(facts.attributes[semconv.ACTION_NAME]))
         if session is None:
             return
@@ -256,18 +258,19 @@ class Run:
             if step.streaming:
                 if step.sequence_id != sequence_id:
                     self.settle_stream(step)
-            elif step.scope.encloses(here):
+            elif step.encloses(here):
                 self._settle_left(step, state, None)
 
     def end_step(
         self,
+        *,
         state: Any,
         result: Mapping[str, Any] | None,
         sequence_id: int,
         exception: BaseException | None,
-        in_flight: BaseException | None,
+        **_told: Any,
     ) -> None:
-        """A step has ended, as Burr tells it; `in_flight` is what `sys.exc_info` reports."""
+        """End a step's span and keep its state."""
         step = self._steps.pop(sequence_id, None)
         if step is None:
             return
@@ -278,6 +281,7 @@ class Run:
             result, state = step.final  # Burr has the state before the step, and no result
         elif exception is None and result is None:
             # Ctrl-C and cancellation: Burr passes on an `Exception` only.
+            in_flight = sys.exc_info()[1]
             exception = None if in_flight is step.outer_error else in_flight
             if exception is None and step.streaming:
                 exception = GeneratorExit()
@@ -326,24 +330,27 @@ class Run:
         *,
         recorded: bool = True,
     ) -> None:
-        """Make the record of a step's end, write it, and end the span whatever comes of that."""
-        if not step.claim_end():
-            return
+        """Nothing of a step is current any more; write its record and end its span."""
+        try:
+            step.claims.pop()
+        except IndexError:
+            return  # another thread ends it, or has
         session = self.session if recorded else None
-        step.leave(end_ns, session)
+        if step.inner:
+            step.end_inner(end_ns, session)
+        step.tag.child_records = None
+        step.leave()
         self._step_failed = self._step_failed or error is not None
-        ended = step_end.ended(step, state, result, error, end_ns, session)
-        failure = ended.failure
         if error is None and state is not None:
             self._prior = step.action.name
             self._state = weakref.ref(state)
         try:
-            if session is not None:
-                failure = step_end.write(step, ended, session)
+            failure = step_end.finish(step, state, result, error, end_ns, session)
         finally:
-            step_end.end_span(step, ended.record, failure)
-            self._last = step.sequence_id, step.tag.context
-            self._unmark()
+            step.state_before = None  # a task that was begun inside may go on, in its context
+            self._last = step.sequence_id, step.context
+            if self.root.ended and self.session is not None and not self._steps:
+                self.session.unmark()
         if failure is not None:
             self._tell(failure, error)
 
@@ -356,7 +363,7 @@ class Run:
 
     # --- streams ------------------------------------------------------------------------------
 
-    def begin_stream(self, sequence_id: int) -> None:
+    def begin_stream(self, *, sequence_id: int, **_told: Any) -> None:
         """The step in progress is a stream."""
         step = self._steps.get(sequence_id)
         if step is None:
@@ -366,8 +373,8 @@ class Run:
             mark = StreamMark("begin_stream", sequence_id, self.shared.clock())
             self.session.append(mark)
 
-    def stream_item(self, sequence_id: int) -> None:
-        """A stream has yielded an item."""
+    def stream_item(self, *, sequence_id: int, **_told: Any) -> None:
+        """Count an item."""
         step = self._steps.get(sequence_id)
         if step is None:
             return
@@ -383,51 +390,43 @@ class Run:
 
     def begin_span(
         self,
-        burr_span: Any,
-        sequence_id: int,
-        dependencies: Sequence[str],
-        outer_error: BaseException | None,
+        *,
+        action_sequence_id: int,
+        span: Any,
+        span_dependencies: list[str],
+        **_told: Any,
     ) -> None:
-        """An inner span begins."""
-        step = self._steps.get(sequence_id)
-        if step is None:
-            return
-        now = self.shared.clock()
-        InnerSpan(step, burr_span, dependencies, now, outer_error, self.session)
+        """Start an inner span and make it current."""
+        step = self._steps.get(action_sequence_id)
+        if step is not None:
+            now, outer_error = self.shared.clock(), sys.exc_info()[1]
+            InnerSpan(step, span, span_dependencies, now, outer_error, self.session)
 
-    def end_span(self, burr_span: Any, sequence_id: int, in_flight: BaseException | None) -> None:
-        """An inner span has ended."""
-        step = self._steps.get(sequence_id)
-        inner = None if step is None else step.inner.get(id(burr_span))
+    def end_span(self, *, action_sequence_id: int, span: Any, **_told: Any) -> None:
+        """End an inner span."""
+        step = self._steps.get(action_sequence_id)
+        inner = None if step is None else step.inner.get(id(span))
         if inner is not None:
-            inner.end(self.shared.clock(), self.session, in_flight)
+            inner.end(self.shared.clock(), self.session, sys.exc_info()[1])
 
     def log_attributes(
         self,
+        *,
         attributes: Mapping[str, Any],
-        burr_span: Any,
-        sequence_id: int,
+        action_sequence_id: int,
+        span: Any,
         tags: Mapping[str, Any],
+        **_told: Any,
     ) -> None:
-        """The action logs attributes on its step or on an inner span."""
-        step = self._steps.get(sequence_id)
+        """Set attributes on the step or inner span that they were logged on."""
+        step = self._steps.get(action_sequence_id)
         if step is not None:
-            step.log(attributes, burr_span, tags, self.session)
+            step.log(attributes, span, tags, self.session)
         elif self.session is not None:  # the step is over: they only go into the log
             for record, _ in logged_records(
-                self.shared, attributes, burr_span, sequence_id, tags, self.name
+                self.shared, attributes, span, action_sequence_id, tags, self.name
             ):
                 self.session.append(record)
-
-
-def _taken(action: Any, facts: ActionFacts, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The inputs that an action takes, of its caller and bound ones."""
-    bound = getattr(action, "_bound_params", None)
-    if not inputs and not bound:
-        return {}
-    # `astep` and streams pass on everything that the caller gave, also what others take.
-    taken = {key: value for key, value in inputs.items() if key in facts.inputs}
-    return {**bound, **taken} if bound else taken
 
 
 def _collected(reference: weakref.ref[Run]) -> None:

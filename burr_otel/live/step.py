@@ -26,10 +26,8 @@ from burr_otel.records import (
     NO_DOCUMENT,
     BeginInner,
     BeginStep,
-    Document,
     EndInner,
     Logged,
-    Origin,
     Raised,
     SpanIds,
     StreamTimes,
@@ -37,7 +35,7 @@ from burr_otel.records import (
 from burr_otel.spans import describe, keeper, parents, shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.contexts import current_span_context, ids_of, link, links_to, origin_of
-from burr_otel.spans.scope import BurrStep, Scope, current_context, innermost_scope
+from burr_otel.spans.scope import SPAN_KEY, BurrStep, Scope, current_context, innermost_scope
 from burr_otel.spans.start import NO_SPAN, NoSpan
 
 if TYPE_CHECKING:
@@ -49,23 +47,19 @@ if TYPE_CHECKING:
     from burr_otel.live.initial import Digests
     from burr_otel.live.run import Run
     from burr_otel.live.shared import Shared
-    from burr_otel.spans.describe import SpanContent
     from burr_otel.spans.facts import ActionFacts
-    from burr_otel.spans.start import LiveSpan, SpanStarter
+    from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
 logger = logger_of_lines("burr_otel")
 
-_Fields = tuple[int, str, Document, int]  # of a `BeginStep`, before its ids
-_MoreFields = tuple["str | None", "str | None", Mapping[str, Any]]  # and after them
-_NOT_BEGUN = BeginStep(-1, "", NO_DOCUMENT, 0)
 
-
-class LiveStep:
+class LiveStep(Scope):
     """One step in progress."""
 
     labels: dict[str, str]  # of its measurements
-    streaming = running = False
+    begin: BeginStep
+    streaming = running = traced = False
     items = generator_ns = 0
     # Result and state, once known other than from Burr's hooks: what a stream has yielded last,
     # what a synchronous action under an asynchronous method gave.
@@ -73,6 +67,7 @@ class LiveStep:
     first_item_ns: int | None = None
     swallowed: tuple[Raised, int] | None = None
     digests: Digests | None = None  # of `state_before`, once an application is spawned
+    span: LiveSpan = NO_SPAN
     _raised_id = 0
 
     def __init__(
@@ -83,20 +78,21 @@ class LiveStep:
         state_before: Any,
         outer_error: BaseException | None,
     ) -> None:
-        self.run, self._settle = run.name, run.settle_stream
-        self.shared, self.root, self.action = run.shared, run.root, action
+        self._run, self.shared, self.root, self.action = run, run.shared, run.root, action
         self.state_before, self.outer_error = state_before, outer_error
-        facts = run.root.facts
-        self.tag = BurrStep(run.app_id, sequence_id, facts.conversation_id, facts.project)
+        self.sequence_id = sequence_id
+        self.tag = BurrStep(run.root.facts, sequence_id)
         self.tag.log_events = run.shared.log_events
         self.tag.sends_baggage = run.shared.config.send_baggage
-        self.sequence_id = sequence_id
         self.logged: list[Logged] = []
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
         self.named: dict[str, SpanContext] = {}
-        self.span: LiveSpan = NO_SPAN
-        self.begin: BeginStep = _NOT_BEGUN
-        self._claims = [True]
+        self.claims = [True]  # who pops it ends the step: a list's `pop` is atomic
+
+    @property
+    def run(self) -> str:
+        """``project/app_id``, for messages."""
+        return self._run.name
 
     def start(
         self,
@@ -106,98 +102,103 @@ class LiveStep:
         now_ns: int,
     ) -> None:
         """Begin the span, make it current, and make the record; a failed span costs no record."""
-        shared, root = self.shared, self.root
-        outer, inputs_json = current_context(), NO_DOCUMENT
+        shared, root, action = self.shared, self.root, self.action
+        outer, document = current_context(), NO_DOCUMENT
         shown: dict[str, Any] = {}
         if inputs:
-            inputs_json, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
-        if shared.shows_more and root.is_valid:
-            show_names(shared.policy, self.action, prior, shown)
-            if shared.settings.capture_state_read == "all":
-                state, reads = self.state_before, self.action.reads
-                read = {key: state[key] for key in reads if key in state}
-                show(shown, semconv.STATE_READ, shared.policy.document("state", read))
-        if self.action.kind == "llm" and root.is_valid:
-            show_prompt(shared.policy, self.action, inputs, self.state_before, shown)
+            document, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
+        if root.is_valid and (shared.shows_more or action.kind == "llm"):
+            self._show_more(inputs, prior, shown)
         if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
             shown |= surrounding_attributes(shared.config, outer)
-        fields = (self.sequence_id, self.action.name, inputs_json, now_ns)
-        more = (method, prior, shown)
-        if root.is_valid and shared.starter is not None:
-            try:
-                self._start(shared.starter, outer, fields, more)
-            except Exception as error:
-                shield.report("starting a step span", error)
-        if self.begin is _NOT_BEGUN:
-            self.begin = BeginStep(*fields, None, None, *more)
-        self.scope = Scope(self.span.current, self.tag, outer)
-        self.scope.enter()
-
-    def _start(
-        self, starter: SpanStarter, outer: Context, fields: _Fields, more: _MoreFields
-    ) -> None:
-        root = self.root
         parent: trace.Span = root.stand_in
         over: SpanContext | SpanIds | None = root.ids
-        links: list[Link] = []
-        current = trace.get_current_span(outer)
-        ambient = None
-        if current is not trace.INVALID_SPAN:
-            ambient = current_span_context(outer)
-            policy = self.shared.config.step_parent
-            chosen, links = parents.step_parent(policy, root.context, ambient)
-            if chosen is not root.context:
-                parent, over = current, chosen
-
-        def begin(context: SpanContext) -> functools.partial[SpanContent]:
-            self.tag.context = context
-            if links or over is not root.ids or root.ids is None:
-                origin = origin_of(context, over, links)
-            else:  # as nearly always
-                trace_id, span_id, _, flags, _, _ = context
-                origin = Origin(SpanIds(trace_id, span_id, flags, root.ids.trace_state), root.ids)
-            self.begin = BeginStep(*fields, origin, root.context.span_id, *more)
-            return functools.partial(describe.step, root.facts, self.begin, None, self.logged)
-
-        name = more[-1].get(semconv.ACTION_NAME) or self.action.attributes[semconv.ACTION_NAME]
-        facts = (self.action.attributes, root.facts.identity)
-        self.span = starter.start(
-            str(name), parent, outer, links, facts, fields[-1], begin, self.tag
-        )
-        context = self.tag.context
-        if ambient is not None and ambient.trace_id != context.trace_id:
-            try:
-                back = link(context, semconv.LINK_STEP)
-                current.add_link(back.context, back.attributes)
-            except Exception as error:  # Datadog's API warns, and warnings may be errors
-                logger.debug("no link back to step %s: %s", self.sequence_id, error)
-
-    @property
-    def traced(self) -> bool:
-        """Whether anybody will see the span."""
-        return self.span.is_recording()
-
-    def claim_end(self) -> bool:
-        """Whether the caller is the one to end it: true once."""
+        links: Sequence[Link] = ()
+        current = trace.get_current_span(outer) if SPAN_KEY in outer else None
         try:
-            return self._claims.pop()  # by one thread: a list's pop is atomic
-        except IndexError:
-            return False
+            if root.is_valid and shared.starter is not None:
+                if current is not None:
+                    parent, over, links = self._place(current, outer)
+                self.span = shared.starter.start(
+                    str(shown.get(semconv.ACTION_NAME) or action.attributes[semconv.ACTION_NAME]),
+                    parent,
+                    outer,
+                    links,
+                    (action.attributes, root.facts.identity),
+                    now_ns,
+                    self.tag,
+                )
+        except Exception as error:
+            shield.report("starting a step span", error)
+        self.context = self.tag.context = self.span.get_span_context()
+        self.current, self.outer = self.span.current, outer
+        origin = origin_of(self.context, over, links)
+        self.begin = BeginStep(
+            self.sequence_id,
+            action.name,
+            document,
+            now_ns,
+            origin,
+            None if origin is None or root.ids is None else root.ids.span_id,
+            method,
+            prior,
+            shown,
+        )
+        told = functools.partial(describe.step, root.facts, self.begin, None, self.logged)
+        self.span.begin(told, parent, outer)
+        self.traced = self.span.is_recording()
+        if current is not None:
+            self._link_back(current)
+        self.enter()
 
-    def leave(self, end_ns: int, session: Session | None) -> None:
-        """The step is over: nothing of it stays current, and no inner span stays open."""
-        if self.inner:
-            for inner in reversed(list(self.inner.values())):
-                inner.end(end_ns, session, None, abandoned=True)
-        self.tag.child_records = None
-        self.scope.leave()
+    def _show_more(
+        self, inputs: Mapping[str, Any], prior: str | None, shown: dict[str, Any]
+    ) -> None:
+        """Put into `shown` what only the hook can show."""
+        policy, settings, state = self.shared.policy, self.shared.settings, self.state_before
+        if self.shared.shows_more:
+            show_names(policy, self.action, prior, shown)
+        if settings.capture_state_read == "all":
+            read = {key: state[key] for key in self.action.reads if key in state}
+            show(shown, semconv.STATE_READ, policy.document("state", read))
+        if self.action.kind == "llm":
+            show_prompt(policy, self.action, inputs, state, shown)
+
+    def _place(
+        self, current: trace.Span, outer: Context
+    ) -> tuple[trace.Span, SpanContext | SpanIds | None, Sequence[Link]]:
+        """The parent, and links, where a span of others or of another application is current."""
+        root = self.root
+        policy, ambient = self.shared.config.step_parent, current_span_context(outer)
+        chosen, links = parents.step_parent(policy, root.context, ambient)
+        if chosen is root.context:
+            return root.stand_in, root.ids, links
+        return current, chosen, links
+
+    def _link_back(self, current: trace.Span) -> None:
+        """Link to this step from a span of another trace that is current around it."""
+        ambient = current.get_span_context()
+        if ambient is None or not (ambient.is_valid and self.context.is_valid):
+            return
+        if ambient.trace_id == self.context.trace_id:
+            return
+        try:
+            back = link(self.context, semconv.LINK_STEP)
+            current.add_link(back.context, back.attributes)
+        except Exception as error:  # Datadog's API warns, and warnings may be errors
+            logger.debug("no link back to step %s: %s", self.sequence_id, error)
+
+    def end_inner(self, end_ns: int, session: Session | None) -> None:
+        """The step is over: no span inside of it stays open."""
+        for inner in reversed(list(self.inner.values())):
+            inner.end(end_ns, session, None, abandoned=True)
 
     # --- stream -------------------------------------------------------------------------------
 
     def begin_stream(self) -> None:
         """The step turns out to be a stream: current only while its generator runs."""
         self.streaming = True
-        self.scope.pause()
+        self.pause()
 
     def item(self, now_ns: int) -> bool:
         """Count an item; whether it was the first."""
@@ -215,20 +216,20 @@ class LiveStep:
 
     def go_on_unseen(self) -> None:
         """The span has ended before the stream: what follows is recorded and not shown."""
-        self.span = NoSpan(self.tag.context)
-        self._claims = [True]
+        self.span, self.traced = NoSpan(self.context), False
+        self.claims = [True]
 
     def stream_resumed(self) -> tuple[Context, int]:
         """The generator goes on: make the step current; gives what `stream_suspended` needs."""
         self.running = True
-        return self.scope.resume(), self.shared.idle_clock()
+        return self.resume(), self.shared.idle_clock()
 
     def stream_suspended(self, entered: tuple[Context, int]) -> None:
         """The generator has yielded: its consumer's context is current again."""
         consumer, began = entered
         self.running = False
         self.generator_ns += max(0, self.shared.idle_clock() - began)
-        self.scope.suspend(consumer)
+        self.suspend(consumer)
 
     def stream_failed(self, error: Exception) -> None:
         """The action's own generator raised; whether the step fails with it is for Burr to say."""
@@ -237,7 +238,7 @@ class LiveStep:
 
     def stream_dropped(self) -> None:
         """The generator can never run again; a finaliser calls this, so it must only defer work."""
-        keeper.keeper.defer(lambda: self._settle(self))
+        keeper.keeper.defer(lambda: self._run.settle_stream(self))
 
     def swallowed_unless(self, error: BaseException | None) -> tuple[Raised, int] | None:
         """What the generator raised, if that is not what the step failed with."""
@@ -292,10 +293,10 @@ def mark_failed(why: str) -> None:
     """
     scope = innermost_scope()
     if scope is not None:
-        scope.step.failed = str(why)
+        scope.tag.failed = str(why)
 
 
-class InnerSpan:
+class InnerSpan(Scope):
     """One span of ``__tracer`` or ``@trace``, started and made current."""
 
     # It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
@@ -315,7 +316,8 @@ class InnerSpan:
         self.span: LiveSpan = NO_SPAN
         self._ended = False
         enclosing = step.target(burr_span.parent)
-        outer = current_context()
+        self.tag, self.parent = step.tag, enclosing
+        self.outer = outer = current_context()
         links = links_to(
             *((step.named.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
         )
@@ -331,35 +333,29 @@ class InnerSpan:
             self._start(enclosing, outer, links)
         except Exception as error:
             shield.report("starting a span inside a step", error)
+        self.context, self.current = self.span.get_span_context(), self.span.current
         around = surrounding_attributes(step.shared.config, outer)
         if around:
-            self.span.current.set_attributes(around)
+            self.current.set_attributes(around)
         step.inner[id(burr_span)] = self
-        step.named[burr_span.name] = self.span.get_span_context()
-        self.scope: Scope = Scope(self.span.current, step.tag, outer, enclosing.scope)
-        self.scope.enter()
+        step.named[burr_span.name] = self.context
+        self.enter()
         if session is not None:
             session.append(self.begin)
 
     def _start(self, enclosing: LiveStep | InnerSpan, outer: Context, links: list[Link]) -> None:
         step = self._step
         starter = step.shared.starter
-        parent = enclosing.span.current
+        parent = enclosing.current
         # What is current inside the enclosing Burr span, an HTTP span say, is the closer parent;
         # in a thread that copied no context, what is current has nothing to do with it.
         current = trace.get_current_span(outer)
         inside = innermost_scope(outer)
-        if current_span_context(outer) is not None and enclosing.scope.encloses(inside):
+        if current_span_context(outer) is not None and enclosing.encloses(inside):
             parent = current
         if starter is None or not parent.get_span_context().is_valid:
             return
         facts = step.root.facts
-
-        def begin(context: SpanContext) -> functools.partial[SpanContent]:
-            origin = origin_of(context, parent.get_span_context(), links)
-            self.begin = self.begin._replace(origin=origin)
-            return functools.partial(describe.inner, facts, self.begin, None, self.logged)
-
         self.span = starter.start(
             facts.policy.name(self.begin.name),
             parent,
@@ -367,9 +363,12 @@ class InnerSpan:
             links,
             (facts.identity,),
             self.begin.time_ns,
-            begin,
             step.tag,
         )
+        origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
+        self.begin = self.begin._replace(origin=origin)
+        told = functools.partial(describe.inner, facts, self.begin, None, self.logged)
+        self.span.begin(told, parent, outer)
         if isinstance(self.span, BurrSpan):
             self.span.burr_uid = self.begin.span_id
 
@@ -385,7 +384,7 @@ class InnerSpan:
         if self._ended:
             return
         self._ended = True
-        self.scope.leave()
+        self.leave()
         error = None if in_flight is self._outer_error else in_flight
         shared, span = self._step.shared, self.span
         outcome = semconv.ABANDONED if abandoned else shared.outcome_of(error)
@@ -398,7 +397,7 @@ class InnerSpan:
             self.begin.span_id,
             now_ns,
             outcome,
-            ids_of(span.get_span_context()),
+            ids_of(self.context),
             None if error is None else raised_of(error),
             user,
         )

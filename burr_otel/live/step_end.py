@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, raised_of, show_answer, show_exception, show_state
 from burr_otel.printable import logger_of_lines
-from burr_otel.records import EndStep, Fragments, StreamMark
+from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
 from burr_otel.spans import describe, exceptions, shield
 from burr_otel.store import encode_state
 
@@ -27,60 +27,74 @@ _NOTHING: Mapping[str, tuple[int, int]] = {}
 _LOST = (semconv.RESULT, semconv.STATE_WRITTEN, semconv.STATE_READ, semconv.TRUNCATED)
 
 
-class StepEnd(NamedTuple):
-    """How a step ended; `exact` tells whether the JSON says all of its result."""
-
-    record: EndStep
-    encoded: EncodedState | None
-    exact: bool
-    failure: SnapshotError | None
-
-
-def ended(
+def finish(
     step: LiveStep,
     state: Any,
     result: Any,
     error: BaseException | None,
     end_ns: int,
     session: Session | None,
-) -> StepEnd:
-    """The record of a step's end, with the encoded state beside it."""
-    shared, action, policy = step.shared, step.action, step.shared.policy
-    shown: dict[str, Any] = {}
-    traced = step.traced
+) -> SnapshotError | None:
+    """Write the record of a step's end, and end its span; why its state is not kept, if it is not.
+
+    The span ends whatever comes of the record.
+    """
     encoded = failure = None
-    told = action.writes if error is None else action.reads
     if state is not None and session is not None:
+        kwargs, number = step.shared.serde_kwargs, step.sequence_id
         try:
-            encoded = encode_state(
-                state,
-                serde_kwargs=shared.serde_kwargs,
-                run=step.run,
-                sequence_id=step.sequence_id,
-            )
+            encoded = encode_state(state, serde_kwargs=kwargs, run=session.run, sequence_id=number)
         except SnapshotError as problem:
             failure = problem
+    grown = _NOTHING
+    if session is not None and encoded is not None and encoded.counts:
+        grown = session.grown(encoded)
+    record, exact = _record(step, state, encoded, grown, result, error, end_ns)
+    try:
+        if session is not None:
+            failure = _write(step, record, encoded, failure, session, exact=exact)
+    finally:
+        _end_span(step, record, failure)
+    return failure
+
+
+def _record(
+    step: LiveStep,
+    state: Any,
+    encoded: EncodedState | None,
+    grown: Mapping[str, tuple[int, int]],
+    result: Any,
+    error: BaseException | None,
+    end_ns: int,
+) -> tuple[EndStep, bool]:
+    """The record of a step's end, and whether its JSON says all of the result."""
+    shared, action, policy = step.shared, step.action, step.shared.policy
+    shown: dict[str, Any] = {}
+    told = action.writes if error is None else action.reads
     document, exact = None, True
-    if result is not None:
+    if result:
         named = result if isinstance(result, Mapping) else {"result": result}
         document, exact = captured(shared, step.run, "results", semconv.RESULT, named, shown)
+    elif result is not None:
+        document = NO_DOCUMENT
     raised = None if error is None else raised_of(error)
-    outcome, failed = _outcome(step, error, result, state)
-    if traced:
+    outcome, failed = semconv.OK, None
+    if error is not None or step.tag.failed is not None or shared.config.failed is not None:
+        outcome, failed = _outcome(step, error, result, state)
+    if step.traced:
         wanted = error is None or shared.settings.capture_state_read != "never"
         if state is not None and told and wanted:
             name = semconv.STATE_WRITTEN if error is None else semconv.STATE_READ
-            show_state(policy, name, told, state, encoded, shown)
+            if encoded is None or encoded.inexact or policy.redactor is not None:
+                show_state(policy, name, told, state, encoded, shown)
         if raised is not None:
             show_exception(policy, raised, shown)
         elif action.kind == "llm" and state is not None:
             show_answer(policy, action, step.state_before, state, result, shown)
-    fragments, grown = None, _NOTHING
+    fragments = None
     if encoded is not None:
         texts = encoded.fragments
-        fragments = Fragments({key: texts[key] for key in told if key in texts})
-        if session is not None and encoded.counts:
-            grown = session.grown(encoded)
+        fragments = {key: texts[key] for key in told if key in texts}
     origin = step.begin.origin
     record = EndStep(
         step.sequence_id,
@@ -100,7 +114,7 @@ def ended(
         shown,
         step.span.user_data(),
     )
-    return StepEnd(record, encoded, exact, failure)
+    return record, exact
 
 
 def _outcome(
@@ -109,8 +123,6 @@ def _outcome(
     """The outcome of a step, and why it failed if it raised nothing."""
     failed = step.tag.failed
     if error is None and failed is None:
-        if step.shared.config.failed is None:
-            return semconv.OK, None
         failed = _found_failed(step, result, state)
     outcome = step.shared.outcome_of(error)
     if outcome != semconv.OK or failed is None:
@@ -131,15 +143,22 @@ def _found_failed(step: LiveStep, result: Any, state: Any) -> str | None:
     return None if why is None else str(why)
 
 
-def write(step: LiveStep, ended: StepEnd, session: Session) -> SnapshotError | None:
+def _write(
+    step: LiveStep,
+    record: EndStep,
+    encoded: EncodedState | None,
+    failure: SnapshotError | None,
+    session: Session,
+    *,
+    exact: bool,
+) -> SnapshotError | None:
     """Write the records of a step's end; why the state is not in the log, if it is not."""
-    record, encoded, failure = ended.record, ended.encoded, ended.failure
     if step.streaming:
         mark = StreamMark("end_stream", step.sequence_id, record.time_ns, step.items)
         session.append(mark)
     if encoded is not None:
         try:
-            size_bytes = session.end_step(record, encoded, exact=ended.exact)
+            size_bytes = session.end_step(record, encoded, exact=exact)
         except SnapshotError as problem:
             failure = problem
         else:
@@ -161,10 +180,9 @@ def _unkept(step: LiveStep, record: EndStep, failure: SnapshotError) -> EndStep:
     return record._replace(snapshot_error=text, shown=shown)
 
 
-def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> None:
+def _end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> None:
     """End the span of a step; never raises."""
-    shared, root = step.shared, step.root
-    begin = step.begin
+    shared, root, begin = step.shared, step.root, step.begin
     if failure is not None:
         text = exceptions.snapshot_text(shared.policy, failure)
         record = record._replace(snapshot_error=text)
@@ -178,16 +196,19 @@ def end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) -> 
         if shared.config.openinference_content and step.traced:
             _say_in_root(root, told().attributes)
         if record.raised is not None and record.outcome == semconv.ERROR and step.traced:
-            exceptions.emit_log(step.span.current, shared.policy, record.raised, record.time_ns)
-        step.span.finish(told, describe.soonest_end(begin.time_ns, record.time_ns), size_bytes)
-        seconds = max(0, record.time_ns - begin.time_ns) / 1e9
-        shared.metrics.step_ended(step.labels, record.outcome, seconds)
+            exceptions.emit_log(step.current, shared.policy, record.raised, record.time_ns)
+        spent_ns = max(0, record.time_ns - begin.time_ns)
+        step.span.finish(told, begin.time_ns + max(1, spent_ns), size_bytes)
+        shared.metrics.step_ended(step.labels, record.outcome, spent_ns / 1e9)
     except Exception as error:
         shield.report("ending a step span", error)
     if record.usage is not None:
         root.add_usage(record.usage)
         shared.metrics.usage(step.labels, record.usage.input_tokens, record.usage.output_tokens)
-    root.leave(record.time_ns, record.outcome, _failure(step, record))
+    reason: tuple[str | None, str | None] = None, record.failed
+    if record.failed is None and record.raised is not None and record.outcome == semconv.ERROR:
+        reason = failure_of(shared.policy, record.raised)
+    root.leave(record.time_ns, record.outcome, reason)
 
 
 def _say_in_root(root: Root, attributes: Mapping[str, Any]) -> None:
@@ -196,15 +217,6 @@ def _say_in_root(root: Root, attributes: Mapping[str, Any]) -> None:
     if not root.said(semconv.INPUT_VALUE):
         names += [semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE]
     root.say({name: attributes[name] for name in names if name in attributes})
-
-
-def _failure(step: LiveStep, record: EndStep) -> tuple[str | None, str | None]:
-    """Type and text of a step's failure, as the application span says them."""
-    if record.failed is not None:
-        return None, record.failed
-    if record.raised is None or record.outcome != semconv.ERROR:
-        return None, None
-    return failure_of(step.shared.policy, record.raised)
 
 
 def failure_of(policy: ContentPolicy, raised: Raised) -> tuple[str, str]:

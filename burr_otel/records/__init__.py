@@ -37,6 +37,7 @@ from burr_otel.records.types import (
     encode_json,
     encode_text,
     sound_text,
+    state_data,
 )
 from burr_otel.records.write import (
     encode,

@@ -267,7 +267,7 @@ def _read_end_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndSte
         record["action"],
         None if result is None else Document(None, result),
         raised,
-        None if state is None else Fragments(None, state),
+        None if state is None else Fragments(state),
         _time(otel, record["end_time"]),
         str(otel.get("outcome") or ("ok" if raised is None else "error")),
         read_ids(otel),
@@ -324,7 +324,7 @@ def _read_begin_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Begi
         {key: value for key, value in record.items() if key not in _ROOT_OWN},
         _time(otel, record.get("start_time")),
         _read_origin(otel),
-        Fragments(None, state) if isinstance(state, dict) else None,
+        Fragments(state) if isinstance(state, dict) else None,
         about=otel,
     )
 

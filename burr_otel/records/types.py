@@ -98,36 +98,32 @@ NO_DOCUMENT: Final = Document(b"{}", {})
 
 
 class Fragments(Mapping[str, bytes]):
-    """A state as the JSON of each of its top-level keys, made of the values on demand."""
+    """A state that was read: the JSON of each of its top-level keys is made on demand."""
 
-    __slots__ = ("_texts", "_values")
+    __slots__ = ("_texts", "data")
 
-    def __init__(
-        self, texts: dict[str, bytes] | None, values: Mapping[str, Any] | None = None
-    ) -> None:
-        self._texts: dict[str, bytes] = {} if texts is None else texts
-        self._values = values
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._texts: dict[str, bytes] = {}
+        self.data = data
 
     def __getitem__(self, key: str) -> bytes:
         text = self._texts.get(key)
         if text is None:
-            if self._values is None:
-                raise KeyError(key)
-            text = self._texts[key] = encode_json(self._values[key])
+            text = self._texts[key] = encode_json(self.data[key])
         return text
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._texts if self._values is None else self._values)
+        return iter(self.data)
 
     def __len__(self) -> int:
-        return len(self._texts if self._values is None else self._values)
+        return len(self.data)
 
-    @property
-    def values_by_key(self) -> Mapping[str, Any]:
-        """The state as plain data."""
-        if self._values is None:
-            self._values = {key: json.loads(text) for key, text in self._texts.items()}
-        return self._values
+
+def state_data(state: Mapping[str, bytes]) -> Mapping[str, Any]:
+    """A state as plain data."""
+    if isinstance(state, Fragments):
+        return state.data
+    return {key: json.loads(text) for key, text in state.items()}
 
 
 # --- parts of records -----------------------------------------------------------------------------
@@ -221,7 +217,7 @@ class EndStep(NamedTuple):
     action: str
     result: Document | None
     raised: Raised | None
-    state: Fragments | None
+    state: Mapping[str, bytes] | None
     time_ns: int
     outcome: str
     ids: SpanIds | None = None
@@ -307,7 +303,7 @@ class BeginRoot(NamedTuple):
     fields: Mapping[str, Any]
     time_ns: int
     origin: Origin | None = None
-    state: Fragments | None = None
+    state: Mapping[str, bytes] | None = None
     kind: str = "root"
     about: Mapping[str, Any] = _NOTHING
     session: str | None = None

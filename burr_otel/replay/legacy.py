@@ -17,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 from burr_otel import semconv
 from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.tree import SessionNode, SpanNode
-from burr_otel.records import BeginRoot, EndStep, read_links
+from burr_otel.records import BeginRoot, EndStep, read_links, state_data
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.facts import items, mapping
 from burr_otel.spans.portable import from_portable, is_scalar
@@ -130,7 +130,7 @@ class LegacyContent:
             found[semconv.RESULT] = _json(end.result.value)
         writes = self._facts.get((span.session, span.name), {}).get(_WRITES) if span.begun else None
         if end.raised is None and end.state is not None and isinstance(writes, tuple) and writes:
-            state = end.state.values_by_key
+            state = state_data(end.state)
             kept = {str(key): state[str(key)] for key in writes if str(key) in state}
             found[semconv.STATE_WRITTEN] = _json(kept)
         return found

@@ -108,7 +108,7 @@ class RunSpans:
             context_of(origin.parent),
             links,
             (node.start_ns, soonest_end(node.start_ns, end_ns)),
-            SpanSource(resource, scope, _limits(about), self._content.policy, lambda _: None),
+            SpanSource(resource, scope, _limits(about), self._content.policy),
         )
 
     def _said(self, node: SpanNode) -> tuple[SpanContent, bool]:

@@ -26,8 +26,10 @@ from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids, link_of
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus, exception_attributes
 from burr_otel.spans.portable import portable
+from burr_otel.spans.scope import context_under
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanLimits
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -44,13 +46,14 @@ _MESSAGE_BYTES: Final = 64 * 1024
 
 
 class SpanSource(NamedTuple):
-    """What spans of one tracer share; `on_end` gives an ended span to its processors."""
+    """What spans of one tracer share; those that were made by others need no processor."""
 
     resource: Resource
     scope: InstrumentationScope | None
     limits: SpanLimits | None
     policy: ContentPolicy
-    on_end: Callable[[BurrSpan], None]
+    processor: Any = None
+    on_ending: Callable[[BurrSpan], None] | None = None
 
 
 class Held:
@@ -188,13 +191,12 @@ class BurrSpan(ReadableSpan, trace.Span):
         links: Sequence[Link],
         start_ns: int,
         source: SpanSource,
-        describe: Describe,
         burr_step: BurrStep | None = None,
     ) -> None:
         self._name, self._context, self._parent = name, context, parent
         self._first_links = links
         self._start_time, self._end_time = start_ns, None
-        self._source, self._describe = source, describe
+        self._source, self._describe = source, describe_nothing
         self._content: _Readable | None = None
         self._user: _UserData | None = None
         self._held_bytes = 0
@@ -212,11 +214,20 @@ class BurrSpan(ReadableSpan, trace.Span):
         source: SpanSource,
     ) -> BurrSpan:
         """A span that ended earlier, as `replay` and `recover` send it."""
-        span = cls(content.name, context, parent, links, times_ns[0], source, lambda: content)
-        span._end_time = times_ns[1]
+        span = cls(content.name, context, parent, links, times_ns[0], source)
+        span._describe, span._end_time = lambda: content, times_ns[1]
         return span
 
-    # --- its end ------------------------------------------------------------------------------
+    # --- its begin and end --------------------------------------------------------------------
+
+    def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
+        """Tell the processors of the span, which `describe` describes until its end."""
+        self._describe = describe
+        try:
+            under = context_under(parent or trace.INVALID_SPAN, outer)
+            self._source.processor.on_start(self, parent_context=under)
+        except Exception as error:
+            shield.report("telling a span processor of a span", error)
 
     def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
         """End the span; `describe` holds so many bytes until it is called."""
@@ -229,7 +240,10 @@ class BurrSpan(ReadableSpan, trace.Span):
                 self._held_bytes = size_bytes
             else:
                 self._derived()
-        self._source.on_end(self)
+        source = self._source
+        if source.on_ending is not None:
+            source.on_ending(self)
+        source.processor.on_end(self)
 
     def user_data(self) -> dict[str, Any]:
         """What other code has set on the span, for the record of its end."""

@@ -116,9 +116,9 @@ def _is_ours(span: ReadableSpan) -> bool:
 def _stamp(span: Span, step: BurrStep) -> None:
     said = span.attributes or {}
     if semconv.GEN_AI_CONVERSATION_ID not in said:
-        span.set_attribute(semconv.GEN_AI_CONVERSATION_ID, step.conversation_id)
+        span.set_attribute(semconv.GEN_AI_CONVERSATION_ID, step.run.conversation_id)
     if semconv.GEN_AI_AGENT_NAME not in said:
-        span.set_attribute(semconv.GEN_AI_AGENT_NAME, step.agent_name)
+        span.set_attribute(semconv.GEN_AI_AGENT_NAME, step.run.project)
 
 
 # --- usage ----------------------------------------------------------------------------------------

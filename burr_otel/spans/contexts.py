@@ -98,6 +98,9 @@ def origin_of(
     context: SpanContext, parent: SpanContext | SpanIds | None, links: Iterable[Link]
 ) -> Origin | None:
     """What a record keeps of a span's ids, parent and links; None for a span that is not valid."""
-    ids = ids_of(context)
+    trace_id, span_id, is_remote, flags, state, valid = context
+    if not valid:
+        return None
+    ids = SpanIds(trace_id, span_id, int(flags), state.to_header() if state else "", is_remote)
     over = parent if isinstance(parent, SpanIds) else ids_of(parent)
-    return None if ids is None else Origin(ids, over, link_ids(links) if links else ())
+    return Origin(ids, over, link_ids(links) if links else ())

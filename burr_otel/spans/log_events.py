@@ -81,7 +81,7 @@ def _look_at(record: logging.LogRecord) -> None:
     scope = innermost_scope() if level else None  # `logging.makeLogRecord` fills in the level later
     if scope is None or level is None or scope.left:
         return
-    step = scope.step
+    step = scope.tag
     events = step.log_events
     is_wanted = events is not None and level >= events.level and step.log_lines < _MOST_LINES
     if events is None or not is_wanted or record.name.partition(".")[0] in _NOT_OF_STEPS:
@@ -98,7 +98,7 @@ def _look_at(record: logging.LogRecord) -> None:
     if error is not None:
         raised = Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
         told |= exception_attributes(events.policy, raised)
-    scope.span.add_event(semconv.EVENT_LOG, told)
+    scope.current.add_event(semconv.EVENT_LOG, told)
 
 
 def _text(record: logging.LogRecord) -> str:

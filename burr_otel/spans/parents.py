@@ -31,9 +31,10 @@ def copied_spawner() -> Spawner:
     scope = innermost_scope()
     if scope is None:
         return Spawner(ambient())
-    step = scope.step
+    step, run = scope.tag, scope.tag.run
     context = step.context if step.context.is_valid else None
-    return Spawner(context, (step.app_id, step.sequence_id), step.conversation_id)
+    pointer = str(run.identity[semconv.APP_ID]), step.sequence_id
+    return Spawner(context, pointer, run.conversation_id)
 
 
 def ambient() -> SpanContext | None:

@@ -23,43 +23,28 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.spans.children import Records
+    from burr_otel.spans.facts import RunFacts
     from burr_otel.spans.log_events import LogEvents
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.
-(_SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+(SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 _usage_lock = threading.Lock()
 
 
 class BurrStep:
     """The step in progress that a span is inside of, as spans of others are told of it."""
 
-    __slots__ = (
-        "agent_name",
-        "app_id",
-        "child_records",
-        "context",
-        "conversation_id",
-        "failed",
-        "log_events",
-        "log_lines",
-        "sends_baggage",
-        "sequence_id",
-        "usage",
-    )
+    context: SpanContext = trace.INVALID_SPAN_CONTEXT
+    failed: str | None = None  # why, although it raised nothing
+    child_records: Records | None = None  # where spans of others are recorded, if they are
+    usage: Usage | None = None  # what the models inside took and gave
+    log_events: LogEvents | None = None  # which of its log lines are events, if any are
+    log_lines = 0
+    sends_baggage = False
 
-    def __init__(
-        self, app_id: str, sequence_id: int, conversation_id: str, agent_name: str
-    ) -> None:
-        self.app_id, self.sequence_id = app_id, sequence_id
-        self.conversation_id, self.agent_name = conversation_id, agent_name
-        self.context: SpanContext = trace.INVALID_SPAN_CONTEXT
-        self.failed: str | None = None  # why, although it raised nothing
-        self.child_records: Records | None = None  # where spans of others are recorded, if they are
-        self.usage: Usage | None = None  # what the models inside took and gave
-        self.log_events: LogEvents | None = None  # which of its log lines are events, if any are
-        self.log_lines = 0
-        self.sends_baggage = False
+    def __init__(self, run: RunFacts, sequence_id: int) -> None:
+        self.run, self.sequence_id = run, sequence_id
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model."""
@@ -70,7 +55,7 @@ class BurrStep:
 
 def context_under(parent: trace.Span, outer: Context) -> Context:
     """`outer` with another span as the current one."""
-    return Context({**outer, _SPAN_KEY: parent})
+    return Context({**outer, SPAN_KEY: parent})
 
 
 def innermost_scope(context: Context | None = None) -> Scope | None:
@@ -98,22 +83,24 @@ def _alive(context: Context) -> Context:
         if scope is None or not scope.left:
             return context
         inside = trace.get_current_span(context)
-        if inside is not scope.span and scope.span.get_span_context().is_valid:
+        if inside is not scope.current and scope.context.is_valid:
             return context  # something of others is inside, in a task that outlives the step
         context = scope.outer
 
 
 class Scope:
-    """A span that can be made current."""
+    """A span that can be made current: a step's, or one inside of it.
 
-    __slots__ = ("_inside", "left", "outer", "parent", "span", "step")
+    `outer` is what was current before, and `parent` the scope that this one is inside of.
+    """
 
-    def __init__(
-        self, span: trace.Span, step: BurrStep, outer: Context, parent: Scope | None = None
-    ) -> None:
-        self.span, self.step, self.outer, self.parent = span, step, outer, parent
-        self.left = False
-        self._inside: Context | None = None
+    current: trace.Span
+    context: SpanContext
+    tag: BurrStep
+    outer: Context
+    parent: Scope | None = None
+    left = False
+    _inside: Context | None = None
 
     def encloses(self, other: Scope | None) -> bool:
         """Whether `other` is this scope or inside it."""
@@ -125,13 +112,13 @@ class Scope:
 
     def enter(self) -> None:
         """Make the span current until `leave`."""
-        *_, valid = self.span.get_span_context()
-        entries = {_SPAN_KEY: self.span, _SCOPE_KEY: self} if valid else {_SCOPE_KEY: self}
-        context, step = Context({**self.outer, **entries}), self.step
-        if step.sends_baggage and self.parent is None:
+        *_, valid = self.context
+        entries = {SPAN_KEY: self.current, _SCOPE_KEY: self} if valid else {_SCOPE_KEY: self}
+        context, tag = Context({**self.outer, **entries}), self.tag
+        if tag.sends_baggage and self.parent is None:
             named = (
-                (semconv.GEN_AI_CONVERSATION_ID, step.conversation_id),
-                (semconv.GEN_AI_AGENT_NAME, step.agent_name),
+                (semconv.GEN_AI_CONVERSATION_ID, tag.run.conversation_id),
+                (semconv.GEN_AI_AGENT_NAME, tag.run.project),
             )
             for name, value in named:
                 context = baggage.set_baggage(name, value, context)
@@ -145,10 +132,11 @@ class Scope:
         if inside is self or (
             self._is_current(current) if inside is None else self.encloses(inside)
         ):
-            otel_context.attach(_alive(self.outer))
+            outer = self.outer
+            otel_context.attach(_alive(outer) if _SCOPE_KEY in outer else outer)
 
     def _is_current(self, context: Context) -> bool:
-        ids, own = current_span_context(context), self.span.get_span_context()
+        ids, own = current_span_context(context), self.context
         return ids is not None and (ids.trace_id, ids.span_id) == (own.trace_id, own.span_id)
 
     def leave(self) -> None:

@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 
-from burr_otel.spans import shield
 from burr_otel.spans.burr_span import BurrSpan, SpanSource, content_of, sdk_status
-from burr_otel.spans.contexts import is_sampled
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.ids import id_generator
 from burr_otel.spans.scope import context_under
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.util.types import AttributeValue
 
@@ -27,9 +25,9 @@ if TYPE_CHECKING:
     from burr_otel.spans.scope import BurrStep
 
 Describe = Callable[[], SpanContent]
-Begin = Callable[[SpanContext], Describe]  # is told the context of a span that begins
 
 _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
+_FLAGS: Final = 3  # in a span context, a tuple: its properties cost a call
 _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
 
 
@@ -42,6 +40,9 @@ class NoSpan(trace.NonRecordingSpan):
     def current(self) -> trace.Span:
         """What is current inside it."""
         return self
+
+    def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
+        """Nothing begins."""
 
     def user_data(self) -> dict[str, Any]:
         """Nothing: it keeps nothing."""
@@ -72,6 +73,9 @@ class ApiSpan:
     def is_recording(self) -> bool:
         """Whether what is set on it is kept."""
         return not self._ended and self.current.is_recording()
+
+    def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
+        """Nothing: it has begun, and is described at its end."""
 
     def user_data(self) -> dict[str, Any]:
         """Nothing: what other code set on the span is not ours to read."""
@@ -104,24 +108,19 @@ class SpanStarter:
         self._tracer = tracer
         # Providers that wrap the SDK's (Logfire's) have tracers of their own.
         self._sdk: Any = tracer if isinstance(tracer, SdkTracer) else None
+        self._asks = True
         if self._sdk is None:
             return
         self._ids = id_generator(self._sdk)
         self._asks = not _samples_children(self._sdk.sampler)
         processor = self._sdk.span_processor
-        on_ending = getattr(processor, "_on_ending", None)  # experimental in the specification
-
-        def on_end(span: BurrSpan) -> None:
-            if on_ending is not None:
-                on_ending(span)
-            processor.on_end(span)
-
         self.source = SpanSource(
             self._sdk.resource,
             self._sdk._instrumentation_scope,  # noqa: SLF001 - the tracer's only way to it
             self._sdk._span_limits,  # noqa: SLF001 - likewise
             policy,
-            on_end,
+            processor,
+            getattr(processor, "_on_ending", None),  # experimental in the specification
         )
 
     def send(self, span: ReadableSpan) -> bool:
@@ -136,9 +135,8 @@ class SpanStarter:
             span.links,
             span.start_time or 0,
             self.source._replace(resource=span.resource, scope=span.instrumentation_scope),
-            lambda: content,
         )
-        self._sdk.span_processor.on_start(made)
+        made.begin(lambda: content, None, Context())
         made.finish(lambda: content, span.end_time or 0)
         return True
 
@@ -150,47 +148,38 @@ class SpanStarter:
         links: Sequence[Link],
         facts: Sequence[Mapping[str, AttributeValue]],
         start_ns: int,
-        begin: Begin,
         burr_step: BurrStep | None = None,
     ) -> LiveSpan:
-        """Start a span under `parent` in the context `outer`; `facts` are what samplers see."""
+        """Make a span under `parent` in the context `outer`; `facts` are what samplers see.
+
+        Its processors hear of it with `begin`, once the caller can describe it.
+        """
         # One decision a trace: under an unsampled parent no sampler is asked, so that one that
         # does not look at parents cannot make half a trace.
         over = None if parent is None else parent.get_span_context()
-        if over is not None and not is_sampled(over):
-            begin(over)
+        if over is not None and not over[_FLAGS] & TraceFlags.SAMPLED:
             return NoSpan(over)
-        context = context_under(parent or trace.INVALID_SPAN, outer)
+        if over is not None and not self._asks:
+            trace_id, _, _, flags, state, _ = over
+            context = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
+            return BurrSpan(name, context, over, links, start_ns, self.source, burr_step)
+        under = context_under(parent or trace.INVALID_SPAN, outer)
+        told = {key: value for each in facts for key, value in each.items()}
         if self._sdk is None:
-            told = {key: value for each in facts for key, value in each.items()}
             span = self._tracer.start_span(
-                name, context, links=links, attributes=told, start_time=start_ns
+                name, under, links=links, attributes=told, start_time=start_ns
             )
-            begin(span.get_span_context())
             return ApiSpan(span, burr_step)
         enabled = getattr(self._sdk, "_is_enabled", None)
         if enabled is not None and not enabled():
             return NoSpan(over or trace.INVALID_SPAN_CONTEXT)
-        if over is not None and not self._asks:
-            trace_id, _, _, flags, state, _ = over
-            span_context = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
-            added: Mapping[str, AttributeValue] = {}
-        else:
-            told = {key: value for each in facts for key, value in each.items()}
-            span_context, added, recording = self._decide(name, over, context, links, told)
-            if not recording:
-                begin(span_context)
-                return NoSpan(span_context)
-        span = BurrSpan(
-            name, span_context, over, links, start_ns, self.source, begin(span_context), burr_step
-        )
+        context, added, recording = self._decide(name, over, under, links, told)
+        if not recording:
+            return NoSpan(context)
+        made = BurrSpan(name, context, over, links, start_ns, self.source, burr_step)
         if added:
-            span.set_attributes(added)
-        try:
-            self._sdk.span_processor.on_start(span, parent_context=context)
-        except Exception as error:
-            shield.report("telling a span processor of a span", error)
-        return span
+            made.set_attributes(added)
+        return made
 
     def _decide(
         self,

@@ -39,7 +39,7 @@ class EncodedState:
     `heads` (checksums of fragments without their last byte) and `grown` are filled by the session.
     """
 
-    __slots__ = ("_inexact", "counts", "exact", "fragments", "grown", "heads", "int64")
+    __slots__ = ("counts", "exact", "fragments", "grown", "heads", "inexact", "int64")
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class EncodedState:
         int64: bool = True,
     ) -> None:
         self.fragments, self.exact, self.int64 = fragments, exact, int64
-        self._inexact = inexact
+        self.inexact = inexact
         self.heads: dict[str, int] = {}
         self.grown: dict[str, Growing] = {}
         self.counts = {}
@@ -65,7 +65,7 @@ class EncodedState:
 
     def is_exact(self, key: str) -> bool:
         """Whether the value is plain JSON: exact types, and integers of 64 bits."""
-        return key in self.fragments and key not in self._inexact
+        return key in self.fragments and key not in self.inexact
 
 
 def object_pieces(fragments: Mapping[str, bytes]) -> list[bytes]:

@@ -9,7 +9,7 @@ import orjson
 
 from burr_otel.errors import InvalidIdentifierError, SnapshotError
 from burr_otel.printable import logger_of_lines
-from burr_otel.records import END_ENTRY, ROOT, BeginRoot, Fragments, encode_text, local_time
+from burr_otel.records import END_ENTRY, ROOT, BeginRoot, encode_text, local_time, state_data
 from burr_otel.store import port
 from burr_otel.store.encoded import EncodedState
 from burr_otel.store.graphs import digest
@@ -93,7 +93,7 @@ def open_session(
             more = b',%b"int64":%b' % (exact, b"true" if encoded.int64 else b"false")
             number = position["inherited_sequence_id"]
             entry = port.INHERITED, -1 if number is None else number
-            fragments = Fragments(encoded.fragments)
+            fragments = encoded.fragments
         session.begin(begin._replace(fields=fields, state=fragments), more, entry)
     except BaseException as error:
         if claim is not None:
@@ -192,7 +192,7 @@ def _inherited(
     earlier = newest_record(log, (ROOT,), with_state=True)
     if (
         earlier is not None
-        and earlier["state"] == Fragments(encoded.fragments).values_by_key
+        and earlier["state"] == state_data(encoded.fragments)
         and (otel_of(earlier) or {}).get("exact", []) == list(encoded.exact)
         and all(earlier.get(name) == value for name, value in fields.items())
     ):

@@ -14,7 +14,7 @@ from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.tree import SpanNode
-from burr_otel.records import BeginRoot, EndStep, Raised
+from burr_otel.records import BeginRoot, EndStep, Raised, state_data
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.facts import content_policy
 from burr_otel.store import StoredRun, exact
@@ -184,12 +184,12 @@ def whole_state(record: EndStep | BeginRoot | Any) -> dict[str, Any] | None:
     state = getattr(record, "state", None)
     if state is None:
         return None
-    values = dict(state.values_by_key)
+    values = dict(state_data(state))
     patches = record.otel.get("exact")
     if patches:
         values = copy.deepcopy(values)  # the record may be read again
         try:
             exact.restore(values, patches)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-            values = dict(state.values_by_key)  # the patches are damaged
+            values = dict(state_data(state))  # the patches are damaged
     return {key: value for key, value in values.items() if key not in INTERNAL_KEYS}
