@@ -1,5 +1,6 @@
 """The table of `burr-otel list` in terminals of any width."""
 
+import dataclasses
 import uuid
 
 import pytest
@@ -68,6 +69,15 @@ def test_the_trace_id_is_there_in_full_as_soon_as_it_fits():
     for width in range(20, 200):
         line = drawn(runs(), width)[2]
         assert TRACE in line or TRACE[:5] not in line
+
+
+def test_ids_that_burr_made_of_a_hash_leave_room_for_what_a_person_reads():
+    """Parallel applications have ids of 64 digits; a file or a pipe gets them in full."""
+    found = runs()
+    found[1] = dataclasses.replace(found[1], app_id="0123456789abcdef" * 4)
+    assert "0123456789abcdef…  " in drawn(found, 120)[3]
+    assert TRACE in drawn(found, 120)[3]
+    assert "0123456789abcdef" * 4 in drawn(found)[3]
 
 
 def test_a_column_that_tells_nothing_gives_way():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -14,6 +15,8 @@ from burr_otel.view.text import duration, fit, local_time, one_line
 _GAP: Final = 2
 _SHORTEST_NAME: Final = 8  # cells of a name that is cut
 _LONGEST_INITIAL: Final = 60  # characters
+# Burr's own id of a parallel application: its beginning tells it from others, and commands take it.
+_HASH: Final = re.compile(r"\A([0-9a-f]{16})[0-9a-f]{48}\Z")
 _STATUS_STYLES: Final = {
     "failed": "red",
     "crashed": "bold red",
@@ -68,6 +71,8 @@ def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:
     cells = {column: [column.value(run) for run in runs] for column in _COLUMNS}
     widths = {column: max(map(cell_len, [column.title, *cells[column]])) for column in _COLUMNS}
     if width is not None:
+        ids = cells[_COLUMNS[0]] = [_HASH.sub(r"\1…", app_id) for app_id in cells[_COLUMNS[0]]]
+        widths[_COLUMNS[0]] = max(map(cell_len, [_COLUMNS[0].title, *ids]))
         widths = _fitting(widths, cells, width)
     shown = [column for column in _COLUMNS if column in widths]
     yield _line(shown, widths, [column.title for column in shown], ["bold"] * len(shown))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from burr_otel.errors import BurrOtelError
 from burr_otel.view.text import clean, one_line
 
 _PLAIN_WIDTH: Final = 100  # of text that goes to a file or a pipe
@@ -56,7 +57,9 @@ def write_file(file: str, text: str) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".burr-otel-")
     except OSError as error:
-        raise OSError(error.errno, f"{file} cannot be written: {error.strerror}") from error
+        is_missing = isinstance(error, FileNotFoundError)
+        why = f"there is no folder {Path(file).parent}" if is_missing else error.strerror
+        raise BurrOtelError(f"{file} cannot be written: {why}.") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as opened:
             opened.write(text)
