@@ -67,7 +67,7 @@ async def resume(tracker: OtelTracker, conversation: str, facts: httpx.AsyncClie
     )
 
 
-# --- a classifier: one application, built at start-up and run in many requests ----------------
+# --- a classifier: one application a worker, built at start-up and run in many requests --------
 
 
 @action(reads=[], writes=["kind"])
@@ -82,7 +82,6 @@ def build_classifier(tracker: OtelTracker):
         ApplicationBuilder()
         .with_actions(classify=classify)
         .with_transitions(("classify", "classify", default))
-        .with_identifiers(app_id="classifier")
         .with_entrypoint("classify")
         .with_tracker(tracker)
         .build()
@@ -130,6 +129,6 @@ def create_app(tracker: OtelTracker, facts: httpx.AsyncClient, tracer_provider=N
 def main() -> FastAPI:
     start("chat")
     return create_app(
-        OtelTracker("chat", os.environ.get("CHAT_RUNS", "~/.burr")),
+        OtelTracker("chat"),  # BURR_OTEL_STORAGE_DIR: a folder, or what several machines share
         httpx.AsyncClient(base_url=os.environ.get("FACTS_URL", "http://localhost:8001")),
     )

@@ -35,7 +35,12 @@ class Services:
         self.chat = self._server(
             "chat",
             folder,
-            {**shared, "FACTS_URL": facts_url, "CHAT_RUNS": str(folder / "runs"), **chat},
+            {
+                **shared,
+                "FACTS_URL": facts_url,
+                "BURR_OTEL_STORAGE_DIR": str(folder / "runs"),
+                **chat,
+            },
         )
 
     def _server(self, name: str, folder: pathlib.Path, env: dict[str, str]) -> Server:
