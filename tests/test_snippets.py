@@ -176,6 +176,7 @@ def ours(arguments, environ):
     command = cli.get_command(None, arguments[0])
     assert command, f"no command {arguments[0]}"
     leaves = {"--to", "--browser"} & set(arguments) or "OTEL_EXPORTER_OTLP_ENDPOINT" in environ
+    leaves = leaves or "://" in " ".join([*arguments, environ.get("BURR_OTEL_STORAGE_DIR", "")])
     if leaves:
         command.make_context(arguments[0], list(arguments[1:]))
         return

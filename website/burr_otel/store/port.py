@@ -1,0 +1,1 @@
+../../../burr_otel/store/port.py
