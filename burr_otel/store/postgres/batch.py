@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
@@ -13,22 +15,19 @@ if TYPE_CHECKING:  # it imports us
 NOTHING, ANSWER, DISK = range(3)
 """What the server waits for before it answers: nothing, what it is set to, its disk."""
 
-_COMMIT: Final = {
-    NOTHING: "WITH commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))",
-    ANSWER: "WITH commit AS MATERIALIZED (SELECT 1)",
-    DISK: "WITH commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'on', true))",
-}
-_INSERT: Final = """
-INSERT INTO burr_otel.record (run_id, number, kind, sequence_id, session, body)
-SELECT new.* FROM commit, unnest(
-  %b::bigint[], %b::bigint[], %b::smallint[], %b::bigint[], %b::text[], %b::bytea[]
-) AS new (run_id, number, kind, sequence_id, session, body)"""
-_CLAIMED: Final = """
-WHERE new.run_id <> ALL (%b::bigint[]) OR EXISTS (
-  SELECT FROM unnest(%b::bigint[], %b::text[]) AS own (run_id, claim)
-  JOIN burr_otel.run ON run.id = own.run_id AND run.claim = own.claim
-  WHERE own.run_id = new.run_id
-)"""
+_COLUMNS: Final = "run_id, number, kind, sequence_id, session, body"
+_TYPES: Final = (
+    20,
+    20,
+    21,
+    20,
+    25,
+    17,
+    25,
+)  # of those columns and a claim: int8, int2, text, bytea
+_SETTING: Final = {NOTHING: "off", DISK: "on"}
+_INT8: Final = struct.Struct(">q").pack
+_INT2: Final = struct.Struct(">h").pack
 _LOOK: Final = """\
 SELECT own.run_id, sha256(record.body) = own.digest, tail.number, run.claim, writer.host, writer.pid
 FROM unnest(%b::bigint[], %b::bigint[], %b::bytea[]) AS own (run_id, number, digest)
@@ -94,21 +93,47 @@ class Statement:
 Item = Record | Statement
 
 
-def insertion(records: Sequence[Record]) -> tuple[str, tuple[Any, ...]]:
-    """The statement that writes records, which have their numbers."""
-    sql = _COMMIT[max(record.commit for record in records)] + _INSERT
-    columns = (
-        [record.run.run_id for record in records],
-        [record.number for record in records],
-        [record.kind for record in records],
-        [record.sequence_id for record in records],
-        [_session(record.body) for record in records],
-        [record.body for record in records],
-    )
-    claims = {r.run.run_id: r.run.claimant for r in records if r.run.claimant is not None}
-    if not claims:
-        return sql, columns
-    return sql + _CLAIMED, (*columns, list(claims), list(claims), list(claims.values()))
+def insertion(records: Sequence[Record]) -> tuple[bytes, list[bytes | None], tuple[int, ...]]:
+    """The statement that writes records, which have their numbers; its values and their types."""
+    values: list[bytes | None] = []
+    commit, claimed = NOTHING, False
+    for record in records:
+        run, body = record.run, record.body
+        claim = run.claimant
+        values += (
+            _INT8(run.run_id),
+            _INT8(record.number),
+            _INT2(record.kind),
+            _INT8(record.sequence_id),
+            _session(body),
+            body,
+            None if claim is None else claim.encode(),
+        )
+        commit, claimed = max(commit, record.commit), claimed or claim is not None
+    count = len(records)
+    return _insert(count, commit, claimed=claimed), values, _TYPES * count
+
+
+@functools.lru_cache(256)
+def _insert(count: int, commit: int, *, claimed: bool) -> bytes:
+    """Rows are values and no arrays: the server plans that in half the time."""
+    width = len(_TYPES)
+    numbers = (range(width * row + 1, width * (row + 1) + 1) for row in range(count))
+    rows = ", ".join(f"({', '.join(f'${number}' for number in each)})" for each in numbers)
+    where = []
+    if commit in _SETTING:
+        setting = _SETTING[commit]
+        where.append(f"set_config('synchronous_commit', '{setting}', true) = '{setting}'")
+    if claimed:
+        where.append(
+            "(new.claim IS NULL OR EXISTS (SELECT FROM burr_otel.run "
+            "WHERE run.id = new.run_id AND run.claim = new.claim))"
+        )
+    return (
+        f"INSERT INTO burr_otel.record ({_COLUMNS}) SELECT {_COLUMNS} "
+        f"FROM (VALUES {rows}) AS new ({_COLUMNS}, claim)"
+        f"{' WHERE ' if where else ''}{' AND '.join(where)}"
+    ).encode()
 
 
 def question(runs: Mapping[PostgresRun, Sequence[Record]]) -> tuple[str, tuple[Any, ...]]:
@@ -121,8 +146,8 @@ def question(runs: Mapping[PostgresRun, Sequence[Record]]) -> tuple[str, tuple[A
     )
 
 
-def _session(body: bytes) -> str:
+def _session(body: bytes) -> bytes:
     """The session that a record names, for those who look with SQL."""
     start = body.rfind(_SESSION) + len(_SESSION)
     end = body.find(b'"', start)
-    return body[start:end].decode(errors="replace") if len(_SESSION) <= start < end else ""
+    return body[start:end] if len(_SESSION) <= start < end else b""

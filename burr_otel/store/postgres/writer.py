@@ -37,6 +37,7 @@ logger = logger_of_lines(__name__)
 _LEASE_S: Final = 15
 _LINGER_S: Final = 0.05  # what nobody waits for gathers so long
 _BATCH_BYTES: Final = 8 * 1024 * 1024
+_BATCH_RECORDS: Final = 100
 _QUEUE_BYTES: Final = 32 * 1024 * 1024
 _BYTES_A_SECOND: Final = 1024 * 1024  # a slow network's
 
@@ -187,7 +188,7 @@ class Writer:
 
     def _take(self) -> bool:
         size = 0
-        while self._queue and size < _BATCH_BYTES:
+        while self._queue and size < _BATCH_BYTES and len(self._batch) < _BATCH_RECORDS:
             item = self._queue.popleft()
             size += item.size
             self._batch.append(item)
@@ -228,7 +229,7 @@ class Writer:
         if records:
             self._in_doubt = True
             allowed_s = ANSWER_S + sum(record.size for record in records) / _BYTES_A_SECOND
-            (written,) = self.database.run(*batch.insertion(records), allowed_s)
+            written = self.database.insert(*batch.insertion(records), allowed_s)
             if written < len(records):  # a claim was lost
                 self._look(runs)
         self._in_doubt = False
