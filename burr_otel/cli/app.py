@@ -53,6 +53,7 @@ _COMMANDS: Final = {
     "copy": ("copy", "Copy runs to another folder, database or bucket."),
     "delete": ("delete", "Delete runs: their states, logs and everything beside them."),
     "prune": ("prune", "Delete old runs, to keep a store in bounds, or all runs of one user."),
+    "store": ("store", "Prepare a database or bucket that several machines keep runs in."),
     "completion": ("complete", "Print what makes a shell complete commands, options and app ids."),
 }
 

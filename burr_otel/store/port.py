@@ -191,6 +191,9 @@ class Engine(Protocol):
     def place(self) -> str:
         """What messages call it: a folder, or a URL without its password."""
 
+    def prepare(self, *, dry_run: bool) -> list[str]:
+        """Make what the place needs, or upgrade it; what was done, or would be (SQL, say)."""
+
     def projects(self) -> list[str]:
         """Names of projects, sorted."""
 

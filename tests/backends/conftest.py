@@ -79,30 +79,24 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """One PostgreSQL for the whole session; each test makes a database of its own."""
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "server")
-    server.start()
-    yield server
-    server.stop()
+    with Postgres().running() as server:
+        yield server
 
 
 @pytest.fixture
-def new_postgres(tmp_path: pathlib.Path) -> Iterator[Postgres]:
+def new_postgres() -> Iterator[Postgres]:
     """A server that the test kills and starts as it likes; it runs at first."""
-    server = Postgres(tmp_path / "server")
-    server.start()
-    yield server
-    server.stop()
+    with Postgres().running() as server:
+        yield server
 
 
 @pytest.fixture
-def pgbouncer(postgres: Postgres, tmp_path: pathlib.Path) -> Iterator[PgBouncer]:
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
     """A pooler in transaction mode."""
-    pooler = PgBouncer(postgres, tmp_path / "pgbouncer")
-    pooler.start()
-    yield pooler
-    pooler.stop()
+    with PgBouncer(postgres).running() as pooler:
+        yield pooler
 
 
 @pytest.fixture

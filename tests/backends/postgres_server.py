@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 
 import psycopg
 from installed import absent
 from processes import free_ports, wait_for
+from typing_extensions import Self
 
 from burr_otel.store.postgres.schema import statements
 
@@ -28,17 +31,17 @@ def programs() -> pathlib.Path:
 
 
 class _Program:
-    """A server that refuses to run as root."""
+    """A server that refuses to run as root, in a folder of its own, which is gone at the end.
 
-    def __init__(self, name: str, folder: pathlib.Path) -> None:
-        self.name, self.folder = name, folder
+    Not below pytest's folder, which every pytest that starts closes to other users.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = folder = pathlib.Path(tempfile.mkdtemp(prefix=f"burr-otel-{name}-"))
         self.log_path = folder / f"{name}.log"
-        folder.mkdir()
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-            for parent in folder.parents:
-                if parent.stat().st_uid == os.geteuid() and parent.is_relative_to("/tmp"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -69,22 +72,39 @@ class _Program:
             process.send_signal(number)
             process.wait(30)
 
+    def stop(self) -> None:
+        """End it in order; for PostgreSQL a fast shutdown, which does not wait for clients."""
+        self._end(signal.SIGINT)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Self]:
+        """The server, started; stopped and removed at the end."""
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class Postgres(_Program):
     """A server on a free port of the loopback, where the role postgres needs no password."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self) -> None:
         self._bin = programs()
-        super().__init__("postgres", folder)
+        super().__init__("postgres")
+        folder = self.folder
         (self.port,) = free_ports(1)
         self.data = folder / "data"
-        subprocess.run(
+        made = subprocess.run(
             [self._bin / "initdb", "-D", self.data, "-U", "postgres", "-E", "UTF8", "--no-sync"],
-            check=True,
+            check=False,
             capture_output=True,
             cwd=folder,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
             user=self.user(),
         )
+        assert made.returncode == 0, made.stderr.decode()
         rules = "local all all trust\nhost all postgres 127.0.0.1/32 trust\n"
         (self.data / "pg_hba.conf").write_text(f"{rules}host all all all scram-sha-256\n")
         self.settings: dict[str, object] = {
@@ -109,9 +129,6 @@ class Postgres(_Program):
         except psycopg.OperationalError:
             return None
         return True
-
-    def stop(self) -> None:
-        self._end(signal.SIGINT)  # a fast shutdown: it does not wait for clients
 
     def kill(self) -> None:
         """Kill it with all its processes, as a machine that is gone."""
@@ -143,11 +160,11 @@ class Postgres(_Program):
 class PgBouncer(_Program):
     """A pooler in transaction mode in front of a server."""
 
-    def __init__(self, server: Postgres, folder: pathlib.Path) -> None:
+    def __init__(self, server: Postgres) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             absent("pgbouncer", "PATH")
-        super().__init__("pgbouncer", folder)
+        super().__init__("pgbouncer")
         self._program, self._server = program, server
         (self.port,) = free_ports(1)
 
@@ -170,9 +187,6 @@ class PgBouncer(_Program):
         except psycopg.OperationalError:
             return None
         return True
-
-    def stop(self) -> None:
-        self._end(signal.SIGINT)
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"

@@ -247,13 +247,11 @@ def test_an_application_role_needs_neither_update_nor_delete_on_records(
     database, postgres: Postgres
 ):
     """With the grants that `store init --print` lists, everything but deletion works."""
-    from burr_otel.store.postgres.schema import statements
-
     name = database.rpartition("/")[2]
     role = f"role-{name[-8:]}"
     grants = [
         each.removeprefix("-- ").replace("TO app;", f'TO "{role}";')
-        for each in statements(0, roles=True).splitlines()
+        for each in PostgresEngine(database).prepare(dry_run=True)[-1].splitlines()
         if each.startswith("-- GRANT") and "DELETE ON burr_otel.run" not in each
     ]
     postgres.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'; {' '.join(grants)}", name)

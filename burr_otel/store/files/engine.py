@@ -43,6 +43,10 @@ class FileEngine:
         """The folder that a run has, unless another partition's run of that app id has it."""
         return f"{self.place}/{project}/{check_app_id(app_id)}"
 
+    def prepare(self, *, dry_run: bool) -> list[str]:  # noqa: ARG002 - as `Engine`
+        """Nothing: folders are made when they are needed."""
+        return [f"{self.place} is a folder and needs no preparation."]
+
     def projects(self) -> list[str]:
         """Names of folders that can be projects."""
         with os.scandir(self.place) as entries:

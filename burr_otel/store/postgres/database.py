@@ -219,7 +219,7 @@ class Database:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         self._connection = None
-        connection = self.connect()
+        connection = self.connect(autocommit=True)
         try:
             connection.answer_s = ANSWER_S
             self._check(connection)
@@ -229,10 +229,10 @@ class Database:
         self._connection = connection
         return connection
 
-    def connect(self) -> Connection:
+    def connect(self, *, autocommit: bool = False) -> Connection:
         """A new connection."""
         made: Connection = Connection.connect(
-            **self.address.parameters, autocommit=True, prepare_threshold=None
+            **self.address.parameters, autocommit=autocommit, prepare_threshold=None
         )
         return made
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from burr_otel.errors import StoreError
 from burr_otel.store import graphs
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
+from burr_otel.store.postgres import schema
 from burr_otel.store.postgres.run import Page, PostgresRun
 from burr_otel.store.postgres.writer import Writer, writer_of
 
@@ -56,6 +57,10 @@ class PostgresEngine:
     @property
     def _writer(self) -> Writer:
         return writer_of(self._url)
+
+    def prepare(self, *, dry_run: bool) -> list[str]:
+        """Make the tables, or upgrade them."""
+        return schema.prepare(self._writer.database, dry_run=dry_run)
 
     def projects(self) -> list[str]:
         """Names of projects, sorted."""

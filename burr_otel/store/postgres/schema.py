@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+import psycopg
+
+from burr_otel.errors import StoreError
+
+if TYPE_CHECKING:  # it imports us
+    from burr_otel.store.postgres.database import Database
 
 _FIRST: Final = """\
 CREATE SCHEMA IF NOT EXISTS burr_otel;
@@ -97,7 +102,54 @@ _ROLES: Final = """\
 """
 
 
-def statements(version: int, *, roles: bool = False) -> str:
+def statements(version: int) -> str:
     """The SQL that brings a schema of that version (0: none) to the newest one."""
-    body = "\n".join(_STEPS[version:])
-    return f"{body}\n{_ROLES}" if roles else body
+    return "\n".join(_STEPS[version:])
+
+
+def prepare(database: Database, *, dry_run: bool) -> list[str]:
+    """Make the tables, or upgrade them; what was done, or the SQL that does it."""
+    try:
+        with database.connect() as connection:  # one transaction
+            found = _version(connection)
+            if dry_run:
+                return [statements(found), _ROLES]
+            if found < VERSION:
+                connection.execute(statements(found).encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreError(
+            f"{database.place}: {error.diag.message_primary}: tables are made by a role that may "
+            "create a schema there, as the owner of the database."
+        ) from error
+    except psycopg.Error as error:
+        problem = database.problem(error)
+        if dry_run:
+            return [f"-- All of it, because nobody can be asked: {problem}", statements(0), _ROLES]
+        raise problem from error
+    if found == VERSION:
+        return [f"{database.place} has the tables already, in version {VERSION}."]
+    how = f"upgraded from version {found}" if found else "made"
+    roles = "`--print` lists what the role of an application needs."
+    return [f"{database.place}: the tables are {how}, version {VERSION}. {roles}"]
+
+
+def _version(connection: psycopg.Connection[Any]) -> int:
+    """The version of the tables, 0 for none; others who prepare wait for the transaction's end."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('burr_otel'))")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StoreError(
+            f"the database has encoding {encoding}, in which not every name can be kept: make one "
+            "with `createdb --encoding UTF8 --template template0`."
+        )
+    row = connection.execute("SELECT to_regclass('burr_otel.version') IS NOT NULL").fetchone()
+    if not row or not row[0]:
+        return 0
+    row = connection.execute(VERSION_QUERY).fetchone()
+    version = row[0] if row else 0
+    if version > VERSION:
+        raise StoreError(
+            f"the tables are of version {version} and this burr-otel knows version {VERSION}: "
+            "install a newer burr-otel."
+        )
+    return int(version)
