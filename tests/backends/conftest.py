@@ -7,7 +7,6 @@ a reason; with BURR_OTEL_REQUIRE_BACKENDS=1 (continuous integration) they fail i
 from __future__ import annotations
 
 import pathlib
-import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,7 +15,7 @@ from installed import installed
 from jaeger_api import Jaeger
 from object_server import bucket_url, gateway  # noqa: F401 - fixtures
 from phoenix_api import Phoenix
-from postgres_server import PgBouncer, Postgres
+from postgres_server import database, new_postgres, pgbouncer, postgres  # noqa: F401 - fixtures
 from processes import running
 
 HERE = pathlib.Path(__file__).parent
@@ -76,33 +75,6 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
     )
     with running(phoenix.server):
         yield phoenix
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One PostgreSQL for the whole session; each test makes a database of its own."""
-    with Postgres().running() as server:
-        yield server
-
-
-@pytest.fixture
-def new_postgres() -> Iterator[Postgres]:
-    """A server that the test kills and starts as it likes; it runs at first."""
-    with Postgres().running() as server:
-        yield server
-
-
-@pytest.fixture
-def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
-    """A pooler in transaction mode."""
-    with PgBouncer(postgres).running() as pooler:
-        yield pooler
-
-
-@pytest.fixture
-def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
-    """The URL of a new database that has our tables."""
-    return postgres.make_database(f"{request.node.name[:40]}-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

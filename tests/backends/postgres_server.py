@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 
 import psycopg
+import pytest
 from installed import absent
 from processes import free_ports, wait_for
 from typing_extensions import Self
@@ -190,3 +192,30 @@ class PgBouncer(_Program):
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for the whole session; each test makes a database of its own."""
+    with Postgres().running() as server:
+        yield server
+
+
+@pytest.fixture
+def new_postgres() -> Iterator[Postgres]:
+    """A server that the test kills and starts as it likes; it runs at first."""
+    with Postgres().running() as server:
+        yield server
+
+
+@pytest.fixture
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    """A pooler in transaction mode."""
+    with PgBouncer(postgres).running() as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def database(postgres: Postgres, request: pytest.FixtureRequest) -> str:
+    """The URL of a new database that has our tables."""
+    return postgres.make_database(f"{request.node.name[:40]}-{uuid.uuid4().hex[:8]}")

@@ -18,6 +18,7 @@ from burr_otel.store.engines import open_engine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
 from object_server import bucket_url, gateway  # noqa: F401 - fixtures
+from postgres_server import database, postgres  # noqa: F401 - fixtures
 
 
 def files(request):
@@ -30,7 +31,16 @@ def objects(request):
     yield request.getfixturevalue("bucket_url")
 
 
-ENGINES = [files, pytest.param(objects, marks=pytest.mark.backends)]
+def postgres_database(request):
+    """A database of a PostgreSQL server."""
+    yield request.getfixturevalue("database")
+
+
+ENGINES = [
+    files,
+    pytest.param(objects, marks=pytest.mark.backends),
+    pytest.param(postgres_database, marks=pytest.mark.backends),
+]
 
 
 def _name(engine):

@@ -133,6 +133,7 @@ class PostgresRun:
         return Page(self._writer, [self.run_id]).measured(self.run_id)
 
     def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        self._writer.flush()  # what this process has queued is there for it
         return self._writer.database.query(sql, parameters)
 
     # --- writing ------------------------------------------------------------------------------
@@ -292,6 +293,8 @@ class PostgresRun:
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
         """Note that a session is open; soon, and not waited for."""
+        if self._writer.is_leased(self.run_id, session_id):
+            raise FileExistsError(f"session {session_id} is marked as open already")
         self._writer.lease(self.run_id, session_id)
         self._writer.put(Statement(_MARK, (self.run_id, session_id, marker)), soon=True)
 
@@ -302,7 +305,6 @@ class PostgresRun:
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
         """Markers of sessions, in the order of their ids."""
-        self.flush()
         sql = "SELECT session, marker FROM burr_otel.session WHERE run_id = %s ORDER BY session"
         yield from self._query(sql, (self.run_id,))
 
@@ -314,7 +316,6 @@ class PostgresRun:
             yield False  # another thread of this process completes it
             return
         self._writer.lease(self.run_id, key)
-        self.flush()
         try:
             yield bool(self._query(_HOLD, (by, self.run_id, session_id)))
         finally:
@@ -328,7 +329,6 @@ class PostgresRun:
         host, pid, start = (owner.get(name) for name in ("host", "pid", "process_start"))
         if type(host) is not str or type(pid) is not int or pid.bit_length() >= 64:  # noqa: PLR2004 - of a bigint
             return None
-        self.flush()
         return bool(self._query(_OWNER_LIVES, (host, pid, start or "")))
 
     def claim(self, session_id: str) -> RunClaim:
@@ -372,6 +372,9 @@ class RunClaim:
                 pid=pid or 0,
             )
         run.claimant = session_id
+
+    def __del__(self) -> None:
+        self.release()
 
     def release(self) -> None:
         """Give the run free; idempotent."""
