@@ -156,6 +156,13 @@ def test_a_certificate_that_is_named_is_trusted(checked, tmp_path):
 # --- it is not there ----------------------------------------------------------------------------
 
 
+def test_a_configuration_file_is_said_not_to_be_read(checked):
+    """The tracker's own provider goes by the other variables, as the check does."""
+    report = checked(f"http://localhost:{closed_port()}", OTEL_CONFIG_FILE="otel.yaml")
+    (warning,) = report.settings.warnings
+    assert "OTEL_CONFIG_FILE='otel.yaml' is not read" in warning
+
+
 @BOTH
 def test_nothing_listens(protocol, checked):
     """A closed port; trying again may help."""

@@ -197,8 +197,11 @@ def test_configure_refuses_what_it_cannot_use(arguments, says):
 
 
 def test_configure_sets_the_global_provider_once(tmp_path):
-    """`configure` makes the provider global and returns it; a second call is refused."""
-    out, _, _ = python(
+    """`configure` makes the provider global and returns it; a second call is refused.
+
+    It says once that it reads no configuration file, where one is named.
+    """
+    out, err, _ = python(
         """
         from opentelemetry import trace
         import burr_otel
@@ -210,9 +213,11 @@ def test_configure_sets_the_global_provider_once(tmp_path):
             print(error)
         """,
         tmp_path,
+        OTEL_CONFIG_FILE="otel.yaml",
     )
     assert out.startswith("True svc\n")
     assert "already set" in out
+    assert err.count("OTEL_CONFIG_FILE='otel.yaml' is not read") == 1
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from burr_otel.spans.exporters import (
     headers_variable,
     sdk_disabled,
 )
-from burr_otel.spans.provider import culprits, service_resource
+from burr_otel.spans.provider import culprits, service_resource, warn_of_config_file
 from burr_otel.store import is_url, projects, without_password
 
 SERVICE_NAME: Final = "burr-otel-check"
@@ -61,6 +61,7 @@ class Settings:
     def read(cls) -> Settings:
         """Read the variables of this process."""
         with kept_warnings("burr_otel") as said:
+            warn_of_config_file()
             endpoint, protocol = endpoint_from_environ()
             found = cls(
                 endpoint,

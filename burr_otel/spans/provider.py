@@ -125,6 +125,7 @@ def configure(
             "a global tracer provider is already set and OpenTelemetry allows one a process; "
             "call burr_otel.configure() first, or pass that provider to OtelTracker."
         )
+    warn_of_config_file()
     exporter = otlp_exporter(protocol or protocol_from_environ(), endpoint, headers)
     provider = _make_provider(service_name, [exporter], force_name=True)
     trace.set_tracer_provider(provider)
@@ -136,14 +137,8 @@ def _own_provider(project: str) -> trace.TracerProvider:
     with _lock:
         provider = _own.get(project)
         if provider is None:
-            if not _own and os.environ.get("OTEL_CONFIG_FILE"):
-                logger.warning(
-                    "OTEL_CONFIG_FILE=%r is not read by the provider that burr-otel makes, which "
-                    "goes by the other OTEL_* variables. Start the program with "
-                    "opentelemetry-instrument, which reads the file, or set a global tracer "
-                    "provider first.",
-                    os.environ["OTEL_CONFIG_FILE"],
-                )
+            if not _own:
+                warn_of_config_file()
             try:
                 provider = _make_provider(project, exporters_from_environ(), force_name=False)
             except Exception as error:
@@ -157,6 +152,19 @@ def _own_provider(project: str) -> trace.TracerProvider:
                 provider = trace.NoOpTracerProvider()
             _own[project] = provider
         return provider
+
+
+def warn_of_config_file() -> None:
+    """Say that our provider does not read a configuration file, where one is named."""
+    file = os.environ.get("OTEL_CONFIG_FILE")
+    if file:
+        logger.warning(
+            "OTEL_CONFIG_FILE=%r is not read by the provider that burr-otel makes, which "
+            "goes by the other OTEL_* variables. Start the program with "
+            "opentelemetry-instrument, which reads the file, or set a global tracer "
+            "provider first.",
+            file,
+        )
 
 
 def culprits(reason: str) -> str:
