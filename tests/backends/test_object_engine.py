@@ -461,6 +461,51 @@ def test_of_many_who_want_a_run_one_gets_it(bucket_url, holder):
     got[0].release()
 
 
+# --- store init ----------------------------------------------------------------------------------
+
+
+def test_store_init_proves_that_the_store_is_fit(bucket_url):
+    """It says what it found, and leaves nothing behind."""
+    engine = ObjectEngine(bucket_url)
+    assert engine.prepare(dry_run=True) == [
+        f"Writes, lists, reads and deletes objects in {bucket_url}/probe."
+    ]
+    found = engine.prepare(dry_run=False)
+    assert found[:2] == [
+        f"{bucket_url} can keep runs:",
+        "  a second create of an object is refused",
+    ]
+    assert engine._bucket.page("probe") == []
+
+
+@pytest.mark.parametrize(
+    ("ignored", "expected"),
+    [
+        (lambda mode: mode == "create", "makes an object that is there already (If-None-Match)"),
+        (lambda mode: isinstance(mode, dict), "replaces an older version of an object (If-Match)"),
+    ],
+)
+def test_store_init_says_which_condition_a_store_ignores(
+    bucket_url, monkeypatch, ignored, expected
+):
+    """A server that takes every write would lose records of two writers."""
+    real = bucket.library()
+
+    class Careless:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def put(self, *rest, mode, **more):
+            return real.put(*rest, mode="overwrite" if ignored(mode) else mode, **more)
+
+    monkeypatch.setattr(bucket, "library", Careless)
+    engine = ObjectEngine(bucket_url)
+    with pytest.raises(StoreError) as caught:
+        engine.prepare(dry_run=False)
+    assert f"{bucket_url} cannot keep runs, because the store {expected}: " in str(caught.value)
+    assert engine._bucket.page("probe") == []
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 

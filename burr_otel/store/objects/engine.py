@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
+from burr_otel.store.objects.probe import probe
 from burr_otel.store.objects.run import ObjectRun, identity
 from burr_otel.store.port import ALL
 
@@ -29,6 +30,10 @@ class ObjectEngine:
 
     def __reduce__(self) -> tuple[type[ObjectEngine], tuple[str]]:
         return ObjectEngine, (self.place,)
+
+    def prepare(self, *, dry_run: bool) -> list[str]:
+        """Find out whether the store keeps the conditions that keep writers apart."""
+        return probe(self._bucket, dry_run=dry_run)
 
     def projects(self) -> list[str]:
         """Names of projects that have runs."""
