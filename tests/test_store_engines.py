@@ -4,8 +4,10 @@ import pickle
 import sys
 
 import pytest
+from cli_support import run
 
 from burr_otel import OtelTracker
+from burr_otel.cli import app
 from burr_otel.errors import ConfigError
 from burr_otel.store import Store, is_url, without_password
 from burr_otel.store.engines import open_engine
@@ -64,3 +66,36 @@ def test_a_pickled_store_opens_its_engine_again(tmp_path):
     """In a process that may know another one."""
     store = pickle.loads(pickle.dumps(Store("proj", tmp_path)))
     assert store.place == str(tmp_path / "proj")
+
+
+COMMANDS = [
+    ["list"],
+    ["show", "a"],
+    ["diff", "a", "b"],
+    ["open", "a"],
+    ["replay", "a", "--dry-run"],
+    ["recover"],
+    ["materialize", "a"],
+    ["copy", "a", "--to", "/nowhere"],
+    ["delete", "a"],
+    ["prune", "--keep", "1"],
+    ["check"],
+    ["demo"],
+]
+"""Every command that looks for runs, with what it needs."""
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
+def test_no_command_shows_the_password_of_a_place_that_is_none(arguments):
+    """Each says what is wrong with it in a sentence."""
+    done = run(*arguments, BURR_OTEL_STORAGE_DIR="mysql://me:hunter2@db/runs")
+    assert done.returncode == 1, done.stderr
+    assert "mysql://me:***@db/runs" in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_that_takes_a_place_was_tried():
+    """Only these take none, or are given it otherwise."""
+    tried = {arguments[0] for arguments in COMMANDS}
+    assert set(app._COMMANDS) - tried <= {"completion", "store"}

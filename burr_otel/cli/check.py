@@ -94,7 +94,7 @@ def _found(report: Report, endpoint: str, storage_dir: str) -> Iterator[tuple[st
         yield "limits", ", ".join(limits)
     for name, value in settings.own.items():
         yield "setting", f"{name}: {value}"
-    yield "storage", f"{storage_dir} ({'can' if report.storage_writable else 'cannot'} be written)"
+    yield "storage", f"{storage_dir} ({'can' if report.storage_writable else 'cannot'} be used)"
     if answer is not None:
         yield "answer", report.said or "taken, without a word"
     if report.batch is not None:

@@ -15,7 +15,7 @@ from burr_otel.cli.show import draw
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.config import OtelConfig
 from burr_otel.history.tree import RunTree
-from burr_otel.store import Store
+from burr_otel.store import Store, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json
 from burr_otel.view.content import reader_policy
@@ -83,7 +83,7 @@ def command(storage_dir: str, as_json: bool) -> None:
     lines(console, _sending(target, refusal, view))
     again = ["burr-otel", "show", run.app_id]
     if storage_dir != options.DEFAULT_STORAGE_DIR:
-        again += ["--storage-dir", storage_dir]
+        again += ["--storage-dir", without_password(storage_dir)]
     lines(console, [Text(f"To draw it again: {shlex.join(again)}")])
 
 

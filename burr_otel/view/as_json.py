@@ -51,7 +51,7 @@ def summary_as_json(summary: RunSummary) -> dict[str, Any]:
         "trace_id": summary.trace_id,
         "usage": None if summary.usage is None else summary.usage._asdict(),
         "initial": summary.initial,
-        "files": summary.place,
+        "place": summary.place,
     }
 
 
@@ -70,7 +70,7 @@ def run_as_json(view: RunTree) -> dict[str, Any]:
         "project": view.project,
         "app_id": view.app_id,
         "partition_key": view.partition_key,
-        "files": view.place,
+        "place": view.place,
         "outcome": view.outcome,
         "active_seconds": view.active_ns / 1e9,
         "forked_from": _pointer(view.forked_from),

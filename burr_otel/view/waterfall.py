@@ -81,7 +81,7 @@ def header(view: RunTree) -> list[Text]:
         _field("trace", one_line(trace_id))
         for trace_id in traces or ["none (written without OpenTelemetry)"]
     ]
-    lines.append(_field("files", one_line(view.place, limit=4096)))
+    lines.append(_field("place", one_line(view.place, limit=4096)))
     if view.partition_key:
         lines.append(_field("key", one_line(view.partition_key)))
     found = [_field(label, text) for label, text, _ in relatives(view)]

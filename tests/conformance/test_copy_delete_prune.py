@@ -25,6 +25,7 @@ from store_support import (
 )
 
 from burr_otel import OtelTracker
+from burr_otel.replay.choose import opened
 from burr_otel.store import Store
 from burr_otel.store.port import ALL
 
@@ -95,6 +96,31 @@ def test_a_copied_run_is_the_run(source, target, tmp_path, storage_dir):
     run_step(session, 30)
     session.end(ENDED)
     assert values_of(target.load(None, "a")) == {"n": 30}
+
+
+def replayed(storage_dir):
+    """All spans that a replay sends of a store's runs, as text."""
+    found = Store("proj", storage_dir).runs()
+    found = sorted(found, key=lambda run: (run.app_id, run.partition_key or ""))
+    return [[span.to_json() for span in spans] for spans in opened(found, str(storage_dir))]
+
+
+def shown(storage_dir, app_id):
+    """What a person is shown of a run, but for where it is."""
+    done = run_command("show", app_id, "--storage-dir", storage_dir, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    del told["place"]
+    return told
+
+
+def test_a_copied_run_is_shown_and_replayed_like_the_original(source, tmp_path, storage_dir):
+    """The same spans, to the last byte."""
+    filled(source)
+    copy(tmp_path / "source", storage_dir, "--project", "proj")
+    assert replayed(tmp_path / "source") == replayed(storage_dir)
+    assert any(map(len, replayed(storage_dir)))
+    assert shown(tmp_path / "source", "a") == shown(storage_dir, "a")
 
 
 def test_a_named_run_is_copied_with_those_that_it_spawned(source, target, tmp_path, storage_dir):
