@@ -11,7 +11,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from burr_otel import recover, semconv
-from burr_otel.errors import BurrOtelError, SnapshotError
+from burr_otel.errors import BurrOtelError, SnapshotError, StoreError
 from burr_otel.live.capture import show
 from burr_otel.live.initial import differing
 from burr_otel.live.root import Root
@@ -65,6 +65,10 @@ def start_run(shared: Shared, store: Store, built: BuiltApplication, copied: Spa
         check_app_id(built.app_id)
         try:
             history = keeps.history(built.app_id, built.partition_key)
+        except (StoreError, ConnectionError) as error:
+            if shared.config.on_snapshot_error == "raise":  # and not wait again for an answer
+                raise SnapshotError(f"{shared.project}/{built.app_id}", error) from error
+            shield.report("looking for earlier sessions of a run", error)
         except Exception as error:
             shield.report("looking for earlier sessions of a run", error)
     _warn_of_lost_place(shared, built)
