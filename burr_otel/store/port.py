@@ -197,8 +197,8 @@ class Engine(Protocol):
     def projects(self) -> list[str]:
         """Names of projects, sorted."""
 
-    def runs(self, project: str) -> Iterator[RunLog]:
-        """All runs, in no order; none is opened."""
+    def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[RunLog]:
+        """All runs of a partition, of none (None) or of all, in no order; none is opened."""
 
     def find(self, project: str, app_id: str, partition_key: Partition) -> RunLog | None:
         """A run; with `ALL` the one that was made first."""

@@ -97,11 +97,9 @@ class Store:
     def list_app_ids(self, partition_key: Partition = ALL) -> list[str]:
         """App ids of the project's runs, sorted: of one partition, of none (None), or of all.
 
-        Takes time in proportion to the number of runs.
+        Files take time in proportion to the number of all runs.
         """
-        runs = self.engine.runs(self.project)
-        wanted = (r for r in runs if partition_key is ALL or r.partition_key == partition_key)
-        return sorted({run.app_id for run in wanted})
+        return sorted({run.app_id for run in self.engine.runs(self.project, partition_key)})
 
     def list_partition_keys(self) -> list[str | None]:
         """Partition keys that have runs, None first."""

@@ -125,6 +125,9 @@ def test_one_app_id_under_many_partition_keys_is_many_runs(engine):
         assert lines_of(run) == [line(END, number)]
     found = [each.partition_key for each in engine.runs("proj")]
     assert sorted(map(repr, found)) == sorted(map(repr, KEYS))
+    for key in KEYS:
+        assert [each.partition_key for each in engine.runs("proj", key)] == [key]
+    assert list(engine.runs("proj", "never")) == []
     first = engine.find("proj", "a", ALL)
     assert first.partition_key is None, "the one that was made first"
 

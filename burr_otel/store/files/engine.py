@@ -53,8 +53,8 @@ class FileEngine:
             found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         return sorted(filter(_is_project, found))
 
-    def runs(self, project: str) -> Iterator[FileRun]:
-        """All runs of a project."""
+    def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[FileRun]:
+        """All runs of a project, or of one partition of it."""
         folder = f"{self.place}/{project}"
         try:
             if check_folder(folder) is None:
@@ -71,7 +71,8 @@ class FileEngine:
                 run = open_run(project, entry.name, entry.path)
                 if names.is_partition_name(entry.name):
                     run.app_id = run.identity()[0] or entry.name
-                yield run
+                if partition_key is ALL or run.partition_key == partition_key:
+                    yield run
 
     def find(self, project: str, app_id: str, partition_key: Partition) -> FileRun | None:
         """A run; with `ALL` the one that has the plain name, or else the first by name."""

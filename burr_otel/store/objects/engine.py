@@ -39,9 +39,12 @@ class ObjectEngine:
         """Names of projects that have runs."""
         return sorted(self._bucket.folders("run"))
 
-    def runs(self, project: str) -> Iterator[ObjectRun]:
-        """All runs of a project; their names alone say which they are, unless they are long."""
-        for listed in self._bucket.names(f"run/{project}"):
+    def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[ObjectRun]:
+        """All runs of a project or partition; their names say which they are, unless too long."""
+        folder = f"run/{project}"
+        if partition_key is not ALL:
+            folder += f"/{keys.partition_part(partition_key or None)}"
+        for listed in self._bucket.names(folder):
             parts = listed.path.split("/")
             if len(parts) == _PARTS:
                 run = self._listed(project, *parts[2:])

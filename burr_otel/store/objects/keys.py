@@ -47,6 +47,11 @@ def escaped(text: str) -> str:
     return f"{safe[:100]}{_HASHED}{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
 
+def partition_part(partition_key: str | None) -> str:
+    """The part of a name that stands for a partition key."""
+    return NO_PARTITION if partition_key is None else escaped(partition_key)
+
+
 def unescaped(name: str) -> str | None:
     """The text that a part stands for; None: only its hash is there."""
     if _HASHED in name:

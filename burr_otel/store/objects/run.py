@@ -38,7 +38,7 @@ class ObjectRun(BatchWriter):
         self, bucket: Bucket, project: str, app_id: str, partition_key: str | None
     ) -> None:
         app = keys.escaped(app_id)
-        partition = keys.NO_PARTITION if partition_key is None else keys.escaped(partition_key)
+        partition = keys.partition_part(partition_key)
         super().__init__(bucket, f"data/{project}/{partition}/{app}", f"{project}/{app_id}")
         self.project, self.app_id, self.partition_key = project, app_id, partition_key
         self.names = [f"run/{project}/{partition}/{app}"]

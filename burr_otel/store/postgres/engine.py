@@ -24,7 +24,7 @@ WITH RECURSIVE found (project) AS (
 ) SELECT project FROM found WHERE project IS NOT NULL"""
 _RUNS: Final = """\
 SELECT id, partition_key, app_id, graphs FROM burr_otel.run
-WHERE project = %s AND id > %s ORDER BY id LIMIT %s"""
+WHERE project = %s AND coalesce(partition_key = %s, true) AND id > %s ORDER BY id LIMIT %s"""
 _FIND: Final = """\
 SELECT id, partition_key, app_id, graphs FROM burr_otel.run
 WHERE project = %s AND app_id = %s AND coalesce(partition_key = %s, true) ORDER BY id LIMIT 1"""
@@ -66,11 +66,12 @@ class PostgresEngine:
         """Names of projects, sorted."""
         return sorted(name for (name,) in self._writer.database.query(_PROJECTS))
 
-    def runs(self, project: str) -> Iterator[PostgresRun]:
-        """All runs of a project that have a record."""
+    def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[PostgresRun]:
+        """All runs of a project that have a record, or of one partition of it."""
         writer, last = self._writer, 0
+        wanted = None if partition_key is ALL else _key(partition_key)
         while True:
-            rows = writer.database.query(_RUNS, (project, last, _PAGE_RUNS))
+            rows = writer.database.query(_RUNS, (project, wanted, last, _PAGE_RUNS))
             page = Page(writer, [row[0] for row in rows])
             for run_id, key, app_id, digests in rows:
                 yield PostgresRun(writer, project, run_id, key, app_id, digests, page)
