@@ -10,6 +10,9 @@ inner half, and calls ``post_run_step`` with the state before the action and no 
 state comes with the hook after that, if one is called at all: Burr calls none for an application
 that still counts as busy with a stream which nobody read. So that inner half is wrapped, too.
 
+Asynchronous applications: adapters with asynchronous hooks are for them alone, and nothing but the
+built application tells what it is. So what builds it is wrapped.
+
 Other OpenTelemetry adapters: ``with_tracker(tracker, use_otel_tracing=True)`` wraps a tracker in
 one that makes every span a second time, and calls no execute hooks. Ours is not wrapped.
 """
@@ -73,6 +76,38 @@ def keep_unwrapped(kind: type) -> None:
     add_tracker.burr_otel_wrapped = True  # type: ignore[attr-defined]
     ApplicationBuilder.with_tracker = add_tracker  # type: ignore[method-assign]
     ApplicationBuilder.with_hooks = add_hooks  # type: ignore[method-assign]
+
+
+def add_to_asynchronous(kind: type, make: Callable[[Any, Any], Any]) -> None:
+    """Add an adapter, if `make` makes one, for trackers of a class in asynchronous applications.
+
+    Such an application was built by ``abuild()``, or has an asynchronous action, which synchronous
+    methods cannot run.
+    """
+    build, abuild = ApplicationBuilder.build, ApplicationBuilder.abuild
+    if getattr(build, "burr_otel_wrapped", False):
+        return
+
+    def complete(app: Any) -> Any:
+        adapters = app._adapter_set  # noqa: SLF001 - Burr tells no hook of the application itself
+        if app.builder.is_async or any(each.is_async() for each in app.graph.actions):
+            made = [make(each, app) for each in adapters.adapters if isinstance(each, kind)]
+            new = [each for each in made if each is not None]
+            if new:
+                app._adapter_set = adapters.with_new_adapters(*new)  # noqa: SLF001
+        return app
+
+    @functools.wraps(build)
+    def build_one(self: Any) -> Any:
+        return complete(build(self))
+
+    @functools.wraps(abuild)
+    async def abuild_one(self: Any) -> Any:
+        return complete(await abuild(self))
+
+    build_one.burr_otel_wrapped = True  # type: ignore[attr-defined]
+    ApplicationBuilder.build = build_one  # type: ignore[method-assign]
+    ApplicationBuilder.abuild = abuild_one  # type: ignore[method-assign]
 
 
 def _without_bridge(builder: Any, kind: type) -> Any:

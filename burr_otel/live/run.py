@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import uuid
 import weakref
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
@@ -56,6 +57,7 @@ class Run:
         "_state",
         "_step_failed",
         "_steps",
+        "answers_later",
         "app_id",
         "is_outpost",
         "owner",
@@ -78,6 +80,7 @@ class Run:
         self._opens = opens  # makes the root that counts once the application is run
         self.session: Session | None = root.session
         self.is_outpost = False  # spawned by a step of another process: this one may end with it
+        self.answers_later = False  # an `AnswersHook` waits for the store
         self._method: str | None = None
         self._prior: str | None = built.state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, LiveStep] = {}
@@ -181,6 +184,19 @@ class Run:
         self._outer_error = None
         current_context()  # what another hook's token brought back of ours is not current any more
         registry.not_executing(self)
+        if self.answers_later and self.session is not None:
+            self._settle_unanswered(self.session, error)
+
+    def _settle_unanswered(self, session: Session, error: BaseException | None) -> None:
+        """Of steps whose asynchronous hook never came, because another hook raised before it."""
+        for sequence_id in session.handed.steps():
+            try:
+                for answer in session.handed.answers(sequence_id):
+                    wait([answer])
+            except SnapshotError as failure:  # noqa: PERF203 - of each step
+                self.tell_lost(failure, error)
+            finally:
+                session.handed.forget(sequence_id)
 
     def end_open_spans(self) -> None:
         """Nothing that is open stays unsent; a stream that goes on later still keeps its state."""
@@ -242,14 +258,17 @@ class Run:
         if shared.config.child_spans == "record":
             step.tag.child_records = session
         try:
-            session.begin_step(step.begin)
+            session.begin_step(step.begin, later=self.answers_later)
         except SnapshotError as error:
-            if shared.config.on_snapshot_error == "raise":
-                # The step does not take place, because its begin cannot be recorded.
-                del self._steps[sequence_id]
-                self._finish(step, None, None, error, now, recorded=False)
-                raise
-            logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
+            self.refuse_step(sequence_id, error)
+
+    def refuse_step(self, sequence_id: int, error: SnapshotError) -> None:
+        """The begin of a step cannot be recorded, so it does not take place."""
+        if self.shared.config.on_snapshot_error == "raise":
+            step = self._steps.pop(sequence_id)
+            self._finish(step, None, None, error, step.begin.time_ns, recorded=False)
+            raise error
+        logger.warning("%s", exceptions.snapshot_text(self.shared.policy, error))
 
     def _settle_earlier(self, sequence_id: int, state: Any) -> None:
         """Steps whose post hook never came, because another hook raised or a stream was dropped."""
@@ -352,9 +371,9 @@ class Run:
             if self.root.ended and self.session is not None and not self._steps:
                 self.session.unmark()
         if failure is not None:
-            self._tell(failure, error)
+            self.tell_lost(failure, error)
 
-    def _tell(self, failure: SnapshotError, error: BaseException | None) -> None:
+    def tell_lost(self, failure: SnapshotError, error: BaseException | None) -> None:
         """A step's state could not be kept: raise or log."""
         if error is None and self.shared.config.on_snapshot_error == "raise":
             raise failure

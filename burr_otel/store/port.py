@@ -122,6 +122,9 @@ class RunLog(Protocol):
         `mark`, and no other process has written since.
         """
 
+    # An engine at a distance may have a method `hand_over` with the arguments of `append`, which
+    # gives a `Future` of what that returns: an event loop must not wait for a server.
+
     def repair(self) -> list[str]:
         """Mend what killed writers left, and say what was done."""
 
@@ -190,6 +193,10 @@ class Engine(Protocol):
     @property
     def place(self) -> str:
         """What messages call it: a folder, or a URL without its password."""
+
+    @property
+    def answers_late(self) -> bool:
+        """Whether an event loop must not wait for an append: its runs have `hand_over`."""
 
     def prepare(self, *, dry_run: bool) -> list[str]:
         """Make what the place needs, or upgrade it; what was done, or would be (SQL, say)."""

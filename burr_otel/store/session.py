@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import zlib
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ from burr_otel.records import (
 from burr_otel.store import port
 from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import Growing, head_checksum
+from burr_otel.store.handed import Handed, HandedOver
 from burr_otel.store.loading import newest_record
 from burr_otel.store.overlap import warn_of_overlap
 from burr_otel.store.owner import this_owner
@@ -68,6 +70,7 @@ class Session:
         "_log",
         "_tag",
         "_told",
+        "handed",
         "run",
         "session_id",
     )
@@ -93,6 +96,7 @@ class Session:
         self._generation = _generation
         self._ended = self._told = False
         self._forked_from = forked_from
+        self.handed = HandedOver(self.run, self._chain)  # by the steps of an event loop
         # Of the state that was written last, or that the first step found.
         self._grown_from: dict[str, Growing] | None = None
 
@@ -127,8 +131,8 @@ class Session:
         if record.kind != "fork":
             self._mark(record.origin and record.origin.ids, record.time_ns, ended=False)
 
-    def begin_step(self, record: BeginStep) -> None:
-        """Record that a step begins."""
+    def begin_step(self, record: BeginStep, *, later: bool = False) -> None:
+        """Record that a step begins; `later`: somebody asks what was `handed` over."""
         if self._generation != _generation:
             if self._generation != _UNUSED:
                 raise SnapshotError(
@@ -143,13 +147,19 @@ class Session:
                 self._claim = self._log.claim(self.session_id)
             if self._forked_from is not None:
                 self._begin_forked(record.time_ns)
-            start, end = self._log.append(
-                encode_begin_step(record, self._tag),
-                (port.BEGIN, record.sequence_id),
-                durability=self._durability,
-            )
+            line, entry = encode_begin_step(record, self._tag), (port.BEGIN, record.sequence_id)
+            hand_over = getattr(self._log, "hand_over", None) if later else None
+            if hand_over is not None:
+                answer = hand_over(line, entry, durability=self._durability)
+                self.handed.put(record.sequence_id, Handed(answer, self._begun))
+                return
+            start, end = self._log.append(line, entry, durability=self._durability)
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
+        self._begun(start, end)
+
+    def _begun(self, start: int, end: int) -> None:
+        """A begin lies there."""
         if start != self._end:
             self._wrote_after_others(start, end)
         if self._foreign >= 0:
@@ -215,6 +225,9 @@ class Session:
                 snapshot = chain.next(state)
                 try:
                     length = self._append_end(record, snapshot, int64)
+                    handed = self.handed.get(record.sequence_id)
+                    if handed is not None:
+                        handed.again = functools.partial(self._end_anew, record, state, int64)
                 except DisplacedError:  # others wrote since: a new chain begins
                     snapshot = chain.whole(state)
                     length = self._append_end(record, snapshot, int64)
@@ -227,6 +240,13 @@ class Session:
         self._grown_from = state.grown
         return length
 
+    def _end_anew(self, record: EndStep, state: EncodedState, int64: bytes) -> None:
+        """Hand a step's end over again, whole: others came between."""
+        if self._chain is not None:
+            snapshot = self._chain.whole(state)
+            self._append_end(record, snapshot, int64)
+            self._chain.keep(snapshot)
+
     def settle_step(self, record: EndStep) -> None:
         """Record that a step is over and left no state: a resume runs it again."""
         self.append(record)
@@ -236,11 +256,7 @@ class Session:
         if self._generation != _generation:
             return
         try:
-            start, end = self._log.append(encode(record, self._tag), durability=self._durability)
-            if start == self._end:
-                self._end = end
-            else:
-                self._wrote_after_others(start, end)
+            self._placed(*self._log.append(encode(record, self._tag), durability=self._durability))
         except Exception as error:
             if not self._told:
                 self._told = True
@@ -295,8 +311,11 @@ class Session:
         length = sum(map(len, line))
         if self._generation != _generation:
             return length  # the parent writes what it began
+        handed = self.handed.get(record.sequence_id)
+        later = handed is not None and handed.is_awaited
+        append = self._log.hand_over if later else self._log.append  # type: ignore[attr-defined]
         try:
-            start, end = self._log.append(
+            written: Any = append(
                 b"".join(line) if length < _MOST_COPIED_BYTES else line,
                 (port.END, record.sequence_id),
                 durability=self._durability,
@@ -305,11 +324,20 @@ class Session:
             )
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
+        if later:
+            handed = Handed(written, self._placed)
+            handed.is_awaited = True
+            self.handed.put(record.sequence_id, handed)
+        else:
+            self._placed(*written)
+        return length
+
+    def _placed(self, start: int, end: int) -> None:
+        """A record lies there; (-1, -1): not known."""
         if start == self._end:
             self._end = end
         else:
             self._wrote_after_others(start, end)
-        return length
 
     def _mark(self, ids: SpanIds | None, time_ns: int, *, ended: bool) -> None:
         otel: dict[str, Any] = {"time_unix_nano": time_ns, "ended": ended}

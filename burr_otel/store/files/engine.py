@@ -36,6 +36,8 @@ _warned: set[str] = set()
 class FileEngine:
     """The runs below a storage directory; see `Engine`."""
 
+    answers_late = False
+
     def __init__(self, storage_dir: str | os.PathLike[str]) -> None:
         self.place = names.expanded(storage_dir)
 

@@ -44,6 +44,8 @@ WITH gone AS (
 class PostgresEngine:
     """The runs in a database. Pickles as its URL; connects when it is first asked something."""
 
+    answers_late = True
+
     def __init__(self, url: str) -> None:
         self._url = url
         self.place = self._writer.database.place

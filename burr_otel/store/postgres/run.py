@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 from burr_otel.errors import RunLockedError
@@ -148,18 +149,47 @@ class PostgresRun:
         mark: object | None = None,
     ) -> tuple[int, int]:
         """Append a record; one that is not looked for is not waited for."""
-        body = line if isinstance(line, bytes) else b"".join(line)
-        if entry is None or entry[0] == BEGIN:
-            # An end that is on the server's disk has everything before it there, too.
-            commit = NOTHING
-        else:
-            commit = DISK if durability == "fsync" else ANSWER
-        record = Record(self, body, entry or (0, -1), commit, after, mark)
+        record = self._record(line, entry, durability, after, mark)
         if entry is None or durability == "none":
             self._writer.put(record, soon=False)
             return -1, -1
         found: tuple[int, int] = self._writer.wait_for(record)
         return found
+
+    def hand_over(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> Future[tuple[int, int]]:
+        """Like `append`, for an event loop: it is in the database when the future is done."""
+        record = self._record(line, entry, durability, after, mark)
+        waits = durability != "none"
+        self._writer.put(record, soon=waits, awaited=waits)
+        if waits:
+            return record.future
+        done: Future[tuple[int, int]] = Future()
+        done.set_result((-1, -1))
+        return done
+
+    def _record(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None,
+        durability: Durability,
+        after: object | None,
+        mark: object | None,
+    ) -> Record:
+        if entry is None or entry[0] == BEGIN:
+            # An end that is on the server's disk has everything before it there, too.
+            commit = NOTHING
+        else:
+            commit = DISK if durability == "fsync" else ANSWER
+        body = line if isinstance(line, bytes) else b"".join(line)
+        return Record(self, body, entry or (0, -1), commit, after, mark)
 
     def number(self, records: Sequence[Record]) -> None:
         """Give records their numbers; one that was displaced has none."""

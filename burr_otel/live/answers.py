@@ -1,0 +1,64 @@
+"""Waiting, in an asynchronous application, for what its hooks have handed to a shared store.
+
+Burr's synchronous hooks run on the event loop, so there they hand a step's records over and do not
+wait. An adapter with asynchronous hooks of the same names, which Burr awaits after them, waits. It
+is added to asynchronous applications only: of any other, Burr would warn in each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
+
+from burr_otel.errors import SnapshotError
+from burr_otel.live.registry import Owner
+from burr_otel.live.run import registry
+from burr_otel.store import Session
+
+
+class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
+    """Beside a tracker: waits for the store's answers to a step's begin and end."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+
+    async def pre_run_step(self, *, sequence_id: int, **told: Any) -> None:
+        """The step takes place once its begin is kept."""
+        run = registry.resolve(self._owner, told)
+        if run is None or run.session is None:
+            return
+        try:
+            await _answers(run.session, sequence_id)
+        except SnapshotError as error:
+            run.refuse_step(sequence_id, error)
+        handed = run.session.handed.get(sequence_id)
+        if handed is not None:
+            handed.is_awaited = True
+
+    async def post_run_step(self, *, sequence_id: int, exception: Any, **told: Any) -> None:
+        """The application goes on once the step's state is kept."""
+        run = registry.resolve(self._owner, told)
+        if run is None or run.session is None:
+            return
+        try:
+            await _answers(run.session, sequence_id)
+        except SnapshotError as error:
+            run.tell_lost(error, exception)
+        finally:
+            run.session.handed.forget(sequence_id)
+
+
+async def _answers(session: Session, sequence_id: int) -> None:
+    for answer in session.handed.answers(sequence_id):
+        waiting = asyncio.wrap_future(answer)
+        waiting.add_done_callback(_seen)
+        # Unlike `await waiting`, it cancels nothing when this task is cancelled.
+        await asyncio.wait([waiting])
+
+
+def _seen(waiting: asyncio.Future[Any]) -> None:
+    """Whoever asked for the answer looks at the one of the store."""
+    if not waiting.cancelled():
+        waiting.exception()
