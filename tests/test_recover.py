@@ -36,11 +36,29 @@ apps.counter(tracker, step=step, partition_key=None).run(halt_after=["finish"])
 """
 
 
+PARTITIONS_KILLED = """
+import os, signal, sys
+import apps
+from burr_otel import OtelTracker
+from burr_otel.testing import SpanCapture
+
+tracker = OtelTracker("proj", sys.argv[1], tracer_provider=SpanCapture().provider)
+built = [apps.counter(tracker, "a1", partition_key=key) for key in ("u1", "u2")]
+for app in built:
+    app.step()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.fixture(scope="module")
 def killed_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
+    return kill(KILLED, tmp_path_factory.mktemp("killed"))
+
+
+def kill(program, folder):
+    """Run a program that kills itself, with the folder of its store."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
+        [sys.executable, "-c", textwrap.dedent(program), str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
         cwd=folder,
         capture_output=True,
@@ -110,6 +128,17 @@ def test_recoverers_at_once_send_one_set(killed, spans, tracker):
         found = [len(job.result()) for job in jobs]
     assert sorted(found) == [0] * 7 + [1]
     assert len(spans.spans) == 4
+
+
+def test_one_app_id_under_two_partitions_is_recovered_by_partition(spans, tmp_path):
+    """`recover` takes the run of the partition that it is given, and leaves the other one."""
+    kill(PARTITIONS_KILLED, tmp_path)
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider)
+    for key in ("u2", "u1"):
+        spans.clear()
+        assert len(tracker.recover("a1", partition_key=key)) == 1
+        assert {span.attributes["burr.partition_key"] for span in spans.spans} == {key}
+        assert tracker.recover("a1", partition_key=key) == []
 
 
 def recover(folder, provider, send=None):

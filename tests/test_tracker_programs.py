@@ -204,11 +204,7 @@ def test_wanted_baggage_is_on_every_span(spans, clock, tmp_path):
     assert not any("other" in span.attributes for span in spans.spans)
 
 
-def test_one_app_id_under_two_partitions_is_recovered_by_partition(spans, clock, tmp_path):
-    """`recover` takes the run of the partition that it is given."""
-    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, clock=clock)
-    for key in ("u1", "u2"):
-        apps.counter(tracker, "a1", partition_key=key).step()
-    assert tracker.recover("a1", partition_key="u2") == []
-    with pytest.raises(UnknownRunError):
+def test_to_recover_an_unknown_run_is_an_error(tracker):
+    """It is named."""
+    with pytest.raises(UnknownRunError, match="missing"):
         tracker.recover("missing")
