@@ -25,18 +25,9 @@ from burr_otel.view.text import one_line, plural
 @click.command("copy")
 @click.argument("app_id", nargs=-1, shell_complete=app_ids)
 @click.option("--to", metavar="DIR|URL", required=True, help="Where the runs are to be kept, too.")
-@options.project
-@options.partition
-@options.storage_dir
+@options.where
 @options.as_json
-def command(
-    app_id: tuple[str, ...],
-    to: str,
-    project: str | None,
-    partition: str | None,
-    storage_dir: str,
-    as_json: bool,
-) -> int | None:
+def command(app_id: tuple[str, ...], to: str, where: options.Where, as_json: bool) -> int | None:
     """Copy runs to another folder, database or bucket.
 
     Byte for byte, and compared afterwards: a copied run loads, shows, replays and resumes there
@@ -50,15 +41,15 @@ def command(
       burr-otel copy --project support --to s3://bucket/burr
       burr-otel copy --project support --storage-dir s3://bucket/burr --to ~/.burr
     """
-    if not app_id and project is None:
+    if not app_id and where.project is None:
         raise click.UsageError("which runs? Give an APP_ID or --project.")
     from burr_otel.replay.choose import choose
 
     target = open_engine(to)
     found = [
         run
-        for run in choose(storage_dir, app_id, project, None)
-        if partition is None or run.partition_key == (partition or None)
+        for run in choose(where.storage_dir, app_id, where.project, None)
+        if where.partition is None or run.partition_key == (where.partition or None)
     ]
     told = list(_copies(found, to))
     done = [each for each in told if each["problem"] is None]

@@ -18,7 +18,6 @@ from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, RunInUseError, RunLockedError, UnknownRunError
 from burr_otel.store import Store, StoredRun, without_password
 from burr_otel.store.markers import check_unused
-from burr_otel.view.find import find_run
 from burr_otel.view.text import one_line, plural
 
 DELETED: Final = "deleted"
@@ -40,17 +39,9 @@ class Fate(NamedTuple):
 
 @click.command("delete")
 @click.argument("app_id", nargs=-1, required=True, shell_complete=app_ids)
-@options.project
-@options.partition
-@options.storage_dir
+@options.where
 @options.as_json
-def command(
-    app_id: tuple[str, ...],
-    project: str | None,
-    partition: str | None,
-    storage_dir: str,
-    as_json: bool,
-) -> int | None:
+def command(app_id: tuple[str, ...], where: options.Where, as_json: bool) -> int | None:
     """Delete runs: their states, logs and everything beside them.
 
     Takes whole app ids. When one of them names no run, or more than one, nothing is deleted. A run
@@ -62,8 +53,8 @@ def command(
       burr-otel delete demo-1f3a9c02
       burr-otel delete chat-7 chat-8 --project support
     """
-    found = [_exact(storage_dir, each, project, partition) for each in app_id]
-    fates, interrupted = delete_runs(found, storage_dir, dry_run=False)
+    found = [_exact(where, each) for each in app_id]
+    fates, interrupted = delete_runs(found, where.storage_dir, dry_run=False)
     if as_json:
         print_json([each._asdict() for each in fates])
     else:
@@ -113,8 +104,8 @@ def fate_line(fate: Fate) -> Text:
     return Text(f"{name}  {fate.size_bytes:,} bytes  {fate.status}")
 
 
-def _exact(storage_dir: str, app_id: str, project: str | None, partition: str | None) -> StoredRun:
-    run = find_run(storage_dir, app_id, project, partition)
+def _exact(where: options.Where, app_id: str) -> StoredRun:
+    run = where.run(app_id)
     if run.app_id != app_id:  # the beginning of an id is good enough to look, not to delete
-        raise UnknownRunError(app_id, without_password(storage_dir), [run.app_id])
+        raise UnknownRunError(app_id, without_password(where.storage_dir), [run.app_id])
     return run

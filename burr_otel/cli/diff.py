@@ -10,7 +10,6 @@ from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import lines, output, print_json
 from burr_otel.history.settle import writer_lives
 from burr_otel.view.as_json import comparison_as_json
-from burr_otel.view.find import find_run
 
 
 @click.command("diff")
@@ -23,18 +22,14 @@ from burr_otel.view.find import find_run
     help="A state key whose value does not count, such as a time stamp; may be repeated.",
 )
 @options.unredacted
-@options.project
-@options.partition
-@options.storage_dir
+@options.where
 @options.as_json
 def command(
     app_a: str,
     app_b: str,
     ignore: tuple[str, ...],
     unredacted: bool,
-    project: str | None,
-    partition: str | None,
-    storage_dir: str,
+    where: options.Where,
     as_json: bool,
 ) -> int:
     """Show where two runs part.
@@ -53,7 +48,7 @@ def command(
     policy, alive_of = reader_policy(), writer_lives()
 
     def reading(app_id: str) -> RunReading:
-        run = find_run(storage_dir, app_id, project, partition)
+        run = where.run(app_id)
         return RunReading(
             run,
             ShownContent(run, policy, details=True, unredacted=unredacted),

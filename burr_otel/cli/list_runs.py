@@ -17,8 +17,6 @@ _NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --sin
 
 
 @click.command("list")
-@options.project
-@options.partition
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs that ended so, or stand so.")
 @click.option(
     "--since",
@@ -35,16 +33,14 @@ _NONE_OF_THESE: Final = "No runs that fit all of --partition, --status and --sin
     help="How many runs at most; 0 for all.",
 )
 @click.option("--wide", is_flag=True, help="Every column in full, however narrow the terminal.")
-@options.storage_dir
+@options.where
 @options.as_json
 def command(
-    project: str | None,
-    partition: str | None,
     status: str | None,
     since: int | None,
     limit: int,
     wide: bool,
-    storage_dir: str,
+    where: options.Where,
     as_json: bool,
 ) -> None:
     """List recorded runs, the one written to last first.
@@ -61,8 +57,8 @@ def command(
       burr-otel list --project burr-otel-demo --partition user-7 --limit 5
       burr-otel list --json | jq -r '.[].app_id'
     """
-    alive_of, wanted = writer_lives(), (partition, status, since)
-    found = list(newest(storage_dir, project, limit, alive_of, *wanted))
+    alive_of, wanted = writer_lives(), (where.partition, status, since)
+    found = list(newest(where.storage_dir, where.project, limit, alive_of, *wanted))
     if as_json:
         print_json([summary_as_json(summary) for summary in found])
         return

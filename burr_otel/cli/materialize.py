@@ -16,7 +16,6 @@ from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store import is_url
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.materialize import write_plain
-from burr_otel.view.find import find_run
 from burr_otel.view.text import clean, one_line, plural
 
 _SUFFIX: Final = "-plain"
@@ -33,18 +32,10 @@ _LONGEST_PATH: Final = 4096
     f"{options.DEFAULT_STORAGE_DIR}{_SUFFIX}]",
 )
 @click.option("--replace", is_flag=True, help="Replace an earlier copy.")
-@options.project
-@options.partition
-@options.storage_dir
+@options.where
 @options.as_json
 def command(
-    app_id: str,
-    to: str | None,
-    replace: bool,
-    project: str | None,
-    partition: str | None,
-    storage_dir: str,
-    as_json: bool,
+    app_id: str, to: str | None, replace: bool, where: options.Where, as_json: bool
 ) -> int | None:
     """Write a run with whole states, for the Burr UI.
 
@@ -60,8 +51,9 @@ def command(
       burr-otel materialize demo-1f3a9c02 --to /tmp/for-burr-ui
       burr_path=~/.burr-plain burr
     """
-    run = find_run(storage_dir, app_id, project, partition)
-    own = options.DEFAULT_STORAGE_DIR if is_url(storage_dir) else Path(storage_dir)
+    run = where.run(app_id)
+    own = where.storage_dir
+    own = options.DEFAULT_STORAGE_DIR if is_url(own) else str(Path(own))
     target_dir = Path(to or f"{own}{_SUFFIX}").expanduser().absolute()
     target = Path(FileEngine(target_dir).folder_of(run.project, run.app_id))
     copied = write_plain(run, target, replace=replace)

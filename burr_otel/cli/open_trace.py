@@ -25,18 +25,9 @@ _SAMPLED: Final = 1
 @click.command("open")
 @click.argument("app_id", shell_complete=app_ids)
 @click.option("--browser", is_flag=True, help="Open it in a browser too.")
-@options.project
-@options.partition
-@options.storage_dir
+@options.where
 @options.as_json
-def command(
-    app_id: str,
-    browser: bool,
-    project: str | None,
-    partition: str | None,
-    storage_dir: str,
-    as_json: bool,
-) -> int | None:
+def command(app_id: str, browser: bool, where: options.Where, as_json: bool) -> int | None:
     """Print the address of a run's trace in the backend.
 
     BURR_OTEL_TRACE_URL says which backend: jaeger (default, http://localhost:16686), phoenix
@@ -56,10 +47,10 @@ def command(
       BURR_OTEL_TRACE_URL=phoenix burr-otel open demo-1f3a9c02
     """
     template = read_template(OtelConfig.resolve(strict=True).trace_url)
-    run, otel, _ = find(storage_dir, app_id, project, partition)
-    place = _live_trace(run, storage_dir, otel)
+    run, otel, _ = find(where.storage_dir, app_id, where.project, where.partition)
+    place = _live_trace(run, where.storage_dir, otel)
     live = place is not None
-    place = place or _replayed_trace(run, storage_dir)
+    place = place or _replayed_trace(run, where.storage_dir)
     url = trace_url(template, place)
     opened = webbrowser.open(url) if browser else None
     if as_json:

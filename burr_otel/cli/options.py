@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import click
 
 from burr_otel.cli.complete import project_names
 from burr_otel.config import ENV_PREFIX
+from burr_otel.store import StoredRun
+from burr_otel.view.find import find_run
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
@@ -126,3 +129,34 @@ def unredacted(function: F) -> F:
         is_flag=True,
         help="Show values as they were recorded, secrets too; else as spans show them.",
     )(function)
+
+
+class Where(NamedTuple):
+    """Which runs a command looks at."""
+
+    storage_dir: str
+    project: str | None = None
+    partition: str | None = None
+
+    def run(self, app_id: str) -> StoredRun:
+        """The run of that id, or the only one whose id begins so."""
+        return find_run(self.storage_dir, app_id, self.project, self.partition)
+
+
+def where(function: F) -> F:
+    """``--project``, ``--partition`` and ``--storage-dir``, given as one `Where`."""
+    return cast("F", project(partition(storage_dir(_bundled(function)))))
+
+
+def where_of_project(function: F) -> F:
+    """``--project`` and ``--storage-dir``, given as one `Where`."""
+    return cast("F", project(storage_dir(_bundled(function))))
+
+
+def _bundled(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def command(*, storage_dir: str, project: str | None, **given: Any) -> Any:
+        partition = given.pop("partition", None)
+        return function(where=Where(storage_dir, project, partition), **given)
+
+    return command

@@ -14,7 +14,7 @@ from burr_otel.cli.app import FAILED
 from burr_otel.cli.complete import app_ids
 from burr_otel.cli.terminal import complain, lines, output, print_json
 from burr_otel.store import StoredRun
-from burr_otel.view.find import find_run, runs
+from burr_otel.view.find import runs
 from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
@@ -31,12 +31,9 @@ _LONGEST_LINE: Final = 4000
 
 @click.command("recover")
 @click.argument("app_id", nargs=-1, shell_complete=app_ids)
-@options.project
-@options.storage_dir
+@options.where_of_project
 @options.as_json
-def command(
-    app_id: tuple[str, ...], project: str | None, storage_dir: str, as_json: bool
-) -> int | None:
+def command(app_id: tuple[str, ...], where: options.Where, as_json: bool) -> int | None:
     """Complete the traces of runs whose process was killed.
 
     Sends the spans that it left open to the endpoint of the OTEL_* variables, once, with outcome
@@ -59,10 +56,10 @@ def command(
     courier = _Courier(target) if target.unreachable or not target.problem else None
     done: list[dict[str, Any]] = []
     trackers: dict[str, OtelTracker] = {}
-    for run in _meant(app_id, project, storage_dir):
+    for run in _meant(app_id, where):
         tracker = trackers.get(run.project)
         if tracker is None:
-            tracker = trackers[run.project] = OtelTracker(run.project, storage_dir)
+            tracker = trackers[run.project] = OtelTracker(run.project, where.storage_dir)
         done.extend(
             {"project": run.project, "app_id": run.app_id, **each._asdict()}
             for each in tracker.recover(run.app_id, courier, partition_key=run.partition_key)
@@ -139,11 +136,11 @@ class _Courier:
             self._exporter.shutdown()
 
 
-def _meant(app_ids: tuple[str, ...], project: str | None, storage_dir: str) -> Iterator[StoredRun]:
+def _meant(app_ids: tuple[str, ...], where: options.Where) -> Iterator[StoredRun]:
     if app_ids:
         for app_id in app_ids:
-            yield find_run(storage_dir, app_id, project)
+            yield where.run(app_id)
         return
-    for run in runs(storage_dir, project):
+    for run in runs(where.storage_dir, where.project):
         if run.has_open:
             yield run

@@ -31,7 +31,6 @@ _MOST_SHOWN: Final = 50  # runs of which something is to be told
 
 @click.command("replay")
 @click.argument("app_id", nargs=-1, shell_complete=app_ids)
-@options.project
 @click.option(
     "--since",
     type=options.Since(),
@@ -44,15 +43,14 @@ _MOST_SHOWN: Final = 50  # runs of which something is to be told
     help="Where to send to.  [default: that of the OTEL_* variables, else localhost]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
-@options.storage_dir
+@options.where_of_project
 @options.as_json
 def command(
     app_id: tuple[str, ...],
-    project: str | None,
     since: int | None,
     to: str | None,
     dry_run: bool,
-    storage_dir: str,
+    where: options.Where,
     as_json: bool,
 ) -> int:
     """Send stored runs as traces.
@@ -75,8 +73,8 @@ def command(
     if target.problem and not dry_run:
         complain(target.problem)
         return FAILED
-    found = choose(storage_dir, app_id, project, since)
-    job, interrupted = _run(found, storage_dir, None if dry_run else target)
+    found = choose(where.storage_dir, app_id, where.project, since)
+    job, interrupted = _run(found, where.storage_dir, None if dry_run else target)
     rest = found[job.done :] if interrupted or job.stopped else []
     go_on = f"{iso(min(run.changed_ns for run in rest))!s:.19}Z" if rest else None
     if as_json:

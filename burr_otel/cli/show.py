@@ -38,9 +38,7 @@ from burr_otel.view.waterfall import Waterfall, header
 )
 @click.option("--follow", is_flag=True, help="Go on showing the run until its process ends.")
 @options.unredacted
-@options.project
-@options.partition
-@options.storage_dir
+@options.where
 @options.as_json
 def command(
     app_id: str,
@@ -48,9 +46,7 @@ def command(
     html_file: str | None,
     follow: bool,
     unredacted: bool,
-    project: str | None,
-    partition: str | None,
-    storage_dir: str,
+    where: options.Where,
     as_json: bool,
 ) -> None:
     """Draw a recorded run as a waterfall.
@@ -70,12 +66,12 @@ def command(
         raise click.UsageError(
             "--step, --html and --follow exclude each other, --html also --json."
         )
-    run, _, named_step = find(storage_dir, app_id, project, partition)
+    run, _, named_step = find(where.storage_dir, app_id, where.project, where.partition)
     if html_file is None and not follow and step is None:
         step = named_step
 
     def read(*, details: bool = False) -> RunTree:
-        store = Store(run.project, storage_dir)
+        store = Store(run.project, where.storage_dir)
         return load(run, store, reader_policy(), details=details, unredacted=unredacted)
 
     if step is not None:
@@ -83,7 +79,7 @@ def command(
     elif html_file is not None:
         from burr_otel.cli.page import write_page
 
-        write_page(read(details=True), Store(run.project, storage_dir), html_file)
+        write_page(read(details=True), Store(run.project, where.storage_dir), html_file)
     elif follow:
         _follow(read, as_json=as_json)
     elif as_json:
