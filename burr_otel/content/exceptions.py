@@ -42,6 +42,7 @@ _FIRST_FRAMES: Final = 12
 _LAST_FRAMES: Final = 36
 _MOST_STEPS: Final = 50_000  # frames walked over to reach the last ones
 _MOST_NOTES: Final = 8
+_NOTE_BYTES: Final = 32  # of the frames that are left out
 _LONGEST_LINE: Final = 300
 _LINES_BEFORE: Final = 6  # source lines searched for a secret's name before the one shown
 _LONGEST_ARGUMENT: Final = 4096  # characters of an exception's argument that str() may write
@@ -89,7 +90,7 @@ class _Writer:
         if self._clock() > self._until:
             return "<message not read: there was no time>"
         arguments = _slot(exc, "args")
-        if _group_type(exc) is not None:
+        if _is_group(exc):
             arguments = arguments[:1]  # the members are written below the title
         plain = type(exc).__str__ is BaseException.__str__ and len(arguments) == 1
         longest = sys.maxsize if plain else _LONGEST_ARGUMENT  # str() gives it without a copy
@@ -142,7 +143,7 @@ class _Writer:
         if trace is not None:
             group = "Exception Group " if members else ""
             lines.append(f"{group}Traceback (most recent call last):")
-            lines += self._fitting(list(self._frames(trace)), left - len(lines[0]) - 1)
+            lines += self._frames(trace, left - len(lines[0]) - 1)
         return "\n".join(lines + title + members)
 
     def _title(self, exc: BaseException, room: int) -> Iterator[str]:
@@ -176,19 +177,8 @@ class _Writer:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def _fitting(self, frames: list[str], room: int) -> list[str]:
-        """The first and last frames that have room, with a note for those between."""
-        if _size(frames) <= room:
-            return frames
-        last: list[str] = []
-        while frames and _size([*last, frames[-1]]) < room * 3 // 4:
-            last.insert(0, frames.pop())
-        first: list[str] = []
-        while frames and _size([*first, frames[0], *last]) < room - 32:
-            first.append(frames.pop(0))
-        return [*first, f"  ... {len(frames)} frames ...", *last]
-
-    def _frames(self, trace: TracebackType) -> Iterator[str]:
+    def _frames(self, trace: TracebackType, room: int) -> list[str]:
+        """The first and the last frames, as many as have room, with a note for those between."""
         first: list[tuple[FrameType, int | None]] = []
         last: collections.deque[tuple[FrameType, int | None]]
         last = collections.deque(maxlen=_LAST_FRAMES)
@@ -200,13 +190,16 @@ class _Writer:
             count += 1
         for name in {frame.f_code.co_filename for frame, _ in (*first, *last)}:
             call_safely(linecache.checkcache, name)  # the file may have changed since it was read
-        for frame, number in first:
-            yield self._frame(frame, number)
-        skipped = count - len(first) - len(last)
-        if skipped or step is not None:
-            yield f"  ... {skipped} frames ..."
-        for frame, number in last:
-            yield self._frame(frame, number)
+        begin = [self._frame(*each) for each in first]
+        end = [self._frame(*each) for each in last]
+        left = room - _size(begin) - _size(end)
+        skipped = count - len(begin) - len(end)
+        while left < (_NOTE_BYTES if skipped else 0) and (begin or end):
+            # The last frames, nearest to the error, tell most.
+            left += _size([begin.pop() if 3 * len(begin) > len(end) else end.pop(0)])
+            skipped += 1
+        note = [f"  ... {skipped} frames ..."] if skipped or step is not None else []
+        return [*begin, *note, *end]
 
     def _frame(self, frame: FrameType, number: int | None) -> str:
         code = frame.f_code
@@ -269,18 +262,14 @@ def _notes(exc: BaseException) -> list[Any]:
 
 
 def _members_of(exc: BaseException) -> tuple[BaseException, ...]:
-    if _group_type(exc) is None:
-        return ()
-    members = call_safely(getattr, exc, "exceptions")
+    members = call_safely(getattr, exc, "exceptions") if _is_group(exc) else ()
     if not isinstance(members, tuple):
         return ()
     return tuple(one for one in members if issubclass(type(one), BaseException))
 
 
-def _group_type(exc: BaseException) -> type | None:
-    """The group class of Python 3.11, or of its backport when that has made the exception."""
-    for home in (builtins, sys.modules.get("exceptiongroup")):
-        group = getattr(home, "BaseExceptionGroup", None)
-        if isinstance(group, type) and issubclass(type(exc), group):
-            return group
-    return None
+def _is_group(exc: BaseException) -> bool:
+    """Whether it is a group of Python 3.11, or of the backport when that has made it."""
+    homes = builtins, sys.modules.get("exceptiongroup")
+    groups = (getattr(home, "BaseExceptionGroup", None) for home in homes)
+    return any(isinstance(group, type) and issubclass(type(exc), group) for group in groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,8 +13,7 @@ from burr_otel.content.capture import allowance, capture
 from burr_otel.content.prune import OVERLAP, CutList, CutText, share, window
 
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
-_CLOSINGS: Final = (b"]", b"]}]", b"]}]}]")  # of a list, and of lists inside of its objects
-_MOST_TRIES: Final = 4
+_MOST_TRIES: Final = 8
 _LEAST_BYTES: Final = 64
 _SHORT_BYTES: Final = 1024  # of which it is not worth to parse only a part
 _LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
@@ -95,15 +95,8 @@ def _list_head(part: bytes, room: int) -> CutList | None:
         if end < 0:
             return None
         at = end + len(between) // 2
-        for closing in _CLOSINGS if between == b"},{" else _CLOSINGS[:1]:
-            try:
-                items = orjson.loads(part[:at] + closing)
-            except ValueError:
-                continue
-            rest = len(part) - at - 2
-            if closing != b"]":  # the last item is not complete
-                rest += len(orjson.dumps(items.pop())) + 1
-            return CutList(items, rest, unit="bytes") if items else None
+        with contextlib.suppress(ValueError):
+            return CutList(orjson.loads(part[:at] + b"]"), len(part) - at - 2, unit="bytes")
     return None
 
 
