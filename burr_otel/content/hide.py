@@ -58,10 +58,9 @@ def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:  # noqa: C901  
             break
     if level or not redaction.are_clean(texts):  # it is too deep, or a text holds a secret
         return False, False
-    firsts = {pair[0] for pair in pairs if type(pair[0]) is str}
+    named = any(redaction.is_secret_name(pair[0]) for pair in pairs)
     spelled = keys & VALUE_KEYS and keys & NAME_KEYS  # {"name": "password", "value": "..."}
-    harmless = redaction.are_harmless(keys) and not any(map(redaction.is_secret_name, firsts))
-    return True, harmless and not spelled
+    return True, all(map(redaction.is_harmless, keys)) and not named and not spelled
 
 
 class _Hiding:

@@ -70,9 +70,7 @@ class ContentPolicy:
     redactor: Callable[[str, Any], Any] | None = None
     max_attribute_bytes: int = 16 * 1024
     _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
-    _names: dict[str, str] = dataclasses.field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
+    _name: Callable[[str], str] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the patterns."""
@@ -83,6 +81,8 @@ class ContentPolicy:
             redactor=self.redactor,
         )
         object.__setattr__(self, "_redaction", redaction)
+        name = functools.partial(self._text, limit_bytes=self._name_bytes, path="name")
+        object.__setattr__(self, "_name", functools.lru_cache(_MOST_NAMES)(name))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings; the patterns are compiled again."""
@@ -215,15 +215,13 @@ class ContentPolicy:
 
     def name(self, text: Any) -> str:
         """A span's or event's name, or an attribute's key, that user code chose."""
-        known = self._names.get(text) if type(text) is str else None
-        if known is not None:
-            return known
-        shown = self._text(text, min(_LONGEST_NAME, self.max_attribute_bytes), "name")
         if type(text) is str and not self.asks_user and len(text) <= _LONGEST_NAME:
-            if len(self._names) >= _MOST_NAMES:
-                self._names.clear()
-            self._names[text] = shown
-        return shown
+            return self._name(text)
+        return self._text(text, self._name_bytes, "name")
+
+    @property
+    def _name_bytes(self) -> int:
+        return min(_LONGEST_NAME, self.max_attribute_bytes)
 
     def text(self, text: Any) -> str:
         """A text of user code's making, such as a status description."""

@@ -7,6 +7,7 @@ them (`pairs`). Of a long text only the parts that may be shown are searched, an
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -58,22 +59,16 @@ class Redaction:
         self._builtin = builtin
         self._user_keys = tuple(_compiled("redact_keys", key, re.IGNORECASE) for key in keys)
         self._user_values = tuple(_compiled("redact_values", value, 0) for value in values)
-        self._judged: dict[str, bool] = {}
-        self._harmless: set[str] = set()
+        self._judge = functools.lru_cache(_CACHED)(self._is_secret)
+        self._says_nothing = functools.lru_cache(_CACHED)(self._is_harmless)
 
     # --- keys -----------------------------------------------------------------------------------
 
     def hides(self, key: str) -> bool:
         """Whether a key is the name of a secret."""
-        known = self._judged.get(key)
-        if known is None:
-            if len(key) > _LONGEST_KEY:  # the end of a path tells most
-                return self._judge(key[: _LONGEST_KEY // 2] + "_" + key[-_LONGEST_KEY // 2 :])
-            known = self._judge(key)
-            if len(self._judged) >= _CACHED:
-                self._judged = {}
-            self._judged[key] = known
-        return known
+        if len(key) > _LONGEST_KEY:  # the end of a path tells most
+            key = key[: _LONGEST_KEY // 2] + "_" + key[-_LONGEST_KEY // 2 :]
+        return self._judge(key)
 
     def is_secret_name(self, value: Any) -> bool:
         """Whether a value, not a key, is the name of a secret, as in ``["token", "x"]``."""
@@ -102,27 +97,19 @@ class Redaction:
             return True
         return last != words and self._builtin and bool(PHRASE_KEY.search(_snake(words)))
 
-    def _judge(self, key: str) -> bool:
+    def _is_secret(self, key: str) -> bool:
         if any(pattern.search(key) for pattern in self._user_keys):
             return True
         if not self._builtin or SECRET_STEM.search(key.lower()) is None:
             return False
         return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", _snake(key))))
 
-    def are_harmless(self, keys: set[str]) -> bool:
-        """Whether no key hides its value, or has to be changed itself."""
-        return keys <= self._harmless or all(map(self.is_harmless, keys))
-
     def is_harmless(self, key: str) -> bool:
-        """The same of one key."""
-        if key in self._harmless:
-            return True
-        if len(key) > LONGEST_KEY_BYTES // 4 or self.hides(key) or self.may_hide(key):
-            return False
-        if len(self._harmless) >= _CACHED:
-            self._harmless = set()
-        self._harmless.add(key)
-        return True
+        """Whether a key does not hide its value, nor has to be changed itself."""
+        return len(key) <= LONGEST_KEY_BYTES // 4 and self._says_nothing(key)
+
+    def _is_harmless(self, key: str) -> bool:
+        return not (self.hides(key) or self.may_hide(key))
 
     # --- texts ----------------------------------------------------------------------------------
 
