@@ -7,12 +7,14 @@ import http.client
 import http.server
 import json
 import pathlib
+import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from postgres_server import Postgres
 from processes import Server, free_ports, running
 
 from burr_otel.store import Store
@@ -107,12 +109,16 @@ def say_in_vain(address: str, message: str) -> None:
 
 
 def test_a_conversation_goes_on_when_the_worker_that_had_it_is_killed(
-    database: str, facts: Facts, tmp_path: pathlib.Path
+    postgres: Postgres, facts: Facts, tmp_path: pathlib.Path
 ) -> None:
     """SIGKILL in the middle of a step: another machine answers the next message.
 
-    It has the whole conversation but for the turn that never ended. No machine keeps a file.
+    It has the whole conversation but for the turn that never ended. No machine keeps a file. One
+    command has made the tables.
     """
+    database = postgres.make_database("two_machines", tables=False)
+    command = [sys.executable, "-m", "burr_otel.cli", "store", "init", database]
+    subprocess.run(command, check=True, timeout=60)
     first, first_address = machine("first", tmp_path, database, facts)
     second, second_address = machine("second", tmp_path, database, facts)
     with running(first), running(second):
