@@ -15,10 +15,12 @@ import threading
 from collections import Counter
 
 import pytest
+import store_support
 from object_server import ACCESS_KEY, SECRET_KEY, Gateway
 from processes import running, wait_for
 
-from burr_otel.errors import ConfigError, RunLockedError, StoreError
+from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreError
+from burr_otel.store import Store
 from burr_otel.store.objects import ObjectEngine, bucket, lease
 from burr_otel.store.objects.run import ObjectRun
 from burr_otel.store.owner import this_owner
@@ -372,6 +374,37 @@ def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(tmp_pa
         assert bodies(run) == [line(number) for number in written]
 
 
+def test_a_store_that_stays_away_is_a_snapshot_error(tmp_path, monkeypatch):
+    """The step says so, with no key in it; what was acknowledged is there, and the run goes on later."""
+    from installed import installed
+
+    gateway = Gateway(installed("versitygw", "bin/versitygw"), tmp_path)
+    for name, value in gateway.settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bucket, "PATIENCE_S", 0.2)
+    url = gateway.url()
+    store = Store("proj", url)
+    with running(gateway.server):
+        session = store_support.begin(store)
+        store_support.run_step(session, 0)
+    with pytest.raises(SnapshotError) as caught:
+        store_support.start_step(session, 1)
+    with pytest.raises(SnapshotError, match="the state of step 1 could not be kept"):
+        store_support.finish_step(session, 1)
+    with pytest.raises(SnapshotError, match="the state of its creation could not be kept"):
+        store_support.begin(store, "b")
+    text = str(caught.value)
+    assert text.startswith(
+        f"proj/a: the state of step 1 could not be kept: {url}: it cannot be used"
+    )
+    assert not {ACCESS_KEY, SECRET_KEY} & set(text.split())
+    with running(gateway.server):
+        store_support.run_step(session, 1)
+        session.close()
+        assert store.load(None, "a")["sequence_id"] == 1
+        assert len(store_support.records_of(store)) == 5
+
+
 # --- leases --------------------------------------------------------------------------------------
 
 
@@ -476,6 +509,16 @@ def test_store_init_proves_that_the_store_is_fit(bucket_url):
         "  a second create of an object is refused",
     ]
     assert engine._bucket.page("probe") == []
+
+
+def test_store_init_is_a_command(bucket_url):
+    """It exits with 0 when the bucket is fit, and with 1 and a sentence when there is none."""
+    command = [sys.executable, "-m", "burr_otel.cli", "store", "init"]
+    done = subprocess.run([*command, bucket_url], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{bucket_url} can keep runs:")
+    done = subprocess.run([*command, "s3://nobucket"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "s3://nobucket: there is no such bucket. Make it, or correct the URL." in done.stderr
 
 
 @pytest.mark.parametrize(
