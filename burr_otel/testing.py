@@ -13,23 +13,39 @@ invoke_workflow chat
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import copy
 import itertools
+import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from burr.core import ApplicationBuilder, State
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler
+from typing_extensions import Self
 
 from burr_otel import semconv
 from burr_otel.spans import keeper, shield
 from burr_otel.spans.keeper import Keeper
+from burr_otel.store.snapshot import values_of
 
-__all__ = ["FakeClock", "FixedIds", "SpanCapture", "capture_spans", "manual_roots", "span_tree"]
+__all__ = [
+    "FakeClock",
+    "FixedIds",
+    "RecordedStep",
+    "SpanCapture",
+    "capture_spans",
+    "manual_roots",
+    "span_tree",
+]
 
 _QUIET = (semconv.OK, None)
 
@@ -181,3 +197,83 @@ def _remarks(span: ReadableSpan, by_id: dict[int, ReadableSpan]) -> Iterator[str
         kind = (link.attributes or {}).get(semconv.LINK_TYPE, "link")
         target = by_id.get(link.context.span_id)
         yield f"{kind}→{target.name if target else 'elsewhere'}"
+
+
+class RecordedStep:
+    """A step of a recorded run, as ``burr-otel test-case`` writes it beside a test.
+
+    Args:
+        data: What is in the file.
+        serde_kwargs: Passed to Burr's deserializers, as those of the tracker were.
+
+    Attributes:
+        raised: Type, message and traceback of what the step raised, if it did.
+        expected: What it gave, to be compared with what `run` gives.
+    """
+
+    def __init__(
+        self, data: Mapping[str, Any], serde_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._data, self._serde_kwargs = data, dict(serde_kwargs or {})
+        self.raised: Mapping[str, str] | None = data["raised"]
+
+    @classmethod
+    def beside(cls, file: str, serde_kwargs: Mapping[str, Any] | None = None) -> Self:
+        """The step whose data is beside a test file, under the same name."""
+        data = json.loads(Path(file).with_suffix(".json").read_text("utf-8"))
+        return cls(data, serde_kwargs)
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """The values that the step wrote, and its result where that is plain data."""
+        return {part: self._values(part) for part in ("written", "result") if self._data[part]}
+
+    def run(self, action: Any, **inputs: Any) -> dict[str, Any]:
+        """Run an action once on what the step found, in an application of its own.
+
+        Args:
+            action: A function with Burr's decorator, an action, or the class of one.
+            **inputs: Inputs in place of recorded ones, or that were no data.
+
+        Returns:
+            What `expected` has of the step.
+
+        Raises:
+            Exception: Whatever the action raises.
+        """
+        name = self._data["action"]
+        app: Any = (
+            ApplicationBuilder()  # type: ignore[no-untyped-call]
+            .with_actions(**{name: action() if isinstance(action, type) else action})
+            .with_entrypoint(name)
+            .with_state(State(self._values("state")))
+            .build()
+        )
+        result, state = _run_once(app, name, {**self._values("inputs"), **inputs})
+        given = {"written": {key: state[key] for key in self._written}, "result": result}
+        return {part: given[part] for part in self.expected}
+
+    @property
+    def _written(self) -> Sequence[str]:
+        return list((self._data["written"] or {"values": ()})["values"])
+
+    def _values(self, part: str) -> dict[str, Any]:
+        found = copy.deepcopy(self._data[part])  # deserializers take their marks out of it
+        return values_of(found["values"], found["exact"], self._serde_kwargs)
+
+
+def _run_once(app: Any, name: str, inputs: dict[str, Any]) -> tuple[Any, Any]:
+    """Result and state of one step, whatever kind of action it is."""
+    action = app.graph.get_action(name)
+
+    async def whole_stream() -> Any:
+        _, container = await app.astream_result(halt_after=[name], inputs=inputs)
+        return await container.get()
+
+    if action.streaming:
+        if action.is_async():
+            return asyncio.run(whole_stream())  # type: ignore[no-any-return]
+        _, container = app.stream_result(halt_after=[name], inputs=inputs)
+        return container.get()  # type: ignore[no-any-return]
+    step = asyncio.run(app.astep(inputs)) if action.is_async() else app.step(inputs)
+    return step[1:]  # type: ignore[no-any-return]

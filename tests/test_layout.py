@@ -37,7 +37,7 @@ ALLOWED = {
     },
     "instrumentor": {"config", "tracker"},
     "ui": {"config", "errors", "records", "store", "trace_url"},
-    "testing": {"semconv", "spans"},
+    "testing": {"semconv", "spans", "store"},
     "demo": set(),
     "check": {"_version", "config", "content", "errors", "records", "semconv", "spans", "store"},
     "cli": {

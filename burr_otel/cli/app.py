@@ -49,6 +49,7 @@ _COMMANDS: Final = {
     "replay": ("replay", "Send stored runs as traces."),
     "recover": ("recover", "Complete the traces of runs whose process was killed."),
     "open": ("open_trace", "Print the address of a run's trace in the backend."),
+    "test-case": ("test_case", "Make a test of a recorded step."),
     "materialize": ("materialize", "Write a run with whole states, for the Burr UI."),
     "copy": ("copy", "Copy runs to another folder, database or bucket."),
     "delete": ("delete", "Delete runs: their states, logs and everything beside them."),

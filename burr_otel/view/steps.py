@@ -17,9 +17,10 @@ from burr_otel.view.diff import Change
 class UnknownStepError(StoreError):
     """The run has no such step; the message says which it has."""
 
-    def __init__(self, run: str, sequence_id: int, known: list[int]) -> None:
+    def __init__(self, run: str, sequence_id: int | None, known: list[int]) -> None:
         steps = f"steps {known[0]} to {known[-1]}" if known else "no steps yet"
-        super().__init__(f"{run} has no step {sequence_id}; it has {steps}.")
+        meant = "such step" if sequence_id is None else f"step {sequence_id}"
+        super().__init__(f"{run} has no {meant}; it has {steps}.")
 
 
 @dataclasses.dataclass(slots=True)
