@@ -74,6 +74,10 @@ def test_completion_of_commands_imports_nothing_heavy(words):
         ("diff", "chat-1-giraffe", *RUN),
         ("show", "--help"),
         ("diff", "--help"),
+        ("prune", "--keep", "1", "--dry-run", *WHERE),
+        ("prune", "--help"),
+        ("delete", "--help"),
+        ("copy", "--help"),
     ],
 )
 def test_looking_at_files_imports_nothing_heavy(arguments):
@@ -88,6 +92,9 @@ def test_looking_at_files_imports_nothing_heavy(arguments):
     [
         ("show", *WHERE, "chat-"),
         ("diff", *WHERE, "chat-"),
+        ("delete", *WHERE, "chat-"),
+        ("copy", *WHERE, "chat-"),
+        ("prune", *WHERE, "-p", "demo"),
         ("list", *WHERE, "-p", "demo"),
         ("show", "--fol"),
         ("recover", "--js"),

@@ -9,10 +9,11 @@ from typing import Final
 
 import orjson
 
-from burr_otel.errors import StoreError
+from burr_otel.errors import InvalidIdentifierError, StoreError
 from burr_otel.store.graphs import digest
 from burr_otel.store.lines import entry_of, sound_parts
 from burr_otel.store.markers import check_unused
+from burr_otel.store.names import check_app_id
 from burr_otel.store.port import Engine, Line, RunLog
 
 _NO_GRAPH: Final = b"null"
@@ -61,8 +62,9 @@ class RunCopy:
             log.close()
             yield from self._compare(log)
             for session_id, marker in source.open_markers():
-                with contextlib.suppress(FileExistsError):
-                    log.mark_open(session_id, marker)
+                # Whoever can write to the source may have called it as they liked.
+                with contextlib.suppress(FileExistsError, InvalidIdentifierError):
+                    log.mark_open(check_app_id(session_id), marker)
         finally:
             claim.release()
 
