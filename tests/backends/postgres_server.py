@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
-from installed import absent
+from installed import absent, backends_folder
 from processes import free_ports, wait_for
 from typing_extensions import Self
 
@@ -25,6 +25,8 @@ PASSWORD = "s3cret%word"  # percent-encoded where it goes into a URL
 
 def programs() -> pathlib.Path:
     """The folder of the newest installed PostgreSQL; skips or fails the test when there is none."""
+    if not backends_folder().is_dir():  # nothing was installed for tests
+        absent("postgres", backends_folder())
     root = pathlib.Path("/usr/lib/postgresql")
     found = [path for path in root.glob("*/bin/initdb") if path.parent.parent.name.isdigit()]
     if not found:
