@@ -365,7 +365,8 @@ class OtelTracker(RunHooks, BaseStateLoader):
         if app_id is None:
             app_id, partition_key = self._newest_run()
         stored = self._store.read(app_id, ALL if partition_key is None else partition_key)
-        return RunView(load(stored, self._store, self._policy), self.trace_url(app_id))
+        tree = load(stored, self._store, self._policy, ends=RunView.ENDS)
+        return RunView(tree, self.trace_url(app_id))
 
     def _newest_run(self) -> tuple[str, str | None]:
         if self._last_run is not None and self._store.exists(*self._last_run):

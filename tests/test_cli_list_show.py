@@ -460,7 +460,7 @@ def test_permission_denied_is_one_clear_line(tmp_path, monkeypatch, capsys):
     """A log of another user is an error that names the file (faked: tests may run as root)."""
     log = write_run(tmp_path, *step(0)) / "log.jsonl"
 
-    def denied(self):
+    def denied(self, ends=None):
         raise PermissionError(13, "Permission denied", str(log))
 
     monkeypatch.setattr(StoredRun, "records", denied)

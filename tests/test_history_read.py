@@ -1,5 +1,6 @@
 """Views of runs that real trackers wrote."""
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -12,13 +13,17 @@ from burr.core import State, action
 from burr.tracking import LocalTrackingClient
 from opentelemetry import trace
 
+from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.history.settle import writer_lives
+from burr_otel.history.tree import LeftOut
 from burr_otel.store import Store
+from burr_otel.view.axis import session_axis
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.summary import summarise
+from burr_otel.view.waterfall import began_text
 
 
 def view_run(run, *, details=True):
@@ -280,3 +285,74 @@ def test_a_step_that_fails_after_its_session_has_ended(tracker, tmp_path):
         app.step()
     assert view_of(tmp_path).outcome == "error"
     assert summary_of(tmp_path).status == "failed"
+
+
+# --- both ends of a long log ----------------------------------------------------------------------
+
+
+def counted(tracker, steps, failing=()):
+    """A run of so many steps, some of which fail."""
+
+    @action(reads=["count"], writes=["count"])
+    def step(state: State) -> State:
+        if state["count"] in failing:
+            raise ValueError(f"step {state['count']}")
+        return state.update(count=state["count"] + 1)
+
+    app = apps.single(tracker, step, state={"count": 0})
+    for _ in range(steps):
+        before = app.state["count"]
+        with contextlib.suppress(ValueError):
+            app.step()
+        if app.state["count"] == before:
+            app.update_state(app.state.update(count=app.state["count"] + 1))
+
+
+def ends_of(folder, *ends):
+    run = Store("proj", folder).read("a1")
+    shown = ShownContent(run, ContentPolicy(), details=False)
+    return read_run(run, writer_lives()(run), shown, ends)
+
+
+@pytest.mark.parametrize("snapshots", ["full", "delta"])
+def test_only_both_ends_of_a_long_log_are_read(tmp_path, snapshots):
+    """What is between is counted, its failures too; nothing counts as lost."""
+    with OtelTracker("proj", tmp_path, snapshots=snapshots) as tracker:
+        counted(tracker, 20, failing={1, 8, 9, 18})
+    view = ends_of(tmp_path, 3, 4)
+    assert [step.sequence_id for step in view.steps] == [0, 1, 2, 16, 17, 18, 19]
+    (session,) = view.sessions
+    assert session.left_out == LeftOut(3, 13, 2)
+    assert session.outcome == view_of(tmp_path).outcome
+    assert view.skipped == []
+    assert session_axis(session).pauses == []
+    assert "20 steps, 4 failed" in began_text(view)
+    assert (session.start_ns, session.last_ns) == (
+        (whole := view_of(tmp_path).sessions[0]).start_ns,
+        whole.last_ns,
+    )
+
+
+def test_sessions_in_the_part_left_out_are_there(tmp_path):
+    """Whatever resumed a run, and how that ended; whose steps failed is not known then."""
+    for _ in range(4):
+        with OtelTracker("proj", tmp_path) as tracker:
+            counted(tracker, 3)
+    view = ends_of(tmp_path, 2, 2)
+    assert [len(session.children) for session in view.sessions] == [2, 0, 0, 2]
+    assert [session.left_out for session in view.sessions] == [
+        LeftOut(2, 8, None),
+        None,
+        None,
+        None,
+    ]
+    assert {session.outcome for session in view.sessions} == {"ok"}
+
+
+def test_a_log_that_is_short_enough_is_read_whole(tmp_path):
+    """Then nothing is left out."""
+    with OtelTracker("proj", tmp_path) as tracker:
+        counted(tracker, 7)
+    view = ends_of(tmp_path, 3, 4)
+    assert len(view.steps) == 7
+    assert view.sessions[0].left_out is None

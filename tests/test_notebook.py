@@ -97,7 +97,7 @@ def test_a_long_run_is_drawn_in_part(tracker):
         for _ in range(300):
             app.step()
     shown = tracker._repr_html_()
-    assert "101 spans left out" in shown
+    assert "100 steps left out" in shown
     assert "0 step" in shown
     assert "299 step" in shown
 

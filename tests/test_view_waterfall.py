@@ -199,7 +199,7 @@ def test_header_names_everything_needed_to_go_on():
     lines = [text.plain for text in header(view)]
     assert lines[0] == "proj/app  ok"
     assert lines[1] == "trace   " + "ab" * 16
-    assert lines[2] == "files   " + view.place
+    assert lines[2] == "place   " + view.place
     assert lines[3:6] == [
         "key     user-7",
         "parent  forked from older at step 3",

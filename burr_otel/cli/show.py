@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Final
 
 import click
 from rich.console import Console
@@ -19,6 +21,8 @@ from burr_otel.view.content import reader_policy
 from burr_otel.view.find import find
 from burr_otel.view.load import load
 from burr_otel.view.waterfall import Waterfall, header
+
+_STEPS_DRAWN: Final = (200, 1_800)  # of a long run, at its beginning and at its end
 
 
 @click.command("show")
@@ -70,9 +74,10 @@ def command(
     if html_file is None and not follow and step is None:
         step = named_step
 
-    def read(*, details: bool = False) -> RunTree:
-        store = Store(run.project, where.storage_dir)
-        return load(run, store, reader_policy(), details=details, unredacted=unredacted)
+    def read(*, details: bool = False, whole: bool = True) -> RunTree:
+        store, ends = Store(run.project, where.storage_dir), None if whole else _STEPS_DRAWN
+        policy = reader_policy()
+        return load(run, store, policy, details=details, unredacted=unredacted, ends=ends)
 
     if step is not None:
         _show_step(run, step, as_json=as_json, unredacted=unredacted)
@@ -81,11 +86,12 @@ def command(
 
         write_page(read(details=True), Store(run.project, where.storage_dir), html_file)
     elif follow:
-        _follow(read, as_json=as_json)
+        every_step = as_json or not output().is_terminal  # a line each
+        _follow(functools.partial(read, whole=every_step), as_json=as_json)
     elif as_json:
         print_json(run_as_json(read(details=True)))
     else:
-        draw(output(), read())
+        draw(output(), read(whole=False))
 
 
 def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:

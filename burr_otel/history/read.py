@@ -9,19 +9,24 @@ from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
 from burr_otel.history.settle import Alive
 from burr_otel.history.times import RecordTimes
-from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
+from burr_otel.history.tree import ChildRun, LeftOut, Pointer, RunTree, SpanNode
+from burr_otel.records import EndRoot
 from burr_otel.store import StoredRun
 
 _MOST_NESTED_RUNS: Final = 200
 
 
 def read_run(
-    run: StoredRun, alive: Alive, shown: Callable[[SpanNode], None] = lambda _: None
+    run: StoredRun,
+    alive: Alive,
+    shown: Callable[[SpanNode], None] = lambda _: None,
+    ends: tuple[int, int] | None = None,
 ) -> RunTree:
     """Read a run's log once, without the runs that it spawned (see `nest_spawned`).
 
     `shown` is given each span as soon as no later record changes it, and may take of it what a view
-    shows; its records are let go of then, so that not all states of a run are held at once.
+    shows; its records are let go of then, so that not all states of a run are held at once. With
+    `ends`, only so many of its first and last steps are read.
     """
     fold = Fold(run.project, run.app_id, times=RecordTimes(run.records))
 
@@ -30,9 +35,12 @@ def read_run(
             shown(span)
             span.let_go()
 
-    for record in run.records():
+    for record in run.records(ends):
         show(fold.add(record))
-    show(fold.finish(alive))
+    rest = fold.finish(alive)
+    if ends is not None and run.left_out:
+        _note_left_out(fold, ends[0], run.left_out)
+    show(rest)
     skipped = [
         f"{length:,} bytes at offset {offset:,}: {reason}" for offset, length, reason in run.skipped
     ]
@@ -50,6 +58,22 @@ def read_run(
         skipped=skipped,
         stray_ends=fold.stray_ends,
     )
+
+
+def _note_left_out(fold: Fold, first: int, steps: int) -> None:
+    places = (
+        (session, number)
+        for session in fold.sessions
+        for number, step in enumerate(session.children)
+        if step.order == first - 1
+    )
+    session, number = next(places, (None, 0))
+    if session is None:  # what the log holds in its place is damaged
+        return
+    failed = None
+    if len(fold.sessions) == 1 and isinstance(session.end, EndRoot) and not session.ended_late:
+        failed = max(0, session.end.failed - session.steps_failed)
+    session.left_out = LeftOut(number + 1, steps, failed)
 
 
 def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:

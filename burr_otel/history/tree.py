@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.records.types import (
@@ -32,6 +32,14 @@ BAD: Final = frozenset({ERROR, CRASHED, "failed"})
 Kind = Literal["application", "step", "span"]
 
 
+class LeftOut(NamedTuple):
+    """Steps of a session that were not read: where among its children they were, and how many."""
+
+    at: int
+    steps: int
+    failed: int | None  # None: not known
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class SpanNode:
     """A session's application span, a step, or a span inside a step.
@@ -43,7 +51,8 @@ class SpanNode:
     session, or the earlier uses of its Burr id in the step, `order` all steps before it in the log.
     `before` is the record of the state that a step found. `failure`, `details` and `attributes`
     are what a view shows, see `view.content`. `above` is the span around it, `step` the step around
-    an inner one at any depth; `below_ns` the latest time in it, once asked for.
+    an inner one at any depth; `below_ns` the latest time in it, once asked for. `left_out` is of a
+    session of a long log, see `RunTree`.
     """
 
     kind: Kind
@@ -77,6 +86,7 @@ class SpanNode:
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
     below_ns: int | None = None
+    left_out: LeftOut | None = None
 
     @property
     def is_bad(self) -> bool:
@@ -197,7 +207,8 @@ class RunTree:
     """One stored run.
 
     `skipped` says of each part of the log that could not be read why; `stray_ends` counts ends of
-    spans that never began, which logs of old Burr versions have.
+    spans that never began, which logs of old Burr versions have. Of a long log only both ends may
+    have been read; the session where the first one ends then has `left_out`.
     """
 
     project: str

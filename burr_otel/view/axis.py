@@ -78,7 +78,10 @@ class Axis:
 
 def session_axis(session: SpanNode) -> Axis:
     """The axis of a session and all steps in it."""
-    busy = [(step.start_ns, step.last_ns) for step in session.children]
+    steps, left_out = session.children, session.left_out
+    busy = [(step.start_ns, step.last_ns) for step in steps]
+    if left_out is not None and left_out.at < len(steps):  # nobody knows of pauses there
+        busy.append((steps[left_out.at - 1].last_ns, steps[left_out.at].start_ns))
     return Axis(busy, (session.start_ns, session.last_ns))
 
 

@@ -32,11 +32,13 @@ def frame(view: RunTree, height: int) -> RenderableType:
     session = view.sessions[-1]
     kept = _newest(session, height - len(top) - _FRAME_LINES)
     hidden = len(session.children) - len(kept)
+    hidden += session.left_out.steps if session.left_out else 0
     shown = session
     parts: list[RenderableType] = [*top, Text()]
     if hidden:
         # The axis begins with the first step shown, so that the newest ones are not slivers.
-        shown = dataclasses.replace(session, children=kept, start_ns=kept[0].start_ns)
+        began_ns = kept[0].start_ns
+        shown = dataclasses.replace(session, children=kept, start_ns=began_ns, left_out=None)
         parts.append(Text(f"  {plural(hidden, 'earlier step')}", style="dim"))
     parts.append(Waterfall(dataclasses.replace(view, sessions=[shown])))
     return Group(*parts)

@@ -17,13 +17,14 @@ def load(
     *,
     details: bool = False,
     unredacted: bool = False,
+    ends: tuple[int, int] | None = None,
 ) -> RunTree:
-    """Read a run of a store and the runs that it spawned."""
+    """Read a run of a store and the runs that it spawned; with `ends`, see `read_run`."""
     alive_of = writer_lives()
 
     def read(stored: StoredRun) -> RunTree:
         shown = ShownContent(stored, policy, details=details, unredacted=unredacted)
-        return read_run(stored, alive_of(stored), shown)
+        return read_run(stored, alive_of(stored), shown, ends)
 
     view = read(run)
     nest_spawned(view, lambda app_id: read(store.read(app_id)) if store.exists(app_id) else None)

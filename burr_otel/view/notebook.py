@@ -13,7 +13,7 @@ from burr_otel.history.tree import RunTree
 from burr_otel.view.page import Rows
 from burr_otel.view.waterfall import OUTCOME_WORDS, Waterfall, began_text, header
 
-_MOST_ROWS: Final = 200
+_MOST_ROWS: Final = 400
 _TEXT_WIDTH: Final = 100
 # Legible on the light and on the dark ground of a notebook; its own styles are not known here.
 _RED: Final = "#e5534b"
@@ -28,6 +28,8 @@ _CELL: Final = "border:0;background:none;text-align:left;padding:1px 8px 1px "
 
 class RunView:
     """A run as it stood when it was asked for: its last expression in a cell draws it."""
+
+    ENDS = (100, 100)  # steps that are read of a long log
 
     def __init__(self, tree: RunTree, url: str | None = None) -> None:
         self._tree, self._url = tree, url

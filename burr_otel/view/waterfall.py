@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from rich.cells import cell_len
@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from burr_otel import semconv
-from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.history.tree import RUNNING, LeftOut, RunTree, SpanNode
 from burr_otel.records import Raised, StreamMark, Usage
 from burr_otel.view.axis import Axis, Pause, session_axis
 from burr_otel.view.diff import as_text
@@ -34,8 +34,6 @@ _WHY: Final = {
     semconv.CANCELLED: ("cancelled", "yellow"),
     semconv.ABANDONED: ("abandoned: nobody read its stream to the end", "yellow"),
 }
-_MOST_STEPS: Final = 2_000  # of a session are drawn; of a longer one its two ends
-_FIRST_STEPS: Final = 200
 _LEAST_BAR: Final = 4
 _LEAST_NAME: Final = 14
 _LEAST_TEXT: Final = 8  # of a name, however deep it is indented
@@ -109,10 +107,11 @@ def began_text(view: RunTree) -> str:
     """When a run began, how long it took, and how many steps it has."""
     if not view.sessions:
         return "never: its log is empty"
-    steps = view.steps
+    steps, left_out = view.steps, [each.left_out for each in view.sessions if each.left_out]
     start_ns = min(session.start_ns for session in view.sessions)
-    facts = [local_time(start_ns), duration(view.active_ns), plural(len(steps), "step")]
-    failed = sum(step.is_bad for step in steps)
+    count = len(steps) + sum(each.steps for each in left_out)
+    facts = [local_time(start_ns), duration(view.active_ns), plural(count, "step")]
+    failed = sum(step.is_bad for step in steps) + sum(each.failed or 0 for each in left_out)
     if failed:
         facts.append(f"{failed:,} failed")
     if len(view.sessions) > 1:
@@ -170,13 +169,11 @@ class _Painter:
     def session(self, session: SpanNode) -> Iterator[Text]:
         axis = session_axis(session)
         pauses = list(axis.pauses)
-        steps, left_out = session.children, len(session.children) - _MOST_STEPS
         yield from self._lines(session, 0, axis)
-        for number, step in enumerate(steps):
-            if left_out > 0 and _FIRST_STEPS <= number < _FIRST_STEPS + left_out:
-                if number == _FIRST_STEPS:
-                    yield self._left_out(steps[number : number + left_out])
-                continue
+        for number, step in enumerate(session.children):
+            if session.left_out is not None and number == session.left_out.at:
+                text = f"{left_out_text(session.left_out)}; --json has all, --step N one"
+                yield self._between(text)
             while pauses and step.start_ns >= pauses[0].end_ns:
                 yield self._pause(pauses.pop(0))
             for span, depth in step.walk():
@@ -186,10 +183,7 @@ class _Painter:
         yield self._row(span, depth, axis)
         yield from self._note_lines(span, depth)
 
-    def _left_out(self, steps: Sequence[SpanNode]) -> Text:
-        bad = sum(step.is_bad for step in steps)
-        failed = f", {bad:,} of them failed" if bad else ""
-        label = f"{plural(len(steps), 'step')} left out{failed}; --json has all, --step N one"
+    def _between(self, label: str) -> Text:
         dots = self._glyphs.rule * 3
         return Text(fit(f"  {dots} {label} {dots}", self._width).rstrip(), style="dim")
 
@@ -241,9 +235,7 @@ class _Painter:
         return min(2 * depth, self._name_cells - _LEAST_TEXT)
 
     def _pause(self, pause: Pause) -> Text:
-        label = f" {duration(pause.length_ns)} pause "
-        dots = self._glyphs.rule * 3
-        return Text(fit(f"  {dots}{label}{dots}", self._width).rstrip(), style="dim")
+        return self._between(f"{duration(pause.length_ns)} pause")
 
     def _sign(self, span: SpanNode) -> str:
         glyphs = self._glyphs
@@ -267,6 +259,12 @@ def _label(span: SpanNode) -> str:
 def first_item(span: SpanNode) -> StreamMark | None:
     """When a stream gave its first item."""
     return next((mark for mark in span.marks if mark.kind == "first_item_stream"), None)
+
+
+def left_out_text(left_out: LeftOut) -> str:
+    """How many steps were not read."""
+    failed = f", {left_out.failed:,} of them failed" if left_out.failed else ""
+    return f"{plural(left_out.steps, 'step')} left out{failed}"
 
 
 def failure_text(failure: Raised) -> str:

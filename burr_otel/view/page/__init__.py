@@ -27,6 +27,7 @@ from burr_otel.view.waterfall import (
     OUTCOME_WORDS,
     failure_text,
     header,
+    left_out_text,
     reason,
     relatives,
     stream_text,
@@ -119,7 +120,11 @@ class Rows:
         times = [axis.time_at(number / (_TICKS - 1)) for number in range(_TICKS)]
         self.axes.append(["0", *(duration(time_ns - times[0]) for time_ns in times[1:])])
         pauses: list[Pause] = list(axis.pauses)
+        left_out, steps = session.left_out, 0
         for span, depth in session.walk():
+            if left_out is not None and depth == 1 and steps == left_out.at:
+                yield _note(left_out_text(left_out), depth=1)
+            steps += depth == 1
             while depth == 1 and pauses and span.start_ns >= pauses[0].end_ns:
                 yield _note(f"{duration(pauses.pop(0).length_ns)} pause", depth=1)
             yield self._row(span, depth, axis)
