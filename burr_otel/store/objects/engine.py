@@ -93,7 +93,7 @@ class ObjectEngine:
             if len(page) < PAGE:
                 break
         self._bucket.delete(mine.names)
-        mine.changes += 1
+        mine.changed()
 
     def flush(self) -> None:
         """Send what waits of any run."""

@@ -44,6 +44,7 @@ class ObjectRun(BatchWriter):
         self.names = [f"run/{project}/{partition}/{app}"]
         if partition_key is not None:
             self.names.insert(0, f"app/{project}/{app}/{partition}")
+        self._changes = 0
         self._listing: tuple[float, int, list[Listed]] | None = None
         self._kept: tuple[Listed, bytes] | None = None
 
@@ -112,6 +113,11 @@ class ObjectRun(BatchWriter):
         head = self.bucket.fetch(newest.listed.path, keys.HEAD_BYTES)
         return newest.end, keys.read_head(head.data if head else b"")
 
+    def changed(self) -> None:
+        """The run goes on: what was read of it is its end no more."""
+        self._changes += 1  # for a listing that another thread makes at this moment
+        self._listing = self._kept = None  # a process may have very many runs
+
     def _batches(self, before: int | None = None) -> Iterator[keys.Batch]:
         """The batches that begin before a position, newest first."""
         for listed in self._listed(before):
@@ -126,7 +132,7 @@ class ObjectRun(BatchWriter):
             if before > 0:
                 yield from self.bucket.names(folder, f"{folder}/{keys.name_before(before)}")
             return
-        now_s, changes, listing = time.monotonic(), self.changes, self._listing
+        now_s, changes, listing = time.monotonic(), self._changes, self._listing
         if listing is None or listing[1] != changes or now_s - listing[0] > _LISTING_S:
             listing = self._listing = now_s, changes, self.bucket.page(folder)
         page = listing[2]

@@ -9,6 +9,7 @@ import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.background import background
@@ -46,7 +47,6 @@ class BatchWriter(ABC):
         self._waiting: list[Waiting] = []
         self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
         self._known_end = 0  # of the run, after our last append
-        self.changes = 0  # makes what was listed before untrue
         self._begin_anew()
         _writers.add(self)
 
@@ -110,7 +110,7 @@ class BatchWriter(ABC):
         if self._waiting and self._lock.acquire(blocking=False):
             try:
                 self._send(patience_s=0.0)
-            except OSError as error:
+            except (OSError, RunLockedError) as error:
                 self._hold(error)
             finally:
                 self._lock.release()
@@ -163,7 +163,6 @@ class BatchWriter(ABC):
         followed = 0
         while True:
             path = f"{self.folder}/log/{keys.batch_name(start, before)}"
-            self.changes += 1
             try:
                 if self.bucket.create(path, body, patience_s=patience_s):
                     return start
@@ -172,7 +171,7 @@ class BatchWriter(ABC):
                 self._tail, self._doubtful = None, (path, head, count)
                 raise
             finally:
-                self.changes += 1
+                self.changed()
             if there is not None and there.data == head:
                 return start  # the answer to an earlier request was lost
             self._newest = None
@@ -213,14 +212,19 @@ class BatchWriter(ABC):
                 del self._waiting[:count]
             self._doubtful = None
 
-    def _hold(self, error: OSError) -> None:
-        """Keep what could not be sent in the background, and not too much of it."""
-        if not self._told:
+    def _hold(self, error: Exception) -> None:
+        """Keep what could not be sent in the background, if it ever can, and not too much of it."""
+        size_bytes = sum(len(line) for line, _ in self._waiting)
+        if isinstance(error, FileNotFoundError | RunLockedError) or size_bytes > _MOST_HELD_BYTES:
+            self._waiting, self._doubtful = [], None
+            logger.error("%s: records are dropped: %s", self._name, error)
+        elif not self._told:
             self._told = True
             logger.warning("%s: records wait to be written: %s", self._name, error)
-        if sum(len(line) for line, _ in self._waiting) > _MOST_HELD_BYTES:
-            self._waiting, self._doubtful = [], None
-            logger.error("%s: records are dropped, because the store is away", self._name)
+
+    @abstractmethod
+    def changed(self) -> None:
+        """The run goes on: what was read of it is its end no more."""
 
     @abstractmethod
     def read_end(self) -> Tail:
