@@ -14,11 +14,13 @@ import sys
 import threading
 from collections import Counter
 
+import apps
 import pytest
 import store_support
 from object_server import ACCESS_KEY, SECRET_KEY, Gateway
 from processes import running, wait_for
 
+from burr_otel import OtelTracker
 from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreError
 from burr_otel.store import Store
 from burr_otel.store.objects import ObjectEngine, bucket, lease
@@ -289,6 +291,33 @@ def test_what_is_cut_short_while_deleting_is_finished_by_the_next(bucket_url, mo
     engine.delete(left)
     assert list(engine.runs("p")) == []
     assert engine.find("p", "a", ALL) is None
+
+
+@pytest.mark.parametrize("snapshots", ["full", "delta"])
+async def test_no_step_waits_on_the_event_loop(bucket_url, monkeypatch, snapshots):
+    """Every step's state is kept before the next step, and the loop's thread sends none of it."""
+    real, threads = bucket.Bucket.create, []
+
+    def create(self, path, *rest, **more):
+        if "/log/" in path:
+            threads.append(threading.current_thread())
+        return real(self, path, *rest, **more)
+
+    tracker = OtelTracker("p", bucket_url, snapshots=snapshots)
+
+    @apps.action(reads=["count"], writes=["count"])
+    async def step(state):
+        return state.update(count=state["count"] + 1)
+
+    app = apps.single(tracker, step)
+    monkeypatch.setattr(bucket.Bucket, "create", create)
+    for number in range(5):
+        await app.astep()
+        loaded = await tracker.async_loader().load(None, "a1")
+        assert loaded["state"]["count"] == number + 1
+    assert len(threads) == 10
+    assert threading.current_thread() not in threads
+    tracker.close()
 
 
 # --- faults --------------------------------------------------------------------------------------

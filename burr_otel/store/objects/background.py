@@ -1,16 +1,21 @@
-"""A thread of this process that sends what waits, and renews leases, once a second."""
+"""Threads of this process: one that sends what waits and renews leases, others for event loops."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from burr_otel.printable import logger_of_lines
 
 logger = logger_of_lines(__name__)
 
 _EVERY_S = 1.0
+_MOST_AT_ONCE: Final = 32  # requests that event loops wait for
+
+_T = TypeVar("_T")
 
 Task = Callable[[], bool]
 """Something to do again and again; False: no more."""
@@ -22,6 +27,7 @@ class _Background:
         self._tasks: dict[Task, None] = {}
         self._thread: threading.Thread | None = None
         self._some = threading.Event()
+        self._pool: ThreadPoolExecutor | None = None
 
     def add(self, task: Task) -> None:
         """Do a task from now on, if it is not among them."""
@@ -34,6 +40,13 @@ class _Background:
                     )
                     self._thread.start()
         self._some.set()
+
+    def submit(self, work: Callable[[], _T]) -> Future[_T]:
+        """Do something once, at once, on another thread."""
+        if self._pool is None:
+            with self._lock:
+                self._pool = self._pool or ThreadPoolExecutor(_MOST_AT_ONCE, "burr-otel objects")
+        return self._pool.submit(work)
 
     def after_fork(self) -> None:
         """In a forked child: begin anew."""

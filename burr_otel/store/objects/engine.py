@@ -22,7 +22,7 @@ _PARTS: Final = 4  # of the name of a run's metadata
 class ObjectEngine:
     """The runs below a URL; see `Engine`. Connects with its first request."""
 
-    answers_late = False
+    answers_late = True
 
     def __init__(self, url: str) -> None:
         self._bucket = Bucket(url)

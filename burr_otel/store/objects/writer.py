@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 from burr_otel.errors import RunLockedError
@@ -91,6 +93,19 @@ class BatchWriter(ABC):
             if entry[0] == END:
                 self._newest = mark
             return found
+
+    def hand_over(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> Future[tuple[int, int]]:
+        """Like `append`, for an event loop: it is in the store when the future is done."""
+        append = functools.partial(self.append, durability=durability, after=after, mark=mark)
+        return background.submit(functools.partial(append, line, entry))
 
     def flush(self) -> None:
         """Send what waits."""
