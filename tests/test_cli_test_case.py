@@ -2,8 +2,11 @@
 
 import ast
 import json
+import os
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import apps
@@ -228,6 +231,36 @@ def test_the_last_failure_is_meant_else_the_last_step(make, test_case, spans):
     trace_id = f"{spans.spans[0].context.trace_id:032x}"
     _, files = test_case(trace_id)
     assert json.loads(files[0].read_text())["sequence_id"] == 1
+
+
+@action(reads=["count"], writes=["count"])
+def dies(state: State) -> State:
+    if state["count"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return state.update(count=1)
+
+
+def test_a_step_whose_process_died_in_it(test_case, tmp_path):
+    """Its end is not known: the test runs it on the state that it found."""
+    code = f"""
+    import apps, test_cli_test_case
+    from burr_otel import OtelTracker
+    tracker = OtelTracker("proj", {str(tmp_path / "runs")!r})
+    app = apps.single(tracker, test_cli_test_case.dies)
+    app.step()
+    app.step()
+    """
+    died = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment(PYTHONPATH=str(Path(__file__).parent)),
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL
+    _, files = test_case("a1")
+    data = json.loads(files[0].read_text())
+    assert (data["sequence_id"], data["outcome"]) == (1, "crashed")
+    assert data["state"]["values"] == {"count": 1}
+    assert files[1].read_text().endswith("    STEP.run(dies)\n")
 
 
 HOSTILE = 'x"""\nimport os; os.system("touch owned")\n"""{evil}'

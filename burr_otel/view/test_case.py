@@ -99,7 +99,7 @@ def step_case(
         "result": None,
     }
     missing = [key for key in facts.reads if key not in data["state"]["values"]]
-    if missing and not fails:
+    if missing and (end is None or end.raised is None):
         keys = ", ".join(map(repr, missing))
         raise StoreError(
             f"what step {meant.span.sequence_id} found of {keys} is not recorded: nothing is, of "
@@ -128,18 +128,17 @@ def _meant(run: StoredRun, alive: Alive, sequence_id: int | None) -> _Meant:
     found: list[_Meant] = []
     numbers: set[int] = set()
 
+    def rank(span: SpanNode) -> tuple[bool, int]:
+        return sequence_id is None and span.is_bad, span.order
+
     def show(span: SpanNode) -> None:
         if span.kind != "step" or span.sequence_id is None:
             return
         numbers.add(span.sequence_id)
         if sequence_id not in (None, span.sequence_id):
             return
-        if found:
-            best = found[0].span
-            if (best.is_bad, best.order) > (span.is_bad, span.order) and sequence_id is None:
-                return
-            if best.order > span.order:
-                return
+        if found and rank(found[0].span) > rank(span):
+            return
         begin = span.begin if isinstance(span.begin, BeginStep) else None
         end = span.end if isinstance(span.end, EndStep) else None
         found[:] = [_Meant(span, begin, end, span.before)]
