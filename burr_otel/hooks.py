@@ -35,13 +35,8 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 
-def _hook(
-    method: Callable[..., None],
-    find: Callable[[RunHooks, Mapping[str, Any]], Any],
-    *,
-    keeps_data: bool = False,
-) -> Any:
-    """A hook that calls a method of what `find` finds, with all that Burr tells.
+def _hook(method: Callable[..., None], *, of_run: bool = True, keeps_data: bool = False) -> Any:
+    """A hook that calls a method of the run, or of the tracker, with all that Burr tells.
 
     Keeps our own errors from Burr, and finalisers from running inside a hook: the garbage collector
     may finalise an abandoned stream, and Burr then calls hooks, at any allocation, also at one made
@@ -56,7 +51,7 @@ def _hook(
             return
         _inside.hook = True
         try:
-            target = find(self, told)
+            target: Any = registry.resolve(self._owner, told) if of_run else self
             if target is not None:
                 method(target, **told)
         except BurrOtelError:
@@ -69,14 +64,6 @@ def _hook(
             _inside.hook = False
 
     return hook
-
-
-def _run(hooks: RunHooks, told: Mapping[str, Any]) -> Run | None:
-    return registry.resolve(hooks._owner, told)  # noqa: SLF001 - a part of the class
-
-
-def _tracker(hooks: RunHooks, _told: Mapping[str, Any]) -> RunHooks:
-    return hooks
 
 
 class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicationExecuteCallHook):
@@ -133,13 +120,13 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
     def post_end_stream(self, **_told: Any) -> None:
         """Nothing: `post_run_step` comes first and has ended the stream."""
 
-    post_application_create = _hook(_created, _tracker, keeps_data=True)
-    pre_run_execute_call = _hook(Run.executing, _run, keeps_data=True)
-    post_run_execute_call = _hook(_executed, _tracker)
-    pre_run_step = _hook(Run.begin_step, _run, keeps_data=True)
-    post_run_step = _hook(Run.end_step, _run, keeps_data=True)
-    pre_start_span = _hook(Run.begin_span, _run)
-    post_end_span = _hook(Run.end_span, _run)
-    do_log_attributes = _hook(Run.log_attributes, _run)
-    pre_start_stream = _hook(Run.begin_stream, _run)
-    post_stream_item = _hook(Run.stream_item, _run)
+    post_application_create = _hook(_created, of_run=False, keeps_data=True)
+    pre_run_execute_call = _hook(Run.executing, keeps_data=True)
+    post_run_execute_call = _hook(_executed, of_run=False)
+    pre_run_step = _hook(Run.begin_step, keeps_data=True)
+    post_run_step = _hook(Run.end_step, keeps_data=True)
+    pre_start_span = _hook(Run.begin_span)
+    post_end_span = _hook(Run.end_span)
+    do_log_attributes = _hook(Run.log_attributes)
+    pre_start_stream = _hook(Run.begin_stream)
+    post_stream_item = _hook(Run.stream_item)

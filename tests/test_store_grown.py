@@ -84,7 +84,7 @@ def test_what_is_kept_does_not_grow_with_the_values(tmp_path):
     """Length, checksum, count and a few bytes: a live application holds no copy of its state."""
     session = begin(Store("proj", tmp_path))
     run_step(session, 0, {"v": "x" * 1_000_000})
-    [kept] = session._grown_from.values()
+    [kept] = session.grown_from.values()
     assert sum(map(sys.getsizeof, kept)) < 300
 
 

@@ -41,6 +41,7 @@ class Attribute(NamedTuple):
     truncated: bool
 
 
+_EMPTY = Attribute("{}", truncated=False)
 _UNREADABLE = Attribute('"<unreadable>"', truncated=True)
 
 
@@ -69,6 +70,8 @@ class ContentPolicy:
     redact_values: tuple[str, ...] = ()
     redactor: Callable[[str, Any], Any] | None = None
     max_attribute_bytes: int = 16 * 1024
+    # Whether a function of the user's is asked, so that all must be described in the hook.
+    asks_user: bool = dataclasses.field(init=False, repr=False, compare=False)
     _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
     _name: Callable[[str], str] = dataclasses.field(init=False, repr=False, compare=False)
 
@@ -81,6 +84,7 @@ class ContentPolicy:
             redactor=self.redactor,
         )
         object.__setattr__(self, "_redaction", redaction)
+        object.__setattr__(self, "asks_user", self.redactor is not None)
         name = functools.partial(self._text, limit_bytes=self._name_bytes, path="name")
         object.__setattr__(self, "_name", functools.lru_cache(_MOST_NAMES)(name))
 
@@ -91,11 +95,6 @@ class ContentPolicy:
     def _settings(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.init}
-
-    @property
-    def asks_user(self) -> bool:
-        """Whether a function of the user's is asked, so that all must be described in the hook."""
-        return self.redactor is not None
 
     # --- as data --------------------------------------------------------------------------------
 
@@ -154,6 +153,8 @@ class ContentPolicy:
         level: Capture = getattr(self, kind)
         if level == "off":
             return None
+        if parse is not None and content == b"{}" and not self.asks_user:
+            return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
         made = call_safely(self._describe, kind, level, parse, content, grown)
         return made if isinstance(made, Attribute) else _UNREADABLE
 

@@ -253,7 +253,7 @@ class Run:
         step.labels = shared.metrics.step_began(str(facts.attributes[semconv.ACTION_NAME]))
         if session is None:
             return
-        if session.is_fresh:
+        if session.grown_from is None:  # no step has told of a state yet
             session.begin_with(found_by_step(state, facts.writes, shared.serde_kwargs, self.name))
         if shared.config.child_spans == "record":
             step.tag.child_records = session

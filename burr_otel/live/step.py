@@ -36,7 +36,7 @@ from burr_otel.spans import describe, keeper, parents, shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.contexts import current_span_context, ids_of, link, links_to, origin_of
 from burr_otel.spans.scope import SPAN_KEY, BurrStep, Scope, current_context, innermost_scope
-from burr_otel.spans.start import NO_SPAN, NoSpan
+from burr_otel.spans.start import NO_SPAN, ApiSpan, NoSpan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,8 +130,9 @@ class LiveStep(Scope):
                 )
         except Exception as error:
             shield.report("starting a step span", error)
-        self.context = self.tag.context = self.span.get_span_context()
-        self.current, self.outer = self.span.current, outer
+        span = self.span
+        self.context = self.tag.context = span.get_span_context()
+        self.current, self.outer = span.current if isinstance(span, ApiSpan) else span, outer
         origin = origin_of(self.context, over, links)
         self.begin = BeginStep(
             self.sequence_id,
@@ -145,8 +146,8 @@ class LiveStep(Scope):
             shown,
         )
         told = functools.partial(describe.step, root.facts, self.begin, None, self.logged)
-        self.span.begin(told, parent, outer)
-        self.traced = self.span.is_recording()
+        span.begin(told, parent, outer)
+        self.traced = span.is_recording()
         if current is not None:
             self._link_back(current)
         self.enter()
@@ -333,7 +334,9 @@ class InnerSpan(Scope):
             self._start(enclosing, outer, links)
         except Exception as error:
             shield.report("starting a span inside a step", error)
-        self.context, self.current = self.span.get_span_context(), self.span.current
+        span: LiveSpan = self.span
+        self.context = span.get_span_context()
+        self.current = span.current if isinstance(span, ApiSpan) else span
         around = surrounding_attributes(step.shared.config, outer)
         if around:
             self.current.set_attributes(around)

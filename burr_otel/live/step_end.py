@@ -13,6 +13,7 @@ from burr_otel.printable import logger_of_lines
 from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
 from burr_otel.spans import describe, exceptions, shield
 from burr_otel.store import encode_state
+from burr_otel.store.encoded import GROWING_BYTES
 
 if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
@@ -47,7 +48,7 @@ def finish(
         except SnapshotError as problem:
             failure = problem
     grown = _NOTHING
-    if session is not None and encoded is not None and encoded.counts:
+    if session is not None and encoded is not None and encoded.longest_bytes >= GROWING_BYTES:
         grown = session.grown(encoded)
     record, exact = _record(step, state, encoded, grown, result, error, end_ns)
     try:

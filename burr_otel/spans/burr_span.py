@@ -90,6 +90,7 @@ LIMITS: Final = (
 """The limits of a provider that spans are held to; a session's record keeps those that are set."""
 
 Describe = Callable[[], SpanContent]
+_UNSET: Final = Status(StatusCode.UNSET)
 
 
 def describe_nothing() -> SpanContent:
@@ -110,6 +111,8 @@ def content_of(span: ReadableSpan, links: Sequence[Link]) -> SpanContent:
 
 def sdk_status(status: SpanStatus) -> Status:
     """The status as the SDK has it."""
+    if status.code == "UNSET":
+        return _UNSET
     code = StatusCode.__members__.get(status.code, StatusCode.UNSET)  # a log may say anything
     return Status(code, status.description)
 
@@ -250,10 +253,9 @@ class BurrSpan(ReadableSpan, trace.Span):
         return {} if self._user is None else self._user.data()
 
     def _derived(self) -> _Readable:
-        readable = self._content
-        if readable is not None:
+        describe, readable = self._describe, self._content  # in this order: another thread may
+        if readable is not None:  # describe it, too, and then lets go of the records
             return readable
-        describe = self._describe
         try:
             content = describe()
         except Exception as error:
@@ -329,10 +331,10 @@ class BurrSpan(ReadableSpan, trace.Span):
     # --- reading ------------------------------------------------------------------------------
 
     # What the SDK's readers look at, in place of the attributes that the base class sets.
-    _attributes: Any = property(lambda self: self._derived().attributes)
-    _events: Any = property(lambda self: self._derived().events)
-    _links: Any = property(lambda self: self._derived().links)
-    _status: Any = property(lambda self: self._derived().status)
+    _attributes: Any = property(lambda self: (self._content or self._derived()).attributes)
+    _events: Any = property(lambda self: (self._content or self._derived()).events)
+    _links: Any = property(lambda self: (self._content or self._derived()).links)
+    _status: Any = property(lambda self: (self._content or self._derived()).status)
     _resource: Any = property(lambda self: self._source.resource)
     _instrumentation_scope: Any = property(lambda self: self._source.scope)
     _kind: Any = SpanKind.INTERNAL
@@ -351,11 +353,6 @@ class BurrSpan(ReadableSpan, trace.Span):
     def is_recording(self) -> bool:
         """Whether what is set on it is kept."""
         return self._end_time is None
-
-    @property
-    def current(self) -> BurrSpan:
-        """What is current inside it."""
-        return self
 
     def _writable(self, what: str) -> _UserData | None:
         if self._end_time is not None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
+_NO_STATE = trace.INVALID_SPAN_CONTEXT.trace_state  # of nearly all; others are asked, by calls
+
 
 def ids_of(context: SpanContext | None) -> SpanIds | None:
     """What a record keeps of a span context; None for one that is not valid."""
@@ -26,7 +28,8 @@ def ids_of(context: SpanContext | None) -> SpanIds | None:
     trace_id, span_id, is_remote, flags, state, valid = context  # a tuple; properties cost a call
     if not valid:
         return None
-    return SpanIds(trace_id, span_id, int(flags), state.to_header() if state else "", is_remote)
+    header = "" if state is _NO_STATE or not state else state.to_header()
+    return SpanIds(trace_id, span_id, int(flags), header, is_remote)
 
 
 def context_of(ids: SpanIds | None, *, is_remote: bool | None = None) -> SpanContext | None:
@@ -101,6 +104,7 @@ def origin_of(
     trace_id, span_id, is_remote, flags, state, valid = context
     if not valid:
         return None
-    ids = SpanIds(trace_id, span_id, int(flags), state.to_header() if state else "", is_remote)
+    header = "" if state is _NO_STATE or not state else state.to_header()
+    ids = SpanIds(trace_id, span_id, int(flags), header, is_remote)
     over = parent if isinstance(parent, SpanIds) else ids_of(parent)
     return Origin(ids, over, link_ids(links) if links else ())

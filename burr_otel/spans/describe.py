@@ -248,7 +248,8 @@ def step(
         writer.put_user(user)
         _end_of_step(writer, action, begin, end, end_ns)
         attributes[semconv.OUTCOME] = end.outcome
-    _extra_conventions(writer, action, shown, end)
+    if action.kind == "tool" or run.settings.openinference_content:
+        _extra_conventions(writer, action, shown, end)
     attributes[semconv.SEQUENCE_ID] = begin.sequence_id
     attributes |= run.identity
     writer.put_shown(shown)

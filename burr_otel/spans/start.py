@@ -36,11 +36,6 @@ class NoSpan(trace.NonRecordingSpan):
 
     burr_step = None
 
-    @property
-    def current(self) -> trace.Span:
-        """What is current inside it."""
-        return self
-
     def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
         """Nothing begins."""
 

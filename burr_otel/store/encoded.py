@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from burr_otel.records import encode_text
 
-_GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
+GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
 _GROWING_TYPES: Final = (list, str)
 _LARGE_BYTES: Final = 64 * 1024  # a copy of so many bytes costs more than a further piece
 _MOST_PIECES: Final = 512  # `writev` takes 1,024
@@ -34,12 +34,21 @@ class EncodedState:
     """A state as it stands in a record.
 
     `fragments` has the JSON of every key, in order, `exact` the patches for what JSON cannot carry
-    (see `burr_otel.store.exact`), `counts` the items of large lists and the characters of large
-    texts. `int64` is whether every integer fits in 64 bits, so that fast parsers read it right.
-    `heads` (checksums of fragments without their last byte) and `grown` are filled by the session.
+    (see `burr_otel.store.exact`). `int64` is whether every integer fits in 64 bits, so that fast
+    parsers read it right. `heads` (checksums of fragments without their last byte) and `grown` are
+    filled by the session.
     """
 
-    __slots__ = ("counts", "exact", "fragments", "grown", "heads", "inexact", "int64")
+    __slots__ = (
+        "_values",
+        "exact",
+        "fragments",
+        "grown",
+        "heads",
+        "inexact",
+        "int64",
+        "longest_bytes",
+    )
 
     def __init__(
         self,
@@ -54,14 +63,18 @@ class EncodedState:
         self.inexact = inexact
         self.heads: dict[str, int] = {}
         self.grown: dict[str, Growing] = {}
-        self.counts = {}
-        for key, fragment in fragments.items():
-            if (
-                len(fragment) >= _GROWING_BYTES
-                and key not in inexact
-                and type(values[key]) in _GROWING_TYPES
-            ):
-                self.counts[key] = len(values[key])
+        self._values = values
+        self.longest_bytes = max(map(len, fragments.values()), default=0)
+
+    def counts(self) -> dict[str, int]:
+        """The items of large lists and the characters of large texts."""
+        return {
+            key: len(self._values[key])
+            for key, fragment in self.fragments.items()
+            if len(fragment) >= GROWING_BYTES
+            and key not in self.inexact
+            and type(self._values[key]) in _GROWING_TYPES
+        }
 
     def is_exact(self, key: str) -> bool:
         """Whether the value is plain JSON: exact types, and integers of 64 bits."""
@@ -71,19 +84,15 @@ class EncodedState:
 def object_pieces(fragments: Mapping[str, bytes]) -> list[bytes]:
     """A JSON object, with large fragments uncopied between the rest."""
     pieces: list[bytes] = []
-    small = [b"{"]
+    opening, members = b"{", []
     for key, fragment in fragments.items():
-        small += (_key_json(key), b":")
         if len(fragment) < _LARGE_BYTES:
-            small += (fragment, b",")
+            members.append(b"%b:%b" % (_key_json(key), fragment))
         else:
-            pieces += (b"".join(small), fragment)
-            small = [b","]
-    if fragments:
-        small[-1] = b"}"
-    else:
-        small.append(b"}")
-    pieces.append(b"".join(small))
+            members.append(b"%b:" % _key_json(key))
+            pieces += (opening + b",".join(members), fragment)
+            opening, members = b"", [b""]  # what follows begins with a comma
+    pieces.append(b"%b%b}" % (opening, b",".join(members)))
     return pieces if len(pieces) <= _MOST_PIECES else [b"".join(pieces)]
 
 

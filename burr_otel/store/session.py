@@ -66,10 +66,10 @@ class Session:
         "_foreign",
         "_forked_from",
         "_generation",
-        "_grown_from",
         "_log",
         "_tag",
         "_told",
+        "grown_from",
         "handed",
         "run",
         "session_id",
@@ -98,7 +98,7 @@ class Session:
         self._forked_from = forked_from
         self.handed = HandedOver(self.run, self._chain)  # by the steps of an event loop
         # Of the state that was written last, or that the first step found.
-        self._grown_from: dict[str, Growing] | None = None
+        self.grown_from: dict[str, Growing] | None = None
 
     @property
     def app_id(self) -> str:
@@ -174,23 +174,18 @@ class Session:
                 self._foreign = self._end
             self._end = end
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether no step has told of a state yet."""
-        return self._grown_from is None
-
     def begin_with(self, state: EncodedState) -> None:
         """Note values that the first step found: another session has written them."""
         self.grown(state)
-        self._grown_from = state.grown
+        self.grown_from = state.grown
 
     def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
         """Large lists and texts that go on from the value that this session wrote last.
 
         Gives how many bytes of its JSON and how many items or characters did not change.
         """
-        found, known = {}, self._grown_from or {}
-        for key, count in state.counts.items():
+        found, known = {}, self.grown_from or {}
+        for key, count in state.counts().items():
             fragment = state.fragments[key]
             shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
             if (
@@ -237,7 +232,7 @@ class Session:
             finally:
                 chain.keep(snapshot)
                 chain.lock.release()
-        self._grown_from = state.grown
+        self.grown_from = state.grown
         return length
 
     def _end_anew(self, record: EndStep, state: EncodedState, int64: bytes) -> None:

@@ -13,7 +13,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from typing_extensions import Self
@@ -29,6 +29,8 @@ _HEADER = struct.Struct("<8sQQQqqqII")
 _HEADER_BYTES = 64
 # sequence id, offset, length, number of the entry where this ascending stretch began, kind
 _ENTRY: Final = struct.Struct("<qQQIB3x")
+_ROOTS: Final = frozenset((ROOT, INHERITED))
+_STATES: Final = frozenset((END, INHERITED))
 _TAIL_BYTES: Final = 256
 _LEAST_RECORD_BYTES: Final = 16
 
@@ -94,8 +96,14 @@ class Index:
         """Bytes of the log that were found free of damage."""
         return self._header.sound
 
-    def extend(self, entries: Sequence[Entry], covered: int, *, sound: int | None = None) -> None:
-        """Add the records up to `covered`; the caller holds the log's lock.
+    def extend(
+        self,
+        entries: Iterable[tuple[int, int, int, int]],
+        covered: int,
+        *,
+        sound: int | None = None,
+    ) -> None:
+        """Add the records up to `covered`, as `Entry` has them; the caller holds the log's lock.
 
         The header is written last: entries beyond its count do not exist. `sound` is the length of
         the log that is free of damage; without it, the added part is, and damage that was found
@@ -106,18 +114,17 @@ class Index:
         stretch = last[1] if last else 0
         previous = last[0].sequence_id if last else -1
         root, state, packed = header.root, header.state, []
-        for number, entry in enumerate(entries, header.size):
-            sequence_id = entry.sequence_id
-            if entry.kind in (ROOT, INHERITED):
+        for number, (kind, sequence_id, offset, length) in enumerate(entries, header.size):
+            if kind in _ROOTS:
                 root = number
-            if entry.kind in (END, INHERITED):
+            if kind in _STATES:
                 state = number
-            if entry.kind == ROOT:
-                sequence_id = previous  # a stretch goes on across it
+            if kind == ROOT:
+                sequence_id = previous  # noqa: PLW2901 - a stretch goes on across it
             elif sequence_id < previous:
                 stretch = number
             previous = sequence_id
-            packed.append(_ENTRY.pack(sequence_id, entry.offset, entry.length, stretch, entry.kind))
+            packed.append(_ENTRY.pack(sequence_id, offset, length, stretch, kind))
         if packed:
             position = _HEADER_BYTES + header.size * _ENTRY.size
             os.pwrite(self._fd, b"".join(packed), position)
@@ -142,9 +149,9 @@ class Index:
         """
         high = self._last_before(before)
         if sequence_id is None:
-            if set(kinds) <= {ROOT, INHERITED}:
+            if set(kinds) <= _ROOTS:
                 high = min(high, self._header.root)  # any number of steps may have come since
-            elif set(kinds) <= {END, INHERITED}:
+            elif set(kinds) <= _STATES:
                 high = min(high, self._header.state)  # likewise of roots, when nobody takes a step
             for number in range(high, -1, -1):
                 entry, _ = self._entry(number)

@@ -26,12 +26,12 @@ from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
 logger = logger_of_lines(__name__)
 
-_INDEX_BATCH_ENTRIES: Final = 32
 _INDEX_BATCH_BYTES: Final = 1024 * 1024  # as much as a reader goes through without an index
 _BUFFER_BYTES: Final = 64 * 1024  # durability "none"
 _SETTLE_S = 0.002
 _SETTLE_TRIES: Final = 25
-_NOTED: Final = struct.Struct("<BqQQ")
+_NOTED: Final = struct.Struct("<BqQQ")  # an `Entry`
+_INDEX_BATCH_NOTED_BYTES: Final = 32 * _NOTED.size
 
 
 class LogFile(OpenFile):
@@ -113,7 +113,7 @@ class LogFile(OpenFile):
                     if self._index_from >= 0:
                         self._pending += _NOTED.pack(*entry, start, length)
                         if (
-                            len(self._pending) >= _INDEX_BATCH_ENTRIES * _NOTED.size
+                            len(self._pending) >= _INDEX_BATCH_NOTED_BYTES
                             or end - self._index_from >= _INDEX_BATCH_BYTES
                         ):
                             self._write_index(fd)
@@ -263,10 +263,10 @@ class LogFile(OpenFile):
         try:
             with Index.open(self.folder, fd, writable=True) as index:
                 # A reader may have indexed some of it already.
-                if self._index_from <= index.covered <= self._end:
-                    noted = map(Entry._make, _NOTED.iter_unpack(self._pending))
-                    fresh = [entry for entry in noted if entry.offset >= index.covered]
-                    index.extend(fresh, self._end)
+                covered = index.covered
+                if self._index_from <= covered <= self._end:
+                    noted = _NOTED.iter_unpack(self._pending)
+                    index.extend([each for each in noted if each[2] >= covered], self._end)
                     self._index_from = self._end
                 else:
                     self._index_from = -1
