@@ -120,7 +120,7 @@ def test_demo_without_any_server(tmp_path, closed_port):
     assert "◆" in result.stdout
     assert f"No OTLP endpoint answers at http://127.0.0.1:{closed_port}" in result.stdout
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in result.stdout
-    folder = Path(re.search(r"^files +(.+)$", result.stdout, re.MULTILINE)[1])
+    folder = Path(re.search(r"^place +(.+)$", result.stdout, re.MULTILINE)[1])
     assert (folder / "log.jsonl").is_file()
 
 

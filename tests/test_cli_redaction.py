@@ -148,5 +148,5 @@ def test_a_missing_folder_is_named_as_it_was_written(store, tmp_path):
     done = run("show", "a", "--storage-dir", store, "--html", missing)
     assert done.returncode == 1
     assert str(missing) in done.stderr
-    assert "No such file or directory" in done.stderr
+    assert "there is no folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1
