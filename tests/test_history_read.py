@@ -17,7 +17,7 @@ from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.history.settle import writer_lives
-from burr_otel.history.tree import LeftOut
+from burr_otel.history.tree import ChildRun, LeftOut, RunTree, SpanNode
 from burr_otel.store import Store
 from burr_otel.view.axis import session_axis
 from burr_otel.view.content import ShownContent
@@ -356,3 +356,21 @@ def test_a_log_that_is_short_enough_is_read_whole(tmp_path):
     view = ends_of(tmp_path, 3, 4)
     assert len(view.steps) == 7
     assert view.sessions[0].left_out is None
+
+
+def test_a_parallel_application_that_ran_twice_is_below_both_steps():
+    """Burr gives it the same id each time: the times of its sessions tell which step it was."""
+
+    def span(kind, name, start_s, end_s, *children, **fields):
+        made = SpanNode(kind, name, start_s * 10**9, end_s * 10**9, **fields)
+        made.children = list(children)
+        return made
+
+    steps = [
+        span("step", "fan", 10 * n, 10 * n + 5, app_id="app", sequence_id=n) for n in range(1, 3)
+    ]
+    parent = RunTree("proj", "app", "/x", sessions=[span("application", "app", 0, 30, *steps)])
+    parent.children = [ChildRun("kid", "spawn", 1), ChildRun("kid", "spawn", 2)]
+    sessions = [span("application", f"kid {n}", 10 * n + 1, 10 * n + 2) for n in range(1, 3)]
+    nest_spawned(parent, lambda _: RunTree("proj", "kid", "/y", sessions=sessions))
+    assert [[child.name for child in step.children] for step in steps] == [["kid 1"], ["kid 2"]]
