@@ -624,6 +624,32 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url):
     assert "hush" not in str(caught.value)
 
 
+def test_without_an_account_azure_says_what_to_set():
+    """Before any request."""
+    with pytest.raises(
+        ConfigError, match="Set AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY"
+    ):
+        ObjectEngine("az://container/x").projects()
+
+
+def test_without_obstore_the_extra_to_install_is_named():
+    """The library is asked for when an engine is made."""
+    program = """
+import sys
+sys.modules["obstore"] = None
+from burr_otel.errors import ConfigError
+from burr_otel.store.engines import open_engine
+try:
+    open_engine("s3://burr/x")
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert 'Run: pip install "burr-otel[objects]"' in done.stdout, done.stderr
+
+
 def test_what_somebody_else_put_there_is_no_run(bucket_url):
     """Objects of other names and garbage in ours stop no listing, load or append."""
     run = new_run(bucket_url)

@@ -11,16 +11,15 @@ import sys
 import tempfile
 from typing import Any
 
-_library: Any = None
-_forked = False
+_installed: Any = importlib.import_module("obstore._obstore")  # an extra
+_library: Any = _installed  # None: to be loaded anew, in a forked child
 
 
 def library() -> Any:
     """The functions and classes of obstore."""
     global _library
     if _library is None:
-        module = importlib.import_module("obstore._obstore")
-        _library = _separate(module) if _forked else module
+        _library = _separate(_installed)
     return _library
 
 
@@ -49,10 +48,10 @@ def _separate(module: Any) -> Any:
 
 
 def _after_fork_in_child() -> None:
-    global _library, _forked
+    global _library
     if _library is not None:
         keep_forever(_library)
-    _library, _forked = None, _forked or "obstore" in sys.modules
+    _library = None
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -29,6 +29,7 @@ logger = logger_of_lines(__name__)
 _MOST_WAITING_BYTES: Final = 256 * 1024  # more is sent at once
 _MOST_HELD_BYTES: Final = 8 * 1024 * 1024  # while the store is away; more is dropped
 _MOST_FOLLOWED: Final = 4  # batches of others, read one by one before the end is listed again
+_MOST_CONFLICTS: Final = 500
 # For so long the end of the run is believed. A session that writes less often may have been taken
 # for dead meanwhile, and its run deleted.
 _BELIEVED_S: Final = 60.0
@@ -191,6 +192,8 @@ class BatchWriter(ABC):
                 return start  # the answer to an earlier request was lost
             self._newest = None
             followed += 1
+            if followed == _MOST_CONFLICTS:
+                raise OSError(f"{self.bucket.place}: others were quicker {followed} times in a row")
             if there is not None and followed % _MOST_FOLLOWED:
                 start += keys.length(there.size_bytes)
                 before = keys.read_head(there.data)
