@@ -9,7 +9,7 @@ from burr_otel.errors import StoreError
 from burr_otel.store import graphs
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
 from burr_otel.store.postgres import schema
-from burr_otel.store.postgres.run import Page, PostgresRun
+from burr_otel.store.postgres.run import LAST, Page, PostgresRun
 from burr_otel.store.postgres.writer import Writer, writer_of
 
 _PAGE_RUNS: Final = 5000
@@ -25,14 +25,15 @@ WITH RECURSIVE found (project) AS (
 _RUNS: Final = """\
 SELECT id, partition_key, app_id, graphs FROM burr_otel.run
 WHERE project = %s AND coalesce(partition_key = %s, true) AND id > %s ORDER BY id LIMIT %s"""
-_FIND: Final = """\
-SELECT id, partition_key, app_id, graphs FROM burr_otel.run
+_FIND: Final = f"""\
+SELECT id, partition_key, app_id, graphs, size_bytes, changed_us
+FROM burr_otel.run LEFT JOIN {LAST} ON true
 WHERE project = %s AND app_id = %s AND coalesce(partition_key = %s, true) ORDER BY id LIMIT 1"""
 _CREATE: Final = """\
 WITH made AS (INSERT INTO burr_otel.graph VALUES (%s, %b) ON CONFLICT DO NOTHING)
 INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs)
 VALUES (%s, %s, %s, %b, ARRAY[%s]) ON CONFLICT DO NOTHING
-RETURNING id, partition_key, app_id, graphs"""
+RETURNING id, partition_key, app_id, graphs, NULL, NULL"""
 _DELETE_RECORDS: Final = """\
 WITH gone AS (
   DELETE FROM burr_otel.record WHERE run_id = %s AND number IN (
@@ -128,13 +129,15 @@ class PostgresEngine:
         self._writer.flush()
         self._writer.database.close()
 
-    def _handle(self, project: str, row: tuple[int, str, str, list[str]]) -> PostgresRun:
+    def _handle(self, project: str, row: tuple[Any, ...]) -> PostgresRun:
         """The process's one handle of a run."""
-        writer, run_id = self._writer, row[0]
+        run_id, partition_key, app_id, digests, size_bytes, changed_us = row
+        writer = self._writer
         run = writer.runs.get(run_id)
         if run is None:
-            run = writer.runs.setdefault(run_id, PostgresRun(writer, project, *row))
-        run.digests = row[3]
+            made = PostgresRun(writer, project, run_id, partition_key, app_id, digests)
+            run = writer.runs.setdefault(run_id, made)
+        run.found(digests, size_bytes, changed_us)
         return run
 
 

@@ -18,13 +18,14 @@ from burr_otel.store.postgres.writer import Writer
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _MOST_LINES: Final = 1000  # of a page
 
-_MEASURE: Final = """\
-SELECT listed.run_id, last.number + octet_length(last.body),
-  (extract(epoch FROM last.written_at) * 1000000)::bigint
-FROM unnest(%b::bigint[]) AS listed (run_id) CROSS JOIN LATERAL (
-  SELECT number, body, written_at FROM burr_otel.record
-  WHERE record.run_id = listed.run_id ORDER BY number DESC LIMIT 1
+LAST: Final = """LATERAL (
+  SELECT number + octet_length(body) AS size_bytes,
+    (extract(epoch FROM written_at) * 1000000)::bigint AS changed_us
+  FROM burr_otel.record WHERE run_id = run.id ORDER BY number DESC LIMIT 1
 ) AS last"""
+_MEASURE: Final = f"""\
+SELECT run.id, size_bytes, changed_us
+FROM unnest(%b::bigint[]) AS run (id) CROSS JOIN {LAST}"""
 _NEWEST: Final = """\
 SELECT found.number, found.body
 FROM unnest(%b::smallint[]) AS wanted (kind) CROSS JOIN LATERAL (
@@ -129,9 +130,14 @@ class PostgresRun:
         return self._measured()[1] * 1000
 
     def _measured(self) -> tuple[int, int]:
-        if self._page is not None:
-            return self._page.measured(self.run_id)
-        return Page(self._writer, [self.run_id]).measured(self.run_id)
+        self.flush()
+        page = self._page or Page(self._writer, [self.run_id])
+        return page.measured(self.run_id)
+
+    def found(self, digests: list[str], size_bytes: int | None, changed_us: int | None) -> None:
+        """Note what a search has just found of the run."""
+        self.digests = digests
+        self._page = Page(self._writer, (), {self.run_id: (size_bytes or 0, changed_us or 0)})
 
     def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         self._writer.flush()  # what this process has queued is there for it
@@ -204,6 +210,7 @@ class PostgresRun:
 
     def has_written(self, records: Sequence[Record]) -> None:
         """Note that records with such numbers are in the database."""
+        self._page = None
         for record in records:
             start, end = record.number, record.number + record.size
             # What is not looked for tells nobody where it lies; it belongs to the record after it.
@@ -369,9 +376,13 @@ class PostgresRun:
 class Page:
     """Runs that were listed together, and are measured together when one is asked for."""
 
-    def __init__(self, writer: Writer, run_ids: Sequence[int]) -> None:
-        self._writer, self._run_ids = writer, run_ids
-        self._found: dict[int, tuple[int, int]] | None = None
+    def __init__(
+        self,
+        writer: Writer,
+        run_ids: Sequence[int],
+        found: dict[int, tuple[int, int]] | None = None,
+    ) -> None:
+        self._writer, self._run_ids, self._found = writer, run_ids, found
 
     def measured(self, run_id: int) -> tuple[int, int]:
         """Size in bytes, and the time of the newest record in microseconds."""
