@@ -27,13 +27,10 @@ _MEASURE: Final = f"""\
 SELECT run.id, size_bytes, changed_us
 FROM unnest(%b::bigint[]) AS run (id) CROSS JOIN {LAST}"""
 _NEWEST: Final = """\
-SELECT found.number, found.body
-FROM unnest(%b::smallint[]) AS wanted (kind) CROSS JOIN LATERAL (
-  SELECT number, body FROM burr_otel.record
-  WHERE run_id = %s AND record.kind = wanted.kind AND record.kind > 0 AND number < %s{step}
-  ORDER BY number DESC LIMIT %s
-) AS found ORDER BY number DESC LIMIT %s"""
-_STEP: Final = " AND sequence_id >= 0 AND sequence_id = %s"
+(SELECT number, body FROM burr_otel.record
+WHERE run_id = %(run_id)s AND kind = {kind}{step} AND number < %(end)s
+ORDER BY number DESC LIMIT %(limit)s)"""
+_STEP: Final = " AND sequence_id >= 0 AND sequence_id = %(step)s"
 _FORWARD: Final = """\
 SELECT number, body FROM burr_otel.record WHERE run_id = %s AND number >= %s AND number < %s
 ORDER BY number LIMIT %s"""
@@ -139,7 +136,7 @@ class PostgresRun:
         self.digests = digests
         self._page = Page(self._writer, (), {self.run_id: (size_bytes or 0, changed_us or 0)})
 
-    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    def _query(self, sql: str, parameters: Any = ()) -> list[Any]:
         self._writer.flush()  # what this process has queued is there for it
         return self._writer.database.query(sql, parameters)
 
@@ -250,12 +247,15 @@ class PostgresRun:
         self, kinds: Sequence[int], sequence_id: int | None = None, before: int | None = None
     ) -> Iterator[Line]:
         """Lines of such kinds and that step, newest first."""
-        sql = _NEWEST.format(step="" if sequence_id is None else _STEP)
-        step = () if sequence_id is None else (sequence_id,)
+        step = "" if sequence_id is None else _STEP
+        # Of each kind by itself, in the order of an index.
+        each = [_NEWEST.format(kind=int(kind), step=step) for kind in kinds]
+        together = " ORDER BY number DESC LIMIT %(limit)s" if len(each) > 1 else ""
+        sql = " UNION ALL ".join(each) + together
         end, limit = 2**62 if before is None else before, 1
         while True:
-            parameters = (list(kinds), self.run_id, end, *step, limit, limit)
-            rows = self._query(sql, parameters)
+            values = {"run_id": self.run_id, "step": sequence_id, "end": end, "limit": limit}
+            rows = self._query(sql, values)
             yield from _lines(rows)
             if len(rows) < limit:
                 return
