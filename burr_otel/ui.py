@@ -79,11 +79,8 @@ class StoreBackend(BackendBase):
         """Runs, the one written to last first, and how many there are."""
 
         def work() -> tuple[Sequence[schema.ApplicationSummary], int]:
-            found = [
-                run
-                for run in Store(project_id, self._storage_dir).runs()
-                if partition_key is None or run.partition_key == partition_key
-            ]
+            key = ALL if partition_key is None else partition_key
+            found = list(Store(project_id, self._storage_dir).runs(key))
             found.sort(key=lambda run: (run.changed_ns, run.app_id), reverse=True)
             return [_summary(run) for run in found[offset : offset + limit]], len(found)
 

@@ -46,11 +46,7 @@ def command(app_id: tuple[str, ...], to: str, where: options.Where, as_json: boo
     from burr_otel.replay.choose import choose
 
     target = open_engine(to)
-    found = [
-        run
-        for run in choose(where.storage_dir, app_id, where.project, None)
-        if where.partition is None or run.partition_key == (where.partition or None)
-    ]
+    found = choose(where.storage_dir, app_id, where.project, None, where.partition)
     told = list(_copies(found, to))
     done = [each for each in told if each["problem"] is None]
     if as_json:

@@ -68,12 +68,7 @@ def command(
                 "which runs? Give --older-than, --keep, --max-bytes or --partition."
             )
         bounds = Bounds(most_runs=0)
-    chosen = (
-        run
-        for run in runs(storage_dir, project)
-        if partition is None or run.partition_key == (partition or None)
-    )
-    beyond = runs_beyond(chosen, bounds)
+    beyond = runs_beyond(runs(storage_dir, project, partition), bounds)
     fates, interrupted = delete_runs(beyond, storage_dir, dry_run=dry_run)
     gone = [each for each in fates if each.status in (DELETED, DELETABLE)]
     if as_json:

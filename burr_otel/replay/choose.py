@@ -17,11 +17,15 @@ from burr_otel.view.find import find_run, runs
 
 
 def choose(
-    storage_dir: str, app_ids: Sequence[str], project: str | None, since_ns: int | None
+    storage_dir: str,
+    app_ids: Sequence[str],
+    project: str | None,
+    since_ns: int | None,
+    partition: str | None = None,
 ) -> list[StoredRun]:
     """Runs by id (with those that they spawned) or all, in the order they were written to last."""
     if app_ids:
-        named = [find_run(storage_dir, app_id, project) for app_id in app_ids]
+        named = [find_run(storage_dir, app_id, project, partition) for app_id in app_ids]
         found = {
             (each.project, each.partition_key, each.app_id): each
             for run in named
@@ -29,7 +33,7 @@ def choose(
         }
         wanted: Iterable[StoredRun] = found.values()
     else:
-        wanted = runs(storage_dir, project)
+        wanted = runs(storage_dir, project, partition)
     meant = [run for run in wanted if since_ns is None or run.changed_ns >= since_ns]
     return sorted(meant, key=lambda run: (run.changed_ns, run.project, run.app_id))
 

@@ -90,9 +90,9 @@ class Store:
         run = self._find(app_id, partition_key)
         return run is not None and run.size_bytes > 0
 
-    def runs(self) -> Iterator[StoredRun]:
-        """All runs, in no order, each read only as far as it is asked."""
-        return map(StoredRun, self.engine.runs(self.project))
+    def runs(self, partition_key: Partition = ALL) -> Iterator[StoredRun]:
+        """Runs of a partition, in no order, each read only as far as it is asked."""
+        return map(StoredRun, self.engine.runs(self.project, partition_key))
 
     def list_app_ids(self, partition_key: Partition = ALL) -> list[str]:
         """App ids of the project's runs, sorted: of one partition, of none (None), or of all.

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import ConfigError, StoreError, UnknownRunError
 from burr_otel.records import ROOT, DamageError, parse, read, read_ids
-from burr_otel.store import Store, StoredRun, is_url, port, without_password
+from burr_otel.store import ALL, Store, StoredRun, is_url, port, without_password
 from burr_otel.store import projects as project_names
 
 _MOST_NAMED: Final = 5
@@ -72,13 +72,16 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
             yield Store(name, storage_dir)
 
 
-def runs(storage_dir: str, project: str | None = None) -> Iterator[StoredRun]:
-    """All runs, in no order; see `stores` for what it raises."""
+def runs(
+    storage_dir: str, project: str | None = None, partition: str | None = None
+) -> Iterator[StoredRun]:
+    """All runs, or those of a partition ('': of none), in no order; see `stores` for errors."""
+    key = ALL if partition is None else partition or None
     place = _shown(storage_dir)
     try:
         for store in stores(storage_dir, project):
             place = store.place
-            yield from store.runs()
+            yield from store.runs(key)
     except OSError as error:
         raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
 

@@ -96,15 +96,13 @@ def newest(
     Only as many logs are opened as it takes to find `limit` runs that pass the filters.
     """
     found: list[tuple[int, str, str, StoredRun]] = []
-    for run in runs(storage_dir, project):
+    for run in runs(storage_dir, project, partition_key):
         changed_ns = run.changed_ns
         if since_ns is None or changed_ns >= since_ns:
             found.append((changed_ns, run.project, run.app_id, run))
     found.sort(key=lambda each: each[:3], reverse=True)
     passed = 0
     for *_, run in found:
-        if partition_key is not None and run.partition_key != partition_key:
-            continue
         try:
             summary = summarise(run, alive_of(run))
         except (OSError, BurrOtelError):

@@ -129,6 +129,11 @@ def test_a_named_run_is_copied_with_those_that_it_spawned(source, target, tmp_pa
     told = copy(tmp_path / "source", storage_dir, "a")
     assert {each["app_id"] for each in told} == {"a", "child"}
     assert target.list_app_ids() == ["a", "child"]
+    told = copy(tmp_path / "source", storage_dir, "shared", "--partition", "p")
+    assert [each["partition_key"] for each in told] == ["p"]
+    told = copy(tmp_path / "source", storage_dir, "--project", "proj", "--partition", "")
+    assert sorted(each["app_id"] for each in told) == ["a", "child", "fork"]
+    assert target.list_partition_keys() == [None, "p"]
 
 
 def test_a_copy_that_was_interrupted_goes_on(source, target, tmp_path, storage_dir):
