@@ -119,6 +119,7 @@ class Postgres(_Program):
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": folder,
             "restart_after_crash": "off",
+            "max_connections": 300,  # each test has a database of its own
             "fsync": "off",  # servers are killed here, and never the machine
         }
 

@@ -52,6 +52,7 @@ def storage_dir(request):
     """A place of the engine's, with nothing in it."""
     with contextlib.contextmanager(request.param)(request) as place:
         yield place
+        open_engine(place).close()  # a process of hundreds of tests, each with a place of its own
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -52,11 +53,21 @@ def done(process):
     return found
 
 
+def wait_for_its_lease(run):
+    """Until the killed owner is known to be dead, or cannot be known to live."""
+    [(_, data)] = run.log.open_markers()
+    deadline = time.monotonic() + 60
+    while run.owner_lives(json.loads(data)["owner"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_a_conversation_goes_from_machine_to_machine(pod, storage_dir):
     """The second is killed inside a turn: the third finds its last whole state and ends its spans once."""
     first = done(pod(2))
     killed = pod(3, "killed")
     assert killed.wait(60) == -signal.SIGKILL, killed.stderr.read()
+    wait_for_its_lease(Store("proj", storage_dir).read("chat"))
     third = done(pod(1))
     fourth = done(pod(1))
     assert [(each["found"], each["left"]) for each in (first, third, fourth)] == [
