@@ -23,7 +23,7 @@ from processes import running, wait_for
 from burr_otel import OtelTracker
 from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreError
 from burr_otel.store import Store
-from burr_otel.store.objects import ObjectEngine, bucket, lease, writer
+from burr_otel.store.objects import ObjectEngine, bucket, heartbeat, lease, writer
 from burr_otel.store.objects.run import ObjectRun
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
@@ -523,6 +523,47 @@ def test_of_many_who_want_a_run_one_gets_it(bucket_url, holder):
         thread.join()
     assert (len(got), len(refused)) == (1, 7)
     got[0].release()
+
+
+def test_a_heart_that_beats_tells_other_machines_who_lives(bucket_url, monkeypatch):
+    """By the server's clock, for as long as a lease; a process that left no sign cannot be told."""
+    run, other = new_run(bucket_url), new_run(bucket_url, "b")
+    owner = {**this_owner(), "host": "elsewhere"}
+    assert other.owner_lives(owner) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeat, "this_owner", lambda: owner)
+        run.mark_open("s", b"{}")
+    assert other.owner_lives(owner) is True
+    monkeypatch.setattr(lease, "LEASE_S", -1.0)
+    assert other.owner_lives(owner) is False
+    assert other.owner_lives(this_owner()) is True
+
+
+def test_a_heart_beats_while_a_session_may_be_open(bucket_url, monkeypatch):
+    """And once for many that are opened within seconds."""
+    run = new_run(bucket_url)
+    real, beats = bucket.Bucket.put, []
+
+    def put(self, path, data):
+        if path.startswith("writer/"):
+            beats.append(path)
+        return real(self, path, data)
+
+    monkeypatch.setattr(bucket.Bucket, "put", put)
+    monkeypatch.setattr(heartbeat.background, "add", lambda task: None)
+    for number in range(5):
+        run.mark_open(f"s{number}", b"{}")
+    heart = run._heartbeat
+    assert len(beats) == 1
+    assert heart.tick()
+    monkeypatch.setattr(lease, "LEASE_S", 0.0)
+    assert heart.tick()
+    assert len(beats) == 2
+    for number in range(5):
+        run.unmark(f"s{number}")
+    assert heart.tick()
+    monkeypatch.setattr(heartbeat, "_GOES_ON_S", 0.0)
+    assert not heart.tick()
 
 
 # --- store init ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
+from burr_otel.store.objects.heartbeat import Heartbeat
 from burr_otel.store.objects.probe import probe
 from burr_otel.store.objects.run import ObjectRun, identity
 from burr_otel.store.port import ALL
@@ -27,6 +28,7 @@ class ObjectEngine:
     def __init__(self, url: str) -> None:
         self._bucket = Bucket(url)
         self.place = self._bucket.place
+        self._heartbeat = Heartbeat(self._bucket)
         # Of one run there is one writer in a process.
         self._runs: weakref.WeakValueDictionary[str, ObjectRun] = weakref.WeakValueDictionary()
 
@@ -106,7 +108,7 @@ class ObjectEngine:
 
     def _run(self, project: str, app_id: str, partition_key: str | None) -> ObjectRun:
         """The process's one handle of a run."""
-        run = ObjectRun(self._bucket, project, app_id, partition_key)
+        run = ObjectRun(self._bucket, self._heartbeat, project, app_id, partition_key)
         return self._runs.setdefault(run.folder, run)
 
     def _listed(self, project: str, partition: str, app: str) -> ObjectRun | None:

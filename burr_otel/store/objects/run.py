@@ -15,9 +15,9 @@ from burr_otel.errors import RunLockedError
 from burr_otel.store import graphs
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
+from burr_otel.store.objects.heartbeat import Heartbeat
 from burr_otel.store.objects.lease import Lease, acquire
 from burr_otel.store.objects.writer import BatchWriter, Tail
-from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import Line
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ class ObjectRun(BatchWriter):
     """A run in a bucket; see `RunLog`."""
 
     def __init__(
-        self, bucket: Bucket, project: str, app_id: str, partition_key: str | None
+        self,
+        bucket: Bucket,
+        heartbeat: Heartbeat,
+        project: str,
+        app_id: str,
+        partition_key: str | None,
     ) -> None:
         app = keys.escaped(app_id)
         partition = keys.partition_part(partition_key)
@@ -44,7 +49,7 @@ class ObjectRun(BatchWriter):
         self.names = [f"run/{project}/{partition}/{app}"]
         if partition_key is not None:
             self.names.insert(0, f"app/{project}/{app}/{partition}")
-        self._changes = 0
+        self._heartbeat, self._changes = heartbeat, 0
         self._listing: tuple[float, int, list[Listed]] | None = None
         self._kept: tuple[Listed, bytes] | None = None
 
@@ -230,12 +235,16 @@ class ObjectRun(BatchWriter):
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
         """Make the marker of a session."""
-        if not self.bucket.create(self._marker(session_id), marker):
+        path = self._marker(session_id)
+        self._heartbeat.opens(path)
+        if not self.bucket.create(path, marker):
             raise FileExistsError(f"session {session_id} is marked as open already")
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""
-        self.bucket.delete([self._marker(session_id)])
+        path = self._marker(session_id)
+        self.bucket.delete([path])
+        self._heartbeat.closes(path)
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
         """Markers of sessions, in the order of their names."""
@@ -258,8 +267,8 @@ class ObjectRun(BatchWriter):
             lease.release()
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
-        """Whether the process lives, where this host can tell."""
-        return owner_is_alive(owner)
+        """Whether the process lives; None: it has left no sign in this bucket."""
+        return self._heartbeat.owner_lives(owner)
 
     def claim(self, session_id: str) -> Lease:
         """Claim the run."""
