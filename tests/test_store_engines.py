@@ -80,6 +80,7 @@ COMMANDS = [
     ["delete", "a"],
     ["prune", "--keep", "1"],
     ["check"],
+    ["test-case", "a"],
     ["demo"],
 ]
 """Every command that looks for runs, with what it needs."""
