@@ -114,15 +114,18 @@ def _open(
             recover.recover_run(shared, store, built.app_id, built.partition_key, now)
         except Exception as error:
             shield.report("looking for earlier sessions of a run", error)
-    begin, span = BeginRoot({}, now), cast("LiveSpan", NO_SPAN)
+    begin = kept = BeginRoot({}, now)
+    span = cast("LiveSpan", NO_SPAN)
     try:
         about = _about(shared, facts, graph, _initial(shared, built, copied))
         orjson.dumps(about)  # what cannot be written would cost the state, too
         begin = begin._replace(about=about)
-        begin, span = _start_root(shared, store, built, history, copied, facts, graph, begin)
+        if "shown" in about:  # an application holds no more, because a process may have very many
+            kept = kept._replace(about={"shown": about["shown"]})
+        begin, span = _start_root(shared, store, built, history, copied, facts, graph, begin, kept)
     except Exception as error:
         shield.report("starting an application span", error)
-    root = Root(shared, span, begin, facts, graph)
+    root = Root(shared, span, kept, facts, graph)
     try:
         root.session = None if store is None else _open_session(store, built, begin)
     except SnapshotError as error:
@@ -202,8 +205,9 @@ def _start_root(
     facts: RunFacts,
     graph: Any,
     begin: BeginRoot,
+    kept: BeginRoot,
 ) -> tuple[BeginRoot, LiveSpan]:
-    """The record of a session's begin, and its span."""
+    """The record of a session's begin, and its span, which holds the part that is kept."""
     starter = shared.starter
     if starter is None:
         return begin, NO_SPAN
@@ -238,7 +242,7 @@ def _start_root(
         (facts.identity, {semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW}),
         begin.time_ns,
     )
-    span.begin(functools.partial(describe.root, facts, graph, begin, None), over, outer)
+    span.begin(functools.partial(describe.root, facts, graph, kept, None), over, outer)
     origin = origin_of(span.get_span_context(), parent, links)
     return begin._replace(origin=origin), span
 

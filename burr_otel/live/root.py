@@ -11,8 +11,6 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import NonRecordingSpan
-
 from burr_otel import semconv
 from burr_otel.records import BeginRoot, EndRoot, Usage
 from burr_otel.spans import describe, keeper, shield
@@ -72,7 +70,7 @@ class Root:
         self.context = span.get_span_context()
         self.is_valid = self.context.is_valid
         self.ids = ids_of(self.context)
-        self.stand_in = NonRecordingSpan(self.context)  # the parent of steps
+        self.stand_in = NoSpan(self.context)  # the parent of steps
         self.session: Session | None = None  # there is no store, or none that works
         self.ended = False
         self.clock = shared.idle_clock
@@ -153,7 +151,7 @@ class Root:
                 return
             self.ended = True
             record = self._end_record()
-            span, self.span = self.span, NoSpan(self.context)
+            span, self.span = self.span, self.stand_in
             try:
                 told = functools.partial(describe.root, self.facts, self.graph, self.begin, record)
                 span.finish(told, record.time_ns)

@@ -47,8 +47,8 @@ class Run:
 
     __slots__ = (
         "__weakref__",
-        "_action_ids",
         "_calls",
+        "_graph",
         "_last",
         "_method",
         "_opens",
@@ -85,13 +85,12 @@ class Run:
         self._prior: str | None = built.state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, LiveStep] = {}
         self._last: tuple[int, SpanContext] | None = None
-        self._action_ids = frozenset(map(id, built.graph.actions))
         self._calls = 0
         self._outer_error: BaseException | None = None
         self._step_failed = False
         self._state = weakref.ref(built.state)
-        collected = weakref.finalize(built.graph, _collected, weakref.ref(self))
-        collected.atexit = False  # the keeper ends what is open at exit
+        self._graph = _GraphReference(built.graph, _collected)
+        self._graph.run = weakref.ref(self)
 
     @property
     def name(self) -> str:
@@ -112,7 +111,8 @@ class Run:
 
     def has_action(self, action: Any) -> bool:
         """Whether `action` belongs to this run's graph."""
-        return id(action) in self._action_ids
+        graph = self._graph()
+        return graph is not None and any(each is action for each in graph.actions)
 
     def saw_state(self, state: Any) -> bool:
         """Whether `state` is the object that the application held when we last saw it."""
@@ -448,9 +448,16 @@ class Run:
                 self.session.append(record)
 
 
-def _collected(reference: weakref.ref[Run]) -> None:
+class _GraphReference(weakref.ref[Any]):
+    """To the graph of a run's application, with which the application is collected."""
+
+    __slots__ = ("run",)
+    run: weakref.ref[Run]
+
+
+def _collected(graph: _GraphReference) -> None:
     """Finaliser of an application; the work is the keeper's, see `Keeper`."""
-    run = reference()
+    run = graph.run()
     if run is not None:
         keeper.keeper.defer(run.close)
 

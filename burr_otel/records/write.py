@@ -121,7 +121,7 @@ def _members(**values: Any) -> bytes:
     return b",%b" % orjson.dumps(kept, default=tuple)[1:-1] if kept else b""
 
 
-@functools.lru_cache(1024)  # nearly all spans of a run are in one trace, under one parent
+@functools.lru_cache(64)  # nearly all spans of a run are in one trace, under one parent
 def _place_members(
     trace_id: int, flags: int, trace_state: str, parent: SpanIds | None = None
 ) -> bytes:
