@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from burr_otel.content.capture import capture
@@ -16,8 +17,6 @@ from burr_otel.content.redact import MARKER, Redaction
 from burr_otel.content.tracebacks import RaisedText, shown_text, shown_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     Grown = Mapping[str, tuple[int, int]]
 
 Capture = Literal["full", "types", "off"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import uuid
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
@@ -28,8 +29,6 @@ from burr_otel.store import digest, graph_json
 from burr_otel.store.names import check_app_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 

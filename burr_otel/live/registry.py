@@ -10,14 +10,13 @@ import os
 import threading
 import uuid
 import weakref
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from burr_otel.spans.parents import copied_spawner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.initial import Digests

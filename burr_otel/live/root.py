@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
@@ -18,8 +19,6 @@ from burr_otel.spans.contexts import ids_of
 from burr_otel.spans.start import NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import RunFacts
     from burr_otel.spans.start import LiveSpan

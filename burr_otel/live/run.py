@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import uuid
 import weakref
+from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,6 @@ from burr_otel.spans import exceptions, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.build import BuiltApplication

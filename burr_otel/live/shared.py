@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
@@ -15,8 +16,6 @@ from burr_otel.spans.facts import SpanSettings
 from burr_otel.spans.log_events import LogEvents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from burr_otel.config import OtelConfig
     from burr_otel.content import ContentPolicy
     from burr_otel.live.registry import Owner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -39,8 +39,6 @@ from burr_otel.spans.scope import SPAN_KEY, BurrStep, Scope, current_context, in
 from burr_otel.spans.start import NO_SPAN, ApiSpan, NoSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
 

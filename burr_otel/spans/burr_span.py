@@ -10,33 +10,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
 from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
-from burr_otel.content import capture_exception
+from burr_otel.content import ContentPolicy, capture_exception
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids, link_of
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus, exception_attributes
 from burr_otel.spans.portable import portable
-from burr_otel.spans.scope import context_under
-
-if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanLimits
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.util.types import AttributeValue
-
-    from burr_otel.content import ContentPolicy
-    from burr_otel.spans.scope import BurrStep
+from burr_otel.spans.scope import BurrStep, context_under
 
 logger = logger_of_lines("burr_otel")
 

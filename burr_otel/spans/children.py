@@ -8,10 +8,12 @@ thread or context a span is made.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
 from burr_otel import semconv
 from burr_otel.records import BeginInner, Document, EndInner, Logged
@@ -19,14 +21,7 @@ from burr_otel.spans import shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.by_identity import ByIdentity
 from burr_otel.spans.contexts import ids_of, origin_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan, Span
-
-    from burr_otel.spans.scope import BurrStep
+from burr_otel.spans.scope import BurrStep
 
 # The Burr UI takes the depth of a span from the dots in its id; unbounded, a log would grow with
 # the square of the depth.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from opentelemetry.trace import Link, SpanContext
 
 from burr_otel import semconv
 from burr_otel.spans.contexts import current_span_context, links_to
 from burr_otel.spans.scope import innermost_scope
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from opentelemetry.trace import Link, SpanContext
 
 
 class Spawner(NamedTuple):

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, sampling
 from opentelemetry.sdk.trace import Tracer as SdkTracer
-from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.util.types import AttributeValue
 
+from burr_otel.content import ContentPolicy
 from burr_otel.spans.burr_span import BurrSpan, SpanSource, content_of, sdk_status
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.ids import id_generator
-from burr_otel.spans.scope import context_under
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.util.types import AttributeValue
-
-    from burr_otel.content import ContentPolicy
-    from burr_otel.spans.scope import BurrStep
+from burr_otel.spans.scope import BurrStep, context_under
 
 Describe = Callable[[], SpanContent]
 

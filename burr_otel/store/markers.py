@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from burr_otel.errors import RunInUseError
 from burr_otel.records import ROOT_END, DamageError, EndRoot, encode, parse
+from burr_otel.store.port import RunLog
 from burr_otel.store.query import otel_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.store.port import RunLog
-
-__all__ = ["OpenSession", "left_open", "read_marker"]
 
 _CRASHED: Final = "crashed"
 _MAX_SCAN_BYTES: Final = 1024 * 1024

@@ -8,27 +8,9 @@ the engine; that of local files is in `burr_otel.store.files`.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
-__all__ = [
-    "ALL",
-    "BEGIN",
-    "END",
-    "INHERITED",
-    "ROOT",
-    "AllPartitions",
-    "Claim",
-    "DisplacedError",
-    "Durability",
-    "Engine",
-    "Line",
-    "Partition",
-    "RunLog",
-]
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 # Kinds of records that are looked for: a step's begin and end, a session's begin without and with
 # a state. All others have none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -25,19 +25,13 @@ from burr_otel.records import (
 )
 from burr_otel.store import port
 from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
-from burr_otel.store.encoded import Growing, head_checksum
+from burr_otel.store.encoded import EncodedState, Growing, head_checksum
 from burr_otel.store.handed import Handed, HandedOver
 from burr_otel.store.loading import newest_record
 from burr_otel.store.overlap import warn_of_overlap
 from burr_otel.store.owner import this_owner
-from burr_otel.store.port import DisplacedError
+from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
 from burr_otel.store.query import otel_of
-
-if TYPE_CHECKING:
-    from burr_otel.store.encoded import EncodedState
-    from burr_otel.store.port import Claim, Durability, RunLog
-
-__all__ = ["Session"]
 
 logger = logger_of_lines(__name__)
 

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel.errors import UnknownRunError, UnknownSequenceError
-from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, BeginRoot
 from burr_otel.store.engines import open_engine
 from burr_otel.store.loading import newest_record
-from burr_otel.store.markers import check_unused, left_open
+from burr_otel.store.markers import OpenSession, check_unused, left_open
 from burr_otel.store.names import check_app_id, check_project, is_partition_key
-from burr_otel.store.port import ALL, Durability
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
 from burr_otel.store.query import otel_of
+from burr_otel.store.session import Session
 from burr_otel.store.stored_run import StoredRun
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator, Mapping
-
     from burr.core.persistence import PersistedStateData
-
-    from burr_otel.records import BeginRoot
-    from burr_otel.store.markers import OpenSession
-    from burr_otel.store.port import Engine, Partition, RunLog
-    from burr_otel.store.session import Session
-
-__all__ = ["RunHistory", "Store", "projects"]
 
 _STATE_KINDS = (END_ENTRY, ROOT)
 

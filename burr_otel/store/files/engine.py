@@ -7,8 +7,9 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from burr_otel.errors import InvalidIdentifierError
 from burr_otel.printable import logger_of_lines
@@ -17,14 +18,7 @@ from burr_otel.store.files.folder import check_folder, make_folders, make_run, t
 from burr_otel.store.files.open_file import pool
 from burr_otel.store.files.run import FileRun, open_run
 from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, check_project
-from burr_otel.store.port import ALL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.store.port import Durability, Partition, RunLog
-
-__all__ = ["FileEngine"]
+from burr_otel.store.port import ALL, Durability, Partition, RunLog
 
 logger = logger_of_lines(__name__)
 
