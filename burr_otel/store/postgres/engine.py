@@ -23,8 +23,8 @@ WITH RECURSIVE found (project) AS (
   FROM found WHERE project IS NOT NULL
 ) SELECT project FROM found WHERE project IS NOT NULL"""
 _RUNS: Final = """\
-SELECT id, partition_key, app_id, graphs FROM burr_otel.run
-WHERE project = %s AND coalesce(partition_key = %s, true) AND id > %s ORDER BY id LIMIT %s"""
+SELECT id, partition_key, app_id FROM burr_otel.run
+WHERE project = %s AND id > %s{partition} ORDER BY id LIMIT %s"""
 _FIND: Final = f"""\
 SELECT id, partition_key, app_id, graphs, size_bytes, changed_us
 FROM burr_otel.run LEFT JOIN {LAST} ON true
@@ -72,12 +72,13 @@ class PostgresEngine:
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[PostgresRun]:
         """All runs of a project that have a record, or of one partition of it."""
         writer, last = self._writer, 0
-        wanted = None if partition_key is ALL else _key(partition_key)
+        wanted = () if partition_key is ALL else (_key(partition_key),)
+        sql = _RUNS.format(partition=" AND partition_key = %s" if wanted else "")
         while True:
-            rows = writer.database.query(_RUNS, (project, wanted, last, _PAGE_RUNS))
+            rows = writer.database.query(sql, (project, last, *wanted, _PAGE_RUNS))
             page = Page(writer, [row[0] for row in rows])
-            for run_id, key, app_id, digests in rows:
-                yield PostgresRun(writer, project, run_id, key, app_id, digests, page)
+            for run_id, key, app_id in rows:
+                yield PostgresRun(writer, project, run_id, key, app_id, page)
             if len(rows) < _PAGE_RUNS:
                 return
             last = rows[-1][0]
@@ -135,7 +136,7 @@ class PostgresEngine:
         writer = self._writer
         run = writer.runs.get(run_id)
         if run is None:
-            made = PostgresRun(writer, project, run_id, partition_key, app_id, digests)
+            made = PostgresRun(writer, project, run_id, partition_key, app_id)
             run = writer.runs.setdefault(run_id, made)
         run.found(digests, size_bytes, changed_us)
         return run

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from burr_otel.errors import RunLockedError
 from burr_otel.store import graphs
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import BEGIN, END, Durability, Line
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement
+from burr_otel.store.postgres.claim import LIVES, RunClaim
 from burr_otel.store.postgres.writer import Writer
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -47,25 +47,14 @@ _MARK: Final = """\
 INSERT INTO burr_otel.session (run_id, session, marker)
 VALUES (%s, %s, %b) ON CONFLICT DO NOTHING"""
 _UNMARK: Final = "DELETE FROM burr_otel.session WHERE run_id = %s AND session = %s"
-_LIVES: Final = "SELECT FROM burr_otel.writer WHERE id = {by} AND lease_until > now()"
 _HOLD: Final = f"""\
 UPDATE burr_otel.session SET held_by = %s WHERE (run_id, session) IN (
   SELECT run_id, session FROM burr_otel.session AS open
-  WHERE run_id = %s AND session = %s AND NOT EXISTS ({_LIVES.format(by="open.held_by")})
+  WHERE run_id = %s AND session = %s AND NOT EXISTS ({LIVES.format(by="open.held_by")})
   FOR UPDATE SKIP LOCKED
 ) RETURNING 1"""
 _LET_GO: Final = """\
 UPDATE burr_otel.session SET held_by = NULL WHERE run_id = %s AND session = %s AND held_by = %s"""
-_CLAIM: Final = f"""\
-UPDATE burr_otel.run SET claim = %s, claimed_by = %s WHERE id IN (
-  SELECT id FROM burr_otel.run WHERE id = %s AND (
-    claim IS NULL OR claim = %s OR NOT EXISTS ({_LIVES.format(by="run.claimed_by")}))
-  FOR NO KEY UPDATE SKIP LOCKED
-) RETURNING 1"""
-_HOLDER: Final = """\
-SELECT run.claim, writer.host, writer.pid FROM burr_otel.run
-LEFT JOIN burr_otel.writer ON writer.id = run.claimed_by WHERE run.id = %s"""
-_RELEASE: Final = "UPDATE burr_otel.run SET claim = NULL WHERE id = %s AND claim = %s"
 _OWNER_LIVES: Final = """\
 SELECT 1 FROM burr_otel.writer
 WHERE host = %s AND pid = %s AND process_start = %s AND lease_until > now() LIMIT 1"""
@@ -79,13 +68,13 @@ class PostgresRun:
 
     __slots__ = (
         "__weakref__",
+        "_digests",
         "_loose",
         "_newest",
         "_page",
         "_writer",
         "app_id",
         "claimant",
-        "digests",
         "partition_key",
         "project",
         "run_id",
@@ -99,12 +88,11 @@ class PostgresRun:
         run_id: int,
         partition_key: str,
         app_id: str,
-        digests: Sequence[str],
         page: Page | None = None,
     ) -> None:
         self._writer, self.project, self.run_id = writer, project, run_id
         self.app_id, self.partition_key = app_id, _unescaped(partition_key) or None
-        self.digests = list(digests)
+        self._digests: list[str] | None = None  # of its graphs, the current one last
         self.tail = -1
         self.claimant: str | None = None
         self._newest: object | None = None  # mark of the newest END; None: not known
@@ -133,7 +121,7 @@ class PostgresRun:
 
     def found(self, digests: list[str], size_bytes: int | None, changed_us: int | None) -> None:
         """Note what a search has just found of the run."""
-        self.digests = digests
+        self._digests = digests
         self._page = Page(self._writer, (), {self.run_id: (size_bytes or 0, changed_us or 0)})
 
     def _query(self, sql: str, parameters: Any = ()) -> list[Any]:
@@ -294,27 +282,34 @@ class PostgresRun:
         rows = self._query("SELECT metadata FROM burr_otel.run WHERE id = %s", (self.run_id,))
         return rows[0][0] if rows else None
 
+    def _graphs(self) -> list[str]:
+        if self._digests is None:
+            rows = self._query("SELECT graphs FROM burr_otel.run WHERE id = %s", (self.run_id,))
+            self._digests = rows[0][0] if rows else []
+        return self._digests
+
     def complete(self, metadata: bytes, graph: bytes, *, sync: bool) -> bool:  # noqa: ARG002
         """Make `graph` the current one; the rest is whole."""
-        digest, earlier = graphs.digest(graph), self.digests[-1]
-        if digest == earlier:
+        digest, known = graphs.digest(graph), self._graphs()
+        if known[-1:] == [digest]:
             return False
         before = self.graph()
         self._query(_COMPLETE, (digest, graph, digest, digest, self.run_id))
-        self.digests = [*(each for each in self.digests if each != digest), digest]
+        self._digests = [*(each for each in known if each != digest), digest]
         return before is not None and not graphs.same(before, graph)
 
     def graph(self, digest: str | None = None) -> bytes | None:
         """The current graph, or an earlier one."""
-        wanted = self.digests[-1] if digest is None else digest
-        if wanted not in self.digests:
+        known = self._graphs()
+        wanted = known[-1] if digest is None and known else digest
+        if wanted not in known:
             return None
         rows = self._query("SELECT body FROM burr_otel.graph WHERE digest = %s", (wanted,))
         return rows[0][0] if rows else None
 
     def earlier_graphs(self) -> list[str]:
         """Digests of the graphs that the run had before."""
-        return self.digests[:-1]
+        return self._graphs()[:-1]
 
     def children(self) -> Iterator[bytes]:
         """One line of JSON for each child."""
@@ -390,40 +385,6 @@ class Page:
             rows = self._writer.database.query(_MEASURE, (self._run_ids,))
             self._found = {found: (size, changed_us) for found, size, changed_us in rows}
         return self._found.get(run_id, (0, 0))
-
-
-class RunClaim:
-    """An exclusive claim of a session on a run, for as long as this process lives."""
-
-    def __init__(self, run: PostgresRun, writer: Writer, session_id: str) -> None:
-        self._run, self._writer, self._session_id = run, writer, session_id
-        self._key = f"claim {session_id}"
-        writer.lease(run.run_id, self._key)
-        writer.flush()
-        by = writer.database.writer_id
-        ids = (session_id, by, run.run_id, session_id)
-        if not writer.database.query(_CLAIM, ids):
-            writer.end_lease(run.run_id, self._key)
-            rows = writer.database.query(_HOLDER, (run.run_id,))
-            holder, host, pid = rows[0] if rows else (None, None, None)
-            raise RunLockedError(
-                f"{run.project}/{run.app_id}",
-                holder=holder or "unknown",
-                host=host or "unknown",
-                pid=pid or 0,
-            )
-        run.claimant = session_id
-
-    def __del__(self) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Give the run free; idempotent."""
-        if self._run.claimant != self._session_id:
-            return
-        self._run.claimant = None
-        self._writer.end_lease(self._run.run_id, self._key)
-        self._writer.put(Statement(_RELEASE, (self._run.run_id, self._session_id)), soon=True)
 
 
 def _unescaped(partition_key: str) -> str:
