@@ -272,7 +272,7 @@ def test_what_is_out_of_bounds_is_pruned(store, storage_dir):
     assert store.list_app_ids() == ["y"]
     done = run_command("prune", "--keep", "0", *where)
     assert "proj/y (partition q)" in done.stdout
-    assert done.stderr == f"Deleted 1 run, {sizes['y']:,} bytes.\n"
+    assert done.stderr.strip() == f"Deleted 1 run, {sizes['y']:,} bytes."
     assert store.list_app_ids() == []
 
 

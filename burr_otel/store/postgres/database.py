@@ -80,10 +80,7 @@ class Connection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the answer to a statement."""
-        try:
-            return super().wait(gen, interval, timeout or self.answer_s)
-        except errors._WaitTimeout:  # noqa: SLF001 - psycopg's own, raised by the line above
-            raise psycopg.OperationalError(f"no answer within {self.answer_s:g} s") from None
+        return super().wait(gen, interval, timeout or self.answer_s)
 
 
 def _exchange(
