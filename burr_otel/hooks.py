@@ -27,7 +27,7 @@ from burr_otel.store import Store
 
 
 class _Inside(threading.local):
-    """What the running thread is inside of."""
+    """Whether the running thread is inside one of our hooks."""
 
     hook = False
 
@@ -67,7 +67,7 @@ def _hook(method: Callable[..., None], *, of_run: bool = True, keeps_data: bool 
 
 
 class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicationExecuteCallHook):
-    """Burr's hooks, each passed on to the run that it is about; what they need, a tracker has."""
+    """Burr's hooks, each passed on to its run; `OtelTracker` sets the attributes."""
 
     config: OtelConfig
     project_id: str

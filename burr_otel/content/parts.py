@@ -20,7 +20,7 @@ _LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
 
 
 def whole(content: bytes | Mapping[str, bytes]) -> Any:
-    """All of a document, or of its parts, as it is."""
+    """A document, or its parts, parsed in full."""
     if isinstance(content, bytes):
         return orjson.loads(content)
     return {key: orjson.loads(part) for key, part in content.items()}

@@ -198,7 +198,7 @@ class ContentPolicy:
         return Attribute(data.decode(), cut or too_deep or too_long)
 
     def _native_list(self, tree: Any) -> Native | None:
-        """A short list of one type as it is, or ``None``."""
+        """A short list of one type, which attributes can hold; else ``None``."""
         kinds = set(map(type, tree)) if type(tree) is list else set()
         if type(tree) is not list or len(kinds) > 1 or len(tree) > _LONGEST_NATIVE_LIST:
             return None

@@ -198,7 +198,7 @@ class Run:
                 session.handed.forget(sequence_id)
 
     def end_open_spans(self) -> None:
-        """Nothing that is open stays unsent; a stream that goes on later still keeps its state."""
+        """End all open spans; the state of a stream that goes on later is still kept."""
         for step in list(self._steps.values()):
             if step.streaming and not step.running:
                 self._finish(step, None, None, GeneratorExit(), self.shared.clock())

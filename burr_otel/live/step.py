@@ -246,7 +246,7 @@ class LiveStep(Scope):
     # --- inside -------------------------------------------------------------------------------
 
     def target(self, burr_span: Any) -> LiveStep | InnerSpan:
-        """What Burr's span object stands for; the step itself for None and an unknown one."""
+        """Our span for a span object of Burr's; the step for None or an unknown one."""
         return self.inner.get(id(burr_span)) or self
 
     def log(

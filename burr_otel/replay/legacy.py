@@ -221,7 +221,7 @@ def _applied(change: Any, base: bytes | None) -> str | None:
 
 
 def _native(value: Any) -> Any:
-    """A JSON value as an attribute: as it is where attributes can be that, else its JSON."""
+    """A JSON value as an attribute: unchanged where one can hold it, else its JSON."""
     if is_scalar(value):
         return value
     if type(value) is list and len(set(map(type, value))) == 1 and all(map(is_scalar, value)):

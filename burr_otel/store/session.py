@@ -162,7 +162,7 @@ class Session:
         self._end = end
 
     def _wrote_after_others(self, start: int, end: int) -> None:
-        """A record lies there, and our last one does not end there; (-1, -1): not known."""
+        """Note a record that does not directly follow our last one; -1: it is not known where."""
         if start >= 0 and self._end >= 0:
             if self._foreign < 0:
                 self._foreign = self._end
@@ -269,7 +269,7 @@ class Session:
         self._mark(ids, time_ns, ended=True)
 
     def unmark(self) -> None:
-        """The session is open no more."""
+        """Take away the mark that the session is open."""
         if self._generation != _generation:
             return
         try:
@@ -278,7 +278,7 @@ class Session:
             logger.warning("%s: a session stays marked as open: %s", self.run, error)
 
     def close(self) -> None:
-        """Write out everything and release file and claim; idempotent.
+        """Flush all records and release file and claim; idempotent.
 
         A later step opens the file again.
         """
