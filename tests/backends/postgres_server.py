@@ -146,7 +146,8 @@ class Postgres(_Program):
             rows = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
         os.kill(self.pid, signal.SIGSTOP)  # it starts nothing while they go
         for (pid,) in rows:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the one that was asked has ended
+                os.kill(pid, signal.SIGKILL)
         self._end(signal.SIGKILL)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 

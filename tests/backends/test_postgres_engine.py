@@ -18,6 +18,7 @@ from burr_otel.errors import RunLockedError
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import BEGIN, END, DisplacedError
 from burr_otel.store.postgres import PostgresEngine
+from burr_otel.store.postgres.database import Database
 from burr_otel.store.postgres.run import PostgresRun
 
 
@@ -321,6 +322,26 @@ def test_after_a_lost_answer_it_is_looked_what_is_there(database, monkeypatch):
     append(run, 2)
     assert len(lost) == 2
     assert bodies(run) == [line(0), line(1), line(2)]
+
+
+def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
+    database, postgres: Postgres, monkeypatch
+):
+    """Of twenty thousand, with a statement for each five thousand."""
+    from burr_otel.store import Store
+
+    postgres.execute(
+        "INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs) "
+        "SELECT 'p', 'half-' || n % 2, 'app-' || n, '{}', '{g}' FROM generate_series(1, 20000) AS n",
+        database.rpartition("/")[2],
+    )
+    store, asked = Store("p", database), []
+    real = Database.run
+    monkeypatch.setattr(Database, "run", lambda *rest: asked.append(rest[1]) or real(*rest))
+    assert store.list_app_ids("half-1") == sorted(f"app-{n}" for n in range(1, 20000, 2))
+    assert len(asked) <= 4
+    assert sum(run.size_bytes for run in store.engine.runs("p", "half-0")) == 0
+    assert len(asked) <= 10
 
 
 def test_a_record_that_the_server_refuses_costs_no_other(database, postgres: Postgres):

@@ -22,7 +22,7 @@ _DEFAULTS: Final = {
 class Address:
     """A database by its URL. Nothing that is shown of it has the password."""
 
-    __slots__ = ("parameters", "place", "url")
+    __slots__ = ("parameters", "place")
 
     def __init__(self, url: str) -> None:
         try:
@@ -34,7 +34,6 @@ class Address:
                 "postgresql://user@host:port/database, with '@', ':', '/' and '%' inside a name or "
                 "password in percent encoding (the password may come from ~/.pgpass instead)."
             ) from None
-        self.url = url
         self.place = _place(given)
         self.parameters = {**_DEFAULTS, **_tls(given), **given}
 

@@ -187,7 +187,13 @@ class Database:
         """One attempt; for those who hold the connection and know what a lost answer means."""
         connection = self.connected()
         connection.answer_s = answer_s
-        cursor = connection.execute(sql, parameters, binary=True)
+        try:
+            cursor = connection.execute(sql, parameters, binary=True)
+        except Exception:
+            raise
+        except BaseException:
+            self.drop()  # an answer may still come
+            raise
         rows = cursor.fetchall() if cursor.description is not None else [cursor.rowcount]
         self.is_down = False
         return rows

@@ -9,7 +9,8 @@ from burr_otel.errors import StoreError
 from burr_otel.store import graphs
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
 from burr_otel.store.postgres import schema
-from burr_otel.store.postgres.run import LAST, Page, PostgresRun
+from burr_otel.store.postgres.measure import LAST, Page
+from burr_otel.store.postgres.run import PostgresRun
 from burr_otel.store.postgres.writer import Writer, writer_of
 
 _PAGE_RUNS: Final = 5000

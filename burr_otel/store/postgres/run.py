@@ -13,19 +13,12 @@ from burr_otel.store.owner import this_owner
 from burr_otel.store.port import BEGIN, END, Durability, Line
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement
 from burr_otel.store.postgres.claim import LIVES, RunClaim
+from burr_otel.store.postgres.measure import Page
 from burr_otel.store.postgres.writer import Writer
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _MOST_LINES: Final = 1000  # of a page
 
-LAST: Final = """LATERAL (
-  SELECT number + octet_length(body) AS size_bytes,
-    (extract(epoch FROM written_at) * 1000000)::bigint AS changed_us
-  FROM burr_otel.record WHERE run_id = run.id ORDER BY number DESC LIMIT 1
-) AS last"""
-_MEASURE: Final = f"""\
-SELECT run.id, size_bytes, changed_us
-FROM unnest(%b::bigint[]) AS run (id) CROSS JOIN {LAST}"""
 _NEWEST: Final = """\
 (SELECT number, body FROM burr_otel.record
 WHERE run_id = %(run_id)s AND kind = {kind}{step} AND number < %(end)s
@@ -375,25 +368,6 @@ class PostgresRun:
     def claim(self, session_id: str) -> RunClaim:
         """Claim the run."""
         return RunClaim(self, self._writer, session_id)
-
-
-class Page:
-    """Runs that were listed together, and are measured together when one is asked for."""
-
-    def __init__(
-        self,
-        writer: Writer,
-        run_ids: Sequence[int],
-        found: dict[int, tuple[int, int]] | None = None,
-    ) -> None:
-        self._writer, self._run_ids, self._found = writer, run_ids, found
-
-    def measured(self, run_id: int) -> tuple[int, int]:
-        """Size in bytes, and the time of the newest record in microseconds."""
-        if self._found is None:
-            rows = self._writer.database.query(_MEASURE, (self._run_ids,))
-            self._found = {found: (size, changed_us) for found, size, changed_us in rows}
-        return self._found.get(run_id, (0, 0))
 
 
 def _unescaped(partition_key: str) -> str:
