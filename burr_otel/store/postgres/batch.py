@@ -118,7 +118,8 @@ def insertion(records: Sequence[Record]) -> tuple[bytes, list[bytes | None], tup
 def _insert(count: int, commit: int, *, claimed: bool) -> bytes:
     """Rows are values and no arrays: the server plans that in half the time."""
     width = len(_TYPES)
-    numbers = (range(width * row + 1, width * (row + 1) + 1) for row in range(count))
+    used = width if claimed else width - 1
+    numbers = (range(width * row + 1, width * row + used + 1) for row in range(count))
     rows = ", ".join(f"({', '.join(f'${number}' for number in each)})" for each in numbers)
     where = []
     if commit in _SETTING:
@@ -129,11 +130,12 @@ def _insert(count: int, commit: int, *, claimed: bool) -> bytes:
             "(new.claim IS NULL OR EXISTS (SELECT FROM burr_otel.run "
             "WHERE run.id = new.run_id AND run.claim = new.claim))"
         )
-    return (
-        f"INSERT INTO burr_otel.record ({_COLUMNS}) SELECT {_COLUMNS} "
-        f"FROM (VALUES {rows}) AS new ({_COLUMNS}, claim)"
-        f"{' WHERE ' if where else ''}{' AND '.join(where)}"
-    ).encode()
+    into = f"INSERT INTO burr_otel.record ({_COLUMNS})"
+    if not where:
+        return f"{into} VALUES {rows}".encode()
+    columns = f"{_COLUMNS}, claim" if claimed else _COLUMNS
+    new = f"(VALUES {rows}) AS new ({columns})"
+    return f"{into} SELECT {_COLUMNS} FROM {new} WHERE {' AND '.join(where)}".encode()
 
 
 def question(runs: Mapping[PostgresRun, Sequence[Record]]) -> tuple[str, tuple[Any, ...]]:
