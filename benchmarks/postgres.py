@@ -193,7 +193,7 @@ def main() -> None:
         for what, (burr, ours) in bench.loads(length, 300 // part).items():
             say(f"load of the {what} of {length} steps of 10 KB", burr, ours, "µs", "≤ 1.5")
     burr, ours = bench.lists(20_000 // part, 20)
-    say("list half of 20,000 runs", burr, ours, "ms", "≤ 0.2")
+    say(f"list half of {20_000 // part:,} runs", burr, ours, "ms", "≤ 0.2")
     bench.tracker.close()
 
 
