@@ -10,20 +10,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from burr.core.persistence import BaseStateLoader, PersistedStateData
 from burr.tracking.client import LocalTrackingClient
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
-from burr_otel.errors import BurrOtelError, ConfigError, UnknownRunError
+from burr_otel.errors import BurrOtelError, UnknownRunError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.answers import AnswersHook
 from burr_otel.live.registry import Owner
 from burr_otel.live.run import registry
 from burr_otel.live.shared import Shared, session_settings
+from burr_otel.loader import DEFAULT_STORAGE_DIR, RunLoader
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import keeper, log_events, provider, shield
@@ -33,16 +33,14 @@ from burr_otel.spans.facts import content_policy
 from burr_otel.spans.metrics import step_metrics
 from burr_otel.spans.parents import Spawner
 from burr_otel.spans.start import SpanStarter
-from burr_otel.store import ALL, AsyncStoreLoader, Store, is_url, without_password
+from burr_otel.store import ALL, Store, is_url, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 if TYPE_CHECKING:
     from burr_otel.view.notebook import RunView
 
-DEFAULT_STORAGE_DIR = "~/.burr"
 
-
-class OtelTracker(RunHooks, BaseStateLoader):
+class OtelTracker(RunHooks, RunLoader):
     """Traces Burr applications with OpenTelemetry and keeps the state that resumes them.
 
     Pass it to ``ApplicationBuilder.with_tracker(...)`` and, to resume or fork,
@@ -167,7 +165,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self._made = made_for, shared
         return shared
 
-    # --- Burr's tracker and loader interfaces ------------------------------------------------
+    # --- copies ------------------------------------------------------------------------------
 
     def copy(self) -> Self:
         """A tracker of the same settings for a sub-application.
@@ -199,117 +197,7 @@ class OtelTracker(RunHooks, BaseStateLoader):
         self.__dict__.update(state)
         self._open()
 
-    @classmethod
-    def get_storage_path(cls, project: str, storage_dir: str | os.PathLike[str]) -> str:
-        """Folder of a project's runs.
-
-        Raises:
-            ConfigError: The runs are in a database or bucket, so they have no folder.
-        """
-        if is_url(storage_dir):
-            raise ConfigError(
-                f"{without_password(storage_dir)} keeps no files, so project {project!r} has no "
-                "folder there. `burr-otel copy` and `burr-otel materialize` write runs to folders."
-            )
-        return str(Path(storage_dir).expanduser() / project)
-
-    @classmethod
-    def app_log_exists(
-        cls, project: str, app_id: str, storage_dir: str | os.PathLike[str] = DEFAULT_STORAGE_DIR
-    ) -> bool:
-        """Whether anything has been recorded for an application.
-
-        Args:
-            project: Name of the project.
-            app_id: The application's id.
-            storage_dir: As in the constructor.
-        """
-        return Store(project, os.fspath(storage_dir)).exists(app_id)
-
-    @classmethod
-    def load_state(
-        cls,
-        project: str,
-        app_id: str,
-        sequence_id: int = -1,
-        storage_dir: str | os.PathLike[str] = DEFAULT_STORAGE_DIR,
-    ) -> tuple[dict[str, Any], str]:
-        """The recorded state and action of a step; deprecated in Burr, use `load`.
-
-        Args:
-            project: Name of the project.
-            app_id: The application's id.
-            sequence_id: Which step; ``-1``: the latest.
-            storage_dir: As in the constructor.
-
-        Returns:
-            The state as a dictionary, and the name of the action that made it.
-
-        Raises:
-            UnknownRunError: No such run.
-            UnknownSequenceError: No such step.
-        """
-        store = Store(project, os.fspath(storage_dir))
-        return store.load_state(app_id, sequence_id)
-
-    def list_app_ids(self, partition_key: str | None, **kwargs: Any) -> list[str]:
-        """Ids of the recorded applications of a partition key (`None`: those without one)."""
-        return self._store.list_app_ids(partition_key)
-
-    def list_partition_keys(self) -> list[str | None]:
-        """Partition keys of the recorded applications; None stands for those without one."""
-        return self._store.list_partition_keys()
-
-    def delete(self, app_id: str, partition_key: str | None = None) -> None:
-        """Delete a recorded application: its state, its log and its links to others' logs.
-
-        Args:
-            app_id: The application's id.
-            partition_key: The application's own.
-
-        Raises:
-            UnknownRunError: There is no such run; the error names the nearest ones.
-            RunInUseError: A process that lives has it open.
-            RunLockedError: Another session holds it with ``exclusive=True``.
-            OSError: It cannot be deleted.
-        """
-        self._store.delete(
-            app_id,
-            partition_key,
-            now_ns=self._clock(),
-            recover_after_s=self.config.recover_after,
-        )
-
-    def load(
-        self,
-        partition_key: str | None,
-        app_id: str | None,
-        sequence_id: int | None = None,
-        **kwargs: Any,
-    ) -> PersistedStateData | None:
-        """The state after a step, for ``initialize_from``.
-
-        Args:
-            partition_key: The application's own; another one finds nothing.
-            app_id: The application's id.
-            sequence_id: Which step. Default: the latest one.
-            **kwargs: Ignored, as in Burr.
-
-        Returns:
-            Burr's ``PersistedStateData``; `None` for an unknown run, for another partition key and
-            for a run without a finished step that inherited no state.
-
-        Raises:
-            UnknownSequenceError: The run has no such finished step (a ``ValueError``, as in Burr).
-        """
-        return None if app_id is None else self._store.load(partition_key, app_id, sequence_id)
-
-    def async_loader(self) -> AsyncStoreLoader:
-        """A loader over the same store for ``abuild()``, which refuses a synchronous one.
-
-        It reads off the event loop.
-        """
-        return AsyncStoreLoader(self._store)
+    # --- looking at runs ---------------------------------------------------------------------
 
     def trace_url(self, app_id: str) -> str | None:
         """The address of a run's newest trace in the backend, for log lines and support tickets.
@@ -342,8 +230,6 @@ class OtelTracker(RunHooks, BaseStateLoader):
         trace_id = format_trace_id(context.trace_id)
         place = TracePlace(trace_id, self.project_id, app_id, began_ns, self._clock())
         return trace_url(read_template(self.config.trace_url), place)
-
-    # --- looking at runs ---------------------------------------------------------------------
 
     def run(self, app_id: str | None = None, partition_key: str | None = None) -> RunView:
         """A run to look at: a notebook draws its waterfall, ``print`` writes it as text.

@@ -30,9 +30,11 @@ ALLOWED = {
         *("config", "content", "errors", "printable", "records", "recover", "semconv", "spans"),
         "store",
     },
+    "loader": {"config", "errors", "store"},
     "hooks": {"config", "errors", "live", "spans", "store"},
     "tracker": {
-        *("config", "errors", "hooks", "live", "records", "recover", "spans", "store", "trace_url"),
+        *("config", "errors", "hooks", "live", "loader", "records", "recover", "spans", "store"),
+        "trace_url",
         "view",  # only when a run is looked at
     },
     "instrumentor": {"config", "tracker"},
