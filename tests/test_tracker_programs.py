@@ -9,7 +9,7 @@ from burr.core import expr
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 
-from burr_otel import OtelTracker, StoreError, UnknownRunError, mark_failed
+from burr_otel import OtelTracker, RunInUseError, UnknownRunError, mark_failed
 
 
 @pytest.mark.parametrize("how", ["use_otel_tracing", "bridge"])
@@ -64,7 +64,7 @@ def test_partition_keys_are_listed_and_runs_deleted(tracker):
 def test_a_live_run_is_not_deleted(tracker):
     """Its process would go on writing into nothing."""
     apps.counter(tracker).step()
-    with pytest.raises(StoreError, match="is not deleted"):
+    with pytest.raises(RunInUseError, match="is in use"):
         tracker.delete("a1")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any, Final, Literal
 
 
@@ -102,16 +103,25 @@ def _items(
     while back < shorter - front and same(left[-1 - back], right[-1 - back]):
         back += 1
     old, new = left[front : len(left) - back], right[front : len(right) - back]
-    gone = _gone_in_front(old, new)
+    where = (*path, front)
+    gone, come = _gone_in_front(old, new), _gone_in_front(new, old)
+    if gone and not come:
+        yield from _moved_on(where, old, new, gone)
+    elif come and not gone:
+        yield from ((at, left, right) for at, right, left in _moved_on(where, new, old, come))
+    else:  # nothing tells which side moved on, if any
+        for at, (left_item, right_item) in enumerate(zip_longest(old, new, fillvalue=MISSING)):
+            yield (*path, front + at), left_item, right_item
+
+
+def _moved_on(
+    where: tuple[Any, ...], old: list[Any], new: list[Any], gone: int
+) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+    """What a list lost in front and got at its end."""
+    *path, front = where
     yield from (((*path, front + number), old[number], MISSING) for number in range(gone))
-    for number in range(len(old) - gone, len(new) if gone else 0):
+    for number in range(len(old) - gone, len(new)):
         yield (*path, front + number), MISSING, new[number]
-    for number in range(0 if gone else max(len(old), len(new))):
-        yield (
-            (*path, front + number),
-            old[number] if number < len(old) else MISSING,
-            new[number] if number < len(new) else MISSING,
-        )
 
 
 def _gone_in_front(old: list[Any], new: list[Any]) -> int:
