@@ -1,5 +1,6 @@
 """`log_events="ERROR"`: log lines inside a step are events of its span."""
 
+import gc
 import logging
 import os
 import subprocess
@@ -31,6 +32,7 @@ def make(spans, clock, tmp_path):
         return made[-1]
 
     yield tracker
+    gc.collect()  # applications of one tracker keep the lines of all
     for each in made:
         each.close()
     assert logging.getLogRecordFactory() is before
