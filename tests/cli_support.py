@@ -67,6 +67,7 @@ def _warm():
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    atexit.register(process.stdout.close)
     atexit.register(process.wait)
     atexit.register(process.stdin.close)
     return process
