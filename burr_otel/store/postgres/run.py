@@ -134,7 +134,7 @@ class PostgresRun:
     ) -> tuple[int, int]:
         """Append a record; one that is not looked for is not waited for."""
         record = self._record(line, entry, durability, after, mark)
-        if not self._waits(entry, durability):
+        if entry is None or durability == "none":
             self._writer.put(record, soon=False)
             return -1, -1
         found: tuple[int, int] = self._writer.wait_for(record)
@@ -151,22 +151,13 @@ class PostgresRun:
     ) -> Future[tuple[int, int]]:
         """Like `append`, for an event loop: it is in the database when the future is done."""
         record = self._record(line, entry, durability, after, mark)
-        waits = self._waits(entry, durability)
+        waits = entry is not None and durability != "none"
         self._writer.put(record, soon=waits, awaited=waits)
         if waits:
             return record.future
         done: Future[tuple[int, int]] = Future()
         done.set_result((-1, -1))
         return done
-
-    def _waits(self, entry: tuple[int, int] | None, durability: Durability) -> bool:
-        """Whether a record is waited for. A begin is not while others write: it goes with theirs.
-
-        Its step would else wait for two commits of everybody's. With a claim it might be refused.
-        """
-        if entry is None or durability == "none":
-            return False
-        return entry[0] != BEGIN or self.claimant is not None or not self._writer.is_busy
 
     def _record(
         self,

@@ -111,11 +111,6 @@ class Writer:
             self._call_thread()
         return item.future.result()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether somebody is using the connection."""
-        return self.database.holder is not None
-
     def flush(self) -> None:
         """Have everything written that is queued."""
         if self._queue or self._batch:
