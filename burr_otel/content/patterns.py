@@ -168,9 +168,9 @@ TOKEN_FORMATS: Final[tuple[tuple[str, str], ...]] = (
     ("Atlassian", r"AT(?:ATT|CTT)3[\w\-]{20,}"),  # support.atlassian.com
     ("Bitbucket", r"ATBB[A-Za-z0-9]{20,}"),
     ("npm", r"npm_[A-Za-z0-9]{20,}"),  # github.blog, npm access token format
-    ("PyPI", r"pypi-[\w\-]{20,}"),  # pypi.org/help/#apitoken
-    ("RubyGems", r"rubygems_[a-f0-9]{30,}"),  # guides.rubygems.org
-    ("crates.io", r"cio[A-Za-z0-9]{32}"),  # crates.io
+    ("PyPI", r"pypi-[\w\-]{20,}"),  # PyPI's help, API tokens
+    ("RubyGems", r"rubygems_[a-f0-9]{30,}"),  # RubyGems' guides, API keys
+    ("Cargo", r"cio[A-Za-z0-9]{32}"),  # tokens of the registry of Rust
     ("Docker Hub", r"dckr_[po]at_[\w\-]{20,}"),  # docs.docker.com
     ("NuGet", r"oy2[a-z0-9]{43}"),  # learn.microsoft.com/nuget
     ("SonarQube", r"sq[pua]_[a-f0-9]{40}"),  # docs.sonarsource.com
