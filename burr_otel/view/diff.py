@@ -103,22 +103,20 @@ def _items(
     while back < shorter - front and same(left[-1 - back], right[-1 - back]):
         back += 1
     old, new = left[front : len(left) - back], right[front : len(right) - back]
-    where = (*path, front)
     gone, come = _gone_in_front(old, new), _gone_in_front(new, old)
     if gone and not come:
-        yield from _moved_on(where, old, new, gone)
+        yield from _moved_on(path, front, old, new, gone)
     elif come and not gone:
-        yield from ((at, left, right) for at, right, left in _moved_on(where, new, old, come))
+        yield from ((at, left, right) for at, right, left in _moved_on(path, front, new, old, come))
     else:  # nothing tells which side moved on, if any
         for at, (left_item, right_item) in enumerate(zip_longest(old, new, fillvalue=MISSING)):
             yield (*path, front + at), left_item, right_item
 
 
 def _moved_on(
-    where: tuple[Any, ...], old: list[Any], new: list[Any], gone: int
+    path: tuple[Any, ...], front: int, old: list[Any], new: list[Any], gone: int
 ) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
     """What a list lost in front and got at its end."""
-    *path, front = where
     yield from (((*path, front + number), old[number], MISSING) for number in range(gone))
     for number in range(len(old) - gone, len(new)):
         yield (*path, front + number), MISSING, new[number]

@@ -303,3 +303,18 @@ def test_a_run_is_deleted_unless_its_owner_lives(store, storage_dir):
     held.unmark()
     with pytest.raises(RunLockedError):
         store.delete("c", now_ns=1)
+
+
+def test_two_sessions_that_wait_for_nothing_lose_no_difference(storage_dir, caplog):
+    """A difference that others came between is written anew, whole, with `durability="none"` too."""
+    store = Store("proj", storage_dir, durability="none", delta=True)
+    first, second = begin(store), begin(store)
+    for number in range(8):
+        session, text = ((first, "x"), (second, "y"))[number % 2]
+        run_step(session, number, {"history": [text * 500] * (number + 1), "n": number})
+    store.engine.flush()
+    for number in range(8):
+        assert values_of(store.load(None, "a", number))["n"] == number
+    assert "could not be kept" not in caplog.text
+    first.close()
+    second.close()

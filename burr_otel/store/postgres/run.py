@@ -134,7 +134,7 @@ class PostgresRun:
     ) -> tuple[int, int]:
         """Append a record; one that is not looked for is not waited for."""
         record = self._record(line, entry, durability, after, mark)
-        if entry is None or durability == "none":
+        if not _waits(entry, durability, after):
             self._writer.put(record, soon=False)
             return -1, -1
         found: tuple[int, int] = self._writer.wait_for(record)
@@ -151,7 +151,7 @@ class PostgresRun:
     ) -> Future[tuple[int, int]]:
         """Like `append`, for an event loop: it is in the database when the future is done."""
         record = self._record(line, entry, durability, after, mark)
-        waits = entry is not None and durability != "none"
+        waits = _waits(entry, durability, after)
         self._writer.put(record, soon=waits, awaited=waits)
         if waits:
             return record.future
@@ -359,6 +359,11 @@ class PostgresRun:
     def claim(self, session_id: str) -> RunClaim:
         """Claim the run."""
         return RunClaim(self, self._writer, session_id)
+
+
+def _waits(entry: tuple[int, int] | None, durability: Durability, after: object | None) -> bool:
+    """Whether a record is waited for; a difference always, or nobody would write it anew, whole."""
+    return entry is not None and (durability != "none" or after is not None)
 
 
 def _unescaped(partition_key: str) -> str:
