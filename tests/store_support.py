@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 import zlib
@@ -41,7 +44,20 @@ from burr_otel.store import (
 from burr_otel.store.materialize import write_plain
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+CHILD = Path(__file__).with_name("store_child.py")
 _session_ids = itertools.count(1)
+
+
+def child(*arguments, kind="full"):
+    """What a command of `store_child` prints."""
+    done = subprocess.run(
+        [sys.executable, CHILD, *map(str, arguments)],
+        env={**os.environ, "STORE_CHILD_SNAPSHOTS": kind},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=240,
+    )
+    return json.loads(done.stdout)
 
 
 @action(reads=["n"], writes=["n"])

@@ -1,7 +1,6 @@
 """Several writers: processes, threads, sessions of one run, forks and exclusive claims."""
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from store_support import (
     SNAPSHOTS,
     begin,
+    child,
     folder_of,
     keep,
     log_records,
@@ -24,8 +24,6 @@ from burr_otel.store import Store, owner_is_alive
 from burr_otel.store import overlap as overlap_module
 from burr_otel.store.files import log_file as log_module
 from burr_otel.store.owner import this_owner
-
-CHILD = Path(__file__).with_name("store_child.py")
 
 
 @pytest.fixture(params=SNAPSHOTS)
@@ -47,18 +45,6 @@ def memory_store():
 @pytest.fixture(autouse=True)
 def _warn_again():
     overlap_module._warned.clear()
-
-
-def child(*arguments, kind="full"):
-    """What a command of `store_child` prints."""
-    done = subprocess.run(
-        [sys.executable, CHILD, *map(str, arguments)],
-        env={**os.environ, "STORE_CHILD_SNAPSHOTS": kind},
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=120,
-    )
-    return json.loads(done.stdout)
 
 
 def test_a_finaliser_may_write_while_its_thread_is_in_the_middle_of_an_append(store, monkeypatch):

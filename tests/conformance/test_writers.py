@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from store_support import (
+    CHILD,
     ENDED,
     begin,
+    child,
     finish_step,
     log_attribute,
     records_of,
@@ -30,24 +31,10 @@ from burr_otel.store import Store
 from burr_otel.store import overlap as overlap_module
 from burr_otel.store import session as session_module
 
-CHILD = Path(__file__).parents[1] / "store_child.py"
-
 
 @pytest.fixture(autouse=True)
 def _warn_again():
     overlap_module._warned.clear()
-
-
-def child(*arguments, kind="full"):
-    """What a command of `store_child` prints."""
-    done = subprocess.run(
-        [sys.executable, CHILD, *map(str, arguments)],
-        env={**os.environ, "STORE_CHILD_SNAPSHOTS": kind},
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=240,
-    )
-    return json.loads(done.stdout)
 
 
 def wait_for_claim(store):
