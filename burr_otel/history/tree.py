@@ -170,7 +170,7 @@ class SessionNode(SpanNode):
 
     @property
     def initial(self) -> str | None:
-        """What a spawned application began with and its siblings did not, as its span says it."""
+        """What a spawned application began with beyond its step's state, as its span says it."""
         shown = self.begin.about.get("shown") if isinstance(self.begin, BeginRoot) else None
         told = shown.get(semconv.STATE_INITIAL) if isinstance(shown, dict) else None
         return told if isinstance(told, str) else None

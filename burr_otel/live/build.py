@@ -247,7 +247,7 @@ def _start_root(
 
 
 def _initial(shared: Shared, built: BuiltApplication, copied: Spawner) -> Attribute | None:
-    """What a spawned application begins with that its siblings do not."""
+    """What a spawned application begins with beyond the state of the step that spawned it."""
     if built.spawner is None or shared.policy.state == "off":
         return None
     pointer = built.spawner.app_id, built.spawner.sequence_id
