@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [(title, escaped(text)) for title, text in report.sections]
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for each reason to skip tests: hundreds of tests need the same server."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"SKIPPED [{count}] {reason.removeprefix('Skipped: ')}")
 
 
 def escaped(text):
