@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from burr_otel import OtelTracker
 from burr_otel.spans import provider
-from burr_otel.spans.ids import SystemSeededIds, id_generator, ids
+from burr_otel.spans.start import SystemSeededIds, id_generator, ids
 from burr_otel.testing import FixedIds
 
 

@@ -19,7 +19,7 @@ from burr_otel.check.diagnose import diagnose, shown, wrong_address
 from burr_otel.check.mistakes import PASSING, Problem, problem
 from burr_otel.check.settings import SERVICE_NAME, Settings, kept_warnings, unwritable
 from burr_otel.spans import provider
-from burr_otel.spans.ids import ids
+from burr_otel.spans.start import ids
 from burr_otel.store import without_password
 
 _BAD_HEADERS: Final = "Header format invalid"

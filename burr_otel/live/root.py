@@ -12,11 +12,13 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
+
 from burr_otel import semconv
 from burr_otel.records import BeginRoot, EndRoot, Usage
 from burr_otel.spans import describe, keeper, shield
 from burr_otel.spans.contexts import ids_of
-from burr_otel.spans.start import NoSpan
+from burr_otel.spans.start import unseen
 
 if TYPE_CHECKING:
     from burr_otel.live.shared import Shared
@@ -69,7 +71,7 @@ class Root:
         self.context = span.get_span_context()
         self.is_valid = self.context.is_valid
         self.ids = ids_of(self.context)
-        self.stand_in = NoSpan(self.context)  # the parent of steps
+        self.stand_in = trace.NonRecordingSpan(self.context)  # the parent of steps
         self.session: Session | None = None  # there is no store, or none that works
         self.ended = False
         self.clock = shared.idle_clock
@@ -150,7 +152,7 @@ class Root:
                 return
             self.ended = True
             record = self._end_record()
-            span, self.span = self.span, self.stand_in
+            span, self.span = self.span, unseen(self.context)
             try:
                 told = functools.partial(describe.root, self.facts, self.graph, self.begin, record)
                 span.finish(told, record.time_ns)

@@ -36,7 +36,7 @@ from burr_otel.spans import describe, keeper, parents, shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.contexts import current_span_context, ids_of, link, links_to, origin_of
 from burr_otel.spans.scope import SPAN_KEY, BurrStep, Scope, current_context, innermost_scope
-from burr_otel.spans.start import NO_SPAN, ApiSpan, NoSpan
+from burr_otel.spans.start import NO_SPAN, unseen
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -130,7 +130,7 @@ class LiveStep(Scope):
             shield.report("starting a step span", error)
         span = self.span
         self.context = self.tag.context = span.get_span_context()
-        self.current, self.outer = span.current if isinstance(span, ApiSpan) else span, outer
+        self.current, self.outer = span.current, outer
         origin = origin_of(self.context, over, links)
         self.begin = BeginStep(
             self.sequence_id,
@@ -215,7 +215,7 @@ class LiveStep(Scope):
 
     def go_on_unseen(self) -> None:
         """The span has ended before the stream: what follows is recorded and not shown."""
-        self.span, self.traced = NoSpan(self.context), False
+        self.span, self.traced = unseen(self.context), False
         self.claims = [True]
 
     def stream_resumed(self) -> tuple[Context, int]:
@@ -334,7 +334,7 @@ class InnerSpan(Scope):
             shield.report("starting a span inside a step", error)
         span: LiveSpan = self.span
         self.context = span.get_span_context()
-        self.current = span.current if isinstance(span, ApiSpan) else span
+        self.current = span.current
         around = surrounding_attributes(step.shared.config, outer)
         if around:
             self.current.set_attributes(around)

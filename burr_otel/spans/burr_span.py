@@ -17,6 +17,7 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
@@ -28,7 +29,7 @@ from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.contexts import link_ids, link_of
-from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus, exception_attributes
+from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
 from burr_otel.spans.portable import portable
 from burr_otel.spans.scope import BurrStep, context_under
 
@@ -37,6 +38,21 @@ logger = logger_of_lines("burr_otel")
 _MOST_HELD_BYTES: Final = 32 * 1024 * 1024
 _SMALL_BYTES: Final = 1024  # less is not worth being counted
 _MESSAGE_BYTES: Final = 64 * 1024
+
+LIMITS: Final = (
+    "max_span_attributes",
+    "max_span_attribute_length",
+    "max_events",
+    "max_event_attributes",
+    "max_attribute_length",
+    "max_links",
+)
+"""The limits of a provider that spans are held to; a session's record keeps those that are set."""
+
+_NO_LIMITS: Final = SpanLimits(**dict.fromkeys(LIMITS, SpanLimits.UNSET))
+_UNSET: Final = Status(StatusCode.UNSET)
+
+Describe = Callable[[], SpanContent]
 
 
 class SpanSource(NamedTuple):
@@ -58,49 +74,20 @@ class Held:
         self.size_bytes = 0
 
     def add(self, size_bytes: int) -> bool:
-        """Count bytes if there is room for them."""
+        """Count bytes if there is room for them; a negative number lets some go."""
         with self._lock:
-            if self.size_bytes + size_bytes > _MOST_HELD_BYTES:
-                return False
-            self.size_bytes += size_bytes
-            return True
-
-    def remove(self, size_bytes: int) -> None:
-        """Bytes are held no more."""
-        with self._lock:
-            self.size_bytes -= size_bytes
+            fits = self.size_bytes + size_bytes <= _MOST_HELD_BYTES
+            if fits:
+                self.size_bytes += size_bytes
+            return fits
 
 
 held = Held()
-
-LIMITS: Final = (
-    "max_span_attributes",
-    "max_span_attribute_length",
-    "max_events",
-    "max_event_attributes",
-    "max_attribute_length",
-    "max_links",
-)
-"""The limits of a provider that spans are held to; a session's record keeps those that are set."""
-
-Describe = Callable[[], SpanContent]
-_UNSET: Final = Status(StatusCode.UNSET)
 
 
 def describe_nothing() -> SpanContent:
     """The content of a span of which nothing could be described."""
     return SpanContent("", {}, [], SpanStatus(), ())
-
-
-def content_of(span: ReadableSpan, links: Sequence[Link]) -> SpanContent:
-    """The content of a span that was described already, with these links."""
-    return SpanContent(
-        span.name,
-        dict(span.attributes or {}),
-        [SpanEvent(each.name, each.attributes or {}, each.timestamp) for each in span.events],
-        SpanStatus(span.status.status_code.name, span.status.description),
-        link_ids(links),
-    )
 
 
 def sdk_status(status: SpanStatus) -> Status:
@@ -120,45 +107,36 @@ class _Readable(NamedTuple):
     status: Status
 
 
-class _UserData:
-    """What code other than ours sets on an open span."""
+class _UserSpan(SdkSpan):
+    """Holds what code other than ours sets on an open span, by the rules and limits of the SDK."""
 
-    __slots__ = ("attributes", "events", "links", "name", "status")
-
-    def __init__(self, limits: SpanLimits | None) -> None:
-        most = None if limits is None else limits.max_span_attributes
-        longest = None if limits is None else limits.max_span_attribute_length
-        self.attributes = _bounded(most, None, longest, immutable=False)
-        self.events: list[Event] = []
-        self.links: list[Link] = []
-        self.status: Status | None = None
-        self.name: str | None = None
+    def taken(self) -> dict[str, Any]:
+        """Its attributes so far, whatever other threads do."""
+        attributes: Any = self._attributes
+        return attributes.copy()  # type: ignore[no-any-return]
 
     def data(self) -> dict[str, Any]:
         """The same as plain JSON, for a record; see `spans.describe`."""
-        found: dict[str, Any] = {}
-        if self.name is not None:
-            found["name"] = portable(self.name)
-        if self.attributes:
-            found["attributes"] = [
-                [portable(key), portable(value)] for key, value in self.attributes.copy().items()
-            ]
-        if self.events:
-            found["events"] = [
+        status = self.status
+        told = {
+            "name": portable(self.name),
+            "attributes": [[portable(key), portable(value)] for key, value in self.taken().items()],
+            "events": [
                 [portable(each.name), each.timestamp, portable(dict(each.attributes or {}))]
                 for each in self.events
-            ]
-        if self.links:
-            found["links"] = [link_data(each) for each in link_ids(self.links)]
-        if self.status is not None:
-            found["status"] = [self.status.status_code.name, portable(self.status.description)]
-        return found
+            ],
+            "links": [link_data(each) for each in link_ids(self.links)],
+        }
+        if not status.is_unset:
+            told["status"] = [status.status_code.name, portable(status.description)]
+        return {key: value for key, value in told.items() if value}
 
 
-def _bounded(
-    most: int | None, attributes: Any, longest: int | None, *, immutable: bool = True
-) -> Any:
-    return BoundedAttributes(most, attributes, immutable=immutable, max_value_len=longest)
+def _set_by_others(method: str) -> Any:
+    def set_by_others(self: BurrSpan, *args: Any, **kwargs: Any) -> None:
+        getattr(self._writable(), method)(*args, **kwargs)
+
+    return set_by_others
 
 
 class BurrSpan(ReadableSpan, trace.Span):
@@ -195,7 +173,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._start_time, self._end_time = start_ns, None
         self._source, self._describe = source, describe_nothing
         self._content: _Readable | None = None
-        self._user: _UserData | None = None
+        self._user: _UserSpan | None = None
         self._held_bytes = 0
         self.burr_step = burr_step
         self.burr_uid: str | None = None  # Burr's id of an inner span
@@ -242,9 +220,18 @@ class BurrSpan(ReadableSpan, trace.Span):
             source.on_ending(self)
         source.processor.on_end(self)
 
-    def user_data(self) -> dict[str, Any]:
-        """What other code has set on the span, for the record of its end."""
-        return {} if self._user is None else self._user.data()
+    def end(self, end_time: int | None = None) -> None:
+        """End it: only for other code, since the tracker ends its spans itself."""
+        if self._end_time is None:
+            self._content = self._derived()
+            self.finish(describe_nothing, time.time_ns() if end_time is None else end_time)
+
+    def send(self, source: SpanSource) -> None:
+        """Give a span that ended earlier to the processors of a source, from its begin on."""
+        end_ns, self._end_time = self._end_time or 0, None
+        self._source = source._replace(resource=self.resource, scope=self.instrumentation_scope)
+        self.begin(self._describe, None, Context())
+        self.finish(self._describe, end_ns)
 
     def _derived(self) -> _Readable:
         describe, readable = self._describe, self._content  # in this order: another thread may
@@ -255,68 +242,53 @@ class BurrSpan(ReadableSpan, trace.Span):
         except Exception as error:
             shield.report("describing a span", error)
             content = describe_nothing()
-        if self._end_time is None:
-            return self._with_user_data(content)
-        readable = self._limited(content)
-        self._content, self._describe = readable, describe_nothing  # lets go of the records
-        self._name = content.name or self._name
-        self._let_go()
+        readable = self._readable(content)
+        if self._end_time is not None:
+            self._content, self._describe = readable, describe_nothing  # lets go of the records
+            self._name = content.name or self._name
+            self._let_go()
         return readable
 
     def _readable(self, content: SpanContent) -> _Readable:
-        return _Readable(
-            content.attributes,
-            [Event(*each) for each in content.events],
-            [*self._first_links, *map(link_of, content.links)],
-            sdk_status(content.status),
-        )
-
-    def _with_user_data(self, content: SpanContent) -> _Readable:
-        """The content of an open span, of whose end no record tells yet."""
-        user, readable = self._user, self._readable(content)
-        if user is None:
-            return readable
-        return _Readable(
-            {**readable.attributes, **user.attributes.copy()},
-            [*readable.events, *user.events],
-            [*readable.links, *user.links],
-            user.status or readable.status,
-        )
-
-    def _limited(self, content: SpanContent) -> _Readable:
         """The content within the limits of the provider, as the SDK's own spans apply them."""
-        limits = self._source.limits
-        readable = self._readable(content)
-        if limits is None:
-            return readable
-        attributes, events, links, status = readable
+        limits = self._source.limits or _NO_LIMITS
+        attributes: Mapping[str, Any] = content.attributes
+        longest = limits.max_attribute_length
+        events = [
+            Event(
+                each.name,
+                BoundedAttributes(limits.max_event_attributes, each.attributes, True, longest),
+                each.time_ns,
+            )
+            for each in content.events
+        ]
+        links = [
+            Link(
+                each.context,
+                BoundedAttributes(limits.max_link_attributes, each.attributes, True, longest),
+            )
+            for each in (*self._first_links, *map(link_of, content.links))
+        ]
+        status = sdk_status(content.status)
+        user = self._user
+        if user is not None and self._end_time is None:  # no record tells of this yet
+            attributes = {**attributes, **user.taken()}
+            events, links = [*events, *user.events], [*links, *user.links]
+            status = status if user.status.is_unset else user.status
         most, longest = limits.max_span_attributes, limits.max_span_attribute_length
         if longest is not None or (most is not None and len(attributes) > most):
-            attributes = _bounded(most, attributes, longest, immutable=False)
-        longest = limits.max_attribute_length
-        if events:
-            events = [
-                Event(
-                    each.name,
-                    _bounded(limits.max_event_attributes, each.attributes, longest),
-                    each.timestamp,
-                )
-                for each in events
-            ]
-            if limits.max_events is not None:
-                events = BoundedList.from_seq(limits.max_events, events)
-        links = [
-            Link(each.context, _bounded(limits.max_link_attributes, each.attributes, longest))
-            for each in links
-        ]
-        if limits.max_links is not None and len(links) > limits.max_links:
-            links = BoundedList.from_seq(limits.max_links, links)
-        return _Readable(attributes, events, links, status)
+            attributes = BoundedAttributes(most, attributes, False, longest)
+        return _Readable(
+            attributes,
+            BoundedList.from_seq(limits.max_events, events) if events else (),
+            BoundedList.from_seq(limits.max_links, links) if links else (),
+            status,
+        )
 
     def _let_go(self) -> None:
         size_bytes, self._held_bytes = self._held_bytes, 0
         if size_bytes:
-            held.remove(size_bytes)
+            held.add(-size_bytes)
 
     def __del__(self) -> None:
         if self._held_bytes:  # dropped by a full queue before anybody looked
@@ -332,12 +304,11 @@ class BurrSpan(ReadableSpan, trace.Span):
     _resource: Any = property(lambda self: self._source.resource)
     _instrumentation_scope: Any = property(lambda self: self._source.scope)
     _kind: Any = SpanKind.INTERNAL
+    current: Any = property(lambda self: self)  # as an `ApiSpan` has one
     _instrumentation_info: Any = None
 
     def _readable_span(self) -> ReadableSpan:
         return self
-
-    # --- writing, by other code ---------------------------------------------------------------
 
     def get_span_context(self) -> SpanContext:
         """Its context."""
@@ -348,62 +319,31 @@ class BurrSpan(ReadableSpan, trace.Span):
         """Whether what is set on it is kept."""
         return self._end_time is None
 
-    def _writable(self, what: str) -> _UserData | None:
+    # --- writing, by other code ---------------------------------------------------------------
+
+    def _writable(self) -> trace.Span:
         if self._end_time is not None:
-            logger.warning("%s on a span that has ended is ignored.", what)
-            return None
+            logger.warning("What is set on a span that has ended is ignored.")
+            return trace.INVALID_SPAN
         if self._user is None:
-            self._user = _UserData(self._source.limits)
+            source = self._source
+            limits = source.limits or _NO_LIMITS
+            context = self.get_span_context()
+            self._user = _UserSpan("", context, resource=source.resource, limits=limits)
         return self._user
 
-    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Set several attributes."""
-        user = self._writable("Setting an attribute")
-        if user is not None:
-            for key, value in attributes.items():
-                user.attributes[key] = value
-
-    def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Set one attribute."""
-        self.set_attributes({key: value})
-
-    def add_event(
-        self,
-        name: str,
-        attributes: Mapping[str, AttributeValue] | None = None,
-        timestamp: int | None = None,
-    ) -> None:
-        """Add an event."""
-        user = self._writable("Adding an event")
-        if user is not None:
-            limits = self._source.limits
-            most = None if limits is None else limits.max_event_attributes
-            longest = None if limits is None else limits.max_attribute_length
-            kept = _bounded(most, attributes, longest)
-            user.events.append(Event(name, kept, timestamp or time.time_ns()))
-
-    def add_link(
-        self, context: SpanContext, attributes: Mapping[str, AttributeValue] | None = None
-    ) -> None:
-        """Add a link."""
-        user = self._writable("Adding a link")
-        if user is not None and context is not None and (context.is_valid or attributes):
-            user.links.append(Link(context, BoundedAttributes(attributes=attributes)))
+    set_attributes = _set_by_others("set_attributes")
+    set_attribute = _set_by_others("set_attribute")
+    add_event = _set_by_others("add_event")
+    add_link = _set_by_others("add_link")
+    set_status = _set_by_others("set_status")
 
     def update_name(self, name: str) -> None:
         """Give it another name."""
-        user = self._writable("Giving a name")
-        if user is not None:
-            user.name = self._name = name
-
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Set the status; OK is final, and UNSET changes nothing."""
-        user = self._writable("Setting the status")
-        made = status if isinstance(status, Status) else Status(status, description)
-        if user is None or made.status_code is StatusCode.UNSET:
-            return
-        if user.status is None or user.status.status_code is not StatusCode.OK:
-            user.status = made
+        user = self._writable()
+        user.update_name(name)
+        if user is self._user:
+            self._name = name
 
     def record_exception(
         self,
@@ -418,10 +358,6 @@ class BurrSpan(ReadableSpan, trace.Span):
         told |= {"exception.escaped": str(escaped), **(attributes or {})}
         self.add_event(semconv.EVENT_EXCEPTION, told, timestamp)
 
-    def end(self, end_time: int | None = None) -> None:
-        """End it: only for other code, since the tracker ends its spans itself."""
-        if self._end_time is not None:
-            logger.warning("Ending a span that has ended is ignored.")
-            return
-        content = content_of(self, self.links[len(self._first_links) :])
-        self.finish(lambda: content, time.time_ns() if end_time is None else end_time)
+    def user_data(self) -> dict[str, Any]:
+        """What other code has set on the span, for the record of its end."""
+        return {} if self._user is None else self._user.data()

@@ -35,8 +35,8 @@ from burr_otel.spans.exporters import (
     otlp_exporter,
     protocol_from_environ,
 )
-from burr_otel.spans.ids import ids
 from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
+from burr_otel.spans.start import ids
 
 logger = logger_of_lines("burr_otel")
 

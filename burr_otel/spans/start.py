@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, sampling
 from opentelemetry.sdk.trace import Tracer as SdkTracer
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from burr_otel.content import ContentPolicy
-from burr_otel.spans.burr_span import BurrSpan, SpanSource, content_of, sdk_status
+from burr_otel.spans.burr_span import BurrSpan, SpanSource, sdk_status
 from burr_otel.spans.describe import SpanContent
-from burr_otel.spans.ids import id_generator
 from burr_otel.spans.scope import BurrStep, context_under
 
 Describe = Callable[[], SpanContent]
@@ -26,35 +28,57 @@ _FLAGS: Final = 3  # in a span context, a tuple: its properties cost a call
 _RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
 
 
-class NoSpan(trace.NonRecordingSpan):
-    """Stands for a span that nobody will ever see; it has a context all the same, if any."""
+class SystemSeededIds(IdGenerator):
+    """Random ids, seeded by the operating system and again in each forked child.
 
-    burr_step = None
+    A program that seeds the global `random` does not repeat them.
+    """
 
-    def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
-        """Nothing begins."""
+    def __init__(self) -> None:
+        self.seed()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.seed)
 
-    def user_data(self) -> dict[str, Any]:
-        """Nothing: it keeps nothing."""
-        return {}
+    def seed(self) -> None:
+        """Seed anew."""
+        self._random_bits = random.Random().getrandbits  # noqa: S311  # ids are no secrets
 
-    def finish(self, describe: Describe, end_ns: int, size_bytes: int = 0) -> None:
-        """Nothing ends."""
+    def generate_span_id(self) -> int:
+        """A valid span id."""
+        return self._random_bits(64) or self.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        """A valid trace id."""
+        return self._random_bits(128) or self.generate_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        """Whether samplers may rely on the low 56 bits."""
+        return True
 
 
-NO_SPAN: Final = NoSpan(trace.INVALID_SPAN_CONTEXT)
+ids = SystemSeededIds()
+
+
+def id_generator(provider: Any) -> IdGenerator:
+    """The provider's own generator, ours in place of the SDK's, which draws on `random`."""
+    own = getattr(provider, "id_generator", None)
+    return ids if own is None or type(own) is RandomIdGenerator else own
 
 
 class ApiSpan:
-    """A span of a tracer that is not the SDK's, described at its end through the public API."""
+    """A span that is not ours, described at its end through the public API if it is recorded.
+
+    It stands also for a span that nobody will ever see, but for its context.
+    """
 
     __slots__ = ("_ended", "burr_step", "current")
 
-    def __init__(self, span: trace.Span, burr_step: BurrStep | None) -> None:
+    def __init__(self, span: trace.Span, burr_step: BurrStep | None = None) -> None:
         self.current, self.burr_step = span, burr_step
-        self._ended = False
-        with contextlib.suppress(Exception):  # spans of others need not take attributes
-            span.burr_step = burr_step  # type: ignore[attr-defined]
+        self._ended = not span.is_recording()
+        if burr_step is not None:
+            with contextlib.suppress(Exception):  # spans of others need not take attributes
+                span.burr_step = burr_step  # type: ignore[attr-defined]
 
     def get_span_context(self) -> SpanContext:
         """Its context."""
@@ -88,7 +112,15 @@ class ApiSpan:
             span.end(end_ns)
 
 
-LiveSpan = BurrSpan | ApiSpan | NoSpan
+LiveSpan = BurrSpan | ApiSpan
+
+
+def unseen(context: SpanContext) -> ApiSpan:
+    """What stands for a span of this context that nobody will ever see."""
+    return ApiSpan(trace.NonRecordingSpan(context))
+
+
+NO_SPAN: Final = unseen(trace.INVALID_SPAN_CONTEXT)
 
 
 class SpanStarter:
@@ -115,19 +147,9 @@ class SpanStarter:
 
     def send(self, span: ReadableSpan) -> bool:
         """Give a span that another process left behind to the processors; whether that is done."""
-        if self._sdk is None:
+        if self._sdk is None or not isinstance(span, BurrSpan):
             return False
-        content = content_of(span, ())
-        made = BurrSpan(
-            span.name,
-            cast("SpanContext", span.get_span_context()),
-            span.parent,
-            span.links,
-            span.start_time or 0,
-            self.source._replace(resource=span.resource, scope=span.instrumentation_scope),
-        )
-        made.begin(lambda: content, None, Context())
-        made.finish(lambda: content, span.end_time or 0)
+        span.send(self.source)
         return True
 
     def start(
@@ -148,7 +170,7 @@ class SpanStarter:
         # does not look at parents cannot make half a trace.
         over = None if parent is None else parent.get_span_context()
         if over is not None and not over[_FLAGS] & TraceFlags.SAMPLED:
-            return NoSpan(over)
+            return unseen(over)
         if over is not None and not self._asks:
             trace_id, _, _, flags, state, _ = over
             context = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
@@ -162,44 +184,27 @@ class SpanStarter:
             return ApiSpan(span, burr_step)
         enabled = getattr(self._sdk, "_is_enabled", None)
         if enabled is not None and not enabled():
-            return NoSpan(over or trace.INVALID_SPAN_CONTEXT)
-        context, added, recording = self._decide(name, over, under, links, told)
-        if not recording:
-            return NoSpan(context)
-        made = BurrSpan(name, context, over, links, start_ns, self.source, burr_step)
-        if added:
-            made.set_attributes(added)
-        return made
-
-    def _decide(
-        self,
-        name: str,
-        over: SpanContext | None,
-        context: Context,
-        links: Sequence[Link],
-        told: Mapping[str, AttributeValue],
-    ) -> tuple[SpanContext, Mapping[str, AttributeValue], bool]:
-        """The context that the sampler gives a span, its attributes, and whether to record it."""
+            return unseen(over or trace.INVALID_SPAN_CONTEXT)
         if over is None:
             trace_id = self._ids.generate_trace_id()
             is_random = getattr(self._ids, "is_trace_id_random", None)
-            flags = _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
+            bits = _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
         else:
-            trace_id, flags = over.trace_id, int(over.trace_flags)
+            trace_id, bits = over.trace_id, int(over.trace_flags)
         answer = self._sdk.sampler.should_sample(
-            context, trace_id, name, SpanKind.INTERNAL, told, links
+            under, trace_id, name, SpanKind.INTERNAL, told, links
         )
-        sampled = answer.decision.is_sampled()
-        flags = flags | TraceFlags.SAMPLED if sampled else flags & ~TraceFlags.SAMPLED
-        span_context = SpanContext(
-            trace_id,
-            self._ids.generate_span_id(),
-            False,
-            TraceFlags(flags),
-            answer.trace_state,
-        )
+        is_sampled = answer.decision.is_sampled()
+        flags = TraceFlags(bits & ~TraceFlags.SAMPLED | (TraceFlags.SAMPLED if is_sampled else 0))
+        span_id = self._ids.generate_span_id()
+        context = SpanContext(trace_id, span_id, False, flags, answer.trace_state)
+        if not answer.decision.is_recording():
+            return unseen(context)
+        made = BurrSpan(name, context, over, links, start_ns, self.source, burr_step)
         added = {key: each for key, each in (answer.attributes or {}).items() if key not in told}
-        return span_context, added, answer.decision.is_recording()
+        if added:
+            made.set_attributes(added)
+        return made
 
 
 def _samples_children(sampler: Any) -> bool:
