@@ -19,11 +19,10 @@ from burr_otel.history.read import nest_spawned, read_run
 from burr_otel.history.settle import writer_lives
 from burr_otel.history.tree import ChildRun, LeftOut, RunTree, SpanNode
 from burr_otel.store import Store
-from burr_otel.view.axis import session_axis
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import MISSING, Change
+from burr_otel.view.rows import began_text, session_axis
 from burr_otel.view.summary import summarise
-from burr_otel.view.waterfall import began_text
 
 
 def view_run(run, *, details=True):

@@ -33,7 +33,7 @@ def run(*sessions, **fields):
 def draw(view, width=60, encoding="utf-8", **options):
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
     console = Console(file=file, width=width, legacy_windows=False, **options)
-    console.print(Waterfall(view))
+    console.print(Waterfall(view.sessions))
     file.flush()
     return file.buffer.getvalue().decode(encoding)
 

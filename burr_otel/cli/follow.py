@@ -13,9 +13,9 @@ from rich.text import Text
 from burr_otel.cli.terminal import json_line, output
 from burr_otel.history.tree import RUNNING, RunTree, SessionNode, SpanNode
 from burr_otel.view.as_json import span_as_json
-from burr_otel.view.live import frame, grow
+from burr_otel.view.rows import failure_text, look
 from burr_otel.view.text import duration, one_line
-from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style
+from burr_otel.view.waterfall import frame, grow
 
 _POLL_S: Final = 0.25
 _READING_SHARE: Final = 5  # reading a long log again takes a sixth of the time at most
@@ -84,10 +84,10 @@ def _newly_ended(
 
 
 def _line(step: SpanNode) -> Text:
-    word = OUTCOME_WORDS.get(step.outcome, one_line(step.outcome))
+    shown = look(step.outcome)
     took = duration(step.last_ns - step.start_ns)
     line = Text(f"{step.sequence_id} {one_line(step.name)}  {took}  ")
-    line.append(word, style=outcome_style(step.outcome))
+    line.append(shown.word, style=shown.style)
     if step.failure is not None:
         line.append(f"  {one_line(failure_text(step.failure))}", style="red")
     return line

@@ -15,9 +15,9 @@ from burr_otel.history.tree import RunTree
 from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.page import html_page
+from burr_otel.view.rows import relatives
 from burr_otel.view.summary import summarise
 from burr_otel.view.text import clean
-from burr_otel.view.waterfall import relatives
 
 _MOST_LOOKED_UP = 20
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Final
@@ -108,7 +107,7 @@ def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: b
     lines(console, step_sheet(view, span, details))
     if span.children:
         console.print()
-        console.print(Waterfall(dataclasses.replace(view, sessions=[span])))
+        console.print(Waterfall([span]))
 
 
 def _follow(read: Callable[[], RunTree], *, as_json: bool) -> None:
@@ -123,4 +122,4 @@ def draw(console: Console, view: RunTree) -> None:
     """Print header and waterfall."""
     lines(console, header(view))
     console.print()
-    console.print(Waterfall(view))
+    console.print(Waterfall(view.sessions))

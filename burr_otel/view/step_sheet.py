@@ -9,9 +9,9 @@ from rich.text import Text
 
 from burr_otel.history.tree import RunTree, SpanNode
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
+from burr_otel.view.rows import failure_text, look, tokens_text
 from burr_otel.view.steps import StepDetails
 from burr_otel.view.text import clean, duration, local_time, one_line, plural
-from burr_otel.view.waterfall import OUTCOME_WORDS, failure_text, outcome_style, tokens_text
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_CHANGES: Final = 200
@@ -48,11 +48,11 @@ def change_lines(changed: Iterable[Change]) -> Iterator[Text]:
 
 def step_sheet(view: RunTree, span: SpanNode, step: StepDetails) -> Iterator[Text]:
     """Everything recorded about a step, without its waterfall."""
-    word = OUTCOME_WORDS.get(span.outcome, span.outcome)
+    shown = look(span.outcome)
     yield Text.assemble(
         (f"step {span.sequence_id} {one_line(span.name)}", "bold"),
         "  ",
-        (one_line(word), outcome_style(span.outcome)),
+        (shown.word, shown.style),
     )
     yield _field("run", f"{one_line(view.project)}/{one_line(view.app_id)}")
     if span.trace_id:

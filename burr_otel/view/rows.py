@@ -1,0 +1,224 @@
+"""What each drawing of a run has: its rows in order, a time axis, and what is said of a span."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from burr_otel import semconv
+from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.records import Raised, StreamMark, Usage
+from burr_otel.view.diff import as_text
+from burr_otel.view.text import duration, local_time, one_line, plural
+
+_SHORTEST_PAUSE_NS: Final = 1_000_000_000
+_PAUSE_SHARE: Final = 0.4  # a pause is cut when it is longer than this share of the busy time
+_DRAWN_SHARE: Final = 0.03  # and is then drawn as long as this share of the busy time
+_MOST_DRAWN_SHARE: Final = 0.3  # all cut pauses together
+
+
+class Look(NamedTuple):
+    """How an outcome is shown; `why` is said where no exception tells more."""
+
+    word: str
+    style: str
+    sign: str = " "
+    why: str = ""
+
+
+_LOOKS: Final = {
+    semconv.ERROR: Look("failed", "red", "✗"),
+    semconv.FAILED: Look("failed", "red", "✗"),
+    semconv.CRASHED: Look(
+        "crashed", "bold red", "✗", "crashed: it never ended, and its process is gone"
+    ),
+    semconv.CANCELLED: Look("cancelled", "yellow", "⊘", "cancelled"),
+    semconv.ABANDONED: Look(
+        "abandoned", "yellow", "⊘", "abandoned: nobody read its stream to the end"
+    ),
+    RUNNING: Look("running", "blue", "…"),
+}
+
+
+def look(outcome: str) -> Look:
+    """How an outcome is shown."""
+    return _LOOKS.get(outcome) or Look(one_line(outcome), "green")
+
+
+# --- where things stand ---------------------------------------------------------------------------
+
+
+class Axis:
+    """Maps time onto a width; long idle `pauses`, start and end each, are cut out.
+
+    So a chat over a day stays readable. `busy` has start and end of everything that ran, in any
+    order; `whole` is widened to hold all of it.
+    """
+
+    def __init__(self, busy: Iterable[tuple[int, int]], whole: tuple[int, int]) -> None:
+        ran = sorted((start, max(start, end)) for start, end in busy)
+        start_ns = min([whole[0], *(start for start, _ in ran)])
+        end_ns = max([whole[1], *(end for _, end in ran)])
+        gaps, busy_ns, reached_ns = [], 0, start_ns
+        # A session may outlast its last step by a linger; that tail is a pause too.
+        for begun_ns, ended_ns in [*ran, (end_ns, end_ns)]:
+            if begun_ns > reached_ns:
+                gaps.append((reached_ns, begun_ns))
+            busy_ns += max(0, ended_ns - max(begun_ns, reached_ns))
+            reached_ns = max(reached_ns, ended_ns)
+        longest_ns = max(_SHORTEST_PAUSE_NS, int(busy_ns * _PAUSE_SHARE))
+        self.pauses = [gap for gap in gaps if ran and gap[1] - gap[0] > longest_ns]
+        kept_ns = max(1, end_ns - start_ns - sum(end - start for start, end in self.pauses))
+        share = min(_DRAWN_SHARE, _MOST_DRAWN_SHARE / max(1, len(self.pauses)))
+        # Knots of a piecewise linear function: recorded time -> drawn time.
+        self._times, self._drawn = [start_ns], [0.0]
+        for pause_ns, resumed_ns in self.pauses:
+            self._knot(pause_ns, pause_ns - self._times[-1])
+            self._knot(resumed_ns, kept_ns * share)
+        self._knot(end_ns, end_ns - self._times[-1])
+
+    def at(self, time_ns: int, width: int) -> float:
+        """The position of a moment on a line `width` long, between 0 and `width`."""
+        total = self._drawn[-1]
+        return _interpolated(time_ns, self._times, self._drawn) / total * width if total else 0.0
+
+    def time_at(self, share: float) -> int:
+        """The moment that stands at this share of the line."""
+        return round(_interpolated(share * self._drawn[-1], self._drawn, self._times))
+
+    def _knot(self, time_ns: int, drawn: float) -> None:
+        self._times.append(time_ns)
+        self._drawn.append(self._drawn[-1] + drawn)
+
+
+def _interpolated(value: float, known: Sequence[float], wanted: Sequence[float]) -> float:
+    """The value of a piecewise linear function, which goes through all pairs of the two lists."""
+    right = min(max(bisect.bisect_right(known, value), 1), len(known) - 1)
+    length = known[right] - known[right - 1]
+    inside = (value - known[right - 1]) / length if length > 0 else 0.0
+    return wanted[right - 1] + (wanted[right] - wanted[right - 1]) * min(max(inside, 0.0), 1.0)
+
+
+def session_axis(session: SpanNode) -> Axis:
+    """The axis of a session and all steps in it."""
+    steps, left_out = session.children, session.left_out
+    busy = [(step.start_ns, step.last_ns) for step in steps]
+    if left_out is not None and left_out.at < len(steps):  # nobody knows of pauses there
+        busy.append((steps[left_out.at - 1].last_ns, steps[left_out.at].start_ns))
+    return Axis(busy, (session.start_ns, session.last_ns))
+
+
+class Row(NamedTuple):
+    """A span, or a note between spans."""
+
+    depth: int
+    axis: Axis
+    span: SpanNode | None = None
+    note: str = ""
+
+
+def rows(sessions: Sequence[SpanNode]) -> Iterator[Row]:
+    """The rows of a drawing, from top to bottom; each session has an axis of its own."""
+    for number, session in enumerate(sessions, 1):
+        axis, left_out, steps = session_axis(session), session.left_out, 0
+        pauses = list(axis.pauses)
+        if len(sessions) > 1:
+            yield Row(0, axis, note=f"session {number}, {local_time(session.start_ns)}")
+        for span, depth in session.walk():
+            if depth == 1:
+                if left_out is not None and steps == left_out.at:
+                    failed = f", {left_out.failed:,} of them failed" if left_out.failed else ""
+                    text = f"{plural(left_out.steps, 'step')} left out{failed}"
+                    yield Row(1, axis, note=f"{text}; --json has all, --step N one")
+                while pauses and span.start_ns >= pauses[0][1]:
+                    start_ns, end_ns = pauses.pop(0)
+                    yield Row(1, axis, note=f"{duration(end_ns - start_ns)} pause")
+                steps += 1
+            yield Row(depth, axis, span)
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def began_text(view: RunTree) -> str:
+    """When a run began, how long it took, and how many steps it has."""
+    if not view.sessions:
+        return "never: its log is empty"
+    steps, left_out = view.steps, [each.left_out for each in view.sessions if each.left_out]
+    start_ns = min(session.start_ns for session in view.sessions)
+    count = len(steps) + sum(each.steps for each in left_out)
+    facts = [local_time(start_ns), duration(view.active_ns), plural(count, "step")]
+    failed = sum(step.is_bad for step in steps) + sum(each.failed or 0 for each in left_out)
+    if failed:
+        facts.append(f"{failed:,} failed")
+    if len(view.sessions) > 1:
+        facts.append(plural(len(view.sessions), "session"))
+    return ", ".join(facts)
+
+
+def relatives(view: RunTree) -> list[tuple[str, str, str]]:
+    """The runs that a run comes from and those that were forked from it: label, text, app id."""
+    pointers = (("forked from ", view.forked_from), ("spawned by ", view.spawned_by))
+    found = [("parent", verb, each.app_id, each.sequence_id) for verb, each in pointers if each]
+    forks = [each for each in view.children if each.kind == "fork"]
+    found += [("fork", "", each.app_id, each.sequence_id) for each in forks]
+    return [
+        (label, verb + one_line(app_id) + ("" if step is None else f" at step {step}"), app_id)
+        for label, verb, app_id, step in found
+    ]
+
+
+def took_text(span: SpanNode) -> str:
+    """How long a span took."""
+    return duration(span.last_ns - span.start_ns) if span.begun else "?"
+
+
+def failure_text(failure: Raised) -> str:
+    """Class and message of an exception, as a person reads them."""
+    kind = failure.type.rpartition(".")[2]
+    return f"{kind}: {failure.message}" if kind and failure.message else kind or failure.message
+
+
+def tokens_text(usage: Usage | None) -> str:
+    """What models took and gave; empty when none was asked."""
+    return f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out" if usage else ""
+
+
+def reason(span: SpanNode) -> str:
+    """Why a span did not end well."""
+    if span.failure is not None:
+        return failure_text(span.failure) or "failed"
+    return look(span.outcome).why if span.kind == "step" else ""
+
+
+def first_item(span: SpanNode) -> StreamMark | None:
+    """When a stream gave its first item."""
+    return next((mark for mark in span.marks if mark.kind == "first_item_stream"), None)
+
+
+def stream_text(span: SpanNode) -> str:
+    """What a stream gave, and when it began to."""
+    facts = []
+    first = first_item(span)
+    if first is not None:
+        facts.append(f"first item after {duration(first.time_ns - span.start_ns)}")
+    items = next((mark.items for mark in span.marks if mark.items is not None), None)
+    if items is not None:
+        facts.append(plural(items, "item"))
+    return ", ".join(facts)
+
+
+def initial_text(span: SpanNode) -> str:
+    """What a spawned application began with."""
+    initial = span.details.get("initial")
+    return as_text(initial) if initial else ""
+
+
+def notes(span: SpanNode) -> Iterator[tuple[str, str]]:
+    """What is said below a span's bar, each with its style."""
+    if why := reason(span):
+        yield why, "red" if span.failure else look(span.outcome).style
+    facts = (initial_text(span), stream_text(span), tokens_text(span.usage))
+    if any(facts):
+        yield ", ".join(filter(None, facts)), "dim"
