@@ -20,10 +20,9 @@ from typing import Any, Final
 
 from burr_otel.content.capture import capture
 from burr_otel.content.forms import Failure, call_safely, type_name
-from burr_otel.content.hide import hide
 from burr_otel.content.objects import is_heavy
 from burr_otel.content.prune import OVERLAP, clip, fit, scrub
-from burr_otel.content.redact import Redaction
+from burr_otel.content.redact import Redaction, hide
 from burr_otel.content.tracebacks import (
     CAUSE,
     CONTEXT,

@@ -1,7 +1,7 @@
 """Names and values as they stand in text: ``key=value``, ``"key": "value"``, ``--key value``.
 
-The scan goes from separator to separator. Whether a text holds a secret's name at all is asked of
-the reversed text, where a name follows its separator and one regular expression finds all names.
+The names are looked for in the reversed text, where a name follows its separator, so that one
+regular expression finds all of them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from burr_otel.content.patterns import FUNCTION_WORD
+from burr_otel.content.patterns import FUNCTION_WORD, LINE_KEY, snake
 
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
 _BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""
 _NAMES_REVERSED = re.compile(rf"[:=\uff1a\uff1d]{_BETWEEN}({_NAME}\\?)")
-_NAME_REVERSED = re.compile(rf"({_BETWEEN})({_NAME})")
-_WIDEST_NAME: Final = 16 + 64 + 2 * 25
-_ESCAPE = re.compile(r"^\\[nrt]", re.MULTILINE)  # in the repr of a text with several lines
 _NEXT_NAME = re.compile(r"(?:\\[nrt]){1,4}[\w.\-]{1,64}[\"']?[:=]")
 
-_SEPARATOR = re.compile(r"[:=\uff1a\uff1d]")
 _AFTER_SEPARATOR = re.compile(r"[:=\uff1a\uff1d][=>~]?\s{0,64}")
 _ANNOTATED = re.compile(r"\s{0,8}=(?!=)\s{0,8}")
 _QUOTE = re.compile(r"""(?:[rRbBuUfF]{1,2}(?=["']))?(\\{0,16})(\"\"\"|'''|["'`])""")
@@ -43,6 +39,8 @@ _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
 # Forms whose name does not stand before a plain separator: what must occur, and name and value.
 _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
+    # An option whose value is the next text, see `Redaction.are_clean`.
+    ("\0", "--", re.compile(r"(?:\A|\0)--([\w.\-]{1,64})(\0)")),
     ("-", "--", re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")),
     (
         "<",
@@ -74,57 +72,44 @@ _OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
         ),
     ),
 )
-# In a URL inside of a URL, encoded once or several times.
-_ENCODED_NAME = re.compile(
+# Names of which the values are looked for only behind those of secrets.
+_ENCODED_NAME = re.compile(  # in a URL inside of a URL, encoded once or several times
     r"(?:%(?:25){0,4}[0-9A-Fa-f]{2}|(?<![\w.\-]))([\w.\-]{1,64})(?:%(?:25){0,4}22)?"
     r"%(?:25){0,4}3[ADad](?:%(?:25){0,4}2[02]){0,2}"
 )
 _ENCODED_VALUE = re.compile(r"(?:[^\s&;\"'%]|%(?!(?:25){0,4}2[26]))+")
-_OPTION = re.compile(r"(?:\A|\0)--([\w.\-]{1,64})(?=\0|\Z)")  # its value is the next text
 _LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
 
 
-def may_hold(text: str, hides: Callable[[str], bool], suspicious: Callable[[str], bool]) -> bool:
-    """Whether a text has a secret's name before a value; it may say yes for nothing, never no."""
-    # `hides` judges one name of up to three words, `suspicious` many names, one a line.
-    if ":" in text or "=" in text or not text.isascii():
-        names = set(_NAMES_REVERSED.findall(text[::-1]))
-        lines = "\n".join(names)[::-1]
-        if "\\" in lines:
-            lines += "\n" + _ESCAPE.sub("", lines)
-        if suspicious(lines) and any(map(hides, lines.split("\n"))):
-            return True
-    if "--" in text and any(map(hides, _OPTION.findall(text))):
-        return True
-    return next(_other_forms(text, hides), None) is not None
-
-
 def values(
-    text: str, hides: Callable[[str], bool], takes_line: Callable[[str], bool]
+    text: str, hides: Callable[[str], bool], may_hide: Callable[[str], bool]
 ) -> Iterator[tuple[int, int, str]]:
     """Start and end of each value that follows a secret's name, and the quote to put around it."""
+    # `hides` judges one name of up to three words, `may_hide` many names at once, one a line.
     yield from _other_forms(text, hides)
+    if ":" not in text and "=" not in text and text.isascii():
+        return
+    backward = text[::-1]
+    found = set(_NAMES_REVERSED.findall(backward))
+    if not found or not may_hide("\n".join(found)[::-1]):
+        return
     position = 0
-    while separator := _SEPARATOR.search(text, position):
-        at = separator.start()
-        position = at + 1
-        before = text[max(0, at - _WIDEST_NAME) : at][::-1]
-        named = _NAME_REVERSED.match(before)
-        if named is None:
-            continue
-        name = named[2][::-1]
-        escaped = before[named.end() : named.end() + 1] == "\\" and name[0] in "nrt"
-        if not (hides(name) or (escaped and hides(name[1:]))):
+    for match in reversed(list(_NAMES_REVERSED.finditer(backward))):
+        line = match[1][::-1]
+        at = len(text) - match.start() - 1
+        name = line.lstrip("\\")
+        escaped = name != line and name[0] in "nrt"  # in the repr of a text with several lines
+        if at < position or not (hides(name) or (escaped and hides(name[1:]))):
             continue
         after = _AFTER_SEPARATOR.match(text, at)
         start = at + 1 if after is None else after.end()
-        quote = _quote_of(named[1])
         if _is_no_secret(text, start, name):
             continue
-        found = _value(text, start, quote, whole_line=takes_line(name))
-        if found[1] > found[0]:
-            yield found
-            position = max(found[1], position)
+        quote = _quote_of(backward[match.start() + 1 : match.start(1)])
+        value = _value(text, start, quote, whole_line=bool(LINE_KEY.search(snake(name))))
+        if value[1] > value[0]:
+            yield value
+            position = value[1]
 
 
 def _is_no_secret(text: str, start: int, name: str) -> bool:
@@ -160,7 +145,6 @@ def _looked_for(
     hides: Callable[[str], bool],
     value_at: Callable[[str, int], tuple[int, int, str]],
 ) -> Iterator[tuple[int, int, str]]:
-    """The values behind the secrets' names; those behind the many others are not looked for."""
     reached = 0
     for match in names.finditer(text):
         if match.end() >= reached and hides(match[1]):

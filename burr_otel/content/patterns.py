@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-# Keys are compared in snake_case: "X-Api-Key", "apiKey" and "API_KEY" are all "api_key".
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NOT_WORD: Final = re.compile(r"[^A-Za-z0-9]+")
+
+
+def snake(key: str) -> str:
+    """A key in snake_case, so that one table serves "X-Api-Key", "apiKey" and "API_KEY"."""
+    return _NOT_WORD.sub("_", _CAMEL.sub("_", key)).strip("_").lower()
+
 
 SECRET_KEY: Final = re.compile(
     r"""
@@ -91,26 +99,6 @@ _STATUS_WORD: Final = (
     "|secure|stored|sent|needed|about|just|from|called|named|known|hard|easy|out|weak|strong|long"
     "|short|safe|lost|gone|bad|good|over|now|here|there|rejected|denied|refused|reset|changed)"
 )
-
-
-@functools.cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)  # when first asked: that of all tokens takes as long as an import
-
-
-class Shape(NamedTuple):
-    """A secret that is known by its own form: group 1 of the pattern, or all of it."""
-
-    # One of these must occur for the pattern to match; where there are none, an unbroken run of
-    # `_TOKEN_RUN` letters, digits and "_-.+/" must.
-    name: str
-    needles: tuple[str, ...]
-    text: str
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """Its pattern."""
-        return _compiled(self.text)
 
 
 # Each begins with a letter of its own, so that one search finds all of them. The sources are the
@@ -230,103 +218,106 @@ def _one_pattern(formats: tuple[tuple[str, str], ...]) -> str:
     for _, pattern in sorted(formats, key=lambda row: -len(row[1].partition("[")[0])):
         by_letter.setdefault(pattern[0], []).append(pattern[1:])
     parts = (f"{letter}(?:{'|'.join(rest)})" for letter, rest in by_letter.items())
-    return rf"(?a:(?<![A-Za-z0-9])(?:{'|'.join(parts)}))"
+    return rf"(?a:[^A-Za-z0-9]({'|'.join(parts)}))"
 
 
 _USERINFO: Final = r"[^\s:@/?#\"'<>]"
-_TOKEN_RUN: Final = 16
 
-SHAPES: Final = tuple(
-    Shape(name, tuple(needles.split("|")) if needles else (), pattern)
-    for name, needles, pattern in (
-        (
-            "private key block",
-            "PRIVATE KEY",
-            (
-                r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-                r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
-            ),
-        ),
-        ("bearer token", "earer ", r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
-        (
-            "basic credentials",
-            "asic ",
-            r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})",
-        ),
-        (
-            "user and password in a URL",
-            "@",
-            (
-                rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
-                r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@"
-            ),
-        ),
-        (
-            "user and password of curl",
-            "-u",
-            r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)",
-        ),
-        (
-            "password in SQL",
-            "IDENTIFIED|identified",
-            r"(?i:\bidentified (?:with [\w'\"]{1,40} )?by )([\"'][^\"']{1,512})",
-        ),
-        (
-            "webhook address",
-            "hook",
-            (
-                r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
-                r"([^\s\"'<>]{8,})"
-            ),
-        ),
-        (
-            "secret named in prose",
-            "assw|assphr|oken |ecret |PASSWO|PI key",
-            (
-                r"\b(?i:pass(?:word|wd|phrase)|secret|token|api key)(?i:s)? "
-                rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})"
-                r"|(?i:is |was )?(?=[\"'`]))"
-                r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})"
-            ),
-        ),
-        ("Azure client secret", "~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),
-        ("Telegram bot", ":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),
-        ("Braintree", "$", r"access_token\$\w{4,20}\$[\w$]{16,}"),
-        ("token of a service", "", _one_pattern(TOKEN_FORMATS)),
-    )
-)
-"""The built-in value patterns."""
 
-# With the characters of each needle that are rare: these are found, or missed, very quickly.
-_COMMON: Final = frozenset(" etaoinsrhldcumfpgwybvkxjqz")
-_BY_SIGNS: Final = tuple(
-    (frozenset(needle) - _COMMON, needle, shape) for shape in SHAPES for needle in shape.needles
+class Shape(NamedTuple):
+    """A secret that is known by its own form: group 1 of the pattern, or all of it."""
+
+    name: str
+    needles: str  # one of these, apart by "|", must occur for the pattern to match
+    text: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Its pattern, compiled when first asked for: that of `TOKENS` takes its time."""
+        return _compiled(self.text)
+
+
+_compiled = functools.cache(re.compile)
+
+SHAPES: Final = (
+    Shape(
+        "private key block",
+        "PRIVATE KEY",
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)",
+    ),
+    Shape("bearer token", "earer ", r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
+    Shape(
+        "basic credentials",
+        "asic ",
+        r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})",
+    ),
+    Shape(
+        "user and password in a URL",
+        "@",
+        rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
+        r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@",
+    ),
+    Shape(
+        "user and password of curl",
+        "-u",
+        r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)",
+    ),
+    Shape(
+        "password in SQL",
+        "IDENTIFIED|identified",
+        r"(?i:\bidentified (?:with [\w'\"]{1,40} )?by )([\"'][^\"']{1,512})",
+    ),
+    Shape(
+        "webhook address",
+        "hook",
+        r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
+        r"([^\s\"'<>]{8,})",
+    ),
+    Shape(
+        "secret named in prose",
+        "assw|assphr|oken |ecret |PASSWO|PI key",
+        r"\b(?i:pass(?:word|wd|phrase)|secret|token|api key)(?i:s)? "
+        rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})|(?i:is |was )?(?=[\"'`]))"
+        r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})",
+    ),
+    Shape("Azure client secret", "~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),
+    Shape("Telegram bot", ":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),
+    Shape("Braintree", "$", r"access_token\$\w{4,20}\$[\w$]{16,}"),
 )
-_TOKEN_BYTES: Final = bytes(
+"""The built-in value patterns, but for those of `TOKENS`."""
+
+TOKENS: Final = Shape("token of a service", "", _one_pattern(TOKEN_FORMATS))
+
+_BY_NEEDLE: Final = tuple((each, shape) for shape in SHAPES for each in shape.needles.split("|"))
+# Every token has at least so many letters, digits and signs in a row.
+_RUN: Final = b"x" * 16
+_RUN_BYTES: Final = bytes(
     ord("x") if byte < 128 and (chr(byte).isalnum() or chr(byte) in "_-.+/") else ord(" ")  # noqa: PLR2004
     for byte in range(256)
 )
-_RUN: Final = b"x" * _TOKEN_RUN
 
 
-def may_have_shape(text: str) -> bool:
-    """Whether a text could hold a secret of a known form; cheap, and never wrongly no."""
-    for signs, needle, shape in _BY_SIGNS:
-        if all(map(text.__contains__, signs)) and needle in text and shape.pattern.search(text):
-            return True
-    runs = _long_runs(text)
-    return bool(runs) and SHAPES[-1].pattern.search(runs) is not None
+def matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of what a pattern finds: its group 1, if there is one."""
+    for match in pattern.finditer(text):
+        start, end = match.span(1) if pattern.groups and match[1] is not None else match.span()
+        if end > start:
+            yield start, end
 
 
-def _long_runs(text: str) -> str:
-    """The runs in a text that are long enough to hold a token, each after a blank."""
-    data = text.encode("utf-8", "replace")
-    classes = data.translate(_TOKEN_BYTES)
-    runs = [b""]
-    start = classes.find(_RUN)
+def known_forms(text: str) -> Iterator[tuple[int, int]]:
+    """Start and end of each secret that is known by its form."""
+    for needle, shape in _BY_NEEDLE:
+        if needle in text:
+            yield from matches(shape.pattern, text)
+    text = f" {text}"  # what stands before a token belongs to the pattern: that is quicker
+    runs = text.encode("ascii", "replace").translate(_RUN_BYTES)
+    start = runs.find(_RUN)
+    tokens = TOKENS.pattern
     while start >= 0:
-        end = classes.find(b" ", start)
-        end = len(data) if end < 0 else end
-        runs.append(data[start:end])
-        start = classes.find(_RUN, end)
-    return b" ".join(runs).decode()
+        end = runs.find(b" ", start)
+        end = len(text) if end < 0 else end
+        for match in tokens.finditer(text, start - 1, end + 2):  # some end in "=="
+            yield match.start(1) - 1, match.end(1) - 1
+        start = runs.find(_RUN, end)

@@ -1,13 +1,15 @@
 """Finding secrets by key and by form, and hiding them behind a marker that says nothing of them.
 
 A key hides its whole value (`Redaction.hides`). A text is searched for secrets that are known by
-their form (`patterns.SHAPES`) and for a secret's name with its value, as programs and people write
-them (`pairs`). Of a long text only the parts that may be shown are searched, and a little beyond.
+their form (`patterns.known_forms`) and for a secret's name with its value, as programs and people
+write them (`pairs.values`). Of a long text only the parts that may be shown are searched, and a
+little beyond.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -16,23 +18,34 @@ from burr_otel.content import pairs
 from burr_otel.content.forms import call_safely
 from burr_otel.content.patterns import (
     HARMLESS_KEY,
-    LINE_KEY,
+    NAME_KEYS,
     PHRASE_KEY,
     SECRET_KEY,
     SECRET_STEM,
-    SHAPES,
-    may_have_shape,
+    VALUE_KEYS,
+    known_forms,
+    matches,
+    snake,
 )
-from burr_otel.content.prune import CutText, scrub
+from burr_otel.content.prune import (
+    MAX_DEPTH,
+    CutDict,
+    CutList,
+    CutText,
+    clip,
+    scrub,
+    too_deep,
+    unique,
+)
 
 MARKER: Final = "[redacted]"
 
 _LONGEST_KEY: Final = 128  # characters that are judged
-LONGEST_KEY_BYTES: Final = 256  # that are shown
+_LONGEST_KEY_BYTES: Final = 256  # that are shown
 _CACHED: Final = 4096
+_DICTS: Final = frozenset((dict, CutDict))
+_LISTS: Final = frozenset((list, CutList))
 _NAME = re.compile(r"[\w.\-]{1,64}")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_NOT_WORD = re.compile(r"[^A-Za-z0-9]+")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
 
 
@@ -57,8 +70,8 @@ class Redaction:
     ) -> None:
         self.redactor = redactor
         self._builtin = builtin
-        self._user_keys = tuple(_compiled("redact_keys", key, re.IGNORECASE) for key in keys)
-        self._user_values = tuple(_compiled("redact_values", value, 0) for value in values)
+        self._user_keys = [_compiled("redact_keys", key, re.IGNORECASE) for key in keys]
+        self._user_values = [_compiled("redact_values", value, 0) for value in values]
         self._judge = functools.lru_cache(_CACHED)(self._is_secret)
         self._says_nothing = functools.lru_cache(_CACHED)(self._is_harmless)
 
@@ -74,50 +87,35 @@ class Redaction:
         """Whether a value, not a key, is the name of a secret, as in ``["token", "x"]``."""
         return type(value) is str and _NAME.fullmatch(value) is not None and self.hides(value)
 
-    def without_option_values(self, items: Sequence[Any]) -> Sequence[Any]:
-        """The arguments of a program without what follows ``"--password"``."""
-        options = [
-            number
-            for number, item in enumerate(items[:-1])
-            if type(item) is str and item[:2] == "--" and self.is_secret_name(item[2:])
-        ]
-        if not options:
-            return items
-        shown = list(items)
-        for number in options:
-            following = shown[number + 1]
-            if type(following) is not str or following[:1] != "-":
-                shown[number + 1] = MARKER
-        return shown
+    def is_harmless(self, key: str) -> bool:
+        """Whether a key does not hide its value, nor has to be changed itself."""
+        return len(key) <= _LONGEST_KEY_BYTES // 4 and self._says_nothing(key)
 
-    def hides_phrase(self, words: str) -> bool:
-        """Whether one to three words before a separator in a text are the name of a secret."""
-        last = words.rpartition(" ")[2]
-        if self.hides(last):
-            return True
-        return last != words and self._builtin and bool(PHRASE_KEY.search(_snake(words)))
+    def _is_harmless(self, key: str) -> bool:
+        return not self.hides(key) and self.are_clean([key])
 
     def _is_secret(self, key: str) -> bool:
         if any(pattern.search(key) for pattern in self._user_keys):
             return True
         if not self._builtin or SECRET_STEM.search(key.lower()) is None:
             return False
-        return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", _snake(key))))
+        return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", snake(key))))
 
-    def is_harmless(self, key: str) -> bool:
-        """Whether a key does not hide its value, nor has to be changed itself."""
-        return len(key) <= LONGEST_KEY_BYTES // 4 and self._says_nothing(key)
+    def _hides_phrase(self, words: str) -> bool:
+        """Whether one to three words before a separator in a text are the name of a secret."""
+        last = words.rpartition(" ")[2]
+        if self.hides(last):
+            return True
+        return last != words and self._builtin and bool(PHRASE_KEY.search(snake(words)))
 
-    def _is_harmless(self, key: str) -> bool:
-        return not (self.hides(key) or self.may_hide(key))
+    def _may_hide(self, names: str) -> bool:
+        return bool(self._user_keys) or SECRET_STEM.search(names.lower()) is not None
 
     # --- texts ----------------------------------------------------------------------------------
 
     def text(self, text: str) -> Any:
         """A text, or the parts of a cut one, without secrets."""
-        if isinstance(text, CutText):
-            return self._cut_text(text)
-        return self._covered(text, 0, len(text)) if self.may_hide(text) else text
+        return self._cut_text(text) if isinstance(text, CutText) else self._covered(text)
 
     def _cut_text(self, text: CutText) -> CutText:
         """The parts of a long text that may be shown."""
@@ -128,13 +126,15 @@ class Redaction:
         open_end = text.context > 0 and any(span.end >= len(head) for span in spans)
         start = len(tail) if open_end else text.safe_start()
         missing = text.missing + start - text.context
-        shown_tail = self._covered(tail, start, len(tail))
-        return CutText.of(shown_head, shown_tail, missing, unchanged=text.unchanged)
+        return CutText.of(shown_head, self._covered(tail, start), missing, unchanged=text.unchanged)
 
-    def _covered(self, text: str, start: int, end: int, spans: list[Span] | None = None) -> str:
+    def _covered(
+        self, text: str, start: int = 0, end: int | None = None, spans: list[Span] | None = None
+    ) -> str:
         """The text from `start` to `end` with `MARKER` in place of what is hidden."""
         shown: list[str] = []
         position = start
+        end = len(text) if end is None else end
         for span in self.spans(text) if spans is None else spans:
             if span.start >= end:
                 break
@@ -168,8 +168,6 @@ class Redaction:
     def source_line(self, before: str, line: str) -> str:
         """Hide the secrets of a source line, also of one whose name stands on a line before it."""
         text = before + line
-        if not self.may_hide(text):
-            return line
         shown: list[str] = []
         position = len(before)
         for span in self.spans(text):
@@ -178,45 +176,39 @@ class Redaction:
             head = text[position : max(span.start, position)]
             assigned = _ASSIGNED.search(head)
             if assigned is not None:  # all of "a" + f("b") belongs to the secret
-                shown += (head[: assigned.start(1)], MARKER)
-                position = len(text)
-                break
+                return "".join((*shown, head[: assigned.start(1)], MARKER))
             shown += (head, span.shown)
             position = span.end
-        shown.append(text[position:])
-        return "".join(shown)
+        return "".join((*shown, text[position:]))
 
     def are_clean(self, texts: list[str]) -> bool:
-        """Whether no text holds anything to hide; cheap, and never wrongly yes."""
+        """Whether no text holds anything to hide; never wrongly yes."""
         if any(pattern.search(text) for pattern in self._user_values for text in texts):
             return False
-        text = "\0".join(texts)  # no pattern matches across a NUL
-        if self._builtin and may_have_shape(text):
-            return False
-        asks_names = self._builtin or self._user_keys
-        return not (asks_names and pairs.may_hold(text, self.hides_phrase, self._suspicious))
-
-    def may_hide(self, text: str) -> bool:
-        """Whether a text could hold something to hide; cheap, and never wrongly no."""
-        return not self.are_clean([text])
-
-    def _suspicious(self, names: str) -> bool:
-        return bool(self._user_keys) or SECRET_STEM.search(names.lower()) is not None
+        # No pattern matches less because of what follows a NUL.
+        return next(self._built_in("\0".join([*texts, ""])), None) is None
 
     def spans(self, text: str) -> list[Span]:
         """The parts of a text to hide, in order and apart from each other."""
-        found: list[Span] = []
-        if self._builtin:
-            for shape in SHAPES:
-                found += _matches(shape.pattern, text)
+        found = list(self._built_in(text))
         for pattern in self._user_values:
-            found += _matches(pattern, text)
+            found += itertools.starmap(Span, matches(pattern, text))
+        found.sort(key=lambda span: (span.start, -span.end))
+        merged: list[Span] = []
+        for span in found:
+            if merged and span.start < merged[-1].end:
+                last = merged[-1]
+                merged[-1] = Span(last.start, max(last.end, span.end), last.shown)
+            else:
+                merged.append(span)
+        return merged
+
+    def _built_in(self, text: str) -> Iterator[Span]:
+        if self._builtin:
+            yield from itertools.starmap(Span, known_forms(text))
         if self._builtin or self._user_keys:
-            found += (
-                Span(start, end, f"{quote}{MARKER}{quote}")
-                for start, end, quote in pairs.values(text, self.hides_phrase, _takes_line)
-            )
-        return _merged(found)
+            for start, end, quote in pairs.values(text, self._hides_phrase, self._may_hide):
+                yield Span(start, end, f"{quote}{MARKER}{quote}")
 
 
 def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:
@@ -229,29 +221,103 @@ def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:
         ) from error
 
 
-def _snake(key: str) -> str:
-    """A key in snake_case, so that one table serves all spellings."""
-    return _NOT_WORD.sub("_", _CAMEL.sub("_", key)).strip("_").lower()
+# --- trees ----------------------------------------------------------------------------------------
 
 
-def _takes_line(words: str) -> bool:
-    return bool(LINE_KEY.search(_snake(words)))
+def hide(tree: Any, redaction: Redaction) -> tuple[Any, bool]:
+    """A tree without its secrets; also tells whether it was cut, being deep or of long keys."""
+    texts_clean, all_clean = _look(tree, redaction)
+    if all_clean:
+        return tree, False
+    walk = _Hiding(redaction, texts_clean=texts_clean)
+    return walk.node(tree, 0), walk.cut
 
 
-def _matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
-    for match in pattern.finditer(text):
-        start, end = match.span(1) if pattern.groups and match[1] is not None else match.span()
-        if end > start:
-            yield Span(start, end)
+def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:
+    """Whether the texts of a tree, and all of it, hold nothing to hide; never wrongly yes."""
+    texts: list[str] = []
+    keys: set[str] = set()
+    level: list[Any] = [tree]
+    named = False
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for node in level:
+            kind = type(node)
+            if kind is str:
+                texts.append(node)
+            elif kind in _DICTS:
+                keys.update(node)
+                below += node.values()
+            elif kind in _LISTS:
+                below += node
+                named = named or (len(node) == 2 and redaction.is_secret_name(node[0]))  # noqa: PLR2004  a pair
+            elif kind is CutText:
+                texts += (str.__str__(node), node.tail)
+                if node.safe_start() != node.context:
+                    return False, False
+        level = below
+        if not level:
+            break
+    if level or not redaction.are_clean(texts):  # it is too deep, or a text holds a secret
+        return False, False
+    spelled = keys & VALUE_KEYS and keys & NAME_KEYS  # {"name": "password", "value": "..."}
+    return True, not named and not spelled and all(map(redaction.is_harmless, keys))
 
 
-def _merged(spans: list[Span]) -> list[Span]:
-    spans.sort(key=lambda span: (span.start, -span.end))
-    merged: list[Span] = []
-    for span in spans:
-        if merged and span.start < merged[-1].end:
-            last = merged[-1]
-            merged[-1] = Span(last.start, max(last.end, span.end), last.shown)
-        else:
-            merged.append(span)
-    return merged
+class _Hiding:
+    """The walk through one tree that holds something to hide, or is too deep."""
+
+    def __init__(self, redaction: Redaction, *, texts_clean: bool) -> None:
+        self._redaction = redaction
+        self._texts_clean = texts_clean
+        self.cut = False
+
+    def node(self, node: Any, depth: int) -> Any:
+        """The node without secrets."""
+        if isinstance(node, str):
+            return node if self._texts_clean else self._redaction.text(node)
+        if not isinstance(node, dict | list):
+            return node
+        if depth >= MAX_DEPTH:
+            self.cut |= bool(node)
+            size = len(node) + getattr(node, "missing", 0)
+            return too_deep(named=isinstance(node, dict), size=size)
+        if isinstance(node, dict):
+            members = self._members(node, depth + 1)
+            return CutDict(members, node.missing) if isinstance(node, CutDict) else members
+        items = self._items(node, depth + 1)
+        if not isinstance(node, CutList):
+            return items
+        return CutList(items, node.missing, unit=node.unit, unchanged=node.unchanged)
+
+    def _members(self, members: dict[str, Any], depth: int) -> dict[str, Any]:
+        redaction = self._redaction
+        spelled = any(
+            key in NAME_KEYS and redaction.is_secret_name(item) for key, item in members.items()
+        )
+        shown: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
+        for key, item in members.items():
+            name, secret = key, spelled and key in VALUE_KEYS
+            if not redaction.is_harmless(key):
+                name, cut = clip(redaction.text(key), _LONGEST_KEY_BYTES)
+                self.cut |= cut
+                secret = secret or redaction.hides(key)
+            is_flag = item is None or item is True or item is False
+            hidden = MARKER if secret and not is_flag else self.node(item, depth)
+            shown[unique(name, shown, numbers)] = hidden
+        return shown
+
+    def _items(self, items: Sequence[Any], depth: int) -> list[Any]:
+        """The items without what follows a secret's name: of a pair, or of a program's option."""
+        is_secret_name = self._redaction.is_secret_name
+        if len(items) == 2 and is_secret_name(items[0]):  # noqa: PLR2004
+            return [self.node(items[0], depth), MARKER]
+        shown: list[Any] = []
+        is_value = False
+        for item in items:
+            is_text = type(item) is str
+            hidden = is_value and not (is_text and item[:1] == "-")
+            shown.append(MARKER if hidden else self.node(item, depth))
+            is_value = is_text and item[:2] == "--" and is_secret_name(item[2:])
+        return shown
