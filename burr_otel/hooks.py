@@ -18,8 +18,8 @@ from burr.tracking.base import SyncTrackingClient
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.live.build import BuiltApplication, start_run
-from burr_otel.live.registry import Owner
-from burr_otel.live.run import Run, registry
+from burr_otel.live.registry import Owner, registry
+from burr_otel.live.run import Run
 from burr_otel.live.shared import Shared
 from burr_otel.spans import keeper, shield
 from burr_otel.spans.parents import Spawner

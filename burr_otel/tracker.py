@@ -19,9 +19,7 @@ from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
 from burr_otel.errors import BurrOtelError, UnknownRunError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
-from burr_otel.live.answers import AnswersHook
-from burr_otel.live.registry import Owner
-from burr_otel.live.run import registry
+from burr_otel.live.registry import Owner, registry
 from burr_otel.live.shared import Shared, session_settings
 from burr_otel.loader import DEFAULT_STORAGE_DIR, RunLoader
 from burr_otel.records import read_ids
@@ -125,9 +123,7 @@ class OtelTracker(RunHooks, RunLoader):
         self.storage_dir = self._store.place
         self._policy = content_policy(config)
         self._made: tuple[tuple[Any, ...], Shared] | None = None
-        burr_patches.install(_streaming_step, _delegated)
-        burr_patches.keep_unwrapped(OtelTracker)
-        burr_patches.add_to_asynchronous(OtelTracker, _answers_hook)
+        burr_patches.install(OtelTracker)
 
     def _shared(self) -> Shared:
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
@@ -340,30 +336,3 @@ class OtelTracker(RunHooks, RunLoader):
 
 # Hosts of Burr applications ask for the client that ours replaces.
 LocalTrackingClient.register(OtelTracker)
-
-
-def _answers_hook(tracker: OtelTracker, app: Any) -> AnswersHook | None:
-    """What waits for the store in an asynchronous application, if its answers take long."""
-    if not tracker._store.engine.answers_late:  # noqa: SLF001 - our own class
-        return None
-    for run in registry.runs(app.uid):
-        if run.owner is tracker._owner:  # noqa: SLF001
-            run.answers_later = True
-            return AnswersHook(run.owner)
-    return None
-
-
-def _delegated(app_id: str, sequence_id: int, action: Any, result: Any, state: Any) -> None:
-    """A synchronous action has run under an asynchronous method."""
-    for run in registry.runs(app_id):
-        if run.has_action(action):
-            run.delegated(sequence_id, result, state)
-
-
-def _streaming_step(app_id: str, sequence_id: int) -> Any:
-    """The step of a stream that Burr is about to drive."""
-    for run in registry.runs(app_id):
-        step = run.stream_step(sequence_id)
-        if step is not None:
-            return step
-    return None

@@ -10,7 +10,7 @@ import pytest
 from burr.core import application
 
 from burr_otel import OtelTracker
-from burr_otel.live.run import registry
+from burr_otel.live.registry import registry
 from burr_otel.spans import keeper, shield
 from burr_otel.testing import FakeClock, capture_spans, manual_roots
 

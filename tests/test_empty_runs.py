@@ -9,7 +9,7 @@ import pytest
 from opentelemetry import trace
 
 from burr_otel import OtelTracker, RunLockedError
-from burr_otel.live.run import registry
+from burr_otel.live.registry import registry
 from burr_otel.spans import keeper
 
 

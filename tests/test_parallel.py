@@ -18,7 +18,7 @@ from parallel_apps import AsyncDoubles, Doubles, Nested, parallel, recurse
 from trees import in_name_order
 
 from burr_otel import OtelTracker
-from burr_otel.live.run import registry
+from burr_otel.live.registry import registry
 from burr_otel.spans import keeper
 from burr_otel.testing import capture_spans, manual_roots, span_tree
 

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from parallel_apps import AsyncDoubles, Doubles, parallel
 
 from burr_otel import OtelTracker
-from burr_otel.live.run import registry
+from burr_otel.live.registry import registry
 from burr_otel.spans import keeper
 
 pytestmark = pytest.mark.one_python

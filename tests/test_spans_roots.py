@@ -11,7 +11,7 @@ import apps
 import pytest
 
 from burr_otel import OtelTracker
-from burr_otel.live.run import registry
+from burr_otel.live.registry import registry
 from burr_otel.spans import keeper
 
 

@@ -8,14 +8,18 @@ is added to asynchronous applications only: of any other, Burr would warn in eac
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import wait
+from typing import TYPE_CHECKING, Any
 
 from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
 
 from burr_otel.errors import SnapshotError
-from burr_otel.live.registry import Owner
-from burr_otel.live.run import registry
-from burr_otel.store import Session
+from burr_otel.live.registry import Owner, registry
+
+if TYPE_CHECKING:
+    from burr_otel.live.run import Run
+    from burr_otel.store import Session
 
 
 class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
@@ -23,6 +27,17 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
+
+    @classmethod
+    def made_for(cls, tracker: Any, app_id: str) -> Iterator[AnswersHook]:
+        """One for a tracker whose store answers late; none for another."""
+        if not tracker._store.engine.answers_late:  # noqa: SLF001 - our own class
+            return
+        for run in registry.runs(app_id):
+            if run.owner is tracker._owner:  # noqa: SLF001
+                run.answers_later = True
+                yield cls(run.owner)
+                return
 
     async def pre_run_step(self, *, sequence_id: int, **told: Any) -> None:
         """The step takes place once its begin is kept."""
@@ -62,3 +77,15 @@ def _seen(waiting: asyncio.Future[Any]) -> None:
     """Whoever asked for the answer looks at the one of the store."""
     if not waiting.cancelled():
         waiting.exception()
+
+
+def settle_unanswered(run: Run, session: Session, error: BaseException | None) -> None:
+    """Of steps whose asynchronous hook never came, because another hook raised before it."""
+    for sequence_id in session.handed.steps():
+        try:
+            for answer in session.handed.answers(sequence_id):
+                wait([answer])
+        except SnapshotError as failure:  # noqa: PERF203 - of each step
+            run.tell_lost(failure, error)
+        finally:
+            session.handed.forget(sequence_id)

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from burr.core import application as burr_application
 from burr.core.application import Application, ApplicationBuilder
 
+from burr_otel.live.answers import AnswersHook
+from burr_otel.live.registry import registry
 from burr_otel.printable import logger_of_lines
 
 if TYPE_CHECKING:
@@ -42,75 +44,65 @@ DRIVERS = {
 """Burr's functions that drive a stream, and whether each is asynchronous."""
 
 
-Find = Callable[[str, int], "LiveStep | None"]  # of app id and sequence id
-Note = Callable[[str, int, Any, Any, Any], None]  # ids, action, and the result and state it gave
-
-
-def install(find: Find, note: Note) -> None:
-    """Wrap Burr's functions; idempotent."""
+@functools.lru_cache(maxsize=1)
+def install(kind: type) -> None:
+    """Wrap Burr's functions for trackers of a class."""
     for name, is_async in DRIVERS.items():
-        driver = getattr(burr_application, name, None)
-        if driver is not None and not getattr(driver, "burr_otel_wrapped", False):
-            setattr(burr_application, name, _wrapped(driver, find, is_async=is_async))
-    inner = getattr(Application, "_step", None)
-    if inner is not None and not getattr(inner, "burr_otel_wrapped", False):
-        Application._step = _noted(inner, note)  # type: ignore[method-assign]  # noqa: SLF001
+        _replace(burr_application, name, functools.partial(_driving, is_async=is_async))
+    _replace(Application, "_step", _noting)
+    _replace(ApplicationBuilder, "with_tracker", functools.partial(_adding_tracker, kind))
+    _replace(ApplicationBuilder, "with_hooks", functools.partial(_adding_hooks, kind))
+    _replace(ApplicationBuilder, "build", functools.partial(_building, kind))
+    _replace(ApplicationBuilder, "abuild", functools.partial(_building_async, kind))
 
 
-def keep_unwrapped(kind: type) -> None:
-    """Have trackers of a class not wrapped in Burr's OpenTelemetry tracker; idempotent."""
-    with_tracker, with_hooks = ApplicationBuilder.with_tracker, ApplicationBuilder.with_hooks
-    if getattr(with_tracker, "burr_otel_wrapped", False):
-        return
-
-    @functools.wraps(with_tracker)
-    def add_tracker(self: Any, tracker: Any = "local", *args: Any, **kwargs: Any) -> Any:
-        if isinstance(tracker, kind) and kwargs.pop("use_otel_tracing", False):
-            _warn_once("use_otel_tracing=True")
-        return _without_bridge(with_tracker(self, tracker, *args, **kwargs), kind)
-
-    @functools.wraps(with_hooks)
-    def add_hooks(self: Any, *adapters: Any) -> Any:
-        return _without_bridge(with_hooks(self, *adapters), kind)
-
-    add_tracker.burr_otel_wrapped = True  # type: ignore[attr-defined]
-    ApplicationBuilder.with_tracker = add_tracker  # type: ignore[method-assign]
-    ApplicationBuilder.with_hooks = add_hooks  # type: ignore[method-assign]
+def _replace(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Any]) -> None:
+    """Wrap a function of Burr's, if this version has it."""
+    original = getattr(owner, name, None)
+    if original is not None:
+        setattr(owner, name, functools.wraps(original)(wrap(original)))
 
 
-def add_to_asynchronous(kind: type, make: Callable[[Any, Any], Any]) -> None:
-    """Add an adapter, if `make` makes one, for trackers of a class in asynchronous applications.
+def _building(kind: type, build: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda builder: _await_answers(kind, build(builder))
+
+
+def _building_async(kind: type, abuild: Callable[..., Any]) -> Callable[..., Any]:
+    async def build(builder: Any) -> Any:
+        return _await_answers(kind, await abuild(builder))
+
+    return build
+
+
+def _await_answers(kind: type, app: Any) -> Any:
+    """Have an asynchronous application wait for the stores of its trackers that answer late.
 
     Such an application was built by ``abuild()``, or has an asynchronous action, which synchronous
     methods cannot run.
     """
-    build, abuild = ApplicationBuilder.build, ApplicationBuilder.abuild
-    if getattr(build, "burr_otel_wrapped", False):
-        return
-
-    def complete(app: Any) -> Any:
+    if app.builder.is_async or any(each.is_async() for each in app.graph.actions):
         adapters = app._adapter_set  # noqa: SLF001 - Burr tells no hook of the application itself
-        if app.builder.is_async or any(each.is_async() for each in app.graph.actions):
-            made = [make(each, app) for each in adapters.adapters if isinstance(each, kind)]
-            new = [each for each in made if each is not None]
-            if new:
-                app._adapter_set = adapters.with_new_adapters(*new)  # noqa: SLF001
-        return app
-
-    @functools.wraps(build)
-    def build_one(self: Any) -> Any:
-        return complete(build(self))
-
-    @functools.wraps(abuild)
-    async def abuild_one(self: Any) -> Any:
-        return complete(await abuild(self))
-
-    build_one.burr_otel_wrapped = True  # type: ignore[attr-defined]
-    ApplicationBuilder.build = build_one  # type: ignore[method-assign]
-    ApplicationBuilder.abuild = abuild_one  # type: ignore[method-assign]
+        for tracker in adapters.adapters:
+            if isinstance(tracker, kind):
+                adapters = adapters.with_new_adapters(*AnswersHook.made_for(tracker, app.uid))
+        app._adapter_set = adapters  # noqa: SLF001
+    return app
 
 
-def _without_bridge(builder: Any, kind: type) -> Any:
+def _adding_tracker(kind: type, with_tracker: Callable[..., Any]) -> Callable[..., Any]:
+    def add(builder: Any, tracker: Any = "local", *args: Any, **kwargs: Any) -> Any:
+        if isinstance(tracker, kind) and kwargs.pop("use_otel_tracing", False):
+            _warn_once("use_otel_tracing=True")
+        return _told_of_bridge(kind, with_tracker(builder, tracker, *args, **kwargs))
+
+    return add
+
+
+def _adding_hooks(kind: type, with_hooks: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda builder, *adapters: _told_of_bridge(kind, with_hooks(builder, *adapters))
+
+
+def _told_of_bridge(kind: type, builder: Any) -> Any:
     """Tell of a bridge beside our tracker: it makes every span a second time."""
     adapters = getattr(builder, "lifecycle_adapters", ())
     bridges = [each for each in adapters if type(each).__name__ == "OpenTelemetryBridge"]
@@ -128,31 +120,32 @@ def _warn_once(what: str) -> None:
     )
 
 
-def _noted(inner: Callable[..., Any], note: Note) -> Callable[..., Any]:
-    @functools.wraps(inner)
+def _noting(inner: Callable[..., Any]) -> Callable[..., Any]:
     def run(app: Any, inputs: Any, _run_hooks: bool = True) -> Any:
         done = inner(app, inputs, _run_hooks)
-        if not _run_hooks and done is not None:
-            note(app.uid, app.sequence_id, *done)
+        if not _run_hooks and done is not None:  # under an asynchronous method
+            action, result, state = done
+            for each in registry.runs(app.uid):
+                if each.has_action(action):
+                    each.delegated(app.sequence_id, result, state)
         return done
 
-    run.burr_otel_wrapped = True  # type: ignore[attr-defined]
     return run
 
 
-def _wrapped(driver: Callable[..., Any], find: Find, *, is_async: bool) -> Callable[..., Any]:
-    @functools.wraps(driver)
+def _driving(driver: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
     def drive(*args: Any, **kwargs: Any) -> Any:
         step = None
         if "app_id" in kwargs and "sequence_id" in kwargs and "action" in kwargs:
-            step = find(kwargs["app_id"], kwargs["sequence_id"])
+            runs = registry.runs(kwargs["app_id"])
+            found = (run.stream_step(kwargs["sequence_id"]) for run in runs)
+            step = next((each for each in found if each is not None), None)
         if step is None:
             return driver(*args, **kwargs)
         kwargs["action"] = _ObservedAction(kwargs["action"], step)
         stream = driver(*args, **kwargs)
         return DrivenAsyncStream(stream, step) if is_async else DrivenStream(stream, step)
 
-    drive.burr_otel_wrapped = True  # type: ignore[attr-defined]
     return drive
 
 

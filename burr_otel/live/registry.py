@@ -162,3 +162,6 @@ class Registry:
         self._lock = threading.RLock()
         for run in self.runs():
             run.after_fork()
+
+
+registry = Registry()

@@ -11,18 +11,18 @@ import sys
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
+from burr_otel.live.answers import settle_unanswered
 from burr_otel.live.capture import raised_of
 from burr_otel.live.initial import found_by_step, state_digests
-from burr_otel.live.registry import Registry
-from burr_otel.live.step import InnerSpan, LiveStep, logged_records
+from burr_otel.live.inner import InnerSpan, logged_records
+from burr_otel.live.registry import registry
+from burr_otel.live.step import LiveStep
 from burr_otel.printable import logger_of_lines
-from burr_otel.records import StreamMark
 from burr_otel.spans import exceptions, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
 
@@ -45,26 +45,10 @@ class Run:
     """One live application."""
 
     __slots__ = (
-        "__weakref__",
-        "_calls",
-        "_graph",
-        "_last",
-        "_method",
-        "_opens",
-        "_outer_error",
-        "_prior",
-        "_state",
-        "_step_failed",
-        "_steps",
-        "answers_later",
-        "app_id",
-        "is_outpost",
-        "owner",
-        "partition_key",
-        "root",
-        "session",
-        "shared",
-    )
+        "__weakref__", "_calls", "_graph", "_last", "_method", "_opens", "_outer_error", "_prior",
+        "_state", "_step_failed", "_steps", "answers_later", "app_id", "is_outpost", "owner",
+        "partition_key", "root", "session", "shared",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -184,18 +168,7 @@ class Run:
         current_context()  # what another hook's token brought back of ours is not current any more
         registry.not_executing(self)
         if self.answers_later and self.session is not None:
-            self._settle_unanswered(self.session, error)
-
-    def _settle_unanswered(self, session: Session, error: BaseException | None) -> None:
-        """Of steps whose asynchronous hook never came, because another hook raised before it."""
-        for sequence_id in session.handed.steps():
-            try:
-                for answer in session.handed.answers(sequence_id):
-                    wait([answer])
-            except SnapshotError as failure:  # noqa: PERF203 - of each step
-                self.tell_lost(failure, error)
-            finally:
-                session.handed.forget(sequence_id)
+            settle_unanswered(self, self.session, error)
 
     def end_open_spans(self) -> None:
         """End all open spans; the state of a stream that goes on later is still kept."""
@@ -384,25 +357,14 @@ class Run:
     def begin_stream(self, *, sequence_id: int, **_told: Any) -> None:
         """The step in progress is a stream."""
         step = self._steps.get(sequence_id)
-        if step is None:
-            return
-        step.begin_stream()
-        if self.session is not None:
-            mark = StreamMark("begin_stream", sequence_id, self.shared.clock())
-            self.session.append(mark)
+        if step is not None:
+            step.begin_stream(self.session)
 
     def stream_item(self, *, sequence_id: int, **_told: Any) -> None:
-        """Count an item."""
+        """The stream has given an item."""
         step = self._steps.get(sequence_id)
-        if step is None:
-            return
-        now = self.shared.clock()
-        self.root.touch(now)
-        if not step.item(now):
-            return
-        self.shared.metrics.first_item(step.labels, max(0, now - step.begin.time_ns) / 1e9)
-        if self.session is not None:
-            self.session.append(StreamMark("first_item_stream", sequence_id, now))
+        if step is not None:
+            step.item(self.session)
 
     # --- inner spans --------------------------------------------------------------------------
 
@@ -459,6 +421,3 @@ def _collected(graph: _GraphReference) -> None:
     run = graph.run()
     if run is not None:
         keeper.keeper.defer(run.close)
-
-
-registry = Registry()

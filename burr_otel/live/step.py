@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -16,25 +15,23 @@ from burr_otel.live.capture import (
     light,
     raised_of,
     show,
-    show_attribute,
     show_names,
     show_prompt,
 )
+from burr_otel.live.inner import logged_records
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
     NO_DOCUMENT,
-    BeginInner,
     BeginStep,
-    EndInner,
     Logged,
     Raised,
     SpanIds,
+    StreamMark,
     StreamTimes,
 )
 from burr_otel.spans import describe, keeper, parents, shield
-from burr_otel.spans.burr_span import BurrSpan
-from burr_otel.spans.contexts import current_span_context, ids_of, link, links_to, origin_of
+from burr_otel.spans.contexts import current_span_context, link, origin_of
 from burr_otel.spans.scope import SPAN_KEY, BurrStep, Scope, current_context, innermost_scope
 from burr_otel.spans.start import NO_SPAN, unseen
 
@@ -43,8 +40,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext
 
     from burr_otel.live.initial import Digests
+    from burr_otel.live.inner import InnerSpan
     from burr_otel.live.run import Run
-    from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
@@ -194,18 +191,24 @@ class LiveStep(Scope):
 
     # --- stream -------------------------------------------------------------------------------
 
-    def begin_stream(self) -> None:
+    def begin_stream(self, session: Session | None) -> None:
         """The step turns out to be a stream: current only while its generator runs."""
         self.streaming = True
         self.pause()
+        if session is not None:
+            session.append(StreamMark("begin_stream", self.sequence_id, self.shared.clock()))
 
-    def item(self, now_ns: int) -> bool:
-        """Count an item; whether it was the first."""
+    def item(self, session: Session | None) -> None:
+        """Count an item; of the first, tell when it came."""
+        now = self.shared.clock()
+        self.root.touch(now)
         self.items += 1
         if self.first_item_ns is not None:
-            return False
-        self.first_item_ns = now_ns
-        return True
+            return
+        self.first_item_ns = now
+        self.shared.metrics.first_item(self.labels, max(0, now - self.begin.time_ns) / 1e9)
+        if session is not None:
+            session.append(StreamMark("first_item_stream", self.sequence_id, now))
 
     def stream_times(self) -> StreamTimes | None:
         """What the end record says of the stream."""
@@ -266,22 +269,6 @@ class LiveStep(Scope):
             target.logged.append(light(self.shared, record, value))
 
 
-def logged_records(
-    shared: Shared,
-    attributes: Mapping[str, Any],
-    burr_span: Any,
-    sequence_id: int,
-    tags: Mapping[str, Any],
-    run: str,
-) -> Iterator[tuple[Logged, Any]]:
-    """The records of logged attributes with the values, one by one: each may be large."""
-    now_ns = shared.clock()
-    uid = None if burr_span is None else burr_span.uid
-    for key, value in attributes.items():
-        kept, shown = show_attribute(shared, run, key, value)
-        yield Logged(str(key), kept, tags, sequence_id, uid, now_ns, shown), value
-
-
 def mark_failed(why: str) -> None:
     """Let the step that runs here count as failed although it raises nothing.
 
@@ -293,124 +280,3 @@ def mark_failed(why: str) -> None:
     scope = innermost_scope()
     if scope is not None:
         scope.tag.failed = str(why)
-
-
-class InnerSpan(Scope):
-    """One span of ``__tracer`` or ``@trace``, started and made current."""
-
-    # It stays in `LiveStep.inner` for as long as anything holds Burr's span object: a child may
-    # begin, and attributes may come, after its end. An action may make any number of them.
-
-    def __init__(
-        self,
-        step: LiveStep,
-        burr_span: Any,
-        dependencies: Sequence[str],
-        now_ns: int,
-        outer_error: BaseException | None,
-        session: Session | None,
-    ) -> None:
-        self._step, self._burr_span, self._outer_error = step, burr_span, outer_error
-        self.logged: list[Logged] = []
-        self.span: LiveSpan = NO_SPAN
-        self._ended = False
-        enclosing = step.target(burr_span.parent)
-        self.tag, self.parent = step.tag, enclosing
-        self.outer = outer = current_context()
-        links = links_to(
-            *((step.named.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
-        )
-        self.begin = BeginInner(
-            step.sequence_id,
-            burr_span.uid,
-            str(burr_span.name),
-            burr_span.parent.uid if burr_span.parent else None,
-            tuple(map(str, dependencies)),
-            now_ns,
-        )
-        try:
-            self._start(enclosing, outer, links)
-        except Exception as error:
-            shield.report("starting a span inside a step", error)
-        span: LiveSpan = self.span
-        self.context = span.get_span_context()
-        self.current = span.current
-        around = surrounding_attributes(step.shared.config, outer)
-        if around:
-            self.current.set_attributes(around)
-        step.inner[id(burr_span)] = self
-        step.named[burr_span.name] = self.context
-        self.enter()
-        if session is not None:
-            session.append(self.begin)
-
-    def _start(self, enclosing: LiveStep | InnerSpan, outer: Context, links: list[Link]) -> None:
-        step = self._step
-        starter = step.shared.starter
-        parent = enclosing.current
-        # What is current inside the enclosing Burr span, an HTTP span say, is the closer parent;
-        # in a thread that copied no context, what is current has nothing to do with it.
-        current = trace.get_current_span(outer)
-        inside = innermost_scope(outer)
-        if current_span_context(outer) is not None and enclosing.encloses(inside):
-            parent = current
-        if starter is None or not parent.get_span_context().is_valid:
-            return
-        facts = step.root.facts
-        self.span = starter.start(
-            facts.policy.name(self.begin.name),
-            parent,
-            outer,
-            links,
-            (facts.identity,),
-            self.begin.time_ns,
-            step.tag,
-        )
-        origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
-        self.begin = self.begin._replace(origin=origin)
-        told = functools.partial(describe.inner, facts, self.begin, None, self.logged)
-        self.span.begin(told, parent, outer)
-        if isinstance(self.span, BurrSpan):
-            self.span.burr_uid = self.begin.span_id
-
-    def end(
-        self,
-        now_ns: int,
-        session: Session | None,
-        in_flight: BaseException | None,
-        *,
-        abandoned: bool = False,
-    ) -> None:
-        """End the span, with what `sys.exc_info` reports; Burr tells its hooks nothing of it."""
-        if self._ended:
-            return
-        self._ended = True
-        self.leave()
-        error = None if in_flight is self._outer_error else in_flight
-        shared, span = self._step.shared, self.span
-        outcome = semconv.ABANDONED if abandoned else shared.outcome_of(error)
-        user = span.user_data()
-        name = shared.policy.name(self.begin.name)
-        if shared.policy.asks_user and name != self.begin.name:
-            user = {"name": name, **user}
-        record = EndInner(
-            self.begin.sequence_id,
-            self.begin.span_id,
-            now_ns,
-            outcome,
-            ids_of(self.context),
-            None if error is None else raised_of(error),
-            user,
-        )
-        if session is not None:
-            session.append(record)
-        try:
-            told = functools.partial(
-                describe.inner, self._step.root.facts, self.begin, record, self.logged
-            )
-            span.finish(told, describe.soonest_end(self.begin.time_ns, now_ns))
-        except Exception as problem:
-            shield.report("ending a span inside a step", problem)
-        inner, identity = self._step.inner, id(self._burr_span)
-        self._gone = weakref.ref(self._burr_span, lambda _: inner.pop(identity, None))
-        self._burr_span = None
