@@ -318,15 +318,15 @@ def test_a_fork_while_another_thread_counts_a_span(monkeypatch):
     """The child counts from nothing, and does not wait for a thread that it does not have."""
     exporter = QuietExporter(Gate(), "http://collector:4317")
     made = provider._make_provider("proj", [exporter], force_name=False)
-    exporter.tally.ended = 5
-    with exporter.tally._lock:
+    exporter.ended = 5
+    with exporter._lock:
         pid = os.fork()
         if pid == 0:
             try:
                 signal.alarm(20)  # ends a child that hangs
                 made.get_tracer("t").start_span("s").end()
             finally:
-                os._exit(exporter.tally.ended)
+                os._exit(exporter.ended)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 1
 
@@ -387,7 +387,7 @@ def test_an_endpoint_that_hangs_is_waited_for_once(monkeypatch, tmp_path):
         tracker.close()
     assert stuck.flushes == 1
     stuck.go_on.set()
-    provider._sending[stuck].flush.join()
+    assert provider._sending[stuck].flushed.wait(60)
     tracker.close()
     assert stuck.flushes == 2
 

@@ -136,7 +136,7 @@ def test_one_span_that_is_too_large_is_named_and_costs_no_other(caplog, protocol
         assert exporter.export(spans) is SpanExportResult.FAILURE
         exporter.shutdown()
     assert endpoint.spans == ["s", "s"]
-    assert (exporter.tally.sent, exporter.tally.refused) == (2, 2)
+    assert (exporter.sent, exporter.refused) == (2, 2)
     (warning,) = caplog.messages
     assert f"{url} takes no span of about 200" in warning
     assert "BURR_OTEL_MAX_ATTRIBUTE_BYTES" in warning
@@ -157,7 +157,7 @@ def test_when_nobody_answers_the_rest_of_a_large_batch_is_not_tried():
     exporter = QuietExporter(away, "there")
     assert exporter.export([sized(MIB) for _ in range(8)]) is SpanExportResult.FAILURE
     assert away.tries == 1
-    assert exporter.tally.refused == 8
+    assert exporter.refused == 8
 
 
 def test_batches_keep_the_order_and_a_span_that_is_larger_than_all_has_its_own():
@@ -272,7 +272,7 @@ def test_the_sdks_line_of_a_full_queue_is_kept_back(monkeypatch, caplog):
             assert entered.wait(60)
     go_on.set()
     made.shutdown()
-    exporter.tally.start()  # nothing to tell at exit
+    exporter.count_anew()  # nothing to tell at exit
     (message,) = caplog.messages
     assert "spans end faster than there takes them: the queue of 2 is full" in message
 

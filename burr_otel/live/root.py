@@ -52,7 +52,6 @@ class Root:
         "begin",
         "clock",
         "context",
-        "due",
         "ended",
         "facts",
         "graph",
@@ -79,17 +78,12 @@ class Root:
         self._last_ns = begin.time_ns
         self._linger_ns = _in_ns(shared.config.root_linger)
         self._max_open_ns = _in_ns(shared.config.root_max_open)
-        self.due = 0  # when the keeper looks at it next
         self._active = self._steps = self._failed = 0
         self._outcome = semconv.OK
         self._error: tuple[str | None, str | None] = (None, None)
         self._usage = _NO_USAGE
         self._said: dict[str, Any] | None = None
         self._lock = threading.RLock()  # reentrant: a finaliser may run inside
-
-    def __lt__(self, other: Root) -> bool:
-        """Whether the keeper looks at this one sooner; of equals, the elder one."""
-        return (self.due, self._opened_at) < (other.due, other._opened_at)
 
     @property
     def busy(self) -> bool:

@@ -38,15 +38,6 @@ def endpoint_from_environ() -> tuple[str, Protocol]:
     return _endpoint_of(protocol), protocol
 
 
-def _empty_endpoint() -> bool:
-    """Whether the endpoint's variables are set and empty, which means unset; exporters differ."""
-    values = [
-        os.environ.get(name)
-        for name in (OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT)
-    ]
-    return "" in values and not any(values)
-
-
 def _endpoint_of(protocol: Protocol) -> str:
     variable = endpoint_variable()
     return os.environ[variable] if variable else _DEFAULT_ENDPOINT[protocol]
@@ -143,7 +134,7 @@ def bare_exporter(
     **options: Any,
 ) -> SpanExporter:
     """What `otlp_exporter` wraps: the exporter as it logs and fails by itself."""
-    if endpoint is None and _empty_endpoint():
+    if endpoint is None and endpoint_variable() is None:  # exporters take an empty one as it is
         endpoint = _DEFAULT_ENDPOINT[protocol]
     compression = compression_from_environ()
     if headers:

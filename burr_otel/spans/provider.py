@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import socket
 import sys
@@ -46,12 +47,20 @@ _STRUGGLING_S = 1.0
 
 
 class _Sending:
-    """What we know of a provider; its exporters and what shuts it down, when we made it."""
+    """What we know of a provider; its exporters, when we made it."""
 
     def __init__(self, _provider: trace.TracerProvider) -> None:
         self.exporters: list[QuietExporter] = []
-        self.closer: _Closer | None = None
-        self.flush: threading.Thread | None = None  # the last one
+        self.flushed: threading.Event | None = None  # set when the last flush is over
+
+    def see_out(self, work: threading.Event) -> None:
+        """Wait for the last export, not long where nobody answers; tell of losses."""
+        if not _finished(work, self.exporters):
+            for exporter in self.exporters:
+                exporter.shutdown()  # interrupts the back-off
+            work.wait(_STRUGGLING_S)
+        for exporter in self.exporters:
+            exporter.tell_of_losses()
 
 
 _own: dict[str, trace.TracerProvider] = {}
@@ -199,53 +208,32 @@ def _make_provider(
     for exporter in exporters:
         sending.exporters.append(exporter)
         provider.add_span_processor(QuietBatchProcessor(exporter))
-    closer = sending.closer = _Closer(provider.shutdown)
-    atexit.register(lambda: _see_out(closer.close(), sending.exporters))
+    keeper.keeper.start()  # it shuts the provider down: Python 3.12.1 starts no thread at exit
+    atexit.register(_shut_down, provider, sending)
     return provider
 
 
-class _Closer:
-    """Shuts a provider down in a thread made beforehand: Python 3.12.1 can start none at exit."""
-
-    def __init__(self, shutdown: Callable[[], None]) -> None:
-        self._shutdown = shutdown
-        self.start()
-
-    def start(self) -> None:
-        """Make the thread; also in a forked child, where the parent's is missing."""
-        self._asked = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="burr-otel-exit", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        self._asked.wait()
-        self._shutdown()
-
-    def close(self) -> threading.Thread:
-        """Have the provider shut down; the thread that does it."""
-        self._asked.set()
-        return self._thread
+def _shut_down(provider: TracerProvider, sending: _Sending) -> None:
+    done = threading.Event()
+    keeper.keeper.defer(functools.partial(_do_and_tell, provider.shutdown, done))
+    sending.see_out(done)
 
 
-def _see_out(work: threading.Thread, exporters: Collection[QuietExporter]) -> None:
-    """Wait for the last export, not long for an endpoint that does not answer; tell of losses."""
-    if not _finished(work, exporters):
-        for exporter in exporters:
-            exporter.shutdown()  # interrupts the back-off
-        work.join(_STRUGGLING_S)
-    for exporter in exporters:
-        exporter.tell_of_losses()
+def _do_and_tell(work: Callable[[], object], done: threading.Event) -> None:
+    try:
+        work()
+    finally:
+        done.set()
 
 
-def _finished(work: threading.Thread, exporters: Collection[QuietExporter]) -> bool:
+def _finished(work: threading.Event, exporters: Collection[QuietExporter]) -> bool:
     """Wait for an export, while spans are taken; whether it is over.
 
     The wait for the next ones is shorter when the endpoint has refused some.
     """
     pid, taken, since = os.getpid(), 0, time.monotonic()
-    while work.is_alive() and os.getpid() == pid:
-        work.join(0.05)
-        sent = sum(exporter.tally.sent for exporter in exporters)
+    while not work.wait(0.05) and os.getpid() == pid:
+        sent = sum(exporter.sent for exporter in exporters)
         if sent != taken:
             taken, since = sent, time.monotonic()
         waited = time.monotonic() - since
@@ -267,13 +255,15 @@ def flush(given: trace.TracerProvider | None, project: str) -> None:
 def _flush(provider: Any, sending: _Sending) -> None:
     """Flush a provider, unless it has not answered an earlier call yet."""
     force_flush = getattr(provider, "force_flush", None)
-    if force_flush is None or (sending.flush is not None and sending.flush.is_alive()):
+    if force_flush is None or (sending.flushed is not None and not sending.flushed.is_set()):
         return
-    sending.flush = threading.Thread(target=force_flush, daemon=True)
+    done = threading.Event()
+    work = threading.Thread(target=_do_and_tell, args=(force_flush, done), daemon=True)
     # At exit, Python 3.12 starts no thread any more, and providers shut down by themselves.
     with contextlib.suppress(RuntimeError):
-        sending.flush.start()
-        _finished(sending.flush, sending.exporters)
+        work.start()
+        sending.flushed = done
+        _finished(done, sending.exporters)
 
 
 # --- the end of the process -----------------------------------------------------------------------
@@ -312,8 +302,8 @@ def _at_child_exit(**_: object) -> None:
     keeper.keeper.finish_all()
     for provider, sending in _sending:
         _flush(provider, sending)
-        if sending.flush is not None:
-            _see_out(sending.flush, sending.exporters)
+        if sending.flushed is not None:
+            sending.see_out(sending.flushed)
 
 
 def _after_fork() -> None:
@@ -321,10 +311,9 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     keeper.keeper.after_fork()
     for _, sending in _sending:
-        if sending.closer is not None:
-            sending.closer.start()
         for exporter in sending.exporters:
-            exporter.tally.start()
+            keeper.keeper.start()
+            exporter.count_anew()
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:  # it forgets the finalisers of now when it begins the child's work
         util.register_after_fork(_register_child_exit, _register_child_exit)

@@ -15,7 +15,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from burr_otel.printable import logger_of_lines
-from burr_otel.spans.tally import Tally
 
 logger = logger_of_lines("burr_otel")
 
@@ -33,7 +32,11 @@ TOO_LARGE = re.compile(
 
 
 class QuietExporter(SpanExporter):
-    """Sends batches that are small enough, and warns once an outage that nobody takes them."""
+    """Sends batches that are small enough, and warns once an outage that nobody takes them.
+
+    It counts spans that `ended` and were queued, that `reached` it, and that were `sent` or
+    `refused`: the SDK drops from a full queue uncounted.
+    """
 
     def __init__(
         self, exporter: SpanExporter, place: str, secret: str = "", key_variable: str = ""
@@ -44,7 +47,24 @@ class QuietExporter(SpanExporter):
         self._lost_before: int | None = None  # while an outage lasts: what was lost until then
         self._said: list[str] = []
         self._told: set[str] = set()
-        self.tally = Tally()
+        # Nothing public reads OTEL_BSP_MAX_QUEUE_SIZE.
+        self.queue_size: int = BatchSpanProcessor._default_max_queue_size()  # type: ignore[no-untyped-call]  # noqa: SLF001
+        self.count_anew()
+
+    def count_anew(self) -> None:
+        """Count from nothing, as in a forked child, where the batch processor clears its queue."""
+        self._lock = threading.Lock()  # in a child, a thread that is no more may hold the old one
+        self.ended = self.reached = self.sent = self.refused = 0
+
+    def count(self) -> None:
+        """A span has ended and will be queued."""
+        with self._lock:
+            self.ended += 1
+
+    @property
+    def _dropped(self) -> int:
+        """Spans dropped from the full queue, at least; exact when asked while it is full."""
+        return max(0, self.ended - self.reached - self.queue_size)
 
     @property
     def struggling(self) -> bool:
@@ -53,21 +73,21 @@ class QuietExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; a failure is reported once until a batch goes through again."""
-        self.tally.reached += len(spans)
-        if self.tally.dropped:
+        self.reached += len(spans)
+        if self._dropped:
             self._tell_once(
                 "spans end faster than %s takes them: the queue of %d is full and drops the "
                 "oldest. Raise OTEL_BSP_MAX_QUEUE_SIZE; `burr-otel replay` sends the runs whole "
                 "later.",
-                self.tally.queue_size,
+                self.queue_size,
             )
-        lost = self.tally.lost
+        lost = self.refused + self._dropped
         waiting, refused = [*reversed(batches(spans, self._batch_bytes))], 0
         while waiting:
             batch = waiting.pop()
             reason = self._refusal(batch)
             if reason is None:
-                self.tally.sent += len(batch)
+                self.sent += len(batch)
                 self._outage_is_over(lost)
             elif not TOO_LARGE.search(reason):
                 refused += len(batch) + sum(map(len, waiting))  # nor would it take the rest
@@ -86,7 +106,7 @@ class QuietExporter(SpanExporter):
                     size_bytes(batch[0]),
                     reason,
                 )
-        self.tally.refused += refused
+        self.refused += refused
         return SpanExportResult.FAILURE if refused else SpanExportResult.SUCCESS
 
     def _refusal(self, batch: Sequence[ReadableSpan]) -> str | None:
@@ -137,20 +157,20 @@ class QuietExporter(SpanExporter):
 
     def tell_of_losses(self) -> None:
         """At the end: how many spans did not arrive, unless a warning has said that none did."""
-        tally, unsent = self.tally, self.tally.ended - self.tally.reached
-        if tally.sent + tally.dropped and tally.refused + unsent:
+        unsent = self.ended - self.reached
+        if self.sent + self._dropped and self.refused + unsent:
             logger.warning(
                 "%d of %d spans did not get to %s: %d were refused, and %d never sent, because "
                 "the queue of %d was full or time ran out at exit. "
                 "`burr-otel replay` sends their runs.",
-                tally.refused + unsent,
-                tally.ended,
+                self.refused + unsent,
+                self.ended,
                 self._place,
-                tally.refused,
+                self.refused,
                 unsent,
-                tally.queue_size,
+                self.queue_size,
             )
-            tally.start()
+            self.count_anew()
 
     def shutdown(self) -> None:
         """Shut the exporter down, quietly when nobody answers."""
@@ -167,12 +187,12 @@ class QuietBatchProcessor(BatchSpanProcessor):
 
     def __init__(self, exporter: QuietExporter) -> None:
         super().__init__(exporter)
-        self._tally = exporter.tally
+        self._exporter = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span."""
         if span.context is not None and span.context.trace_flags.sampled:
-            self._tally.count()
+            self._exporter.count()
             with _hushed():
                 super().on_end(span)
 
