@@ -10,8 +10,8 @@ which sends the same spans under the same ids.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -23,10 +23,8 @@ from burr_otel.spans.start import SpanStarter
 from burr_otel.store import Store, StoredRun
 from burr_otel.store.port import Partition
 
-Send = Callable[[Sequence["ReadableSpan"]], bool]
+Send = Callable[[Sequence[ReadableSpan]], bool]
 """Sends spans; whether they were taken."""
-
-Spans = tuple["ReadableSpan", ...]
 
 _MOST_FINISHED: Final = 2_048  # as many as the SDK's span processor holds unsent
 _SAMPLED: Final = 1
@@ -87,20 +85,24 @@ def recover_run(
         return done
     run = store.read(app_id, partition_key)
     for session in run.left_open(now_ns=now_ns, recover_after_s=shared.config.recover_after):
-        root = read_ids(session.root)
-        is_traced = root is not None and bool(root.flags & _SAMPLED)
-        left: Spans = ()
-        ended: Spans = ()
-        last_ns = session.last_ns
-        if is_traced and not session.completed:
-            left, ended, last_ns = _spans(shared, store, run, session.session_id)
+        root, last_ns = read_ids(session.root), session.last_ns
+        left: list[ReadableSpan] = []
+        ended: deque[ReadableSpan] = deque(maxlen=_MOST_FINISHED)
+        if root is not None and root.flags & _SAMPLED and not session.completed:
+            for is_open, span, time_ns in _spans(shared, store, run, session.session_id):
+                (left if is_open else ended).append(span)
+                last_ns = time_ns or session.last_ns
         if session.completed or (session.root_ended and not left):
             session.unmark()
             continue
         spans = (*ended, *left)
-        sent = _emit(shared, spans) if send is None else send(spans)
+        if send is not None:
+            sent = send(spans)
+        else:  # to the tracer's processors, as if the spans began and ended now
+            starter = shared.starter
+            sent = starter is not None and all(starter.send(span) for span in spans)
         if sent:
-            session.end(EndRoot(last_ns or session.last_ns, semconv.CRASHED, root))
+            session.end(EndRoot(last_ns, semconv.CRASHED, root))
             session.unmark()
         trace_id = None if root is None else f"{root.trace_id:032x}"
         names = tuple(span.name for span in left)
@@ -110,8 +112,8 @@ def recover_run(
 
 def _spans(
     shared: Completer, store: Store, run: StoredRun, session_id: str
-) -> tuple[Spans, Spans, int]:
-    """The spans that a session left open, the newest that it ended, and its last record's time."""
+) -> Iterator[tuple[bool, ReadableSpan, int]]:
+    """The spans of a session: whether it was left open, the span, the session's newest time."""
     # Few processes find a crashed session, and each would import all of replay to look for one.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
@@ -119,28 +121,14 @@ def _spans(
     from burr_otel.replay.places import Relatives  # noqa: PLC0415
     from burr_otel.replay.read import RunSpans  # noqa: PLC0415
 
+    source = getattr(shared.starter, "source", None)
     spans = RunSpans(
         run,
         policy=shared.policy,
         relatives=Relatives(store),
         alive=lambda _fields, _last_ns: False,
-        resource=getattr(_source(shared), "resource", None) or Resource.get_empty(),
+        resource=getattr(source, "resource", None) or Resource.get_empty(),
     )
-    left: list[ReadableSpan] = []
-    ended: deque[ReadableSpan] = deque(maxlen=_MOST_FINISHED)
-    last_ns = 0
     for node, span in spans.nodes():
         if node.session == session_id:
-            (ended if node.closed_ns is None else left).append(span)
-            last_ns = max(last_ns, session_of(node).last_record_ns)
-    return tuple(left), tuple(ended), last_ns
-
-
-def _source(shared: Completer) -> Any:
-    return getattr(shared.starter, "source", None)
-
-
-def _emit(shared: Completer, spans: Sequence[ReadableSpan]) -> bool:
-    """Give spans to the tracer's processors, as if they began and ended now."""
-    starter = shared.starter
-    return starter is not None and all(starter.send(span) for span in spans)
+            yield node.closed_ns is not None, span, session_of(node).last_record_ns

@@ -9,7 +9,7 @@ from cli_support import RECORDED, run
 
 from burr_otel import OtelTracker
 from burr_otel.cli import main
-from burr_otel.replay.choose import opened
+from burr_otel.replay.read import opened
 from burr_otel.store import Store
 from burr_otel.testing import capture_spans, manual_roots
 

@@ -5,8 +5,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from replay_support import stored_runs
 
 from burr_otel import OtelTracker
-from burr_otel.replay.job import Job
-from burr_otel.replay.send import Sender, SendingStoppedError
+from burr_otel.replay import send
+from burr_otel.replay.send import Job, Sender, SendingStoppedError
 from burr_otel.testing import capture_spans, manual_roots
 
 AWAY = "Failed to export traces to localhost:4317, error code: StatusCode.UNAVAILABLE"
@@ -54,16 +54,12 @@ class Sent:
 
     def __init__(self, endpoint):
         self.endpoint, self.waits, self.taken, self.refused = endpoint, [], [], []
-        self.sender = Sender(endpoint, endpoint.said, self.note, self.waits.append)
-
-    def note(self, taken):
-        self.taken += taken.spans
-        self.refused += taken.refused
+        self.sender = Sender(endpoint, endpoint.said, self.waits.append)
 
     def send(self, found):
-        for span in found:
-            self.sender.add(span)
-        self.sender.flush()
+        for batch in self.sender.send(found):
+            self.taken += [span for span, reason in batch if not reason]
+            self.refused += [(span, reason) for span, reason in batch if reason]
         return self
 
 
@@ -148,7 +144,7 @@ def test_an_exporter_that_raises_or_says_nothing_is_a_refusal_too():
 
     for answer, expected in ((raising, "broken exporter"), (lambda batch: "", "no reason")):
         sent = Sent(Endpoint(answer)).send(spans(1))
-        assert expected in sent.refused[0].reason
+        assert expected in sent.refused[0][1]
 
 
 # --- jobs ---------------------------------------------------------------------------------------
@@ -171,7 +167,7 @@ def chosen(folder):
 
 
 def job(folder, endpoint):
-    return Job(lambda note: Sender(endpoint, endpoint.said, note, lambda seconds: None))
+    return Job(Sender(endpoint, endpoint.said, lambda seconds: None))
 
 
 def outcome(done):
@@ -210,26 +206,20 @@ def test_a_refused_span_is_the_refusal_of_its_run_only(folder):
     assert "bad name" in done.reports[1].reasons[0]
 
 
-def test_an_interrupted_job_knows_which_runs_need_not_be_sent_again(folder):
+def test_an_interrupted_job_knows_which_runs_need_not_be_sent_again(folder, monkeypatch):
     """Those whose spans have all been taken; the one that was under way begins anew."""
-    found = list(chosen(folder))
-
-    def interrupted(batch):
-        raise KeyboardInterrupt
-
+    monkeypatch.setattr(send, "_BATCH_SPANS", 41)
     endpoint = Endpoint()
     done = job(folder, endpoint)
 
-    def runs():
-        yield found[0]
-        done._sender.flush()
-        endpoint.answer = interrupted
-        yield from found[1:]
+    def interrupted(batch):
+        if endpoint.taken:
+            raise KeyboardInterrupt
 
+    endpoint.answer = interrupted
     with pytest.raises(KeyboardInterrupt):
-        done.run(runs())
-    assert outcome(done)[0] == ("a1", "sent", 41, 0)
-    assert outcome(done)[2] == ("a3", "unsent", 0, 0)
+        done.run(chosen(folder))
+    assert outcome(done) == [("a1", "sent", 41, 0), ("a2", "unsent", 0, 0)]
     assert done.done == 1
 
 
@@ -242,18 +232,15 @@ def test_a_stopped_job_says_why(folder):
     assert done.done == 0
 
 
-def test_how_far_it_is_is_told_also_within_a_long_run(folder):
+def test_how_far_it_is_is_told_also_within_a_long_run(folder, monkeypatch):
     """By what has been read of the logs, batch by batch; at the end it is all."""
+    monkeypatch.setattr(send, "_BATCH_SPANS", 1)
     told, endpoint = [], Endpoint()
     found = list(chosen(folder))
     sizes = sum(spans.run.size_bytes for spans in found)
 
-    def small(taken):
-        sender = Sender(endpoint, endpoint.said, taken, lambda seconds: None)
-        sender.add = lambda span, add=sender.add: (add(span), sender.flush())
-        return sender
-
-    Job(small, lambda *numbers: told.append(numbers)).run(found)
+    sender = Sender(endpoint, endpoint.said, lambda seconds: None)
+    Job(sender, lambda *numbers: told.append(numbers)).run(found)
     assert told[-1] == (len(found), sizes, len(endpoint.taken))
     assert told == sorted(told)
     within = [read for runs, read, _ in told if runs == 0]

@@ -43,7 +43,7 @@ def command(app_id: tuple[str, ...], to: str, where: options.Where, as_json: boo
     """
     if not app_id and where.project is None:
         raise click.UsageError("which runs? Give an APP_ID or --project.")
-    from burr_otel.replay.choose import choose
+    from burr_otel.replay.read import choose
 
     target = open_engine(to)
     found = choose(where.storage_dir, app_id, where.project, None, where.partition)

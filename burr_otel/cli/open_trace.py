@@ -82,7 +82,7 @@ def _live_trace(
 
 def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
     """The trace that a replay would make of a run's newest session."""
-    from burr_otel.replay.choose import opened
+    from burr_otel.replay.read import opened
 
     last = None
     for spans in opened([run], storage_dir):

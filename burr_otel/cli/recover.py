@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from burr_otel import OtelTracker
     from burr_otel.cli.sending import Target
-    from burr_otel.replay.send import Refusal
 
 _TIMEOUT_S: Final = 10.0
 _LONGEST_LINE: Final = 4000
@@ -113,21 +112,17 @@ class _Courier:
             return not spans
         if self._exporter is None:
             self._exporter = open_exporter(self._target, _TIMEOUT_S)
-        refused: list[Refusal] = []
         with kept_warnings("opentelemetry") as said:
-            sender = Sender(
-                self._exporter, said, lambda taken: refused.extend(taken.refused), time.sleep
-            )
+            sender = Sender(self._exporter, said, time.sleep)
             try:
-                for span in spans:
-                    sender.add(span)
-                sender.flush()
+                settled = [each for batch in sender.send(spans) for each in batch]
             except SendingStoppedError as error:
                 self._stopped = True
                 self.problem = f"{self._target.shown} takes nothing: {error.reason}"
                 return False
+        refused = [reason for _, reason in settled if reason]
         if refused:
-            self.problem = f"{self._target.shown} refused a span: {refused[0].reason}"
+            self.problem = f"{self._target.shown} refused a span: {refused[0]}"
         return not refused
 
     def close(self) -> None:

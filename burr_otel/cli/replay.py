@@ -22,7 +22,7 @@ from burr_otel.view.text import one_line, plural
 
 if TYPE_CHECKING:
     from burr_otel.cli.sending import Target
-    from burr_otel.replay.job import Job
+    from burr_otel.replay.send import Job
 
 _BATCH_TIMEOUT_S: Final = 10.0
 _LONGEST_LINE: Final = 4000
@@ -67,7 +67,7 @@ def command(
       burr-otel replay --project burr-otel-demo --dry-run
     """
     from burr_otel.cli.sending import find_target
-    from burr_otel.replay.choose import choose
+    from burr_otel.replay.read import choose
 
     target = find_target(to)
     if target.problem and not dry_run:
@@ -95,9 +95,8 @@ def _run(found: list[StoredRun], storage_dir: str, target: Target | None) -> tup
     """Send, or rehearse without a target; gives the job, and whether it was interrupted."""
     from burr_otel.check.settings import kept_warnings
     from burr_otel.cli.sending import open_exporter
-    from burr_otel.replay.choose import opened
-    from burr_otel.replay.job import Job
-    from burr_otel.replay.send import Sender
+    from burr_otel.replay.read import opened
+    from burr_otel.replay.send import Job, Sender
 
     with (
         kept_warnings("opentelemetry") as said,
@@ -108,7 +107,7 @@ def _run(found: list[StoredRun], storage_dir: str, target: Target | None) -> tup
         if target is not None:
             exporter = open_exporter(target, _BATCH_TIMEOUT_S)
             stack.callback(exporter.shutdown)
-            job = Job(lambda taken: Sender(exporter, said, taken, time.sleep), told)
+            job = Job(Sender(exporter, said, time.sleep), told)
         try:
             job.run(opened(found, storage_dir))
         except KeyboardInterrupt:

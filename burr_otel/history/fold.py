@@ -8,7 +8,7 @@ Burr's own client, which have neither sessions nor trace ids.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from burr_otel.history.settle import Alive, settle
@@ -79,6 +79,12 @@ class Fold:
             StreamMark: self._mark,
             EndRoot: self._end_root,
         }
+
+    def spans(self, records: Iterable[Mapping[str, Any]], alive: Alive) -> Iterator[SpanNode]:
+        """All spans of a run, each as soon as it is complete."""
+        for record in records:
+            yield from self.add(record)
+        yield from self.finish(alive)
 
     def add(self, raw: Mapping[str, Any]) -> list[SpanNode]:
         """Take the next record, and give the spans that it completes, those inside others first."""

@@ -37,14 +37,15 @@ class LegacyContent:
         self._run, self._content = run, content
         self._facts: dict[tuple[Any, str], Attributes] = {}
 
-    def note(self, raw: Mapping[str, Any]) -> None:
-        """Learn what a record says of all steps of its action: only the first ones say it."""
+    def noted(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record, learning of it what only the first of an action says of all its steps."""
         otel = raw.get("otel")
         if raw.get("type") == "begin_entry" and isinstance(otel, dict) and "action" in otel:
             facts: Attributes = dict.fromkeys(_ACTION_NAMES, raw["action"])
             for key, value in mapping(otel["action"]).items():
                 facts[key] = from_portable(value)
             self._facts[otel.get("session"), raw["action"]] = facts
+        return raw
 
     def of(self, span: SpanNode) -> SpanContent | None:
         """What a span said; None when its records are not of this kind."""
@@ -76,15 +77,6 @@ class LegacyContent:
             _status(end),
             read_links(end.get("links")),
         )
-
-    def end_ns(self, span: SpanNode) -> int | None:
-        """The end that a span's record gives it, where that is not the record's own time."""
-        found = _end_of(span).get("end_unix_nano")
-        return found if isinstance(found, int) else None
-
-    def replaces_links(self, span: SpanNode) -> bool:
-        """Whether the end record tells all links of a span."""
-        return "links" in _end_of(span)
 
     def _identity(self, span: SpanNode) -> Attributes:
         begin = session_of(span).begin

@@ -9,8 +9,7 @@ in UTF-8 behind its length in bytes as a decimal number and a colon.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
@@ -28,14 +27,12 @@ _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs
 _SAMPLED: Final = 1
 
-FindStep = Callable[[Pointer, int], "SpanIds | None"]
-
 
 class Places:
     """The ids, parents and links of the spans of one run."""
 
-    def __init__(self, run: StoredRun, find_step: FindStep) -> None:
-        self._run, self._find_step = run, find_step
+    def __init__(self, run: StoredRun, relatives: Relatives) -> None:
+        self._run, self._relatives = run, relatives
         self._roots: dict[str | None, tuple[SpanIds, SpanIds | None]] = {}
 
     def of(self, span: SpanNode) -> Origin:
@@ -101,7 +98,7 @@ class Places:
         """The step that a session's record, or else its run, points to."""
         fields = session.begin.fields if isinstance(session.begin, BeginRoot) else {}
         pointer = pointer_of(fields.get(name, default))
-        return None if pointer is None else self._find_step(pointer, session.start_ns)
+        return None if pointer is None else self._relatives.find_step(pointer, session.start_ns)
 
     def _derived(self, size_bytes: int, session: SessionNode, *place: str) -> int:
         digest = hashlib.sha256()
@@ -135,60 +132,47 @@ def _links(*targets: tuple[SpanIds | None, str]) -> tuple[LinkIds, ...]:
     return tuple(found.values())
 
 
-class _Relative(NamedTuple):
-    """What is remembered of another run: its steps by number, in order of their start."""
-
-    steps: dict[int | None, list[SpanNode]]
-    places: Places
-
-
 class Relatives:
     """Finds steps of other runs of a project by Burr's pointers."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[str, _Relative | None] = {}
+        # The steps of the runs that were read last, by number and in order of their start.
+        self._known: dict[str, tuple[dict[int | None, list[SpanNode]], Places] | None] = {}
         self._depth = 0
 
     def find_step(self, pointer: Pointer, before_ns: int) -> SpanIds | None:
         """The span of the step that a pointer names, of several the last begun by `before_ns`."""
-        relative = None if self._depth >= _DEEPEST else self._relative(pointer.app_id)
-        begun = [] if relative is None else relative.steps.get(pointer.sequence_id, [])
-        if relative is None or not begun:
+        if self._depth >= _DEEPEST:
+            return None
+        if pointer.app_id not in self._known:
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+            self._known[pointer.app_id] = self._read(pointer.app_id)
+        steps, places = self._known[pointer.app_id] or ({}, None)
+        begun = steps.get(pointer.sequence_id)
+        if begun is None or places is None:
             return None
         earlier = [step for step in begun if step.start_ns <= before_ns]
         self._depth += 1
         try:
-            return relative.places.ids((earlier or begun[:1])[-1])
+            return places.ids((earlier or begun[:1])[-1])
         finally:
             self._depth -= 1
 
-    def _relative(self, app_id: str) -> _Relative | None:
-        if app_id not in self._known:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.pop(next(iter(self._known)))
-            self._known[app_id] = self._read(app_id)
-        return self._known[app_id]
-
-    def _read(self, app_id: str) -> _Relative | None:
+    def _read(self, app_id: str) -> tuple[dict[int | None, list[SpanNode]], Places] | None:
         found: list[SpanNode] = []
-
-        def note(spans: list[SpanNode]) -> None:
-            for span in spans:
+        try:
+            run = self._store.read(app_id)
+            fold = Fold(run.project, run.app_id, keep=False, times=RecordTimes(run.records))
+            for span in fold.spans(run.records(), lambda _fields, _last_ns: False):
                 if span.kind == "step" and span.begin is not None:
                     span.let_go()
                     span.children = []
                     found.append(span)
-
-        try:
-            run = self._store.read(app_id)
-            fold = Fold(run.project, run.app_id, keep=False, times=RecordTimes(run.records))
-            for record in run.records():
-                note(fold.add(record))
-            note(fold.finish(lambda _fields, _last_ns: False))
         except (BurrOtelError, OSError):
             return None  # another store has it, or none
         steps: dict[int | None, list[SpanNode]] = {}
         for step in sorted(found, key=lambda each: each.start_ns):
             steps.setdefault(step.sequence_id, []).append(step)
-        return _Relative(steps, Places(run, self.find_step))
+        return steps, Places(run, self)

@@ -25,7 +25,7 @@ from store_support import (
 )
 
 from burr_otel import OtelTracker
-from burr_otel.replay.choose import opened
+from burr_otel.replay.read import opened
 from burr_otel.store import Store
 from burr_otel.store.port import ALL
 
