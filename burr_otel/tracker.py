@@ -241,7 +241,7 @@ class OtelTracker(RunHooks, RunLoader):
         Raises:
             UnknownRunError: There is no such run.
         """
-        from burr_otel.view.load import load  # noqa: PLC0415 - drawing takes long to import
+        from burr_otel.view.content import load  # noqa: PLC0415 - drawing takes long to import
         from burr_otel.view.page import RunView  # noqa: PLC0415 - likewise
 
         if app_id is None:

@@ -10,9 +10,10 @@ from store_support import keep
 from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
-from burr_otel.view.compare import RunReading, compare, comparison_lines
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import Change
+from burr_otel.view.sheet import comparison_lines
+from burr_otel.view.steps import compare
 
 
 @action(reads=["sum"], writes=["sum", "at"])
@@ -27,10 +28,12 @@ def noisy(state: State, x: int, noise: int) -> State:
     return state.update(sum=state["sum"] + x, noise=noise)
 
 
-def reading(folder, app_id):
-    run = Store("proj", folder).read(app_id)
-    shown = ShownContent(run, ContentPolicy(), details=True)
-    return RunReading(run, shown, lambda fields, last_ns: False)
+def compare_runs(folder, one, other, ignore=()):
+    store = Store("proj", folder)
+    left, right = (
+        ShownContent(store.read(each), ContentPolicy(), details=True) for each in (one, other)
+    )
+    return compare(left, right, lambda run: lambda fields, last_ns: False, ignore)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def made(spans, clock, tmp_path, monkeypatch):
         tracker.close()
 
     def compared(one, other, *ignore):
-        return compare(reading(tmp_path, one), reading(tmp_path, other), ignore)
+        return compare_runs(tmp_path, one, other, ignore)
 
     make.compared = compared
     return make
@@ -137,7 +140,7 @@ def test_a_run_and_its_fork(tracker, tmp_path):
     fork = apps.resumed(tracker, "b1", upto=3, fork_from_app_id="a1", fork_from_sequence_id=1)
     fork.run(halt_after=["finish"])
     tracker.close()
-    found = compare(reading(tmp_path, "a1"), reading(tmp_path, "b1"))
+    found = compare_runs(tmp_path, "a1", "b1")
     assert (found.shared, found.parts_at) == (1, 3)
     assert "action" in found.differs
     assert [line.plain for line in comparison_lines(found)][2:4] == [

@@ -1,6 +1,8 @@
 """One step in full, from logs of real trackers and from made-up ones."""
 
 import math
+import sys
+import types
 
 import apps
 import pytest
@@ -11,7 +13,7 @@ from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
-from burr_otel.view.step_sheet import step_sheet, value_text
+from burr_otel.view.sheet import step_sheet, value_text
 from burr_otel.view.steps import UnknownStepError, read_step
 
 
@@ -29,12 +31,12 @@ def talked(tracker, app_id="a1"):
 
 def read_of(run, sequence_id):
     shown = ShownContent(run, ContentPolicy(), details=True)
-    return read_step(run, lambda fields, last_ns: False, sequence_id, shown)
+    step = read_step(shown, lambda run: lambda fields, last_ns: False, sequence_id)
+    return step.span, step
 
 
 def read(tmp_path, sequence_id, app_id="a1"):
-    _, span, step = read_of(Store("proj", tmp_path).read(app_id), sequence_id)
-    return span, step
+    return read_of(Store("proj", tmp_path).read(app_id), sequence_id)
 
 
 @pytest.mark.parametrize("kind", SNAPSHOTS)
@@ -143,7 +145,7 @@ def test_the_last_run_of_a_repeated_step_counts():
     run = Lines(
         begin(0, "one"), end(0, "one", n=1), begin(1, "one"), begin(1, "two"), end(1, "two", n=2)
     )
-    _, span, step = read_of(run, 1)
+    span, step = read_of(run, 1)
     assert (span.details["inputs"], step.times) == ({"by": "two"}, 2)
     assert (step.before, step.after) == ({"n": 1}, {"n": 2})
 
@@ -158,12 +160,12 @@ def test_sessions_do_not_see_each_others_states():
         begin(1, "one"),
         end(1, "one", n=2),
     )
-    assert read_of(run, 1)[2].before == {"n": 1}
+    assert read_of(run, 1)[1].before == {"n": 1}
 
 
 def test_a_step_that_never_ended_has_no_state_after():
     """What it would have done is not known."""
-    _, _, step = read_of(Lines(begin(0, "one"), begin(1, "two"), end(1, "two", n=1)), 0)
+    _, step = read_of(Lines(begin(0, "one"), begin(1, "two"), end(1, "two", n=1)), 0)
     assert step.after is None
     assert step.changes == []
 
@@ -184,7 +186,28 @@ def test_hostile_values_are_neutralised(tracker, tmp_path):
 
     apps.single(tracker, attack).step()
     tracker.close()
-    view, span, step = read_of(Store("proj", tmp_path).read("a1"), 0)
-    text = "\n".join(t.plain for t in step_sheet(view, span, step))
+    _, step = read_of(Store("proj", tmp_path).read("a1"), 0)
+    text = "\n".join(t.plain for t in step_sheet(step))
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
     assert "␛[2J" in text or "\\u001b[2J" in text
+
+
+def test_nothing_is_imported_that_a_log_names(tracker, tmp_path, monkeypatch):
+    """An enumeration stays the text that stands for it, whether its module is there or not."""
+    module = types.ModuleType("named_by_a_log")
+    exec("import enum\nclass Colour(enum.Enum):\n    RED = 1", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    @action(reads=[], writes=["colour", "sizes"])
+    def paint(state: State) -> State:
+        return state.update(colour=module.Colour.RED, sizes=(1, 2))
+
+    apps.single(tracker, paint).step()
+    tracker.close()
+    monkeypatch.delitem(sys.modules, module.__name__)
+    (tmp_path / f"{module.__name__}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    _, step = read(tmp_path, 0)
+    assert step.after["colour"] == "Colour.RED"
+    assert step.after["sizes"] == [1, 2]
+    assert module.__name__ not in sys.modules

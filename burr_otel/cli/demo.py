@@ -18,8 +18,7 @@ from burr_otel.history.tree import RunTree
 from burr_otel.store import Store, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json
-from burr_otel.view.content import reader_policy
-from burr_otel.view.load import load
+from burr_otel.view.content import load, reader_policy
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:

@@ -42,20 +42,16 @@ def command(
       burr-otel diff demo-1f3a9c02 demo-77b01d9e
       burr-otel diff checkout-8 checkout-8-fork --ignore started_at
     """
-    from burr_otel.view.compare import RunReading, compare, comparison_lines
     from burr_otel.view.content import ShownContent, reader_policy
+    from burr_otel.view.sheet import comparison_lines
+    from burr_otel.view.steps import compare
 
-    policy, alive_of = reader_policy(), writer_lives()
-
-    def reading(app_id: str) -> RunReading:
-        run = where.run(app_id)
-        return RunReading(
-            run,
-            ShownContent(run, policy, details=True, unredacted=unredacted),
-            alive_of(run),
-        )
-
-    found = compare(reading(app_a), reading(app_b), ignore)
+    policy = reader_policy()
+    left, right = (
+        ShownContent(where.run(app_id), policy, details=True, unredacted=unredacted)
+        for app_id in (app_a, app_b)
+    )
+    found = compare(left, right, writer_lives(), ignore)
     if as_json:
         print_json(comparison_as_json(found))
     else:

@@ -16,9 +16,8 @@ from burr_otel.history.settle import writer_lives
 from burr_otel.history.tree import RunTree
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.as_json import run_as_json, step_as_json
-from burr_otel.view.content import reader_policy
+from burr_otel.view.content import load, reader_policy
 from burr_otel.view.find import find
-from burr_otel.view.load import load
 from burr_otel.view.waterfall import Waterfall, header
 
 _STEPS_DRAWN: Final = (200, 1_800)  # of a long run, at its beginning and at its end
@@ -95,19 +94,19 @@ def command(
 
 def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
     from burr_otel.view.content import ShownContent
-    from burr_otel.view.step_sheet import step_sheet
+    from burr_otel.view.sheet import step_sheet
     from burr_otel.view.steps import read_step
 
     content = ShownContent(run, reader_policy(), details=True, unredacted=unredacted)
-    view, span, details = read_step(run, writer_lives()(run), sequence_id, content)
+    step = read_step(content, writer_lives(), sequence_id)
     if as_json:
-        print_json(step_as_json(view, span, details))
+        print_json(step_as_json(step))
         return
     console = output()
-    lines(console, step_sheet(view, span, details))
-    if span.children:
+    lines(console, step_sheet(step))
+    if step.span.children:
         console.print()
-        console.print(Waterfall([span]))
+        console.print(Waterfall([step.span]))
 
 
 def _follow(read: Callable[[], RunTree], *, as_json: bool) -> None:

@@ -12,8 +12,7 @@ from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.summary import RunSummary
 
 if TYPE_CHECKING:
-    from burr_otel.view.compare import Comparison
-    from burr_otel.view.steps import StepDetails
+    from burr_otel.view.steps import Comparison, StepDetails
 
 MARKS: Final = {
     "begin_stream": "stream begins",
@@ -85,11 +84,12 @@ def run_as_json(view: RunTree) -> dict[str, Any]:
     }
 
 
-def step_as_json(view: RunTree, span: SpanNode, step: StepDetails) -> dict[str, Any]:
+def step_as_json(step: StepDetails) -> dict[str, Any]:
     """What `burr-otel show --step --json` prints."""
+    span = step.span
     return {
-        "project": view.project,
-        "app_id": view.app_id,
+        "project": step.run.project,
+        "app_id": step.run.app_id,
         "step": span_as_json(span),
         "times": step.times,
         "inputs": span.details.get("inputs"),

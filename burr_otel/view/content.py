@@ -6,34 +6,38 @@ import copy
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.history.content import RunContent, session_of
-from burr_otel.history.tree import SpanNode
-from burr_otel.records import BeginRoot, EndStep, Raised, state_data
-from burr_otel.spans.describe import SpanContent
-from burr_otel.spans.facts import content_policy
-from burr_otel.store import StoredRun, exact
+from burr_otel.history.read import nest_spawned, read_run
+from burr_otel.history.settle import writer_lives
+from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.records import Raised, state_data
+from burr_otel.spans.facts import RunFacts, content_policy
+from burr_otel.store import Store, StoredRun, exact
 from burr_otel.view.diff import MISSING, Change, changes
 
 _MOST_CHANGES: Final = 20_000  # of all steps together; finding out what to hide takes long
 _MOST_BYTES: Final = 1024 * 1024  # of one value; a span's own limit is that of backends
-HIDDEN: Final = "[not captured]"
+_HIDDEN: Final = "[not captured]"
 _PARTS: Final = {
     "inputs": semconv.INPUTS,
     "result": semconv.RESULT,
     "state": semconv.STATE_WRITTEN,
 }
-
+_FAILURE: Final = (
+    semconv.EXCEPTION_TYPE,
+    semconv.EXCEPTION_MESSAGE,
+    semconv.EXCEPTION_STACKTRACE,
+)
+INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
 ShowValue = Callable[[tuple[Any, ...], Any], Any]
 """Gives a recorded value as a person may see it, by the keys that lead to it."""
-
-INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
 
 def reader_policy() -> ContentPolicy:
@@ -45,11 +49,25 @@ def reader_policy() -> ContentPolicy:
     return content_policy(OtelConfig.resolve())
 
 
-def _view_policy(policy: ContentPolicy, *, unredacted: bool) -> ContentPolicy:
-    """The policy by which values are shown to a person."""
-    if unredacted:
-        return ContentPolicy(redact=False, max_attribute_bytes=_MOST_BYTES)
-    return dataclasses.replace(policy, max_attribute_bytes=_MOST_BYTES)
+def load(
+    run: StoredRun,
+    store: Store,
+    policy: ContentPolicy,
+    *,
+    details: bool = False,
+    unredacted: bool = False,
+    ends: tuple[int, int] | None = None,
+) -> RunTree:
+    """Read a run of a store and the runs that it spawned; with `ends`, see `read_run`."""
+    alive_of = writer_lives()
+
+    def read(stored: StoredRun) -> RunTree:
+        shown = ShownContent(stored, policy, details=details, unredacted=unredacted)
+        return read_run(stored, alive_of(stored), shown, ends)
+
+    view = read(run)
+    nest_spawned(view, lambda app_id: read(store.read(app_id)) if store.exists(app_id) else None)
+    return view
 
 
 class ShownContent:
@@ -61,51 +79,48 @@ class ShownContent:
     def __init__(
         self, run: StoredRun, policy: ContentPolicy, *, details: bool, unredacted: bool = False
     ) -> None:
-        self._details, self._changes_left = details, _MOST_CHANGES
-        self._policy = _view_policy(policy, unredacted=unredacted)
-        self._content = RunContent(run, self._policy, unredacted=unredacted)
+        policy = ContentPolicy(redact=False) if unredacted else policy
+        policy = dataclasses.replace(policy, max_attribute_bytes=_MOST_BYTES)
+        self.run, self._details, self._changes_left = run, details, _MOST_CHANGES
+        self._content = RunContent(run, policy, unredacted=unredacted)
 
     def __call__(self, span: SpanNode) -> None:
         """Fill one span."""
-        if span.kind == "span":  # user code chose its name
-            span.name = self._content.facts(session_of(span)).policy.name(span.name)
+        session = session_of(span)
+        facts = self._content.facts(session)
         if span.kind == "application":
-            self._initial(span)
-        elif self._details or span.is_bad or getattr(span.end, "raised", None) is not None:
-            self._fill(span, self._content.of(span))
+            if session.initial and facts.policy.state != "off":
+                span.details["initial"] = _tree(session.initial)
+            return
+        if span.kind == "span":  # user code chose its name
+            span.name = facts.policy.name(span.name)
+        if self._details or span.is_bad or getattr(span.end, "raised", None) is not None:
+            self._fill(span, facts)
 
     def value(self, span: SpanNode, path: tuple[Any, ...], value: Any) -> Any:
         """A recorded value as a person may see it, given the keys that lead to it."""
         session = session_of(span)
-        if self._content.is_hidden(session):
-            return HIDDEN
         policy = self._content.facts(session).policy
         policy = dataclasses.replace(policy, attributes=policy.state)
         nested = value
         for part in reversed(path[1:]):
             nested = {part: nested} if isinstance(part, str) else [nested]
         shown = policy.attribute(str(path[0]) if path else "", nested)
-        if shown is None:
-            return HIDDEN
+        if shown is None or self._content.is_hidden(session):
+            return _HIDDEN
         tree = _tree(shown.value, value if len(path) <= 1 else None)
         for _ in path[1:]:
-            if isinstance(tree, dict) and len(tree) == 1:
-                (tree,) = tree.values()
-            elif isinstance(tree, list) and len(tree) == 1:
-                (tree,) = tree
-            else:
+            if not isinstance(tree, dict | list) or len(tree) != 1:
                 break
+            (tree,) = tree.values() if isinstance(tree, dict) else tree
         return tree
 
-    def _initial(self, span: SpanNode) -> None:
-        session = session_of(span)
-        if session.initial and self._content.facts(session).policy.state != "off":
-            span.details["initial"] = _tree(session.initial)
-
-    def _fill(self, span: SpanNode, content: SpanContent) -> None:
+    def _fill(self, span: SpanNode, facts: RunFacts) -> None:
+        content = self._content.of(span)
         exceptions = [each for each in content.events if each.name == semconv.EVENT_EXCEPTION]
         if exceptions:
-            span.failure = _failure(exceptions[-1].attributes or {})
+            told = exceptions[-1].attributes
+            span.failure = Raised(*(str(told.get(name, "")) for name in _FAILURE))
         elif content.status.description and span.outcome == semconv.FAILED:
             span.failure = Raised("", content.status.description, "")
         if not self._details:
@@ -114,43 +129,31 @@ class ShownContent:
             if name in content.attributes:
                 span.details[part] = _tree(content.attributes[name])
         if span.kind == "step":
-            self._read(span)
-            self._changes(span)
-        names = {self._policy.name(each.key): each for each in span.logged}
-        span.attributes = {
-            name: _tree(content.attributes[name], each.value.value)
-            for name, each in names.items()
-            if name in content.attributes
-        }
+            self._compare_states(span, facts)
+        for each in span.logged:
+            name = facts.policy.name(each.key)
+            if name in content.attributes:
+                span.attributes[name] = _tree(content.attributes[name], each.value.value)
 
-    def _changes(self, span: SpanNode) -> None:
-        """What the step made of the state before it."""
+    def _compare_states(self, span: SpanNode, facts: RunFacts) -> None:
+        """What a step read of the state before it, and what it made of it."""
+        action = facts.action(span.name)
+        found = None if span.before is None else span.before.state
+        if found is not None and action.reads:
+            parts = {key: found[key] for key in action.reads if key in found}
+            read = facts.policy.shown_parts("state", parts)
+            if read is not None:
+                span.details["read"] = _tree(read.value)
         before, after = whole_state(span.before), whole_state(span.end)
         if after is None or self._changes_left <= 0:
             return
         if before is None:  # not in the log: then what the action does not write is as it was
-            writes = self._content.facts(session_of(span)).action(span.name).writes
-            before = {key: after[key] for key in after if writes and key not in writes}
+            before = {
+                key: after[key] for key in after if action.writes and key not in action.writes
+            }
         show = functools.partial(self.value, span)
         span.details["changes"] = shown_changes(before, after, show, show)
         self._changes_left -= len(span.details["changes"])
-
-    def _read(self, span: SpanNode) -> None:
-        """What the step read of the state before it."""
-        facts = self._content.facts(session_of(span))
-        reads = facts.action(span.name).reads
-        state = None if span.before is None else span.before.state
-        if state is None or not reads:
-            return
-        parts = {key: state[key] for key in reads if key in state}
-        shown = facts.policy.shown_parts("state", parts)
-        if shown is not None:
-            span.details["read"] = _tree(shown.value)
-
-
-def _failure(told: Mapping[str, Any]) -> Raised:
-    names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
-    return Raised(*(str(told.get(name, "")) for name in names))
 
 
 def _tree(value: Any, recorded: Any = None) -> Any:
@@ -179,17 +182,21 @@ def shown_changes(
     ]
 
 
-def whole_state(record: EndStep | BeginRoot | Any) -> dict[str, Any] | None:
+def whole_state(record: Any) -> dict[str, Any] | None:
     """The state in a record with its exact values, without Burr's own keys; None without one."""
     state = getattr(record, "state", None)
     if state is None:
         return None
     values = dict(state_data(state))
-    patches = record.otel.get("exact")
+    # An enumeration stays the text that stands for it: nothing is imported that a log names.
+    patches = [patch for patch in exact_patches(record) if '"enum"' not in json.dumps(patch)]
     if patches:
         values = copy.deepcopy(values)  # the record may be read again
-        try:
-            exact.restore(values, patches)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-            values = dict(state_data(state))  # the patches are damaged
+        exact.restore(values, patches)
     return {key: value for key, value in values.items() if key not in INTERNAL_KEYS}
+
+
+def exact_patches(record: Any) -> list[Any]:
+    """What JSON cannot say of the values in a record's state."""
+    patches = record.otel.get("exact")
+    return patches if isinstance(patches, list) else []

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import keyword
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,13 +18,11 @@ from burr_otel import semconv
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import StoreError
 from burr_otel.history.content import RunContent, session_of
-from burr_otel.history.read import read_run
 from burr_otel.history.settle import Alive
-from burr_otel.history.tree import SpanNode
-from burr_otel.records import BeginRoot, BeginStep, EndStep, state_data
+from burr_otel.records import BeginStep, EndStep, state_data
 from burr_otel.store import StoredRun
-from burr_otel.view.content import INTERNAL_KEYS
-from burr_otel.view.steps import UnknownStepError
+from burr_otel.view.content import INTERNAL_KEYS, exact_patches
+from burr_otel.view.steps import newest_step
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _NO_DATA: Final = re.compile(r"<.+( at 0x[0-9a-f]+.*|: .*)>", re.DOTALL)  # stands for an object
@@ -52,13 +51,6 @@ class StepCase(NamedTuple):
     data: str
 
 
-class _Meant(NamedTuple):
-    span: SpanNode
-    begin: BeginStep | None
-    end: EndStep | None
-    before: EndStep | BeginRoot | None
-
-
 def step_case(
     run: StoredRun,
     alive: Alive,
@@ -76,41 +68,52 @@ def step_case(
         UnknownStepError: There is no such step.
         StoreError: It cannot be a test; the message says why.
     """
-    meant = _meant(run, alive, sequence_id)
-    content = RunContent(run, policy)
-    session = session_of(meant.span)
-    facts = content.facts(session).action(meant.span.name)
+    span, _ = newest_step(run, alive, sequence_id)
+    begin, end = span.begin, span.end if isinstance(span.end, EndStep) else None
+    content, session = RunContent(run, policy), session_of(span)
     if redacted and content.is_hidden(session):
         raise StoreError("a `redactor` function decides what of this run is shown; it is not here.")
-    hides = content.facts(session).policy if redacted else None
-    end, name = meant.end, _name(run, meant.span)
-    fails = end is None or end.raised is not None
+    facts, hides = content.facts(session).action(span.name), None
+    if redacted:
+        hides = dataclasses.replace(content.facts(session).policy, max_attribute_bytes=_MOST_BYTES)
+    raised = None if end is None else end.raised
+    found = _values(span.before or end)
+    if span.before is None and raised is None:  # that is the state after it
+        found = {key: value for key, value in found.items() if key not in facts.writes}
+    inputs = begin.inputs.value if isinstance(begin, BeginStep) else {}
     data: dict[str, Any] = {
         "project": run.project,
         "app_id": run.app_id,
-        "sequence_id": meant.span.sequence_id,
-        "action": meant.span.name,
-        "trace_id": meant.span.trace_id,
-        "outcome": meant.span.outcome,
-        "raised": None if end is None or end.raised is None else end.raised._asdict(),
-        "state": _part(*_found(meant, facts.writes), (*facts.reads, *facts.writes), hides),
-        "inputs": _part(meant.begin.inputs.value if meant.begin else {}, [], None, hides),
+        "sequence_id": span.sequence_id,
+        "action": span.name,
+        "trace_id": span.trace_id,
+        "outcome": span.outcome,
+        "raised": None if raised is None else raised._asdict(),
+        "state": _part(found, (*facts.reads, *facts.writes), hides, span.before or end),
+        "inputs": _part(inputs, inputs, hides),
         "written": None,
         "result": None,
     }
     missing = [key for key in facts.reads if key not in data["state"]["values"]]
-    if missing and (end is None or end.raised is None):
+    if missing and raised is None:
         keys = ", ".join(map(repr, missing))
         raise StoreError(
-            f"what step {meant.span.sequence_id} found of {keys} is not recorded: nothing is, of "
+            f"what step {span.sequence_id} found of {keys} is not recorded: nothing is, of "
             "the state that an application is built with. Choose a later step."
         )
-    if end is not None and not fails:
-        values, exact = _state(end)
-        data["written"] = _part(values, exact, facts.writes, hides)
+    if end is not None and raised is None:
+        data["written"] = _part(_values(end), facts.writes, hides, end)
         if end.result is not None and semconv.RESULT not in end.shown:
-            data["result"] = _part(end.result.value, [], None, hides)
-    code = _code(run, meant, facts.attributes.get(semconv.CODE_FUNCTION_NAME), action, name, data)
+            data["result"] = _part(end.result.value, end.result.value, hides)
+    slugs = (
+        re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") or "x"
+        for part in (span.name, run.app_id[:8], str(span.sequence_id))
+    )
+    name = "_".join(slugs)
+    if action is None:
+        recorded = facts.attributes.get(semconv.CODE_FUNCTION_NAME)
+        action = _importable(str(recorded), _file(run, span.name)) if recorded else span.name
+    code = _code(action, name, data)
     return StepCase(name, code, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -124,96 +127,41 @@ def burr_case(case: StepCase) -> str:
     return json.dumps([found], indent=1, ensure_ascii=False) + "\n"
 
 
-def _meant(run: StoredRun, alive: Alive, sequence_id: int | None) -> _Meant:
-    found: list[_Meant] = []
-    numbers: set[int] = set()
-
-    def rank(span: SpanNode) -> tuple[bool, int]:
-        return sequence_id is None and span.is_bad, span.order
-
-    def show(span: SpanNode) -> None:
-        if span.kind != "step" or span.sequence_id is None:
-            return
-        numbers.add(span.sequence_id)
-        if sequence_id not in (None, span.sequence_id):
-            return
-        if found and rank(found[0].span) > rank(span):
-            return
-        begin = span.begin if isinstance(span.begin, BeginStep) else None
-        end = span.end if isinstance(span.end, EndStep) else None
-        found[:] = [_Meant(span, begin, end, span.before)]
-
-    read_run(run, alive, show)
-    if not found:
-        raise UnknownStepError(f"{run.project}/{run.app_id}", sequence_id, sorted(numbers))
-    return found[0]
-
-
-def _found(meant: _Meant, writes: tuple[str, ...]) -> tuple[dict[str, Any], list[Any]]:
-    """The state that a step found, as far as it is recorded, and what JSON cannot say of it."""
-    if meant.before is not None:
-        return _state(meant.before)
-    if meant.end is None:
-        return {}, []
-    values, exact = _state(meant.end)
-    if meant.end.raised is None:  # that is the state after it
-        values = {key: value for key, value in values.items() if key not in writes}
-    return values, exact
-
-
-def _state(record: EndStep | BeginRoot) -> tuple[dict[str, Any], list[Any]]:
-    if record.state is None:
-        return {}, []
-    exact = record.otel.get("exact")
-    return dict(state_data(record.state)), exact if isinstance(exact, list) else []
+def _values(record: Any) -> dict[str, Any]:
+    """The state in a record as its JSON has it."""
+    state = getattr(record, "state", None)
+    return {} if state is None else dict(state_data(state))
 
 
 def _part(
-    values: dict[str, Any],
-    exact: list[Any],
-    keys: tuple[str, ...] | None,
-    hides: ContentPolicy | None,
+    values: dict[str, Any], keys: Iterable[str], hides: ContentPolicy | None, record: Any = None
 ) -> dict[str, Any]:
-    """Some of the values, with the patches for them."""
-    wanted = values.keys() - INTERNAL_KEYS if keys is None else set(keys)
+    """Some of the values, with the patches for them in the record of a state."""
+    wanted = set(keys) - set(INTERNAL_KEYS)
     kept = {key: value for key, value in values.items() if key in wanted}
     if hides is None:
-        return {"values": kept, "exact": [p for p in exact if p[0] and p[0][0] in kept]}
-    policy = dataclasses.replace(hides, max_attribute_bytes=_MOST_BYTES)
-    shown = policy.document("state", kept)
+        patches = [] if record is None else exact_patches(record)
+        return {"values": kept, "exact": [p for p in patches if p[0] and p[0][0] in kept]}
+    shown = hides.document("state", kept)
     return {"values": {} if shown is None else json.loads(str(shown.value)), "exact": []}
 
 
-def _name(run: StoredRun, span: SpanNode) -> str:
-    parts = [span.name, run.app_id[:8], str(span.sequence_id)]
-    return "_".join(re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") or "x" for part in parts)
-
-
-def _code(
-    run: StoredRun, meant: _Meant, recorded: Any, given: str | None, test: str, data: dict[str, Any]
-) -> str:
-    module, _, name = (given or "").partition(":")
-    if given is None:
-        module, name = _importable(str(recorded or ""), _file(run, meant.span.name))
+def _code(action: str, test: str, data: dict[str, Any]) -> str:
+    """The test; inputs that stand for objects are taken out of the data, to be given in it."""
+    module, _, name = action.partition(":")
     parts = [*module.split("."), name]
     if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
-        what = repr(given or recorded or meant.span.name)
         raise StoreError(
-            f"no test can import {what}. Pass --action MODULE:NAME, the action's function or class "
-            "at the top level of a module."
+            f"no test can import {action!r}. Pass --action MODULE:NAME, the action's function or "
+            "class at the top level of a module."
         )
-    fails = data["written"] is None
-    objects = [
-        key
-        for key, value in data["inputs"]["values"].items()
-        if isinstance(value, str) and _NO_DATA.fullmatch(value)
-    ]
-    constants = call = ""
-    if objects:
-        for key in objects:
-            del data["inputs"]["values"][key]
-        constants = f"NOT_RECORDED = {dict.fromkeys(objects)!r}  # no data: give them here\n"
-        call = ", **NOT_RECORDED"
+    values = data["inputs"]["values"]
+    texts = [key for key, value in values.items() if isinstance(value, str)]
+    objects = {key: None for key in texts if _NO_DATA.fullmatch(values[key])}
+    for key in objects:
+        del values[key]
+    constants = f"NOT_RECORDED = {objects!r}  # no data: give them here\n" if objects else ""
+    fails, call = data["written"] is None, ", **NOT_RECORDED" if objects else ""
     ran = f"STEP.run({name}{call})"
     return _TEMPLATE.format(
         module=module,
@@ -225,14 +173,14 @@ def _code(
     )
 
 
-def _importable(function: str, file: str | None) -> tuple[str, str]:
-    """Module and name of what a recorded function is imported by."""
+def _importable(function: str, file: str | None) -> str:
+    """``MODULE:NAME`` of what a recorded function is imported by."""
     module, _, name = function.rpartition(".")
     if name in _METHODS:  # of a class-based action
         module, _, name = module.rpartition(".")
     if module == "__main__" and file is not None:
         module = Path(file).stem
-    return module, name
+    return f"{module}:{name}"
 
 
 def _file(run: StoredRun, action: str) -> str | None:

@@ -7,15 +7,16 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from burr_otel.history.tree import RunTree, SpanNode
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
 from burr_otel.view.rows import failure_text, look, tokens_text
-from burr_otel.view.steps import StepDetails
+from burr_otel.view.steps import Comparison, Side, StepDetails
 from burr_otel.view.text import clean, duration, local_time, one_line, plural
+from burr_otel.view.waterfall import field
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_CHANGES: Final = 200
 _MOST_FRAMES: Final = 60  # lines of a traceback
+_MOST_STEPS_NAMED: Final = 12
 _FROM_BURR: Final = "__burr_function"  # name and hash of the source, logged by @trace
 _SIGNS: Final = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
@@ -23,9 +24,8 @@ _SIGNS: Final = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("
 def value_text(value: Any) -> str:
     """A value as one line of JSON; a long one is cut and its length told."""
     text = as_text(value)
-    if len(text) <= _LONGEST_VALUE:
-        return one_line(text, _LONGEST_VALUE * 8)
-    return f"{one_line(text[:_LONGEST_VALUE], _LONGEST_VALUE * 8)}… ({len(text):,} characters)"
+    shown = one_line(text[:_LONGEST_VALUE], _LONGEST_VALUE * 8)
+    return shown if len(text) <= _LONGEST_VALUE else f"{shown}… ({len(text):,} characters)"
 
 
 def change_lines(changed: Iterable[Change]) -> Iterator[Text]:
@@ -46,23 +46,20 @@ def change_lines(changed: Iterable[Change]) -> Iterator[Text]:
         yield line
 
 
-def step_sheet(view: RunTree, span: SpanNode, step: StepDetails) -> Iterator[Text]:
+def step_sheet(step: StepDetails) -> Iterator[Text]:
     """Everything recorded about a step, without its waterfall."""
-    shown = look(span.outcome)
-    yield Text.assemble(
-        (f"step {span.sequence_id} {one_line(span.name)}", "bold"),
-        "  ",
-        (shown.word, shown.style),
-    )
-    yield _field("run", f"{one_line(view.project)}/{one_line(view.app_id)}")
+    span, shown = step.span, look(step.span.outcome)
+    title = (f"step {span.sequence_id} {one_line(span.name)}", "bold")
+    yield Text.assemble(title, "  ", (shown.word, shown.style))
+    yield field("run", f"{one_line(step.run.project)}/{one_line(step.run.app_id)}")
     if span.trace_id:
-        yield _field("trace", f"{one_line(span.trace_id)}, span {one_line(span.span_id or '?')}")
+        yield field("trace", f"{one_line(span.trace_id)}, span {one_line(span.span_id or '?')}")
     took = duration(span.last_ns - span.start_ns)
-    yield _field("began", f"{local_time(span.start_ns)}, {took}")
+    yield field("began", f"{local_time(span.start_ns)}, {took}")
     if step.times > 1:
-        yield _field("times", f"run {step.times} times under this number; this is the last")
+        yield field("times", f"run {step.times} times under this number; this is the last")
     if span.usage is not None:
-        yield _field("tokens", tokens_text(span.usage))
+        yield field("tokens", tokens_text(span.usage))
     if span.failure is not None:
         yield Text()
         yield Text(clean(failure_text(span.failure)), style="red")
@@ -70,10 +67,9 @@ def step_sheet(view: RunTree, span: SpanNode, step: StepDetails) -> Iterator[Tex
         if len(lines) > _MOST_FRAMES:
             yield Text(f"  {len(lines) - _MOST_FRAMES:,} lines left out", style="dim")
         yield from (Text(f"  {line}", style="dim") for line in lines[-_MOST_FRAMES:])
-    yield from _section("inputs", _entries(span.details.get("inputs")))
-    if "read" in span.details:
-        yield from _section("read", _entries(span.details["read"]))
-    yield from _section("result", _entries(span.details.get("result")))
+    for part in ("inputs", "read", "result"):
+        if part != "read" or part in span.details:
+            yield from _section(part, _entries(span.details.get(part)))
     yield from _section("state", _state_lines(step))
     for logged, depth in span.walk():
         said = {k: v for k, v in logged.attributes.items() if not k.startswith(_FROM_BURR)}
@@ -89,7 +85,7 @@ def _state_lines(step: StepDetails) -> list[Text]:
     kept = [key for key in step.after if key not in touched]
     lines = list(change_lines(step.changes))
     if kept:
-        names = one_line(", ".join(str(key) for key in kept), 200)
+        names = one_line(", ".join(kept), 200)
         lines.append(Text(f"  {plural(len(kept), 'key')} unchanged: {names}", style="dim"))
     return lines
 
@@ -103,11 +99,34 @@ def _entries(value: Any) -> list[Text]:
     return [] if value is None else [Text(f"  {value_text(value)}")]
 
 
-def _section(title: str, lines: list[Text]) -> Iterator[Text]:
+def _section(title: str, lines: Iterable[Text]) -> Iterator[Text]:
     yield Text()
     yield Text(title, style="bold underline")
-    yield from lines or [Text("  nothing", style="dim")]
+    yield from list(lines) or [Text("  nothing", style="dim")]
 
 
-def _field(label: str, value: str) -> Text:
-    return Text.assemble((f"{label:<8}", "dim"), value)
+def comparison_lines(found: Comparison) -> Iterator[Text]:
+    """The comparison as text."""
+    names = [one_line(f"{side.project}/{side.app_id}") for side in (found.left, found.right)]
+    if found.parts_at is None:
+        said = f"are the same: {plural(found.shared, 'step')}."
+        yield Text(f"{' and '.join(names)} {said}", style="green")
+        return
+    same = f"after {plural(found.shared, 'equal step')}" if found.shared else "at once"
+    yield Text(f"{' and '.join(names)} part {same}, at step {found.parts_at}.", style="bold")
+    yield Text()
+    width = max(map(len, names))
+    for sign, name, side in zip("-+", names, (found.left, found.right), strict=True):
+        style = "red" if sign == "-" else "green"
+        yield Text.assemble((f"{sign} {name:<{width}}  ", style), _path(side))
+    for part, changed in found.changes.items():
+        yield from _section(f"{part} of step {found.parts_at}", change_lines(changed))
+
+
+def _path(side: Side) -> str:
+    steps = [
+        f"{number} {one_line(action)}" + ("" if outcome == "ok" else f" ({one_line(outcome)})")
+        for number, action, outcome in side.rest[:_MOST_STEPS_NAMED]
+    ]
+    more = len(side.rest) - len(steps)
+    return (", ".join(steps) or "ends before") + (f" and {more:,} more" if more else "")
