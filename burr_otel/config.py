@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import logging
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict
+from types import UnionType
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger_of_lines
@@ -31,9 +33,8 @@ Redactor = Callable[[str, Any], Any]
 Failed = Callable[[str, Any, Any], "str | None"]
 _LONGEST_BYTES = 16 * 1024
 _SHORTEST_BYTES = 64
-_OFF_WORDS = ("none", "off")
-_TRUE_WORDS = ("1", "true", "yes", "on")
-_FALSE_WORDS = ("0", "false", "no", "off")
+_TRUTHS = dict.fromkeys(("1", "true", "yes", "on"), True)
+_TRUTHS |= dict.fromkeys(("0", "false", "no", "off"), False)
 
 
 class OtelSettings(TypedDict, total=False):
@@ -81,8 +82,7 @@ def _is_pattern(item: object) -> bool:
 
 
 def _is_exception(item: object) -> bool:
-    is_class = isinstance(item, type) and issubclass(item, BaseException)
-    return is_class or _is_text(item)
+    return _is_text(item) or (isinstance(item, type) and issubclass(item, BaseException))
 
 
 def _is_text(item: object) -> bool:
@@ -105,9 +105,6 @@ def _setting(default: Any, doc: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata={"doc": doc, **metadata})
 
 
-_CAPTURES = ("full", "types", "off")
-
-
 @dataclasses.dataclass(frozen=True)
 class OtelConfig:
     """Every setting of an `OtelTracker`.
@@ -117,24 +114,14 @@ class OtelConfig:
     """
 
     capture: Capture = _setting(
-        "full",
-        "What spans carry of values: `full`, `types` (names and sizes only) or `off`.",
-        choices=_CAPTURES,
+        "full", "What spans carry of values: `full`, `types` (names and sizes only) or `off`."
     )
-    capture_inputs: Capture | None = _setting(
-        None, "The same for step inputs alone.", choices=_CAPTURES, optional=True
-    )
-    capture_results: Capture | None = _setting(
-        None, "The same for step results alone.", choices=_CAPTURES, optional=True
-    )
-    capture_state: Capture | None = _setting(
-        None, "The same for written state alone.", choices=_CAPTURES, optional=True
-    )
-    capture_attributes: Capture | None = _setting(
-        None, "The same for logged attributes alone.", choices=_CAPTURES, optional=True
-    )
+    capture_inputs: Capture | None = _setting(None, "The same for step inputs alone.")
+    capture_results: Capture | None = _setting(None, "The same for step results alone.")
+    capture_state: Capture | None = _setting(None, "The same for written state alone.")
+    capture_attributes: Capture | None = _setting(None, "The same for logged attributes alone.")
     capture_exceptions: Capture | None = _setting(
-        None, "The same for exception messages and tracebacks.", choices=_CAPTURES, optional=True
+        None, "The same for exception messages and tracebacks."
     )
     redact: bool = _setting(True, "Whether the built-in redaction patterns apply.")
     redact_keys: tuple[str, ...] = _setting(
@@ -144,9 +131,7 @@ class OtelConfig:
         (), "More value patterns (regular expressions) whose matches are hidden.", items=_is_pattern
     )
     redactor: Redactor | None = _setting(
-        None,
-        "A function `(path, value) -> value` applied after the patterns.",
-        env=False,
+        None, "A function `(path, value) -> value` applied after the patterns.", env=False
     )
     max_attribute_bytes: int = _setting(
         _LONGEST_BYTES,
@@ -157,9 +142,7 @@ class OtelConfig:
         False, "Whether steps also carry `input.value` and `output.value` (Phoenix, Langfuse)."
     )
     capture_state_read: Literal["failed", "all", "never"] = _setting(
-        "failed",
-        "Which steps carry the values of the state keys that their action reads.",
-        choices=("failed", "all", "never"),
+        "failed", "Which steps carry the values of the state keys that their action reads."
     )
     expected_exceptions: tuple[type[BaseException] | str, ...] = _setting(
         (),
@@ -195,59 +178,45 @@ class OtelConfig:
     step_parent: Literal["application", "ambient"] = _setting(
         "application",
         "Parent of a step: the application span, or the span current when the step runs.",
-        choices=("application", "ambient"),
     )
     on_resume: Literal["link", "continue"] = _setting(
         "link",
         "A resumed run starts a new trace linked to the earlier one, or continues that trace.",
-        choices=("link", "continue"),
     )
     root_linger: float | None = _setting(
         2.0,
         "Seconds without activity after which the application span ends; `none`: never.",
-        minimum=0.0,
-        optional=True,
     )
     root_max_open: float | None = _setting(
         300.0,
         "Seconds after which the application span ends in any case; `none`: never.",
-        minimum=0.0,
-        optional=True,
     )
     recover_after: float = _setting(
         3600.0,
         "Seconds without a record after which a session of another host is taken for dead.",
-        minimum=0.0,
     )
     durability: Literal["none", "flush", "fsync"] = _setting(
-        "flush",
-        "A record survives: nothing, the death of the process, or power loss.",
-        choices=("none", "flush", "fsync"),
+        "flush", "A record survives: nothing, the death of the process, or power loss."
     )
     exclusive: bool = _setting(False, "Whether a second session of the same run is refused.")
     on_snapshot_error: Literal["raise", "warn"] = _setting(
-        "raise",
-        "What happens when a state cannot be kept: `SnapshotError`, or a warning.",
-        choices=("raise", "warn"),
+        "raise", "What happens when a state cannot be kept: `SnapshotError`, or a warning."
     )
     snapshots: Literal["full", "delta", "off"] = _setting(
         "full",
         "Each record carries the whole state (`full`) or what changed since the one before "
         "(`delta`), or nothing is stored (`off`: spans only, no resume).",
-        choices=("full", "delta", "off"),
     )
     empty_runs: Literal["keep", "drop"] = _setting(
         "keep",
         "An application that is built and never run has a span and a folder (`keep`), or both come "
         "only when it is run (`drop`).",
-        choices=("keep", "drop"),
     )
     child_spans: Literal["stamp", "record", "off"] = _setting(
         "stamp",
         "Spans that others make inside a step get its conversation and agent, and their token "
         "usage is added up (`stamp`); they are also written into the run's log, for the Burr UI "
         "and `burr-otel show` (`record`); or they are left alone (`off`).",
-        choices=("stamp", "record", "off"),
     )
     record_child_spans: bool = _setting(False, "An earlier name for `child_spans=record`.")
     trace_url: str = _setting(
@@ -292,26 +261,24 @@ class OtelConfig:
             ConfigError: An unknown name or a value that is not allowed.
         """
         settings = dict(settings or {})
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in settings:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(
-                    f"OtelTracker has no setting {name!r}.{hint} Settings: {', '.join(known)}."
-                )
+        known = list(cls.__dataclass_fields__)
+        for name in sorted(settings.keys() - known):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"OtelTracker has no setting {name!r}.{hint} Settings: {', '.join(known)}."
+            )
         if base is not None:
             return dataclasses.replace(base, **settings)
-        found = cls._from_environ(os.environ if environ is None else environ, strict=strict)
+        found = cls.said_by_environ(environ, strict=strict)
         return cls(**{**(defaults or {}), **found, **settings})
 
     @classmethod
-    def said_by_environ(cls, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """What the variables say, by field; a bad one is reported in a warning and left out."""
-        return cls._from_environ(os.environ if environ is None else environ, strict=False)
-
-    @classmethod
-    def _from_environ(cls, environ: Mapping[str, str], *, strict: bool) -> dict[str, Any]:
+    def said_by_environ(
+        cls, environ: Mapping[str, str] | None = None, *, strict: bool = False
+    ) -> dict[str, Any]:
+        """What the variables say, by field; a bad one is left out with a warning, or an error."""
+        environ = os.environ if environ is None else environ
         found = _said_by_others(environ)
         for field in dataclasses.fields(cls):
             variable = ENV_PREFIX + field.name.upper()
@@ -328,7 +295,7 @@ class OtelConfig:
                 instead = f"The default, {field.default!r}, is used instead."
                 if hidden:  # who meant to hide something would not want the default
                     instead = f"Nothing is captured instead ({', '.join(hidden)}: 'off')."
-                _warn_once(f"{error} {instead}")
+                _warn_once("%s", f"{error} {instead}")
         return found
 
 
@@ -339,10 +306,9 @@ def default_storage_dir() -> str:
 
 def _hidden_instead(name: str) -> list[str]:
     """The kinds of content that are kept back when the variable of a setting cannot be used."""
-    fields = dataclasses.fields(OtelConfig)
-    captures = [each.name for each in fields if each.metadata.get("choices") == _CAPTURES]
-    wanted = captures if name in ("redact_keys", "redact_values") else [name]
-    return [each for each in captures if each in wanted]
+    captures = [each for each in OtelConfig.__dataclass_fields__ if each.startswith("capture")]
+    captures.remove("capture_state_read")  # which steps, not how much of them
+    return captures if name in ("redact_keys", "redact_values") else [name] * (name in captures)
 
 
 def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -366,30 +332,32 @@ def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-_warned: set[str] = set()
+_warn_once = functools.cache(logger.warning)
 
 
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
-        logger.warning("%s", message)
+@functools.cache
+def _types() -> dict[str, tuple[Any, ...]]:
+    """Of each setting the types that it may have: more than one for ``... | None``."""
+    hints = get_type_hints(OtelConfig)
+    unions = (Union, UnionType)
+    return {n: get_args(h) if get_origin(h) in unions else (h,) for n, h in hints.items()}
 
 
 def _parsed(field: dataclasses.Field[Any], text: str) -> Any:
     """The value that a variable's text stands for, or the text when it stands for none."""
-    meta, word = field.metadata, text.strip().lower()
-    if meta.get("items"):
+    (kind, *or_none), word = _types()[field.name], text.strip().lower()
+    if "items" in field.metadata:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if isinstance(field.default, bool):
-        return True if word in _TRUE_WORDS else False if word in _FALSE_WORDS else text
-    if "minimum" in meta:
-        if meta.get("optional") and word in _OFF_WORDS:
+    if kind is bool:
+        return _TRUTHS.get(word, text)
+    if kind in (int, float):
+        if or_none and word in ("none", "off"):
             return None
         try:
-            return int(word) if isinstance(field.default, int) else float(word)
+            return kind(word)
         except ValueError:
             return text
-    return text.strip() if "text" in meta else word
+    return text.strip() if "text" in field.metadata else word
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
@@ -398,18 +366,30 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     Raises:
         ConfigError: It is not.
     """
+    kind, *or_none = _types()[field.name]
     meta = field.metadata
-    if value is None and meta.get("optional", field.default is None):
+    if value is None and or_none:
         return value
-    if "text" in meta:
-        return _checked_text(meta["text"], value, name)
-    if "choices" in meta:
-        good, expected = value in meta["choices"], f"one of {', '.join(map(repr, meta['choices']))}"
-    elif isinstance(field.default, bool):
+    if "text" in meta and isinstance(value, str):
+        try:
+            meta["text"](value)
+        except ConfigError as error:
+            raise ConfigError(f"{name}={value!r} is not allowed: {error}") from None
+        return value
+    if get_origin(kind) is Literal:
+        words = get_args(kind)
+        good, expected = value in words, f"one of {', '.join(map(repr, words))}"
+    elif kind is bool:
         good, expected = isinstance(value, bool), "true or false"
-    elif "minimum" in meta:
-        good, expected = _is_number(field, value), _number_text(field)
-    elif meta.get("items"):
+    elif kind in (int, float):
+        number = "a whole number" if kind is int else "a number"
+        minimum = meta.get("minimum", kind(0))
+        good = isinstance(value, int | kind) and not isinstance(value, bool)
+        good = good and math.isfinite(value) and value >= minimum
+        expected = f"{number} of at least {minimum}" + (' or "none"' if or_none else "")
+    elif kind is str:
+        good, expected = False, "a string"
+    elif "items" in meta:
         good = not isinstance(value, str) and all(map(meta["items"], value))
         value = tuple(value) if good else value
         expected = f"a sequence of {meta.get('of', 'regular expressions')}"
@@ -418,26 +398,3 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
     if good:
         return value
     raise ConfigError(f"{name}={value!r} is not allowed; use {expected}.")
-
-
-def _checked_text(read: Callable[[str], object], value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{name}={value!r} is not allowed; use a string.")
-    try:
-        read(value)
-    except ConfigError as error:
-        raise ConfigError(f"{name}={value!r} is not allowed: {error}") from None
-    return value
-
-
-def _is_number(field: dataclasses.Field[Any], value: Any) -> bool:
-    kinds = int if isinstance(field.default, int) else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        return False
-    return math.isfinite(value) and bool(value >= field.metadata["minimum"])
-
-
-def _number_text(field: dataclasses.Field[Any]) -> str:
-    kind = "a whole number" if isinstance(field.default, int) else "a number"
-    off = ' or "none"' if field.metadata.get("optional") else ""
-    return f"{kind} of at least {field.metadata['minimum']}{off}"

@@ -10,8 +10,8 @@ from burr_otel.config import OtelSettings
 
 
 @pytest.fixture(autouse=True)
-def _warn_again(monkeypatch):
-    monkeypatch.setattr(config, "_warned", set())
+def _warn_again():
+    config._warn_once.cache_clear()
 
 
 def test_arguments_win_over_variables_which_win_over_defaults():
