@@ -24,8 +24,7 @@ from otlp_servers import (
 from burr_otel.check import probe
 from burr_otel.check.mistakes import MISTAKES, PASSING
 from burr_otel.check.run import check
-from burr_otel.cli import check as cli_check
-from burr_otel.spans.exporters import without_secrets
+from burr_otel.cli.start import check_data, check_lines
 
 SECRET = "CANARY-0123456789"
 SERVERS = {"grpc": grpc_server, "http/protobuf": http_server}
@@ -65,9 +64,8 @@ def sentence(report, name):
 
 def told(report):
     """Everything that the command prints of a report, for people and for programs."""
-    endpoint = without_secrets(report.settings.endpoint)
-    drawn = [line.plain for line in cli_check._drawn(report, endpoint, "~/.burr")]
-    return "\n".join(drawn) + json.dumps(cli_check._as_json(report, endpoint, "~/.burr"))
+    data = check_data(report, "~/.burr")
+    return "\n".join(line.plain for line in check_lines(report, data)) + json.dumps(data)
 
 
 def refusing(status, code, message):

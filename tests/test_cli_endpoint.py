@@ -4,8 +4,9 @@ import socket
 
 import pytest
 
-from burr_otel.cli import sending as module
-from burr_otel.cli.sending import answers, find_target, host_and_port
+from burr_otel.check import probe as module
+from burr_otel.check.probe import answers, host_and_port
+from burr_otel.cli.sending import find_target
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import uuid
 import pytest
 from rich.cells import cell_len
 
-from burr_otel.cli.table import run_table
+from burr_otel.cli.list_runs import run_table
 from burr_otel.view.summary import RunSummary
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -20,7 +20,6 @@ def main():
         importlib.import_module(f"burr_otel.cli.{module}")
     # Each command imports these when it needs them.
     import burr_otel.check.run
-    import burr_otel.cli.follow
     import burr_otel.cli.sending
     import burr_otel.demo
     import burr_otel.tracker

@@ -13,7 +13,6 @@ from burr_otel.check.mistakes import Problem, problem
 from burr_otel.check.settings import Settings
 from burr_otel.spans.exporters import without_secrets
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _TOO_LARGE: Final = re.compile(r"larger than|too large|exceeds", re.IGNORECASE)
 _MISSING_HEADER: Final = re.compile(r"missing '?\"?([\w-]+)'?\"? header", re.IGNORECASE)
 _TLS_WANTED: Final = re.compile(r"HTTPS (?:server|port)", re.IGNORECASE)
@@ -38,7 +37,7 @@ _BY_STATUS: Final = {
 def wrong_address(settings: Settings) -> Problem | None:
     """Whether the exporters would take the endpoint for something else, or not at all."""
     scheme, mark, rest = settings.endpoint.partition("://")
-    if mark and scheme in (*_DEFAULT_PORTS, "unix") and rest:
+    if mark and scheme in ("http", "https", "unix") and rest:
         user = settings.protocol == "grpc" and "@" in rest.partition("/")[0]
         return problem("user_in_url", _fields(settings)) if user else None
     place = without_secrets(settings.endpoint).rpartition("://")[2] or "localhost:4317"
@@ -166,8 +165,7 @@ def _by_protocol(settings: Settings, answer: Answer) -> str:
 
 
 def _place(settings: Settings) -> tuple[str, int]:
-    parts = urllib.parse.urlsplit(settings.endpoint)
-    return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 443)
+    return probe.host_and_port(settings.endpoint) or ("", 443)
 
 
 def _certificate(settings: Settings) -> str | None:

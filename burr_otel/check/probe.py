@@ -13,6 +13,8 @@ from typing import Final
 from burr_otel.spans.exporters import Protocol
 
 _TIMEOUT_S: Final = 3.0
+_QUICK_TIMEOUT_S: Final = 0.5
+_DEFAULT_PORTS: Final = {"": 4317, "http": 80, "https": 443}  # a bare host is one of gRPC
 # A client of HTTP/2 begins so: the fixed first line, then an empty SETTINGS frame (type 4).
 _HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _SETTINGS: Final = 4
@@ -20,6 +22,33 @@ _SETTINGS: Final = 4
 _GRPC_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _GRPC_DIRECT: Final = ("no_grpc_proxy", "no_proxy")
 _FRAME_HEADER_BYTES: Final = 9
+
+
+def host_and_port(endpoint: str) -> tuple[str, int] | None:
+    """Where an OTLP endpoint (a URL, or ``host:port``) listens; `None`: it is no TCP address."""
+    try:
+        parts = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or parts.scheme not in _DEFAULT_PORTS:
+        return None
+    return parts.hostname, port or _DEFAULT_PORTS[parts.scheme]
+
+
+def answers(endpoint: str, protocol: Protocol = "http/protobuf") -> bool:
+    """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
+    place = host_and_port(endpoint)
+    if place is None:
+        return True
+    local = place[0] in ("localhost", "::1") or place[0].startswith("127.")
+    if not local and proxy_variable(protocol, endpoint):
+        return True
+    try:
+        with socket.create_connection(place, timeout=_QUICK_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def connect_problem(host: str, port: int) -> str | None:

@@ -38,29 +38,28 @@ EXIT_CODES: Final = {
 }
 """Every exit code of every command."""
 
-# A command's module is imported only when that command is called or completed, so its summary
-# stands here: the help page and the completion of commands import nothing else.
+# The module and the summary of each command: help and completion of commands import no module.
 _COMMANDS: Final = {
-    "demo": ("demo", "Run a small Burr application and draw its trace."),
-    "check": ("check", "Find out whether traces arrive, and if not, what to change."),
+    "demo": ("start", "Run a small Burr application and draw its trace."),
+    "check": ("start", "Find out whether traces arrive, and if not, what to change."),
     "list": ("list_runs", "List recorded runs, the one written to last first."),
     "show": ("show", "Draw a recorded run as a waterfall."),
-    "diff": ("diff", "Show where two runs part."),
-    "replay": ("replay", "Send stored runs as traces."),
-    "recover": ("recover", "Complete the traces of runs whose process was killed."),
-    "open": ("open_trace", "Print the address of a run's trace in the backend."),
-    "test-case": ("test_case", "Make a test of a recorded step."),
-    "materialize": ("materialize", "Write a run with whole states, for the Burr UI."),
-    "copy": ("copy", "Copy runs to another folder, database or bucket."),
-    "delete": ("delete", "Delete runs: their states, logs and everything beside them."),
-    "prune": ("prune", "Delete old runs, to keep a store in bounds, or all runs of one user."),
-    "store": ("store", "Prepare a database or bucket that several machines keep runs in."),
-    "completion": ("complete", "Print what makes a shell complete commands, options and app ids."),
+    "diff": ("runs", "Show where two runs part."),
+    "replay": ("resend", "Send stored runs as traces."),
+    "recover": ("resend", "Complete the traces of runs whose process was killed."),
+    "open": ("runs", "Print the address of a run's trace in the backend."),
+    "test-case": ("runs", "Make a test of a recorded step."),
+    "materialize": ("keep", "Write a run with whole states, for the Burr UI."),
+    "copy": ("keep", "Copy runs to another folder, database or bucket."),
+    "delete": ("keep", "Delete runs: their states, logs and everything beside them."),
+    "prune": ("keep", "Delete old runs, to keep a store in bounds, or all runs of one user."),
+    "store": ("keep", "Prepare a database or bucket that several machines keep runs in."),
+    "completion": ("options", "Print what makes a shell complete commands, options and app ids."),
 }
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands live in modules of their own, as ``command``."""
+    """A group that imports the module of a command when it is called: ``NAME_command`` there."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order of the help page."""
@@ -71,7 +70,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"burr_otel.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -150,8 +149,6 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
     try:
         result: Any = command.main(arguments, prog_name="burr-otel", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as exited:
-        return exited.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -164,25 +161,19 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
 
 def _complain_of(error: Exception) -> int:
     from burr_otel.cli.terminal import complain
+    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError
+    from burr_otel.view.steps import UnknownStepError
 
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         if context is not None:
-            click.echo(
-                f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", err=True
-            )
+            hint = f"Try '{context.command_path} --help' for help."
+            click.echo(f"{context.get_usage()}\n{hint}\n", err=True)
         complain(error.format_message())
         return error.exit_code
     complain(str(error))
-    return NO_SUCH_RUN if _names_no_single_run(error) else FAILED
-
-
-def _names_no_single_run(error: Exception) -> bool:
-    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError
-    from burr_otel.view.steps import UnknownStepError
-
     unknown = UnknownRunError, UnknownProjectError, AmbiguousRunError, UnknownStepError
-    return isinstance(error, unknown)
+    return NO_SUCH_RUN if isinstance(error, unknown) else FAILED
 
 
 def _give_up_output() -> None:

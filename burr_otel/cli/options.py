@@ -1,20 +1,23 @@
-"""Options that several commands share."""
+"""Options that several commands share, what the shell offers for them, and how results print."""
 
 from __future__ import annotations
 
 import datetime as dt
 import functools
+import itertools
 import re
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
-from burr_otel.cli.complete import project_names
+from burr_otel.cli.terminal import CommandResult, print_result
 from burr_otel.config import ENV_PREFIX
+from burr_otel.errors import BurrOtelError
 from burr_otel.store import StoredRun
-from burr_otel.view.find import find_run
+from burr_otel.view.find import find_run, runs, stores
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
@@ -23,112 +26,123 @@ F = TypeVar("F", bound=Callable[..., Any])
 _AGO: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_MOST_OFFERED: Final = 100
+# Ids come from anywhere, and bash puts what is offered into the command line as it is, where
+# $(...), quotes, spaces and wildcards act. Only what no shell acts on is offered.
+_NEEDS_NO_QUOTING: Final = re.compile(r"\w[\w.@+:-]*")
 
 
-if TYPE_CHECKING:
-    _Number = click.ParamType[int]
-else:
-    _Number = click.ParamType  # not generic before click 8.2
+# --- values -------------------------------------------------------------------------------------
 
 
-class Since(_Number):
-    """A moment: an age such as ``2h``, or a date or time. Gives nanoseconds since the epoch."""
-
-    name = "since"
-
-    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
-        self._clock = clock
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        """Read the text."""
-        if isinstance(value, int):
-            return value
-        text = str(value).strip()
-        age = _AGO.fullmatch(text.lower())
-        if age:
-            return self._clock() - int(float(age[1]) * _UNIT_S[age[2]] * 1e9)
-        try:
-            # Python 3.10 does not read a Z. A time without a zone is the reader's own.
-            moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
-            return int(moment.timestamp()) * 10**9
-        except (ValueError, OverflowError, OSError):
-            self.fail(
-                f"{value!r} is no time. Use an age such as 45s, 30m, 2h, 3d or 1w, "
-                "or a date or time such as 2025-01-31 or 2025-01-31T14:00.",
-                param,
-                ctx,
-            )
+def moment(text: str) -> int:
+    """An age such as ``2h``, or a date or time, in nanoseconds since the epoch."""
+    text = text.strip()
+    age = _AGO.fullmatch(text.lower())
+    if age:
+        return time.time_ns() - int(float(age[1]) * _UNIT_S[age[2]] * 1e9)
+    try:
+        # Python 3.10 does not read a Z. A time without a zone is the reader's own.
+        return int(dt.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()) * 10**9
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{text!r} is no time. Use an age such as 45s, 30m, 2h, 3d or 1w, "
+            "or a date or time such as 2025-01-31 or 2025-01-31T14:00."
+        ) from None
 
 
-class Size(_Number):
+def size(text: str) -> int:
     """A number of bytes, such as ``500M`` or ``5G``."""
-
-    name = "size"
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        """Read the text."""
-        found = _SIZE.fullmatch(str(value).strip().upper())
-        if not found:
-            self.fail(
-                f"{value!r} is no size. Use a number of bytes, or 500M, 5G, 1.5T.", param, ctx
-            )
-        return int(float(found[1]) * 1024 ** "BKMGT".index(found[2] or "B"))
+    found = _SIZE.fullmatch(text.strip().upper())
+    if not found:
+        raise click.BadParameter(f"{text!r} is no size. Use a number of bytes, or 500M, 5G, 1.5T.")
+    return int(float(found[1]) * 1024 ** "BKMGT".index(found[2] or "B"))
 
 
-def storage_dir(function: F) -> F:
-    """``--storage-dir``."""
-    return click.option(
-        "--storage-dir",
-        metavar="DIR|URL",
-        default=DEFAULT_STORAGE_DIR,
-        envvar=f"{ENV_PREFIX}STORAGE_DIR",
-        show_envvar=True,
-        is_eager=True,  # the completion of project and app id looks there
-        show_default=True,
-        help="Where runs are kept.",
-    )(function)
+# --- what the shell offers ----------------------------------------------------------------------
 
 
-def project(function: F) -> F:
-    """``--project``."""
-    return click.option(
-        "-p",
-        "--project",
-        metavar="NAME",
-        shell_complete=project_names,
-        help="Look in this project only.  [default: all]",
-    )(function)
+def app_ids(ctx: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Ids of runs that begin with what is typed, with their project as help."""
+    found = runs(ctx.params["storage_dir"], ctx.params.get("project"))
+    return _offered(((run.app_id, run.project) for run in found), typed)
 
 
-def partition(function: F) -> F:
-    """``--partition``."""
-    return click.option(
-        "--partition", metavar="KEY", help="Only runs of this partition key.  [default: all]"
-    )(function)
+def _projects(ctx: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Names of projects that begin with what is typed."""
+    found = stores(ctx.params["storage_dir"])
+    return _offered(((store.project, None) for store in found), typed)
 
 
-def as_json(function: F) -> F:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+def _offered(names: Iterator[tuple[str, str | None]], typed: str) -> list[CompletionItem]:
+    fitting = (
+        CompletionItem(name, help=told)
+        for name, told in names
+        if name.startswith(typed) and _NEEDS_NO_QUOTING.fullmatch(name)
+    )
+    try:
+        return list(itertools.islice(fitting, _MOST_OFFERED))
+    except (BurrOtelError, OSError):
+        return []  # nobody wants an error message in the middle of typing
 
 
-def unredacted(function: F) -> F:
-    """``--unredacted``."""
-    return click.option(
-        "--unredacted",
-        is_flag=True,
-        help="Show values as they were recorded, secrets too; else as spans show them.",
-    )(function)
+@click.command("completion")
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion_command(shell: str) -> None:
+    """Print what makes a shell complete commands, options and app ids.
+
+    App ids that would have to be quoted in a shell are not offered.
+
+    \b
+    Examples:
+      eval "$(burr-otel completion bash)"       # in ~/.bashrc
+      eval "$(burr-otel completion zsh)"        # in ~/.zshrc
+      burr-otel completion fish > ~/.config/fish/completions/burr-otel.fish
+    """
+    from burr_otel.cli.app import cli
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.ClickException(f"this version of click cannot complete for {shell}.")
+    click.echo(kind(cli, {}, "burr-otel", "_BURR_OTEL_COMPLETE").source())
+
+
+# --- arguments and options ----------------------------------------------------------------------
+
+one_run = click.argument("app_id", shell_complete=app_ids)
+some_runs = click.argument("app_id", nargs=-1, shell_complete=app_ids)
+storage_dir = click.option(
+    "--storage-dir",
+    metavar="DIR|URL",
+    default=DEFAULT_STORAGE_DIR,
+    envvar=f"{ENV_PREFIX}STORAGE_DIR",
+    show_envvar=True,
+    is_eager=True,  # the completion of project and app id looks there
+    show_default=True,
+    help="Where runs are kept.",
+)
+since = click.option(
+    "--since",
+    type=moment,
+    metavar="TIME",
+    help="Only runs written to since: an age such as 30m, 2h or 3d, or a date or time.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+unredacted = click.option(
+    "--unredacted",
+    is_flag=True,
+    help="Show values as they were recorded, secrets too; else as spans show them.",
+)
+_project = click.option(
+    "-p",
+    "--project",
+    metavar="NAME",
+    shell_complete=_projects,
+    help="Look in this project only.  [default: all]",
+)
+_partition = click.option(
+    "--partition", metavar="KEY", help="Only runs of this partition key.  [default: all]"
+)
 
 
 class Where(NamedTuple):
@@ -145,18 +159,23 @@ class Where(NamedTuple):
 
 def where(function: F) -> F:
     """``--project``, ``--partition`` and ``--storage-dir``, given as one `Where`."""
-    return cast("F", project(partition(storage_dir(_bundled(function)))))
 
-
-def where_of_project(function: F) -> F:
-    """``--project`` and ``--storage-dir``, given as one `Where`."""
-    return cast("F", project(storage_dir(_bundled(function))))
-
-
-def _bundled(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
-    def command(*, storage_dir: str, project: str | None, **given: Any) -> Any:
-        partition = given.pop("partition", None)
+    def command(
+        *, storage_dir: str, project: str | None, partition: str | None, **given: Any
+    ) -> Any:
         return function(where=Where(storage_dir, project, partition), **given)
 
-    return command
+    return cast("F", _project(_partition(storage_dir(command))))
+
+
+def printed(function: Callable[..., CommandResult]) -> Callable[..., int]:
+    """``--json``, and the printing of what the command gives."""
+
+    @functools.wraps(function)
+    def command(*, as_json: bool, **given: Any) -> int:
+        result = function(**given)
+        print_result(result, as_json=as_json)
+        return result.exit_code
+
+    return as_json(command)

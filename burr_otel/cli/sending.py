@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import socket
+import contextlib
+import time
 import urllib.parse
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from burr_otel.check.probe import proxy_variable
+from burr_otel.check.probe import answers, host_and_port
+from burr_otel.check.settings import kept_warnings
+from burr_otel.replay.send import Sender, SendingStoppedError
 from burr_otel.spans.exporters import (
     Protocol,
     bare_exporter,
@@ -21,11 +25,8 @@ from burr_otel.spans.exporters import (
     without_secrets,
 )
 
-_CONNECT_TIMEOUT_S: Final = 0.5
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_OTLP_GRPC_PORT: Final = 4317
-_HTTP_DEFAULT: Final = "http://localhost:4318"
 _OTLP_HTTP_PORT: Final = 4318
+BATCH_TIMEOUT_S: Final = 10.0
 
 
 class Target(NamedTuple):
@@ -33,9 +34,9 @@ class Target(NamedTuple):
 
     endpoint: str
     protocol: Protocol
+    named: bool  # on the command line
     problem: str = ""  # why nothing can be sent there
     unreachable: bool = False  # because nobody answers
-    named: bool = False  # on the command line
 
     @property
     def shown(self) -> str:
@@ -49,76 +50,61 @@ def find_target(to: str | None = None) -> Target:
     It is by HTTP when its path or port is that of OTLP over HTTP, else as
     ``OTEL_EXPORTER_OTLP_PROTOCOL`` says.
     """
-    if to is not None:
-        return _named_target(to)
     endpoint, protocol = endpoint_from_environ()
-    if sdk_disabled():
-        return Target(endpoint, protocol, f"{OTEL_SDK_DISABLED} is true, so no trace was made.")
-    names = exporter_names()
-    if "otlp" not in names:
-        said = ",".join(names)
-        return Target(
-            endpoint, protocol, f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
-        )
+    if to is not None:
+        endpoint = to if "://" in to else f"http://{to}"
+        place = host_and_port(endpoint)
+        if place is None:
+            what = f"{without_secrets(to)!r} is no endpoint"
+            problem = f"{what}; use a URL such as http://localhost:4317."
+            return Target(endpoint, protocol, True, problem)
+        if urllib.parse.urlsplit(endpoint).path.strip("/") or place[1] == _OTLP_HTTP_PORT:
+            protocol = "http/protobuf"
+    elif sdk_disabled():
+        problem = f"{OTEL_SDK_DISABLED} is true, so no trace was made."
+        return Target(endpoint, protocol, False, problem)
+    elif "otlp" not in exporter_names():
+        said = ",".join(exporter_names())
+        problem = f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
+        return Target(endpoint, protocol, False, problem)
     if answers(endpoint, protocol):
-        return Target(endpoint, protocol)
-    given = any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
-    if not given and answers(_HTTP_DEFAULT):
-        return Target(_HTTP_DEFAULT, "http/protobuf")
-    return Target(
-        endpoint,
-        protocol,
-        f"No OTLP endpoint answers at {without_secrets(endpoint)}, so the trace was not sent.",
-        unreachable=True,
-    )
+        return Target(endpoint, protocol, to is not None)
+    problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}"
+    problem += "." if to is not None else ", so the trace was not sent."
+    return Target(endpoint, protocol, to is not None, problem, unreachable=True)
 
 
-def _named_target(to: str) -> Target:
-    endpoint = to if "://" in to else f"http://{to}"
-    parts = urllib.parse.urlsplit(endpoint)
-    place = host_and_port(endpoint)
-    _, protocol = endpoint_from_environ()
-    if parts.path.strip("/") or (place and place[1] == _OTLP_HTTP_PORT):
-        protocol = "http/protobuf"
-    problem = ""
-    if place is None:
-        problem = (
-            f"{without_secrets(to)!r} is no endpoint; use a URL such as http://localhost:4317."
-        )
-    elif not answers(endpoint, protocol):
-        problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}."
-    return Target(endpoint, protocol, problem, unreachable=bool(problem), named=True)
-
-
-def host_and_port(endpoint: str) -> tuple[str, int] | None:
-    """Where an OTLP endpoint (a URL, or ``host:port``) listens; `None`: it is no TCP address."""
-    url = endpoint if "://" in endpoint else f"//{endpoint}"
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return None
-    if not parts.hostname or parts.scheme not in ("", *_DEFAULT_PORTS):
-        return None
-    return parts.hostname, port or _DEFAULT_PORTS.get(parts.scheme, _OTLP_GRPC_PORT)
-
-
-def answers(endpoint: str, protocol: Protocol = "http/protobuf") -> bool:
-    """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
-    place = host_and_port(endpoint)
-    if place is None:
-        return True
-    local = place[0] in ("localhost", "::1") or place[0].startswith("127.")
-    if not local and proxy_variable(protocol, endpoint):
-        return True
-    try:
-        with socket.create_connection(place, timeout=_CONNECT_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
-
-
-def open_exporter(target: Target, timeout_s: float) -> SpanExporter:
-    """An exporter to a target that spends so long on one batch, tries of its own included."""
+@contextlib.contextmanager
+def open_exporter(target: Target, timeout_s: float) -> Iterator[tuple[SpanExporter, list[str]]]:
+    """An exporter that spends so long on one batch, its own tries included, and what it logs."""
     endpoint = target.endpoint if target.named else None  # else it reads the variables itself
-    return bare_exporter(target.protocol, endpoint, timeout=timeout_s)
+    with kept_warnings("opentelemetry") as said:
+        exporter = bare_exporter(target.protocol, endpoint, timeout=timeout_s)
+        try:
+            yield exporter, said
+        finally:
+            exporter.shutdown()
+
+
+class Courier:
+    """Sends spans to an endpoint as long as it takes any; `problem` says why it did not."""
+
+    def __init__(self, target: Target) -> None:
+        self.problem = target.problem
+        self._target, self._stopped = target, bool(target.problem)
+
+    def __call__(self, spans: Sequence[ReadableSpan]) -> bool:
+        """Send the spans of one session, and tell whether they were taken."""
+        if not spans or self._stopped:
+            return not spans
+        with open_exporter(self._target, BATCH_TIMEOUT_S) as (exporter, said):
+            try:
+                batches = list(Sender(exporter, said, time.sleep).send(spans))
+            except SendingStoppedError as error:
+                self._stopped = True
+                self.problem = f"{self._target.shown} takes nothing: {error.reason}"
+                return False
+        refused = [reason for settled in batches for _, reason in settled if reason]
+        if refused:
+            self.problem = f"{self._target.shown} refused a span: {refused[0]}"
+        return not refused

@@ -1,30 +1,41 @@
-"""``burr-otel show``."""
+"""``burr-otel show``: a run drawn, as JSON, as a page, or while it goes on."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import click
-from rich.console import Console
+from rich.console import RenderableType
+from rich.text import Text
 
 from burr_otel.cli import options
-from burr_otel.cli.complete import app_ids
-from burr_otel.cli.terminal import lines, output, print_json
+from burr_otel.cli.terminal import output, print_json, print_parts, write_file
+from burr_otel.config import OtelConfig
+from burr_otel.errors import BurrOtelError
 from burr_otel.history.settle import writer_lives
-from burr_otel.history.tree import RunTree
-from burr_otel.store import Store, StoredRun
-from burr_otel.view.as_json import run_as_json, step_as_json
-from burr_otel.view.content import load, reader_policy
+from burr_otel.history.tree import RUNNING, RunTree, SessionNode, SpanNode
+from burr_otel.store import Store
+from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json
+from burr_otel.view.content import ShownContent, load, reader_policy
 from burr_otel.view.find import find
-from burr_otel.view.waterfall import Waterfall, header
+from burr_otel.view.rows import failure_text, look, relatives
+from burr_otel.view.summary import summarise
+from burr_otel.view.text import duration, one_line
+from burr_otel.view.waterfall import Waterfall, frame, grow, header
 
 _STEPS_DRAWN: Final = (200, 1_800)  # of a long run, at its beginning and at its end
+_POLL_S: Final = 0.25
+_READING_SHARE: Final = 5  # reading a long log again takes a sixth of the time at most
+_AFTER_END_S: Final = 10.0  # a session that ended by idling may go on
+_MOST_LOOKED_UP: Final = 20  # relatives of a run, for their traces
 
 
 @click.command("show")
-@click.argument("app_id", shell_complete=app_ids)
+@options.one_run
 @click.option(
     "--step",
     type=int,
@@ -42,7 +53,7 @@ _STEPS_DRAWN: Final = (200, 1_800)  # of a long run, at its beginning and at its
 @options.unredacted
 @options.where
 @options.as_json
-def command(
+def show_command(
     app_id: str,
     step: int | None,
     html_file: str | None,
@@ -71,54 +82,160 @@ def command(
     run, _, named_step = find(where.storage_dir, app_id, where.project, where.partition)
     if html_file is None and not follow and step is None:
         step = named_step
+    store, policy, console = Store(run.project, where.storage_dir), reader_policy(), output()
 
-    def read(*, details: bool = False, whole: bool = True) -> RunTree:
-        store, ends = Store(run.project, where.storage_dir), None if whole else _STEPS_DRAWN
-        policy = reader_policy()
+    def read(*, details: bool = False, ends: tuple[int, int] | None = None) -> RunTree:
         return load(run, store, policy, details=details, unredacted=unredacted, ends=ends)
 
     if step is not None:
-        _show_step(run, step, as_json=as_json, unredacted=unredacted)
+        content = ShownContent(run, policy, details=True, unredacted=unredacted)
+        _show_step(content, step, as_json=as_json)
     elif html_file is not None:
-        from burr_otel.cli.page import write_page
-
-        write_page(read(details=True), Store(run.project, where.storage_dir), html_file)
+        _write_page(read(details=True), store, html_file)
+    elif follow and (as_json or not console.is_terminal):
+        _follow_in_lines(read, as_json=as_json)
     elif follow:
-        every_step = as_json or not output().is_terminal  # a line each
-        _follow(functools.partial(read, whole=every_step), as_json=as_json)
+        _follow_in_frames(lambda: read(ends=_STEPS_DRAWN))
     elif as_json:
         print_json(run_as_json(read(details=True)))
     else:
-        draw(output(), read(whole=False))
+        print_parts(console, drawing(read(ends=_STEPS_DRAWN)))
 
 
-def _show_step(run: StoredRun, sequence_id: int, *, as_json: bool, unredacted: bool) -> None:
-    from burr_otel.view.content import ShownContent
+def drawing(view: RunTree) -> Iterator[RenderableType]:
+    """Header and waterfall."""
+    yield from header(view)
+    yield ""
+    yield Waterfall(view.sessions)
+
+
+def _show_step(content: ShownContent, sequence_id: int, *, as_json: bool) -> None:
     from burr_otel.view.sheet import step_sheet
     from burr_otel.view.steps import read_step
 
-    content = ShownContent(run, reader_policy(), details=True, unredacted=unredacted)
     step = read_step(content, writer_lives(), sequence_id)
     if as_json:
         print_json(step_as_json(step))
         return
-    console = output()
-    lines(console, step_sheet(step))
+    parts: list[RenderableType] = [*step_sheet(step)]
     if step.span.children:
-        console.print()
-        console.print(Waterfall([step.span]))
+        parts += ["", Waterfall([step.span])]
+    print_parts(output(), parts)
 
 
-def _follow(read: Callable[[], RunTree], *, as_json: bool) -> None:
-    from burr_otel.cli.follow import follow
-
-    view, console = follow(read, as_json=as_json), output()
-    if not as_json and console.is_terminal:
-        draw(console, view)
+# --- while it goes on ---------------------------------------------------------------------------
 
 
-def draw(console: Console, view: RunTree) -> None:
-    """Print header and waterfall."""
-    lines(console, header(view))
-    console.print()
-    console.print(Waterfall(view.sessions))
+def _follow_in_lines(read: Callable[[], RunTree], *, as_json: bool) -> None:
+    """Print a line for each step once it has ended, until the run is over."""
+    console = output()
+    printed: set[tuple[str | None, int | None, int]] = set()
+    for view in _readings(read):
+        for step in view.steps:
+            key = (step.session, step.sequence_id, step.start_ns)
+            if step.outcome == RUNNING or key in printed:
+                continue
+            printed.add(key)
+            if as_json:
+                print_json(span_as_json(step), indent=None)
+            else:
+                print_parts(console, [_step_line(step)])
+        console.file.flush()
+
+
+def _follow_in_frames(read: Callable[[], RunTree]) -> None:
+    """Draw the newest steps again and again until the run is over, and then all of it."""
+    from rich.live import Live
+
+    console = output()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        for view in _readings(read):
+            grow(view, time.time_ns())
+            live.update(frame(view, console.height), refresh=True)
+    print_parts(console, drawing(view))
+
+
+def _readings(read: Callable[[], RunTree]) -> Iterator[RunTree]:
+    """The run as it is now, and again, until its process ends, or ten seconds after its session.
+
+    A log of plain Burr names neither, so it is followed until Ctrl-C.
+    """
+    over = False
+    while not over:
+        started = time.monotonic()
+        view = read()
+        over = _is_over(view)
+        yield view
+        if not over:
+            time.sleep(max(_POLL_S, (time.monotonic() - started) * _READING_SHARE))
+
+
+def _is_over(view: RunTree) -> bool:
+    newest = view.sessions[-1] if view.sessions else None
+    if not isinstance(newest, SessionNode) or newest.session is None:
+        return False
+    if not newest.lives:
+        return True
+    busy = any(step.outcome == RUNNING for step in view.steps)
+    idle_s = (time.time_ns() - newest.last_record_ns) / 1e9
+    return newest.outcome != RUNNING and not busy and idle_s > _AFTER_END_S
+
+
+def _step_line(step: SpanNode) -> Text:
+    shown = look(step.outcome)
+    took = duration(step.last_ns - step.start_ns)
+    line = Text(f"{step.sequence_id} {one_line(step.name)}  {took}  ")
+    line.append(shown.word, style=shown.style)
+    if step.failure is not None:
+        line.append(f"  {one_line(failure_text(step.failure))}", style="red")
+    return line
+
+
+# --- as a page ----------------------------------------------------------------------------------
+
+
+def _write_page(view: RunTree, store: Store, file: str) -> None:
+    """Write the page to a file, or to standard output for ``-``."""
+    from burr_otel.view.page import html_page
+
+    places = _places(view, store)
+    traces = {place.app_id: trace_id for trace_id, place in places.items()}
+    template = read_template(OtelConfig.resolve().trace_url)
+    whole = TracePlace(
+        "",
+        view.project,
+        view.app_id,
+        min((session.start_ns for session in view.sessions), default=0),
+        max((span.last_ns for span, _ in view.walk()), default=0),
+    )
+
+    def address(trace_id: str) -> str:
+        return trace_url(template, places.get(trace_id, whole)._replace(trace_id=trace_id))
+
+    page = html_page(view, address, traces)
+    if file == "-":
+        click.echo(page, nl=False)
+        return
+    write_file(file, page)
+    size = f"{len(page.encode('utf-8', 'replace')) / 1000:,.0f} kB"
+    print_parts(output(), [f"Wrote {file} ({size}). Open it in a browser."])
+
+
+def _places(view: RunTree, store: Store) -> dict[str, TracePlace]:
+    """The traces of the run, and of those that it comes from and that were forked from it."""
+    found = {
+        span.trace_id: TracePlace(
+            span.trace_id, view.project, span.app_id, span.start_ns, span.last_ns
+        )
+        for span, _ in view.walk()
+        if span.kind == "application" and span.trace_id
+    }
+    alive = writer_lives()
+    for _, _, app_id in relatives(view)[:_MOST_LOOKED_UP]:
+        with contextlib.suppress(BurrOtelError, OSError):  # it may be gone, or damaged
+            run = store.read(app_id)
+            told = summarise(run, alive(run))
+            if told.trace_id:
+                times = told.started_ns or 0, told.last_ns or 0
+                found[told.trace_id] = TracePlace(told.trace_id, view.project, app_id, *times)
+    return found

@@ -1,25 +1,36 @@
-"""Where commands print: colours on a terminal, plain text elsewhere, JSON on request."""
+"""What commands print, and where: colours on a terminal, plain text elsewhere, JSON on request."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from burr_otel.errors import BurrOtelError
+from burr_otel.store.files.folder import replace_file
 from burr_otel.view.text import clean, one_line
 
 _PLAIN_WIDTH: Final = 100  # of text that goes to a file or a pipe
 _MOST_NESTED: Final = 100
-_LONGEST_MESSAGE: Final = 4000
+LONGEST_LINE: Final = 4000
+
+
+class CommandResult(NamedTuple):
+    """What a command found or did, for `options.printed` to print."""
+
+    data: Any  # printed with --json
+    parts: Iterable[RenderableType] = ()  # printed without it
+    notes: Iterable[str] = ()  # likewise, to standard error
+    problems: Iterable[str] = ()  # printed as errors in any case
+    exit_code: int = 0
 
 
 class _Console(Console):
@@ -38,46 +49,38 @@ def output(*, stderr: bool = False) -> Console:
     return console
 
 
-def lines(console: Console, texts: Iterable[Text]) -> None:
-    """Print lines that are never cut: the terminal wraps them, so that they copy as they are."""
-    for text in texts:
-        safe = clean(text.plain)  # again: a name that somebody forgot must not act on the terminal
-        console.print(text if safe == text.plain else Text(safe, text.style), soft_wrap=True)
+def print_parts(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Print lines and drawings. Lines are never cut: the terminal wraps them, so that they copy."""
+    for part in parts:
+        if not isinstance(part, str | Text):
+            console.print(part)
+            continue
+        line = Text(part) if isinstance(part, str) else part
+        safe = clean(line.plain)  # a name that somebody forgot must not act on the terminal
+        console.print(line if safe == line.plain else Text(safe, line.style), soft_wrap=True)
+
+
+def print_result(result: CommandResult, *, as_json: bool) -> None:
+    """Print what a command found."""
+    if as_json:
+        print_json(result.data)
+    else:
+        print_parts(output(), result.parts)
+        print_parts(output(stderr=True), result.notes)
+    for problem in result.problems:
+        complain(problem)
 
 
 def complain(message: str) -> None:
     """Print an error on one line: a name with a line break cannot forge a second message."""
-    text = Text.assemble(("Error: ", "bold red"), one_line(message, _LONGEST_MESSAGE))
+    text = Text.assemble(("Error: ", "bold red"), one_line(message, LONGEST_LINE))
     output(stderr=True).print(text, soft_wrap=True)
 
 
-def write_file(file: str, text: str) -> None:
-    """Write a file in whole or not at all, readable by this user only, as the store's files are."""
-    target = Path(file).resolve()
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".burr-otel-")
-    except OSError as error:
-        is_missing = isinstance(error, FileNotFoundError)
-        why = f"there is no folder {Path(file).parent}" if is_missing else error.strerror
-        raise BurrOtelError(f"{file} cannot be written: {why}.") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as opened:
-            opened.write(text)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print JSON. It is ASCII, so nothing in it can act on a terminal; NaN becomes a string."""
-    text = json.dumps(_plain(value, 0), indent=2, ensure_ascii=True, allow_nan=False)
+    text = json.dumps(_plain(value, 0), indent=indent, ensure_ascii=True, allow_nan=False)
     sys.stdout.write(text + "\n")
-
-
-def json_line(value: Any) -> str:
-    """JSON on one line, with its newline; see `print_json`."""
-    return json.dumps(_plain(value, 0), ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -90,3 +93,28 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
     return value
+
+
+def write_file(file: str, text: str) -> None:
+    """Write a file in whole or not at all, readable by this user only, as the store's files are."""
+    try:
+        replace_file(Path(file).resolve(), text.encode("utf-8", "replace"), sync=False)
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError)
+        why = f"there is no folder {Path(file).parent}" if is_missing else error.strerror
+        raise BurrOtelError(f"{file} cannot be written: {why}.") from error
+
+
+@contextlib.contextmanager
+def bar(doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar on a terminal while something is done; tell it how much is done, and words beside."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as RemainingColumn
+
+    console = output(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    words = (TextColumn("{task.fields[told]}"), RemainingColumn())
+    shown = console.is_terminal
+    with Progress(*columns, *words, console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task(doing, total=total, told="")
+        yield lambda done, told: progress.update(task, completed=done, told=told)

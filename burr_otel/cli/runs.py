@@ -1,0 +1,216 @@
+"""Commands that take single runs: compare two, open one's trace, make a test of one's step."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from burr_otel.cli import options
+from burr_otel.cli.app import DIFFERENT, FAILED
+from burr_otel.cli.terminal import CommandResult, write_file
+from burr_otel.config import OtelConfig
+from burr_otel.errors import StoreError
+from burr_otel.history.settle import writer_lives
+from burr_otel.store import Store, StoredRun
+from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.view.as_json import comparison_as_json
+from burr_otel.view.content import ShownContent, reader_policy
+from burr_otel.view.find import find
+
+_SAMPLED: Final = 1
+
+
+@click.command("diff")
+@click.argument("app_a", shell_complete=options.app_ids)
+@click.argument("app_b", shell_complete=options.app_ids)
+@click.option(
+    "--ignore",
+    metavar="KEY",
+    multiple=True,
+    help="A state key whose value does not count, such as a time stamp; may be repeated.",
+)
+@options.unredacted
+@options.where
+@options.printed
+def diff_command(
+    app_a: str, app_b: str, ignore: tuple[str, ...], unredacted: bool, where: options.Where
+) -> CommandResult:
+    """Show where two runs part.
+
+    Names the first step in which two runs (or a run and its fork) differ, and what differs there:
+    the action, its outcome, inputs, result or the state after it. Exits with 4 when they differ.
+
+    \b
+    Examples:
+      burr-otel diff demo-1f3a9c02 demo-77b01d9e
+      burr-otel diff checkout-8 checkout-8-fork --ignore started_at
+    """
+    from burr_otel.view.sheet import comparison_lines
+    from burr_otel.view.steps import compare
+
+    policy = reader_policy()
+    left, right = (
+        ShownContent(where.run(app_id), policy, details=True, unredacted=unredacted)
+        for app_id in (app_a, app_b)
+    )
+    found = compare(left, right, writer_lives(), ignore)
+    exit_code = 0 if found.parts_at is None else DIFFERENT
+    data, lines = comparison_as_json(found), comparison_lines(found)
+    return CommandResult(data, lines, exit_code=exit_code)
+
+
+# --- the address of a trace ---------------------------------------------------------------------
+
+
+@click.command("open")
+@options.one_run
+@click.option("--browser", is_flag=True, help="Open it in a browser too.")
+@options.where
+@options.printed
+def open_command(app_id: str, browser: bool, where: options.Where) -> CommandResult:
+    """Print the address of a run's trace in the backend.
+
+    BURR_OTEL_TRACE_URL says which backend: jaeger (default, http://localhost:16686), phoenix
+    (http://localhost:6006), tempo (in Grafana, http://localhost:3000), one of these with an address
+    of its own such as jaeger=https://jaeger.example.com, or any URL with {trace_id} in it
+    ({project}, {app_id}, {start_s}, {end_s}, {start_ms} and {end_ms} are filled in too).
+    Honeycomb: honeycomb=https://ui.honeycomb.io/TEAM/environments/ENVIRONMENT.
+
+    APP_ID may also be the id of a trace or span. A run of several sessions has a trace for each;
+    by its own id, this is the newest one's. A run that was never traced has the address that
+    burr-otel replay sends it to.
+
+    \b
+    Examples:
+      burr-otel open demo-1f3a9c02
+      burr-otel open demo-1f3a9c02 --browser
+      BURR_OTEL_TRACE_URL=phoenix burr-otel open demo-1f3a9c02
+    """
+    template = read_template(OtelConfig.resolve(strict=True).trace_url)
+    run, otel, _ = find(where.storage_dir, app_id, where.project, where.partition)
+    live = _live_trace(run, where.storage_dir, otel)
+    place = live or _replayed_trace(run, where.storage_dir)
+    url = trace_url(template, place)
+    opened = browser and webbrowser.open(url)
+    data = {
+        "project": run.project,
+        "app_id": run.app_id,
+        "trace_id": place.trace_id,
+        "url": url,
+        "live": live is not None,
+        "opened": opened,
+    }
+    note = "It was never traced: it is there once `burr-otel replay` has sent it."
+    problem = "no browser could be opened here; open the address in one yourself."
+    problems = [problem] if browser and not opened else []
+    exit_code = FAILED if problems else 0
+    return CommandResult(data, [url], [] if live else [note], problems, exit_code)
+
+
+def _live_trace(
+    run: StoredRun, storage_dir: str, named: Mapping[str, Any] | None
+) -> TracePlace | None:
+    history = Store(run.project, storage_dir).history(run.app_id, run.partition_key)
+    root = named or (history.last_root if history else None) or {}
+    trace_id, began_ns, flags = (
+        root.get("trace_id"),
+        root.get("time_unix_nano"),
+        root.get("flags", _SAMPLED),
+    )
+    if not isinstance(trace_id, str) or not isinstance(flags, int) or not flags & _SAMPLED:
+        return None
+    began_ns = began_ns if isinstance(began_ns, int) else run.changed_ns
+    return TracePlace(trace_id, run.project, run.app_id, began_ns, run.changed_ns)
+
+
+def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
+    """The trace that a replay would make of a run's newest session."""
+    from burr_otel.replay.read import opened
+
+    spans = [span for each in opened([run], storage_dir) for span in each]
+    context = spans[-1].get_span_context() if spans else None  # the newest session's own comes last
+    if context is None:
+        raise StoreError(f"{run.project}/{run.app_id} has no trace: nothing is in its log.")
+    began_ns, ended_ns = spans[-1].start_time or 0, spans[-1].end_time or 0
+    return TracePlace(f"{context.trace_id:032x}", run.project, run.app_id, began_ns, ended_ns)
+
+
+# --- a test of a step ---------------------------------------------------------------------------
+
+
+@click.command("test-case")
+@options.one_run
+@click.option(
+    "--step",
+    type=int,
+    metavar="N",
+    help="Which step.  [default: that of the span; else the last that failed; else the last]",
+)
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="tests",
+    show_default=True,
+    metavar="DIR",
+    help="Where the files go; it is made when it is not there.",
+)
+@click.option(
+    "--action",
+    metavar="MODULE:NAME",
+    help="What to import.  [default: the function that was recorded]",
+)
+@click.option("--redacted", is_flag=True, help="Hide in the data what spans hide.")
+@click.option("--replace", is_flag=True, help="Replace files of an earlier time.")
+@click.option(
+    "--burr", "for_burr", is_flag=True, help="Write a file of `burr-test-case` in place of both."
+)
+@options.where
+@options.printed
+def test_case_command(
+    app_id: str,
+    step: int | None,
+    folder: Path,
+    action: str | None,
+    redacted: bool,
+    replace: bool,
+    for_burr: bool,
+    where: options.Where,
+) -> CommandResult:
+    """Make a test of a recorded step.
+
+    Writes a pytest file and its data: the state that the step read, its inputs, and its result or
+    exception. The test runs the action on them. That of a step that failed fails until the action
+    no longer raises; that of another one compares. APP_ID may also be the id of a trace or span.
+
+    The data are the recorded values, secrets too, unless --redacted says otherwise.
+
+    \b
+    Examples:
+      burr-otel test-case conversation-7
+      burr-otel test-case 5b2f9f072eceeea4 -o tests/regressions
+      burr-otel test-case demo-1f3a9c02 --step 7 --redacted
+    """
+    from burr_otel.view.test_case import burr_case, step_case
+
+    run, _, named_step = find(where.storage_dir, app_id, where.project, where.partition)
+    number, alive = named_step if step is None else step, writer_lives()(run)
+    case = step_case(run, alive, number, reader_policy(), redacted=redacted, action=action)
+    test = folder / f"test_{case.name}.py"
+    texts = {test.with_suffix(".json"): case.data, test: case.code}
+    if for_burr:
+        texts = {folder / f"{case.name}.json": burr_case(case)}
+    for file in texts:
+        if file.exists() and not replace:
+            raise StoreError(f"{file} is there already; --replace writes it anew.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        write_file(str(file), text)
+    data = {"project": run.project, "app_id": run.app_id, "files": list(map(str, texts))}
+    note = "They hold recorded values as they are, secrets too; --redacted hides these."
+    return CommandResult(data, [f"Wrote {file}" for file in texts], [] if redacted else [note])

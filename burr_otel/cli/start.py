@@ -1,0 +1,225 @@
+"""Commands to begin with: ``burr-otel demo`` and ``burr-otel check``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from burr_otel.cli import options
+from burr_otel.cli.app import FAILED, UNREACHED
+from burr_otel.cli.show import drawing
+from burr_otel.cli.terminal import CommandResult
+from burr_otel.config import OtelConfig
+from burr_otel.history.tree import RunTree
+from burr_otel.store import Store, without_password
+from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.view.as_json import run_as_json
+from burr_otel.view.content import load, reader_policy
+from burr_otel.view.text import clean
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from burr_otel.check.run import Report
+    from burr_otel.cli.sending import Target
+
+_EXPORT_TIMEOUT_S: Final = 5.0
+_JAEGER_PAGE: Final = "http://localhost:16686"
+_HOW_TO_GET_ONE: Final = (
+    "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
+    "then burr-otel demo again. Or set OTEL_EXPORTER_OTLP_ENDPOINT."
+)
+_SETTINGS: Final = (
+    *("endpoint_from", "protocol", "exporters", "disabled"),
+    *("service_name", "sampler", "limits", "warnings"),
+)
+
+
+# --- demo ---------------------------------------------------------------------------------------
+
+
+@click.command("demo")
+@options.storage_dir
+@options.printed
+def demo_command(storage_dir: str) -> CommandResult:
+    """Run a small Burr application and draw its trace.
+
+    A support desk answers two questions: with a branch, a loop, streamed answers, and a step that
+    fails and is run again. Nothing leaves this machine, except that the trace is also sent to the
+    OTLP endpoint of the OTEL_* variables (default: localhost:4317), when one answers there.
+
+    \b
+    Examples:
+      burr-otel demo
+      OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel demo
+    """
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from burr_otel import OtelTracker
+    from burr_otel.check.settings import kept_warnings
+    from burr_otel.cli.sending import find_target
+    from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo
+    from burr_otel.spans.provider import service_resource
+
+    target, kept = find_target(), InMemorySpanExporter()
+    provider = TracerProvider(resource=service_resource(DEMO_PROJECT), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    tracker = OtelTracker(DEMO_PROJECT, storage_dir, tracer_provider=provider)
+    # Burr logs the traceback of the step that is meant to fail.
+    with kept_warnings("burr"):
+        run = run_demo(build_demo(tracker))
+    tracker.close()
+    refusal = _send(target, kept.get_finished_spans())
+    store = Store(DEMO_PROJECT, storage_dir)
+    view = load(store.read(run.app_id), store, reader_policy(), details=True)
+    again = ["burr-otel", "show", run.app_id]
+    if storage_dir != options.DEFAULT_STORAGE_DIR:
+        again += ["--storage-dir", without_password(storage_dir)]
+    last = f"To draw it again: {shlex.join(again)}"
+    parts: list[RenderableType] = [*drawing(view), "", *_sent_lines(target, refusal, view), last]
+    sent_to = target.shown if refusal is None else None
+    return CommandResult({**run_as_json(view), "sent_to": sent_to}, parts)
+
+
+def _send(target: Target, spans: Sequence[ReadableSpan]) -> str | None:
+    """Send the trace in one batch; why it is not there, if it is not."""
+    from opentelemetry.sdk.trace.export import SpanExportResult
+
+    from burr_otel.cli.sending import open_exporter
+
+    if target.problem:
+        return f"{target.problem}\n{_HOW_TO_GET_ONE}" if target.unreachable else target.problem
+    if not spans:
+        sampler = os.environ.get("OTEL_TRACES_SAMPLER", "")
+        return f"Nothing was sent: the sampler {sampler!r} left this trace out."
+    with open_exporter(target, _EXPORT_TIMEOUT_S) as (exporter, said):
+        taken = exporter.export(spans) is SpanExportResult.SUCCESS
+    reason = said[-1] if said else "it gave no reason"
+    return None if taken else f"{target.shown} answers but did not take the trace: {reason}"
+
+
+def _sent_lines(target: Target, refusal: str | None, view: RunTree) -> Iterator[Text]:
+    from burr_otel.check.probe import answers
+
+    if refusal is not None:
+        yield Text(refusal, style="" if target.problem else "yellow")
+        return
+    session = next(session for session in view.sessions if session.trace_id)
+    yield Text(f"Sent to {target.shown} as trace {session.trace_id}.", style="green")
+    setting, times = OtelConfig.resolve().trace_url, (session.start_ns, session.start_ns)
+    if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
+        place = TracePlace(str(session.trace_id), view.project, view.app_id, *times)
+        yield Text(f"To look at it: {trace_url(read_template(setting), place)}")
+
+
+# --- check --------------------------------------------------------------------------------------
+
+
+@click.command("check")
+@options.storage_dir
+@options.printed
+def check_command(storage_dir: str) -> CommandResult:
+    """Find out whether traces arrive, and if not, what to change.
+
+    Shows what the OTEL_* and BURR_OTEL_* variables say to a tracker that makes its own provider
+    (headers by name only), sends one test trace of two spans, marked burr.check, the way that
+    tracker would, then a batch of the size that long chats make, and says what the endpoint
+    answered. For each usual mistake there is one sentence. Ends with 0 when all was taken, with 5
+    when the endpoint is not there or takes nothing at the moment, so that trying again may help,
+    and with 1 when something is to be changed.
+
+    \b
+    Examples:
+      burr-otel check
+      OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel check
+      until burr-otel check; do sleep 1; done
+    """
+    from burr_otel.check.run import check
+
+    report = check(storage_dir)
+    exit_code = UNREACHED if report.passing else FAILED if report.problems else 0
+    told = check_data(report, without_password(storage_dir))
+    return CommandResult(told, check_lines(report, told), exit_code=exit_code)
+
+
+def check_data(report: Report, storage_dir: str) -> dict[str, Any]:
+    """What was found, for programs."""
+    from burr_otel.spans.exporters import without_secrets
+
+    settings, answer, batch = report.settings, report.answer, report.batch
+    return {
+        "taken": report.taken,
+        "problems": [problem._asdict() for problem in report.problems],
+        "trace_id": report.trace_id,
+        "endpoint": without_secrets(settings.endpoint),
+        **{name: getattr(settings, name) for name in _SETTINGS},
+        "settings": settings.own,
+        "storage_dir": storage_dir,
+        "storage_writable": report.storage_writable,
+        "large_batch": batch and {"bytes": batch.size_bytes, "taken": report.taken},
+        "answer": answer
+        and {
+            "said": report.said,
+            "http_status": answer.status or None,
+            "grpc_status": answer.code or None,
+            "rejected_spans": answer.rejected,
+            "headers_sent": list(answer.headers),
+            "compression": answer.compression,
+            "timeout_s": answer.timeout_s,
+        },
+    }
+
+
+def check_lines(report: Report, told: dict[str, Any]) -> Iterator[Text]:
+    """What was found, for people."""
+    for name, value in _facts(report, told):
+        yield Text.assemble((f"{name:<12}", "bold"), clean(value))
+    yield Text("")
+    for warning in told["warnings"]:
+        yield Text(warning, style="yellow")
+    for problem in report.problems:
+        yield Text.assemble(("✗ ", "bold red"), clean(problem.sentence))
+    if report.taken:
+        sent = f"Sent, and taken: trace {report.trace_id} of {told['service_name']}."
+        yield Text(sent, style="green")
+    elif report.answer is not None:
+        yield Text("Runs lose nothing by that: burr-otel replay sends them once it is mended.")
+
+
+def _facts(report: Report, told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is set, and what came back, a line each."""
+    settings, answer = report.settings, told["answer"]
+    yield "endpoint", f"{told['endpoint']} ({told['endpoint_from']})"
+    yield "protocol", told["protocol"]
+    if told["exporters"] != ["otlp"]:
+        yield "exporters", ", ".join(told["exporters"])
+    if answer:
+        source = f" ({settings.headers_from})" if answer["headers_sent"] else ""
+        yield "headers", (", ".join(answer["headers_sent"]) or "none") + source
+        yield "sending", f"compression {answer['compression']}, timeout {answer['timeout_s']:g} s"
+    elif settings.headers_from:
+        yield "headers", f"those of {settings.headers_from}"
+    whose = "" if settings.names_service else " (runs have their project's name, as none is set)"
+    yield "service", f"{told['service_name']}{whose}"
+    if told["sampler"]:
+        yield "sampler", told["sampler"]
+    limits = [f"{value} {text}" for text, value in told["limits"].items() if value is not None]
+    if limits:
+        yield "limits", ", ".join(limits)
+    for name, value in told["settings"].items():
+        yield "setting", f"{name}: {value}"
+    can = "can" if told["storage_writable"] else "cannot"
+    yield "storage", f"{told['storage_dir']} ({can} be used)"
+    if answer:
+        yield "answer", answer["said"] or "taken, without a word"
+    if told["large_batch"]:
+        size = f"{told['large_batch']['bytes'] / 1000:,.0f} kB"
+        yield "large batch", f"{size}, {'taken' if report.taken else 'not taken'}"
