@@ -119,17 +119,15 @@ class _UserSpan(SdkSpan):
         """The same as plain JSON, for a record; see `spans.describe`."""
         status = self.status
         told = {
-            "name": portable(self.name),
-            "attributes": [[portable(key), portable(value)] for key, value in self.taken().items()],
-            "events": [
-                [portable(each.name), each.timestamp, portable(dict(each.attributes or {}))]
-                for each in self.events
-            ],
-            "links": [link_data(each) for each in link_ids(self.links)],
+            "name": self.name,
+            "attributes": list(self.taken().items()),
+            "events": [(each.name, each.timestamp, each.attributes or {}) for each in self.events],
+            "status": None if status.is_unset else (status.status_code.name, status.description),
         }
-        if not status.is_unset:
-            told["status"] = [status.status_code.name, portable(status.description)]
-        return {key: value for key, value in told.items() if value}
+        data = {key: portable(value) for key, value in told.items() if value}
+        if self.links:
+            data["links"] = [link_data(each) for each in link_ids(self.links)]
+        return data
 
 
 def _set_by_others(method: str) -> Any:

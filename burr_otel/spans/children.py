@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -38,13 +38,6 @@ _OUTPUT_TOKENS = (
     "gen_ai.usage.completion_tokens",
     "llm.token_count.completion",
 )
-
-
-class Records(Protocol):
-    """Where records go: a session of the store."""
-
-    def append(self, record: BeginInner | EndInner | Logged) -> None:
-        """Write a record."""
 
 
 class _ChildPlace:

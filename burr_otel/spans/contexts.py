@@ -101,10 +101,8 @@ def origin_of(
     context: SpanContext, parent: SpanContext | SpanIds | None, links: Iterable[Link]
 ) -> Origin | None:
     """What a record keeps of a span's ids, parent and links; None for a span that is not valid."""
-    trace_id, span_id, is_remote, flags, state, valid = context
-    if not valid:
+    ids = ids_of(context)
+    if ids is None:
         return None
-    header = "" if state is _NO_STATE or not state else state.to_header()
-    ids = SpanIds(trace_id, span_id, int(flags), header, is_remote)
     over = parent if isinstance(parent, SpanIds) else ids_of(parent)
     return Origin(ids, over, link_ids(links) if links else ())

@@ -78,13 +78,23 @@ def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> 
 
 
 class _ContentWriter:
-    """Collects the attributes, events and status of one span."""
+    """Collects what one span says."""
 
-    def __init__(self, run: RunFacts, attributes: dict[str, AttributeValue]) -> None:
-        self.policy: ContentPolicy = run.policy
-        self.run, self.attributes = run, attributes
+    def __init__(
+        self,
+        run: RunFacts,
+        begin_ns: int,
+        end: EndRoot | EndStep | EndInner | None,
+        attributes: dict[str, AttributeValue],
+    ) -> None:
+        self.run, self.policy, self.attributes = run, run.policy, attributes
+        self.begin_ns = begin_ns
+        self.end_ns = begin_ns if end is None else soonest_end(begin_ns, end.time_ns)
+        self._user: Mapping[str, Any] = {} if end is None else end.user
         self.events: list[SpanEvent] = []
         self.status = SpanStatus()
+        if end is not None and end.outcome == semconv.CRASHED:
+            self.status = SpanStatus("ERROR", DIED)
         self._cut: list[str] = []
 
     def put(self, name: str, content: Attribute | None) -> None:
@@ -112,6 +122,10 @@ class _ContentWriter:
             else:
                 content = self.policy.attribute(each.key, each.value.value)
             self.put(self.policy.name(each.key), content)
+
+    def put_user(self) -> None:
+        """Add attributes that other code set on the span."""
+        self.attributes.update(from_portable(self._user.get("attributes", [])))
 
     def put_usage(self, usage: Usage | None) -> None:
         """Add the tokens that models took and gave."""
@@ -143,83 +157,66 @@ class _ContentWriter:
         parts = {key: end.state[key] for key in keys if key in end.state}
         self.put(name, self.policy.shown_parts("state", parts, end.grown))
 
-    def put_stream(self, stream: StreamTimes, start_ns: int, end_ns: int) -> None:
+    def put_stream(self, stream: StreamTimes) -> None:
         """Add what a stream gave, and when."""
-        attributes = self.attributes
-        attributes[semconv.STREAM_ITEMS] = stream.items
-        if stream.generator_ns is not None:
-            attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
-        if stream.first_item_ns is not None:
-            seconds = max(0, stream.first_item_ns - start_ns) / 1e9
-            attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds
-            self.events.append(SpanEvent(semconv.EVENT_STREAM_FIRST_ITEM, {}, stream.first_item_ns))
         items: dict[str, AttributeValue] = {semconv.STREAM_ITEMS: stream.items}
-        self.events.append(SpanEvent(semconv.EVENT_STREAM_END, items, end_ns))
+        self.attributes |= items
+        if stream.generator_ns is not None:
+            self.attributes[semconv.STREAM_GENERATOR_TIME] = stream.generator_ns / 1e9
+        if stream.first_item_ns is not None:
+            seconds = max(0, stream.first_item_ns - self.begin_ns) / 1e9
+            self.attributes[semconv.STREAM_TIME_TO_FIRST_ITEM] = seconds
+            self.events.append(SpanEvent(semconv.EVENT_STREAM_FIRST_ITEM, {}, stream.first_item_ns))
+        self.events.append(SpanEvent(semconv.EVENT_STREAM_END, items, self.end_ns))
 
-    def put_user(self, user: Mapping[str, Any]) -> None:
-        """Add attributes that other code set on the span."""
-        for key, value in user.get("attributes", ()):
-            self.attributes[from_portable(key)] = from_portable(value)
-
-    def done(self, name: str, user: Mapping[str, Any], times: tuple[int, int]) -> SpanContent:
-        """The content, with identity last, and with what other code set on the span."""
+    def done(self, name: str, *shown: Mapping[str, Any]) -> SpanContent:
+        """The content, with identity and what was `shown` last, and what other code has set."""
+        self.attributes |= self.run.identity
+        for each in shown:
+            self.put_shown(each)
         if self._cut:
             self.attributes[semconv.TRUNCATED] = tuple(self._cut)
-        start_ns, end_ns = times
         events = [
-            each._replace(time_ns=min(max(each.time_ns, start_ns), end_ns)) for each in self.events
+            each._replace(time_ns=min(max(each.time_ns, self.begin_ns), self.end_ns))
+            for each in self.events
         ]
-        links: Sequence[LinkIds] = ()
-        status = self.status
+        user, status = self._user, self.status
         if user:
             name = str(from_portable(user.get("name", name)))
-            events += [
-                SpanEvent(from_portable(text), from_portable(attributes), time_ns)
-                for text, time_ns, attributes in user.get("events", ())
-            ]
+            told = from_portable(user.get("events", []))
+            events += [SpanEvent(text, attributes, time_ns) for text, time_ns, attributes in told]
             events.sort(key=lambda event: event.time_ns)
-            links = read_links(user.get("links"))
             if status == SpanStatus() and "status" in user:
-                code, text = user["status"]
-                status = SpanStatus(code, from_portable(text))
-        return SpanContent(name, self.attributes, events, status, links)
+                status = SpanStatus(*from_portable(user["status"]))
+        return SpanContent(name, self.attributes, events, status, read_links(user.get("links")))
 
 
 def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> SpanContent:
     """What an application span says; `graph` is its ``graph.json``."""
-    writer = _ContentWriter(
-        run,
-        {
-            semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
-            semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
-            semconv.GRAPH_NODE_ID: run.project,
-        },
-    )
+    attributes: dict[str, AttributeValue] = {
+        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
+        semconv.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        semconv.GRAPH_NODE_ID: run.project,
+    }
+    writer = _ContentWriter(run, begin.time_ns, end, attributes)
     document = graph_document(graph)
     if document is not None:
         writer.put(semconv.GRAPH, run.policy.attribute(semconv.GRAPH, document))
     shown = begin.about.get("shown") or {}
     if end is None:
-        writer.attributes |= run.identity
-        writer.put_shown(shown)
-        return writer.done(run.name, {}, (begin.time_ns, begin.time_ns))
-    writer.put_user(end.user)
+        return writer.done(run.name, shown)
+    writer.put_user()
     if end.outcome != semconv.CRASHED or end.steps:
-        writer.attributes[semconv.STEPS] = end.steps
-        writer.attributes[semconv.STEPS_FAILED] = end.failed
-    writer.attributes[semconv.OUTCOME] = end.outcome
+        attributes[semconv.STEPS] = end.steps
+        attributes[semconv.STEPS_FAILED] = end.failed
+    attributes[semconv.OUTCOME] = end.outcome
     writer.put_usage(end.usage)
-    writer.put_shown(end.shown)
     if end.error_type is not None:
-        writer.attributes[semconv.ERROR_TYPE] = run.policy.name(end.error_type)
+        attributes[semconv.ERROR_TYPE] = run.policy.name(end.error_type)
     if end.outcome in (semconv.ERROR, semconv.FAILED):
         text = None if end.error is None else run.policy.text(end.error)
         writer.status = SpanStatus("ERROR", text)
-    elif end.outcome == semconv.CRASHED:
-        writer.status = SpanStatus("ERROR", end.error or DIED)
-    writer.attributes |= run.identity
-    writer.put_shown(shown)
-    return writer.done(run.name, end.user, (begin.time_ns, end.time_ns))
+    return writer.done(run.name, end.shown, shown)
 
 
 def step(
@@ -230,89 +227,74 @@ def step(
 ) -> SpanContent:
     """What a step's span says."""
     action = run.action(begin.action)
-    writer = _ContentWriter(run, dict(action.attributes))
-    attributes = writer.attributes
+    attributes = dict(action.attributes)
+    writer = _ContentWriter(run, begin.time_ns, end, attributes)
     if begin.method is not None:
         attributes[semconv.EXECUTE_METHOD] = begin.method
     if begin.prior is not None:
         attributes[semconv.GRAPH_NODE_PARENT_ID] = run.policy.name(begin.prior)
-    shown = begin.shown
-    if semconv.INPUTS not in shown:
+    if semconv.INPUTS not in begin.shown:
         writer.put(semconv.INPUTS, run.policy.shown("inputs", begin.inputs.text))
     writer.put_logged(logged)
-    end_ns = begin.time_ns
-    user: Mapping[str, Any] = {}
+    writer.put_user()
+    shown = [begin.shown]
     if end is not None:
-        end_ns = soonest_end(begin.time_ns, end.time_ns)
-        user = end.user
-        writer.put_user(user)
-        _end_of_step(writer, action, begin, end, end_ns)
-        attributes[semconv.OUTCOME] = end.outcome
+        shown.append(end.shown)
+        _put_end_of_step(writer, action, end)
     if action.kind == "tool" or run.settings.openinference_content:
-        _extra_conventions(writer, action, shown, end)
+        _put_other_conventions(writer, action, shown)
     attributes[semconv.SEQUENCE_ID] = begin.sequence_id
-    attributes |= run.identity
-    writer.put_shown(shown)
-    if end is not None:
-        writer.put_shown(end.shown)
-    name = str(attributes[semconv.ACTION_NAME])
-    return writer.done(name, user, (begin.time_ns, end_ns))
+    name = begin.shown.get(semconv.ACTION_NAME, attributes[semconv.ACTION_NAME])
+    return writer.done(str(name), *shown)
 
 
-def _end_of_step(
-    writer: _ContentWriter, action: ActionFacts, begin: BeginStep, end: EndStep, end_ns: int
-) -> None:
-    policy, state = writer.policy, end.state
+def _put_end_of_step(writer: _ContentWriter, action: ActionFacts, end: EndStep) -> None:
     failed = end.outcome in (semconv.ERROR, semconv.CRASHED)
     if end.result is not None and semconv.RESULT not in end.shown:
-        writer.put(semconv.RESULT, policy.shown("results", end.result.text))
-    if state is not None and end.raised is None:
+        writer.put(semconv.RESULT, writer.policy.shown("results", end.result.text))
+    if end.raised is None:
         writer.put_state(semconv.STATE_WRITTEN, action.writes, end)
-    elif state is not None and failed and writer.run.settings.capture_state_read == "failed":
+    elif failed and writer.run.settings.capture_state_read == "failed":
         # Burr gives the state before the step when it fails.
         writer.put_state(semconv.STATE_READ, action.reads, end)
     if end.swallowed is not None:
         writer.put_exception(*end.swallowed, {}, failed=False)
     if end.stream is not None:
-        writer.put_stream(end.stream, begin.time_ns, end_ns)
+        writer.put_stream(end.stream)
     raised, expected = end.raised, end.outcome == semconv.OK
     if raised is not None and (failed or (expected and raised.type != _EXIT)):
-        writer.put_exception(raised, end_ns, end.shown, failed=failed)
+        writer.put_exception(raised, writer.end_ns, end.shown, failed=failed)
     elif end.failed is not None:
-        writer.status = SpanStatus("ERROR", policy.text(end.failed))
-    elif end.outcome == semconv.CRASHED:
-        writer.status = SpanStatus("ERROR", DIED)
+        writer.status = SpanStatus("ERROR", writer.policy.text(end.failed))
     if end.snapshot_error is not None:
         writer.attributes[semconv.SNAPSHOT_ERROR] = end.snapshot_error
     writer.put_usage(end.usage)
+    writer.attributes[semconv.OUTCOME] = end.outcome
 
 
-def _extra_conventions(
-    writer: _ContentWriter, action: ActionFacts, shown: Mapping[str, Any], end: EndStep | None
+def _put_other_conventions(
+    writer: _ContentWriter, action: ActionFacts, shown: Sequence[Mapping[str, Any]]
 ) -> None:
-    """What OpenInference and the GenAI conventions call a step's inputs and output."""
-    attributes = writer.attributes
-    told = {**attributes, **shown, **({} if end is None else end.shown)}
-    inputs, result = told.get(semconv.INPUTS), told.get(semconv.RESULT)
-    written = told.get(semconv.STATE_WRITTEN)
+    """Add what OpenInference and the GenAI conventions call a step's inputs and output."""
+    told: dict[str, Any] = dict(writer.attributes)
+    for each in shown:
+        told.update(each)
+    inputs, output = told.get(semconv.INPUTS), told.get(semconv.RESULT)
+    if output in (None, "{}"):  # most actions return only state: then that is what they put out
+        output = told.get(semconv.STATE_WRITTEN)
+    found: list[tuple[str, Any]] = []
     if action.kind == "tool":
-        if inputs is not None:
-            attributes[semconv.GEN_AI_TOOL_ARGUMENTS] = inputs
-        output = result if result not in (None, "{}") else written
-        if output is not None:
-            attributes[semconv.GEN_AI_TOOL_RESULT] = output
-    if not writer.run.settings.openinference_content:
-        return
-    if inputs in (None, "{}"):
-        inputs = told.get(semconv.STATE_READ, inputs)
-    # Most actions return only state: then that is what they put out.
-    output = result if result not in (None, "{}") else written
-    for value, name, mime in (
-        (inputs, semconv.INPUT_VALUE, semconv.INPUT_MIME_TYPE),
-        (output, semconv.OUTPUT_VALUE, semconv.OUTPUT_MIME_TYPE),
-    ):
-        if value is not None:
-            attributes[name], attributes[mime] = value, semconv.MIME_JSON
+        found += [(semconv.GEN_AI_TOOL_ARGUMENTS, inputs), (semconv.GEN_AI_TOOL_RESULT, output)]
+    if writer.run.settings.openinference_content:
+        if inputs in (None, "{}"):
+            inputs = told.get(semconv.STATE_READ, inputs)
+        found += [
+            (semconv.INPUT_VALUE, inputs),
+            (semconv.INPUT_MIME_TYPE, None if inputs is None else semconv.MIME_JSON),
+            (semconv.OUTPUT_VALUE, output),
+            (semconv.OUTPUT_MIME_TYPE, None if output is None else semconv.MIME_JSON),
+        ]
+    writer.attributes.update((name, value) for name, value in found if value is not None)
 
 
 def inner(
@@ -322,22 +304,15 @@ def inner(
     logged: Sequence[Logged] = (),
 ) -> SpanContent:
     """What the span of ``__tracer`` or ``@trace`` says."""
-    writer = _ContentWriter(run, {})
+    attributes: dict[str, AttributeValue] = {}
+    writer = _ContentWriter(run, begin.time_ns, end, attributes)
     writer.put_logged(logged)
-    user: Mapping[str, Any] = {}
-    end_ns = begin.time_ns
+    writer.put_user()
     if end is not None:
-        end_ns, user = soonest_end(begin.time_ns, end.time_ns), end.user
-        writer.put_user(user)
         if end.raised is not None and end.outcome == semconv.ERROR:
-            writer.put_exception(end.raised, end_ns, {}, failed=True)
+            writer.put_exception(end.raised, writer.end_ns, {}, failed=True)
         if end.outcome in (semconv.ABANDONED, semconv.CRASHED):
-            writer.attributes[semconv.OUTCOME] = end.outcome
-        if end.outcome == semconv.CRASHED:
-            writer.status = SpanStatus("ERROR", DIED)
-    attributes = writer.attributes
+            attributes[semconv.OUTCOME] = end.outcome
     attributes[semconv.SEQUENCE_ID] = begin.sequence_id
-    told: dict[str, Any] = {key: attributes[key] for key in _WHOSE if key in attributes}
-    attributes |= run.identity
-    attributes |= told
-    return writer.done(run.policy.name(begin.name), user, (begin.time_ns, end_ns))
+    whose: dict[str, Any] = {key: attributes[key] for key in _WHOSE if key in attributes}
+    return writer.done(run.policy.name(begin.name), whose)

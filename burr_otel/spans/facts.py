@@ -6,8 +6,8 @@ that a reader of the log has just what the live process had.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
@@ -97,22 +97,23 @@ class RunFacts:
         # The app id of the outermost application that this one is a part of.
         self.conversation_id = conversation = conversation_id or app_id
         # A span at its limit of attributes drops those that were set first.
-        self.identity: dict[str, AttributeValue] = (
-            {} if user_id is None else {semconv.USER_ID: user_id}
-        )
-        self.identity |= {
+        identity = {
+            semconv.USER_ID: user_id,
             semconv.SESSION_ID: conversation,
             semconv.GEN_AI_AGENT_NAME: project,
             semconv.GEN_AI_CONVERSATION_ID: conversation,
+            semconv.PARTITION_KEY: partition_key,
+            semconv.PROJECT: project,
+            semconv.APP_ID: app_id,
         }
-        if partition_key is not None:
-            self.identity[semconv.PARTITION_KEY] = partition_key
-        self.identity |= {semconv.PROJECT: project, semconv.APP_ID: app_id}
+        self.identity: dict[str, AttributeValue] = {
+            name: value for name, value in identity.items() if value is not None
+        }
 
     @property
     def name(self) -> str:
         """The application span's name."""
-        return _root_name(self.project)
+        return sys.intern(f"{semconv.ROOT_NAME_PREFIX} {self.project}")  # one for all its runs
 
     def action(self, name: str) -> ActionFacts:
         """The facts of an action; of one that the graph lacks, what its name tells."""
@@ -120,20 +121,18 @@ class RunFacts:
         return found or _action({"name": name}, {}, self.policy)
 
 
-@functools.lru_cache(maxsize=64)
-def _root_name(project: str) -> str:
-    return f"{semconv.ROOT_NAME_PREFIX} {project}"  # one object for all runs of a project
+def _actions(graph: Any) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """What Burr and we keep of each action of a ``graph.json``, whatever its condition."""
+    more = mapping(mapping(mapping(graph).get("otel")).get("actions"))
+    for each in items(mapping(graph).get("actions")):
+        name = mapping(each).get("name")
+        if isinstance(name, str):
+            yield each, mapping(more.get(name))
 
 
 def actions_of_graph(graph: Any, policy: ContentPolicy) -> dict[str, ActionFacts]:
-    """The actions of a ``graph.json``, whatever its condition, by name."""
-    found = {}
-    more = mapping(mapping(mapping(graph).get("otel")).get("actions"))
-    for each in items(mapping(graph).get("actions")):
-        if isinstance(each, Mapping) and isinstance(each.get("name"), str):
-            name = each["name"]
-            found[name] = _action(each, mapping(more.get(name)), policy)
-    return found
+    """The actions of a ``graph.json`` by name."""
+    return {each["name"]: _action(each, more, policy) for each, more in _actions(graph)}
 
 
 def _action(data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPolicy) -> ActionFacts:
@@ -177,24 +176,18 @@ def graph_document(graph: Any) -> dict[str, Any] | None:
     """What the application span says of a ``graph.json``: its actions and transitions."""
     if not isinstance(graph, Mapping):
         return None
-    more = mapping(mapping(graph.get("otel")).get("actions"))
     actions = []
-    for each in items(graph.get("actions")):
-        if isinstance(each, Mapping) and isinstance(each.get("name"), str):
-            facts = mapping(more.get(each["name"]))
-            told = {"reads": each.get("reads"), "writes": each.get("writes")}
-            told |= {key: facts[key] for key in ("tags", "file", "line") if facts.get(key)}
-            actions.append({"name": each["name"], **told})
+    for each, more in _actions(graph):
+        told = {key: each.get(key) for key in ("name", "reads", "writes")}
+        told |= {key: more[key] for key in ("tags", "file", "line") if more.get(key)}
+        actions.append(told)
     transitions = [
         {"from": each.get("from_"), "to": each.get("to"), "condition": each.get("condition")}
         for each in items(graph.get("transitions"))
         if isinstance(each, Mapping)
     ]
-    return {
-        "entrypoint": graph.get("entrypoint"),
-        "actions": actions,
-        "transitions": transitions,
-    }
+    entrypoint = graph.get("entrypoint")
+    return {"entrypoint": entrypoint, "actions": actions, "transitions": transitions}
 
 
 def content_policy(config: OtelConfig) -> ContentPolicy:

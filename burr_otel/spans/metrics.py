@@ -65,7 +65,6 @@ class StepMetrics:
             semconv.GEN_AI_AGENT_NAME: project,
         }
         self._labels: dict[str, dict[str, str]] = {}
-        self._ended_labels: dict[tuple[str, str], dict[str, str]] = {}
 
     def step_began(self, action: str) -> dict[str, str]:
         """Count a step as active; the labels of its measurements."""
@@ -73,7 +72,6 @@ class StepMetrics:
         if labels is None:
             if len(self._labels) >= _MOST_ACTIONS:
                 self._labels.clear()
-                self._ended_labels.clear()
             labels = self._labels[action] = {**self._project_labels, semconv.ACTION_NAME: action}
             # A series that begins with its first failure shows no rise. A counter may begin at
             # zero; a histogram cannot, because a measurement of 0 s would be one of the steps.
@@ -85,10 +83,7 @@ class StepMetrics:
     def step_ended(self, labels: dict[str, str], outcome: str, seconds: float) -> None:
         """Count a step as over and record how long it took, with what `step_began` gave."""
         self._active.add(-1, labels)
-        key = labels[semconv.ACTION_NAME], outcome
-        told = self._ended_labels.get(key)
-        if told is None:
-            told = self._ended_labels[key] = {**labels, semconv.OUTCOME: outcome}
+        told = {**labels, semconv.OUTCOME: outcome}
         self._duration.record(seconds, told)
         self._ended.add(1, told)
 

@@ -22,7 +22,6 @@ from burr_otel.spans.contexts import current_span_context
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from burr_otel.spans.children import Records
     from burr_otel.spans.facts import RunFacts
     from burr_otel.spans.log_events import LogEvents
 
@@ -37,7 +36,7 @@ class BurrStep:
 
     context: SpanContext = trace.INVALID_SPAN_CONTEXT
     failed: str | None = None  # why, although it raised nothing
-    child_records: Records | None = None  # where spans of others are recorded, if they are
+    child_records: Any = None  # the session in which spans of others are recorded, if they are
     usage: Usage | None = None  # what the models inside took and gave
     log_events: LogEvents | None = None  # which of its log lines are events, if any are
     log_lines = 0
