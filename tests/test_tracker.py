@@ -602,7 +602,7 @@ def test_a_step_says_only_what_it_was_given(tracker, spans, how):
 
 def test_a_burr_that_tells_no_state_has_none_kept(tracker, spans, monkeypatch, caplog):
     """Were Burr's inner step another one, the state before the step would not be taken for its own."""
-    monkeypatch.setattr(Run, "delegated", lambda *_: None)
+    monkeypatch.setattr(Run, "step", lambda *_: None)
     asyncio.run(apps.single(tracker, apps.count).astep())
     tracker.close()
     assert (

@@ -126,8 +126,9 @@ def _noting(inner: Callable[..., Any]) -> Callable[..., Any]:
         if not _run_hooks and done is not None:  # under an asynchronous method
             action, result, state = done
             for each in registry.runs(app.uid):
-                if each.has_action(action):
-                    each.delegated(app.sequence_id, result, state)
+                step = each.step(app.sequence_id) if each.has_action(action) else None
+                if step is not None and not step.streaming:
+                    step.final = result, state
         return done
 
     return run
@@ -137,9 +138,8 @@ def _driving(driver: Callable[..., Any], *, is_async: bool) -> Callable[..., Any
     def drive(*args: Any, **kwargs: Any) -> Any:
         step = None
         if "app_id" in kwargs and "sequence_id" in kwargs and "action" in kwargs:
-            runs = registry.runs(kwargs["app_id"])
-            found = (run.stream_step(kwargs["sequence_id"]) for run in runs)
-            step = next((each for each in found if each is not None), None)
+            steps = (run.step(kwargs["sequence_id"]) for run in registry.runs(kwargs["app_id"]))
+            step = next((each for each in steps if each is not None and each.streaming), None)
         if step is None:
             return driver(*args, **kwargs)
         kwargs["action"] = _ObservedAction(kwargs["action"], step)

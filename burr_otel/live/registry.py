@@ -154,8 +154,8 @@ class Registry:
 
     def state_digests(self, app_id: str, sequence_id: int) -> Digests | None:
         """Checksums of the state that a step of this process in progress found."""
-        found = (run.state_digests(sequence_id) for run in self.runs(app_id))
-        return next((digests for digests in found if digests is not None), None)
+        steps = (run.step(sequence_id) for run in self.runs(app_id))
+        return next((step.digests for step in steps if step is not None), None)
 
     def _after_fork(self) -> None:
         self.process = uuid.uuid4().hex

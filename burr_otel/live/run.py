@@ -18,7 +18,7 @@ from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
 from burr_otel.live.answers import settle_unanswered
 from burr_otel.live.capture import raised_of
-from burr_otel.live.initial import found_by_step, state_digests
+from burr_otel.live.initial import found_by_step
 from burr_otel.live.inner import InnerSpan, logged_records
 from burr_otel.live.registry import registry
 from burr_otel.live.step import LiveStep
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.build import BuiltApplication
-    from burr_otel.live.initial import Digests
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
     from burr_otel.store import Session
@@ -67,7 +66,7 @@ class Run:
         self._method: str | None = None
         self._prior: str | None = built.state.get(PRIOR_STEP_KEY)
         self._steps: dict[int, LiveStep] = {}
-        self._last: tuple[int, SpanContext] | None = None
+        self._last: tuple[int | None, SpanContext | None] = None, None
         self._calls = 0
         self._outer_error: BaseException | None = None
         self._step_failed = False
@@ -101,34 +100,17 @@ class Run:
         """Whether `state` is the object that the application held when we last saw it."""
         return self._state() is state
 
+    def step(self, sequence_id: int) -> LiveStep | None:
+        """A step in progress."""
+        return self._steps.get(sequence_id)
+
     def step_context(self, sequence_id: int) -> SpanContext | None:
         """Span context of a step in progress, or of the last one finished."""
         step = self._steps.get(sequence_id)
-        if step is not None:
-            return step.context
-        if self._last is not None and self._last[0] == sequence_id:
-            return self._last[1]
-        return None
-
-    def state_digests(self, sequence_id: int) -> Digests | None:
-        """Checksums of the state that a step in progress found."""
-        step = self._steps.get(sequence_id)
         if step is None:
-            return None
-        if step.digests is None:
-            step.digests = state_digests(step.state_before)
-        return step.digests
-
-    def delegated(self, sequence_id: int, result: Any, state: Any) -> None:
-        """The action of the step in progress has run, and Burr tells its hooks nothing of it."""
-        step = self._steps.get(sequence_id)
-        if step is not None and not step.streaming:
-            step.final = (result, state)
-
-    def stream_step(self, sequence_id: int) -> LiveStep | None:
-        """The step in progress when it is a stream."""
-        step = self._steps.get(sequence_id)
-        return step if step is not None and step.streaming else None
+            number, context = self._last
+            return context if number == sequence_id else None
+        return step.context
 
     def after_fork(self) -> None:
         """In a forked child: the open spans are the parent's, and so is the session."""
@@ -158,7 +140,7 @@ class Run:
         if not self._calls:
             for step in list(self._steps.values()):
                 if not step.streaming:
-                    self._settle_left(step, state, error)
+                    self.settle(step, state, error)
         # Between steps: a condition, a missing input, an unknown action to halt after.
         failed = self.shared.outcome_of(error) == semconv.ERROR
         if error is not None and failed and not self._step_failed:
@@ -183,10 +165,7 @@ class Run:
         """The application is gone: end what is open."""
         registry.remove(self)
         for step in list(self._steps.values()):
-            if step.streaming:
-                self.settle_stream(step)
-            else:
-                self._settle_left(step, step.state_before, None)
+            self.settle(step, step.state_before)
         self.root.finish()
         if self.session is not None:
             self.session.close()
@@ -246,11 +225,8 @@ class Run:
         """Steps whose post hook never came, because another hook raised or a stream was dropped."""
         here = innermost_scope()
         for step in list(self._steps.values()):
-            if step.streaming:
-                if step.sequence_id != sequence_id:
-                    self.settle_stream(step)
-            elif step.encloses(here):
-                self._settle_left(step, state, None)
+            if step.sequence_id != sequence_id if step.streaming else step.encloses(here):
+                self.settle(step, state)
 
     def end_step(
         self,
@@ -287,27 +263,24 @@ class Run:
                 state = None
         self._finish(step, state, result, exception, now)
 
-    def settle_stream(self, step: LiveStep) -> None:
-        """End a stream's step that Burr does not end: read by `next()`, or never read."""
-        if not step.streaming or self._steps.get(step.sequence_id) is not step:
+    def settle(self, step: LiveStep, state: Any = None, error: BaseException | None = None) -> None:
+        """End a step whose post hook never came; `state` tells whether its action completed.
+
+        Of a stream, which was read by `next()` or never, the step itself knows.
+        """
+        if self._steps.get(step.sequence_id) is not step:
             return
         del self._steps[step.sequence_id]
-        now = self.shared.clock()
-        if step.final is None:
-            self._finish(step, None, None, GeneratorExit(), now)
-            return
-        result, state = step.final
-        internal = {PRIOR_STEP_KEY: step.action.name, SEQUENCE_KEY: step.sequence_id}
-        self._finish(step, state.update(**internal), result, None, now)
-
-    def _settle_left(self, step: LiveStep, state: Any, error: BaseException | None) -> None:
-        """End a step whose post hook never came; `state` tells whether its action completed."""
-        if self._steps.pop(step.sequence_id, None) is None:
-            return
-        completed = state is not step.state_before and state.get(PRIOR_STEP_KEY) == step.action.name
-        now = self.shared.clock()
+        now, name, result = self.shared.clock(), step.action.name, None
+        if step.streaming:
+            completed = step.final is not None
+            if step.final is not None:
+                result, state = step.final
+                state = state.update(**{PRIOR_STEP_KEY: name, SEQUENCE_KEY: step.sequence_id})
+        else:
+            completed = state is not step.state_before and state.get(PRIOR_STEP_KEY) == name
         if completed:
-            self._finish(step, state, None, None, now)
+            self._finish(step, state, result, None, now)
         else:
             self._finish(step, None, None, error or GeneratorExit(), now)
 

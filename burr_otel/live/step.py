@@ -18,6 +18,7 @@ from burr_otel.live.capture import (
     show_names,
     show_prompt,
 )
+from burr_otel.live.initial import state_digests
 from burr_otel.live.inner import logged_records
 from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
@@ -61,7 +62,7 @@ class LiveStep(Scope):
     final: tuple[Any, Any] | None = None
     first_item_ns: int | None = None
     swallowed: tuple[Raised, int] | None = None
-    digests: Digests | None = None  # of `state_before`, once an application is spawned
+    _digests: Digests | None = None
     span: LiveSpan = NO_SPAN
     _raised_id = 0
 
@@ -88,6 +89,13 @@ class LiveStep(Scope):
     def run(self) -> str:
         """``project/app_id``, for messages."""
         return self._run.name
+
+    @property
+    def digests(self) -> Digests:
+        """Checksums of the state that it found, for applications that it spawns."""
+        if self._digests is None:
+            self._digests = state_digests(self.state_before)
+        return self._digests
 
     def start(
         self,
@@ -240,7 +248,7 @@ class LiveStep(Scope):
 
     def stream_dropped(self) -> None:
         """The generator can never run again; a finaliser calls this, so it must only defer work."""
-        keeper.keeper.defer(lambda: self._run.settle_stream(self))
+        keeper.keeper.defer(lambda: self._run.settle(self))
 
     def swallowed_unless(self, error: BaseException | None) -> tuple[Raised, int] | None:
         """What the generator raised, if that is not what the step failed with."""
