@@ -19,9 +19,8 @@ from burr_otel.errors import BurrOtelError
 from burr_otel.spans.exporters import (
     Protocol,
     endpoint_from_environ,
-    endpoint_variable,
     exporter_names,
-    headers_variable,
+    otlp_variable,
     sdk_disabled,
 )
 from burr_otel.spans.provider import culprits, service_resource, warn_of_config_file
@@ -65,9 +64,9 @@ class Settings:
             endpoint, protocol = endpoint_from_environ()
             found = cls(
                 endpoint,
-                endpoint_variable() or "default",
+                otlp_variable("ENDPOINT") or "default",
                 protocol,
-                headers_variable(),
+                otlp_variable("HEADERS"),
                 exporter_names(),
                 sdk_disabled(),
                 own=_own(),

@@ -9,17 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, cast
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
-from opentelemetry.sdk.environment_variables import (
-    OTEL_EXPORTER_OTLP_COMPRESSION,
-    OTEL_EXPORTER_OTLP_ENDPOINT,
-    OTEL_EXPORTER_OTLP_HEADERS,
-    OTEL_EXPORTER_OTLP_PROTOCOL,
-    OTEL_EXPORTER_OTLP_TRACES_COMPRESSION,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-    OTEL_EXPORTER_OTLP_TRACES_HEADERS,
-    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
-    OTEL_SDK_DISABLED,
-)
+from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_HEADERS, OTEL_SDK_DISABLED
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from burr_otel.printable import logger_of_lines
@@ -32,36 +22,39 @@ _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://l
 PROTOCOLS = tuple(_DEFAULT_ENDPOINT)
 
 
-def endpoint_from_environ() -> tuple[str, Protocol]:
-    """Where a provider of our own sends to, and how."""
-    protocol = protocol_from_environ()
-    return _endpoint_of(protocol), protocol
-
-
-def _endpoint_of(protocol: Protocol) -> str:
-    variable = endpoint_variable()
-    return os.environ[variable] if variable else _DEFAULT_ENDPOINT[protocol]
-
-
-def _in_force(*names: str) -> str | None:
-    """The first of these variables that says anything."""
+def otlp_variable(what: str) -> str | None:
+    """The variable that sets, for traces, the ``ENDPOINT``, ``HEADERS`` and so on; one, if any."""
+    names = f"OTEL_EXPORTER_OTLP_TRACES_{what}", f"OTEL_EXPORTER_OTLP_{what}"
     return next((name for name in names if os.environ.get(name)), None)
 
 
-def endpoint_variable() -> str | None:
-    """The variable that names the endpoint; `None` when the default holds."""
-    return _in_force(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT)
+def _said(what: str, default: str) -> str:
+    variable = otlp_variable(what)
+    return os.environ[variable] if variable else default
 
 
-def headers_variable() -> str | None:
-    """The variable that holds the headers; `None` when there is none."""
-    return _in_force(OTEL_EXPORTER_OTLP_TRACES_HEADERS, OTEL_EXPORTER_OTLP_HEADERS)
+def endpoint_from_environ() -> tuple[str, Protocol]:
+    """Where a provider of our own sends to, and how."""
+    protocol = protocol_from_environ()
+    return _said("ENDPOINT", _DEFAULT_ENDPOINT[protocol]), protocol
 
 
 def compression_from_environ() -> str:
     """The compression that the variables name, ``gzip`` when none does."""
-    variable = _in_force(OTEL_EXPORTER_OTLP_TRACES_COMPRESSION, OTEL_EXPORTER_OTLP_COMPRESSION)
-    return os.environ[variable] if variable else "gzip"
+    return _said("COMPRESSION", "gzip")
+
+
+def protocol_from_environ() -> Protocol:
+    """The OTLP protocol that the variables name, ``grpc`` when none does."""
+    value = _said("PROTOCOL", "grpc").strip()
+    if value in PROTOCOLS:
+        return cast("Protocol", value)
+    logger.warning(
+        "%s=%r is not supported; allowed are grpc and http/protobuf. grpc is used instead.",
+        otlp_variable("PROTOCOL"),
+        value,
+    )
+    return "grpc"
 
 
 def sdk_disabled() -> bool:
@@ -98,32 +91,16 @@ def exporters_from_environ() -> Iterator[QuietExporter]:
         )
 
 
-def protocol_from_environ() -> Protocol:
-    """The OTLP protocol that the variables name, ``grpc`` when none does."""
-    for variable in (OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL):
-        value = os.environ.get(variable, "").strip()
-        if value in PROTOCOLS:
-            return cast("Protocol", value)
-        if value:
-            logger.warning(
-                "%s=%r is not supported; allowed are grpc and http/protobuf. grpc is used instead.",
-                variable,
-                value,
-            )
-            break
-    return "grpc"
-
-
 def otlp_exporter(
     protocol: Protocol, endpoint: str | None = None, headers: dict[str, str] | None = None
 ) -> QuietExporter:
     """An OTLP exporter; what is not given comes from the variables."""
-    place = endpoint or _endpoint_of(protocol)
+    place = endpoint or _said("ENDPOINT", _DEFAULT_ENDPOINT[protocol])
     return QuietExporter(
         bare_exporter(protocol, endpoint, headers),
         without_secrets(place),
         secret=place.rpartition("@")[0].rpartition("://")[2],
-        key_variable=headers_variable() or OTEL_EXPORTER_OTLP_HEADERS,
+        key_variable=otlp_variable("HEADERS") or OTEL_EXPORTER_OTLP_HEADERS,
     )
 
 
@@ -134,7 +111,7 @@ def bare_exporter(
     **options: Any,
 ) -> SpanExporter:
     """What `otlp_exporter` wraps: the exporter as it logs and fails by itself."""
-    if endpoint is None and endpoint_variable() is None:  # exporters take an empty one as it is
+    if endpoint is None and otlp_variable("ENDPOINT") is None:  # not an empty one
         endpoint = _DEFAULT_ENDPOINT[protocol]
     compression = compression_from_environ()
     if headers:

@@ -88,10 +88,19 @@ class QuietExporter(SpanExporter):
             reason = self._refusal(batch)
             if reason is None:
                 self.sent += len(batch)
-                self._outage_is_over(lost)
+                if self._lost_before is not None:
+                    logger.warning(
+                        "%s takes spans again. Meanwhile %d were lost; "
+                        "`burr-otel replay` sends their runs.",
+                        self._place,
+                        lost - self._lost_before,
+                    )
+                self._lost_before = None
             elif not TOO_LARGE.search(reason):
                 refused += len(batch) + sum(map(len, waiting))  # nor would it take the rest
-                self._outage_began(lost, reason)
+                if self._lost_before is None:
+                    self._tell_of_outage(reason)
+                    self._lost_before = lost
                 break
             elif len(batch) > 1:
                 half = len(batch) // 2
@@ -123,10 +132,7 @@ class QuietExporter(SpanExporter):
         reason = reason.replace(self._secret, "***") if self._secret else reason
         return textwrap.shorten(reason, _REASON_CHARACTERS, placeholder=" …")
 
-    def _outage_began(self, lost: int, reason: str) -> None:
-        if self._lost_before is not None:
-            return
-        self._lost_before = lost
+    def _tell_of_outage(self, reason: str) -> None:
         change = "`burr-otel check` says what to change."
         if _REFUSED_KEY.search(reason):
             change = (
@@ -139,16 +145,6 @@ class QuietExporter(SpanExporter):
             reason,
             change,
         )
-
-    def _outage_is_over(self, lost: int) -> None:
-        before, self._lost_before = self._lost_before, None
-        if before is not None:
-            logger.warning(
-                "%s takes spans again. Meanwhile %d were lost; "
-                "`burr-otel replay` sends their runs.",
-                self._place,
-                lost - before,
-            )
 
     def _tell_once(self, message: str, *arguments: object) -> None:
         if message not in self._told:
