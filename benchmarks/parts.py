@@ -53,9 +53,9 @@ PARTS = {
         "opentelemetry.sdk.trace:SynchronousMultiSpanProcessor.on_end",
     ),
     "metrics": (
-        "burr_otel.spans.metrics:StepMetrics.step_began",
-        "burr_otel.spans.metrics:StepMetrics.step_ended",
-        "burr_otel.spans.metrics:StepMetrics.snapshot",
+        "burr_otel.spans.signals:StepMetrics.step_began",
+        "burr_otel.spans.signals:StepMetrics.step_ended",
+        "burr_otel.spans.signals:StepMetrics.snapshot",
     ),
     "describe: redact, truncate, JSON for display": ("burr_otel.spans.describe:step",),
     "OTLP encoder": (

@@ -22,7 +22,7 @@ from burr_otel.live.registry import Owner, registry
 from burr_otel.live.run import Run
 from burr_otel.live.shared import Shared
 from burr_otel.spans import keeper, shield
-from burr_otel.spans.parents import Spawner
+from burr_otel.spans.scope import Spawner
 from burr_otel.store import Store
 
 

@@ -24,12 +24,10 @@ from burr_otel.live.shared import Shared, session_settings
 from burr_otel.loader import DEFAULT_STORAGE_DIR, RunLoader
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
-from burr_otel.spans import keeper, log_events, provider, shield
-from burr_otel.spans.children import child_spans
-from burr_otel.spans.contexts import context_of, is_sampled
+from burr_otel.spans import inside, keeper, provider, shield
 from burr_otel.spans.facts import content_policy
-from burr_otel.spans.metrics import step_metrics
-from burr_otel.spans.parents import Spawner
+from burr_otel.spans.scope import Spawner, context_of
+from burr_otel.spans.signals import step_metrics
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import ALL, Store, is_url, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
@@ -138,7 +136,7 @@ class OtelTracker(RunHooks, RunLoader):
         try:
             starter = SpanStarter(provider.tracer(made_by), self._policy)
             if self.config.child_spans != "off":
-                child_spans(made_by)
+                inside.child_spans(made_by)
         except Exception as error:
             shield.report("getting a tracer", error)
         try:
@@ -221,7 +219,7 @@ class OtelTracker(RunHooks, RunLoader):
             root = (history.last_root if history else None) or {}
             context = context_of(read_ids(root))
             began_ns = int(root.get("time_unix_nano") or self._clock())
-        if context is None or not context.is_valid or not is_sampled(context):
+        if context is None or not context.is_valid or not context.trace_flags.sampled:
             return None
         trace_id = format_trace_id(context.trace_id)
         place = TracePlace(trace_id, self.project_id, app_id, began_ns, self._clock())
@@ -282,7 +280,7 @@ class OtelTracker(RunHooks, RunLoader):
                 run.end_open_spans()
         others = (run for run in registry.runs() if not run.owner.is_within(self._owner))
         if self.config.log_events and not any(run.shared.log_events for run in others):
-            log_events.remove()
+            inside.overlook_log_lines()
         self._flush()
 
     def _flush(self) -> None:

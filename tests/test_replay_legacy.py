@@ -8,7 +8,7 @@ import pytest
 from replay_support import stored_runs, told
 
 from burr_otel.content import ContentPolicy
-from burr_otel.spans.portable import portable
+from burr_otel.spans.facts import portable
 
 FILE = Path(__file__).parent / "data" / "legacy_runs.json.gz"
 RUNS = json.loads(gzip.decompress(FILE.read_bytes()))

@@ -16,8 +16,8 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlag
 from burr_otel.content import ContentPolicy
 from burr_otel.spans import burr_span
 from burr_otel.spans.burr_span import BurrSpan
-from burr_otel.spans.contexts import link_ids
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
+from burr_otel.spans.scope import link_ids
 from burr_otel.spans.start import SpanStarter
 from burr_otel.testing import FixedIds
 

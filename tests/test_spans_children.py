@@ -14,7 +14,8 @@ from burr.tracking.server.schema import Step
 from opentelemetry import trace
 
 from burr_otel import OtelConfig, OtelTracker
-from burr_otel.spans import children
+from burr_otel.spans import shield
+from burr_otel.spans.inside import child_spans
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_spans_that_never_end_are_not_kept(recording, spans):
 
     apps.single(recording, call).step()
     gc.collect()
-    assert len(children.child_spans(spans.provider)._places) == 0
+    assert len(child_spans(spans.provider)._places) == 0
 
 
 def test_what_begins_below_a_background_span_after_the_step_is_not_recorded(
@@ -279,7 +280,7 @@ class BurrSpan(trace.NonRecordingSpan):
 @pytest.fixture
 def inside(spans):
     """A tracer, and the step that is current."""
-    children.child_spans(spans.provider)
+    child_spans(spans.provider)
     span = BurrSpan()
     with trace.use_span(span):
         yield spans.provider.get_tracer("llm"), span.burr_step
@@ -326,7 +327,7 @@ def test_a_step_that_raises_is_ours_to_report(inside, monkeypatch):
     """The action's own span ends as if nobody looked."""
     tracer, step = inside
     reported = []
-    monkeypatch.setattr(children.shield, "report", lambda where, error: reported.append(error))
+    monkeypatch.setattr(shield, "report", lambda where, error: reported.append(error))
     monkeypatch.setattr(step, "add_usage", lambda *_: 1 / 0)
     monkeypatch.delattr(Counting, "run")
     with tracer.start_as_current_span("chat", attributes={"gen_ai.usage.input_tokens": 1}) as span:

@@ -20,11 +20,17 @@ from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run
 from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginRoot, Origin, read_ids
-from burr_otel.spans import describe, exceptions, keeper, log_events, parents, shield
+from burr_otel.spans import describe, inside, keeper, shield
 from burr_otel.spans.burr_span import LIMITS
-from burr_otel.spans.contexts import context_of, links_to, origin_of, suppressed
-from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document
-from burr_otel.spans.portable import is_sound, portable
+from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document, is_sound, portable
+from burr_otel.spans.scope import (
+    context_of,
+    current_span_context,
+    links_to,
+    origin_of,
+    root_parent,
+    suppressed,
+)
 from burr_otel.spans.start import NO_SPAN
 from burr_otel.store import digest, graph_json
 from burr_otel.store.names import check_app_id
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
 
     from burr_otel.content import Attribute
     from burr_otel.live.shared import Shared
-    from burr_otel.spans.parents import Spawner
+    from burr_otel.spans.scope import Spawner
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import RunHistory, Session, Store
 
@@ -194,10 +200,10 @@ class _Start:
             if not isinstance(error, SnapshotError) or shared.config.on_snapshot_error == "raise":
                 root.finish()
                 raise
-            shield.logger.warning("%s", exceptions.snapshot_text(shared.policy, error))
+            shield.logger.warning("%s", describe.snapshot_text(shared.policy, error))
         keeper.keeper.watch(root)
         if shared.log_events is not None:
-            log_events.install()
+            inside.see_log_lines()
         return root
 
     def _open_session(self, store: Store, begin: BeginRoot) -> Session:
@@ -218,7 +224,7 @@ class _Start:
         starter, built, history = self._shared.starter, self._built, self._history
         if starter is None:
             return NO_SPAN, None
-        ambient = parents.ambient()
+        ambient = current_span_context()
         spawner = None if built.spawner is None else self._spawning_step(ambient)
         if spawner is None and suppressed():  # one decision a trace: the spawning step's holds
             return NO_SPAN, None
@@ -227,7 +233,7 @@ class _Start:
         # Burr passes a fork pointer without an app id when an application is merely resumed.
         is_fork = built.fork is not None and built.fork.app_id is not None
         forked = self._recorded_step(built.fork) if is_fork else None
-        parent = parents.root_parent(ambient, spawner)
+        parent = root_parent(ambient, spawner)
         if parent is None and self._shared.config.on_resume == "continue":
             parent = earlier
         over: trace.Span | None = trace.get_current_span()

@@ -15,8 +15,15 @@ from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginInner, EndInner, Logged
 from burr_otel.spans import describe, shield
 from burr_otel.spans.burr_span import BurrSpan
-from burr_otel.spans.contexts import current_span_context, ids_of, links_to, origin_of
-from burr_otel.spans.scope import Scope, current_context, innermost_scope
+from burr_otel.spans.scope import (
+    Scope,
+    current_context,
+    current_span_context,
+    ids_of,
+    innermost_scope,
+    links_to,
+    origin_of,
+)
 from burr_otel.spans.start import NO_SPAN
 
 if TYPE_CHECKING:

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from burr_otel.spans.parents import copied_spawner
+from burr_otel.spans.scope import copied_spawner
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.initial import Digests
     from burr_otel.live.run import Run
-    from burr_otel.spans.parents import Spawner
+    from burr_otel.spans.scope import Spawner
 
 
 class Owner:

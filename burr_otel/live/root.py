@@ -17,7 +17,7 @@ from opentelemetry import trace
 from burr_otel import semconv
 from burr_otel.records import BeginRoot, EndRoot, Usage
 from burr_otel.spans import describe, keeper, shield
-from burr_otel.spans.contexts import ids_of
+from burr_otel.spans.scope import ids_of
 from burr_otel.spans.start import unseen
 
 if TYPE_CHECKING:

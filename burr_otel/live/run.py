@@ -23,7 +23,7 @@ from burr_otel.live.inner import InnerSpan, logged_records
 from burr_otel.live.registry import registry
 from burr_otel.live.step import LiveStep
 from burr_otel.printable import logger_of_lines
-from burr_otel.spans import exceptions, keeper
+from burr_otel.spans import describe, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Run:
             step = self._steps.pop(sequence_id)
             self._finish(step, None, None, error, step.begin.time_ns, recorded=False)
             raise error
-        logger.warning("%s", exceptions.snapshot_text(self.shared.policy, error))
+        logger.warning("%s", describe.snapshot_text(self.shared.policy, error))
 
     def _settle_earlier(self, sequence_id: int, state: Any) -> None:
         """Steps whose post hook never came, because another hook raised or a stream was dropped."""
@@ -323,7 +323,7 @@ class Run:
         if error is None and self.shared.config.on_snapshot_error == "raise":
             raise failure
         # Also when raising it would mask the user's own error.
-        logger.warning("%s", exceptions.snapshot_text(self.shared.policy, failure))
+        logger.warning("%s", describe.snapshot_text(self.shared.policy, failure))
 
     # --- streams ------------------------------------------------------------------------------
 

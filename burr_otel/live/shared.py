@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
 from burr_otel.config import log_level
-from burr_otel.spans import exceptions
 from burr_otel.spans.facts import SpanSettings
-from burr_otel.spans.log_events import LogEvents
+from burr_otel.spans.inside import LogEvents
+from burr_otel.spans.signals import exception_signals
 
 if TYPE_CHECKING:
     from burr_otel.config import OtelConfig
     from burr_otel.content import ContentPolicy
     from burr_otel.live.registry import Owner
     from burr_otel.spans.facts import ActionFacts
-    from burr_otel.spans.metrics import StepMetrics
+    from burr_otel.spans.signals import StepMetrics
     from burr_otel.spans.start import SpanStarter
 
 
@@ -87,7 +87,7 @@ class Shared:
 
 def session_settings(config: OtelConfig) -> SpanSettings:
     """The settings that a session's record keeps for its readers."""
-    signals = exceptions.signals()
+    signals = exception_signals()
     return SpanSettings(
         config.openinference_content,
         config.capture_state_read,

@@ -31,9 +31,18 @@ from burr_otel.records import (
     StreamMark,
     StreamTimes,
 )
-from burr_otel.spans import describe, keeper, parents, shield
-from burr_otel.spans.contexts import current_span_context, link, origin_of
-from burr_otel.spans.scope import SPAN_KEY, BurrStep, Scope, current_context, innermost_scope
+from burr_otel.spans import describe, keeper, shield
+from burr_otel.spans.scope import (
+    SPAN_KEY,
+    BurrStep,
+    Scope,
+    current_context,
+    current_span_context,
+    innermost_scope,
+    link,
+    origin_of,
+    step_parent,
+)
 from burr_otel.spans.start import NO_SPAN, unseen
 
 if TYPE_CHECKING:
@@ -174,7 +183,7 @@ class LiveStep(Scope):
         """The parent, and links, where a span of others or of another application is current."""
         root = self.root
         policy, ambient = self.shared.config.step_parent, current_span_context(outer)
-        chosen, links = parents.step_parent(policy, root.context, ambient)
+        chosen, links = step_parent(policy, root.context, ambient)
         if chosen is root.context:
             return root.stand_in, root.ids, links
         return current, chosen, links

@@ -11,7 +11,8 @@ from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, raised_of, show_answer, show_exception, show_state
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
-from burr_otel.spans import describe, exceptions, shield
+from burr_otel.spans import describe, shield
+from burr_otel.spans.signals import emit_log
 from burr_otel.store import encode_state
 from burr_otel.store.encoded import GROWING_BYTES
 
@@ -177,7 +178,7 @@ def _unkept(step: LiveStep, record: EndStep, failure: SnapshotError) -> EndStep:
     if step.traced:
         told = describe.step(step.root.facts, step.begin, record).attributes
         shown |= {name: told[name] for name in _LOST if name in told}
-    text = exceptions.snapshot_text(step.shared.policy, failure)
+    text = describe.snapshot_text(step.shared.policy, failure)
     return record._replace(snapshot_error=text, shown=shown)
 
 
@@ -185,7 +186,7 @@ def _end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) ->
     """End the span of a step; never raises."""
     shared, root, begin = step.shared, step.root, step.begin
     if failure is not None:
-        text = exceptions.snapshot_text(shared.policy, failure)
+        text = describe.snapshot_text(shared.policy, failure)
         record = record._replace(snapshot_error=text)
     try:
         told = functools.partial(describe.step, root.facts, begin, record, step.logged)
@@ -197,7 +198,7 @@ def _end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) ->
         if shared.config.openinference_content and step.traced:
             _say_in_root(root, told().attributes)
         if record.raised is not None and record.outcome == semconv.ERROR and step.traced:
-            exceptions.emit_log(step.current, shared.policy, record.raised, record.time_ns)
+            emit_log(step.current, shared.policy, record.raised, record.time_ns)
         spent_ns = max(0, record.time_ns - begin.time_ns)
         step.span.finish(told, begin.time_ns + max(1, spent_ns), size_bytes)
         shared.metrics.step_ended(step.labels, record.outcome, spent_ns / 1e9)

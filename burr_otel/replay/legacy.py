@@ -19,8 +19,7 @@ from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.tree import SessionNode, SpanNode
 from burr_otel.records import BeginRoot, EndStep, read_links, state_data
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
-from burr_otel.spans.facts import items, mapping
-from burr_otel.spans.portable import from_portable, is_scalar
+from burr_otel.spans.facts import from_portable, is_scalar, items, mapping
 from burr_otel.store import StoredRun
 
 _ACTION_NAMES: Final = ("burr.action.name", "graph.node.id")

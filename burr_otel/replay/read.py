@@ -26,10 +26,9 @@ from burr_otel.replay.legacy import LegacyContent
 from burr_otel.replay.places import Places, Relatives
 from burr_otel.spans import provider
 from burr_otel.spans.burr_span import LIMITS, BurrSpan, SpanSource
-from burr_otel.spans.contexts import context_of, link_of
 from burr_otel.spans.describe import SpanContent, soonest_end
-from burr_otel.spans.facts import content_policy
-from burr_otel.spans.portable import from_portable
+from burr_otel.spans.facts import content_policy, from_portable
+from burr_otel.spans.scope import context_of, link_of
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.find import find_run, runs
 

@@ -28,10 +28,9 @@ from burr_otel.content import ContentPolicy, capture_exception
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import link_data
 from burr_otel.spans import shield
-from burr_otel.spans.contexts import link_ids, link_of
 from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
-from burr_otel.spans.portable import portable
-from burr_otel.spans.scope import BurrStep, context_under
+from burr_otel.spans.facts import portable
+from burr_otel.spans.scope import BurrStep, context_under, link_ids, link_of
 
 logger = logger_of_lines("burr_otel")
 

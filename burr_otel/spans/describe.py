@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
-from burr_otel.content import Attribute, ContentPolicy, RaisedText
+from burr_otel.content import Attribute, ContentPolicy, RaisedText, capture_exception
+from burr_otel.errors import SnapshotError
 from burr_otel.records import (
     BeginInner,
     BeginRoot,
@@ -25,12 +26,12 @@ from burr_otel.records import (
     Usage,
     read_links,
 )
-from burr_otel.spans.facts import ActionFacts, RunFacts, graph_document
-from burr_otel.spans.portable import from_portable
+from burr_otel.spans.facts import ActionFacts, RunFacts, from_portable, graph_document
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
+_MOST_CAUSE_BYTES: Final = 4096
 DIED: Final = "the process ended before this did"
 _EXCEPTION: Final = "exception."
 _WHOSE: Final = (semconv.SESSION_ID, semconv.USER_ID)  # the code inside knows better than we
@@ -75,6 +76,14 @@ def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> 
     names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
     texts = policy.exception(RaisedText(*raised))
     return {name: text for name, text in zip(names, texts, strict=True) if text}
+
+
+def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
+    """What spans and log lines may say of a snapshot that failed."""
+    # The cause may quote the value that could not be kept, so it goes through the content policy.
+    cause = policy.exception(capture_exception(error.__cause__ or error, _MOST_CAUSE_BYTES))
+    shown = f"{cause.type}: {cause.message}" if cause.message else cause.type
+    return error.describe(shown)
 
 
 class _ContentWriter:

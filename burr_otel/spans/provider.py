@@ -15,8 +15,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME
@@ -28,7 +29,6 @@ from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger_of_lines
 from burr_otel.spans import keeper
-from burr_otel.spans.by_identity import ByIdentity
 from burr_otel.spans.exporters import (
     PROTOCOLS,
     Protocol,
@@ -41,9 +41,46 @@ from burr_otel.spans.start import ids
 
 logger = logger_of_lines("burr_otel")
 
+V = TypeVar("V")
+
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0
 _STRUGGLING_S = 1.0
+
+
+class ByIdentity(Generic[V]):
+    """A value for each object, made when it is asked for first, and held while the object lives.
+
+    The objects are neither hashed nor compared: Logfire's providers can be neither.
+    """
+
+    def __init__(self, make: Callable[[Any], V]) -> None:
+        self._make = make
+        self._held: dict[int, tuple[weakref.ref[Any], V]] = {}
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+
+    def __getitem__(self, key: object) -> V:
+        number = id(key)
+        held = self._held.get(number)
+        if held is None:
+            with self._lock:
+                held = self._held.get(number)
+                if held is None:
+                    ref = weakref.ref(key, lambda _: self._held.pop(number, None))
+                    held = self._held[number] = ref, self._make(key)
+        return held[1]
+
+    def __iter__(self) -> Iterator[tuple[Any, V]]:
+        """The objects that still live, each with its value."""
+        for ref, value in tuple(self._held.values()):
+            key = ref()
+            if key is not None:
+                yield key, value
 
 
 class _Sending:

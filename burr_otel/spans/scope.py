@@ -1,4 +1,4 @@
-"""A Burr span's place in OpenTelemetry's current context.
+"""A Burr span's place in OpenTelemetry's contexts: what is current, who is whose parent, links.
 
 Tokens are not used. Hooks of others attach and detach between ours, in any order, or never; a
 generator goes on in another `contextvars.Context`, where a token cannot be reset; and with
@@ -9,26 +9,114 @@ what was current before it, and leaving one attaches that.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry.context import Context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.trace import Link, SpanContext, TraceFlags, TraceState
 
 from burr_otel import semconv
-from burr_otel.records import Usage
-from burr_otel.spans.contexts import current_span_context
+from burr_otel.records import LinkIds, Origin, SpanIds, Usage
+from burr_otel.spans.facts import from_portable, portable
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
-
     from burr_otel.spans.facts import RunFacts
-    from burr_otel.spans.log_events import LogEvents
+    from burr_otel.spans.inside import LogEvents
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.
 (SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 _usage_lock = threading.Lock()
+_NO_STATE = trace.INVALID_SPAN_CONTEXT.trace_state  # of nearly all; others are asked, by calls
+
+
+# --- span contexts and links, as OpenTelemetry and as records have them ---------------------------
+
+
+def ids_of(context: SpanContext | None) -> SpanIds | None:
+    """What a record keeps of a span context; None for one that is not valid."""
+    if context is None:
+        return None
+    trace_id, span_id, is_remote, flags, state, valid = context  # a tuple; properties cost a call
+    if not valid:
+        return None
+    header = "" if state is _NO_STATE or not state else state.to_header()
+    return SpanIds(trace_id, span_id, int(flags), header, is_remote)
+
+
+def context_of(ids: SpanIds | None, *, is_remote: bool | None = None) -> SpanContext | None:
+    """The span context that a record kept; `is_remote` as recorded unless given."""
+    if ids is None:
+        return None
+    state = TraceState.from_header([ids.trace_state]) if ids.trace_state else None
+    remote = ids.is_remote if is_remote is None else is_remote
+    return SpanContext(ids.trace_id, ids.span_id, remote, TraceFlags(ids.flags), state)
+
+
+def current_span_context(context: Context | None = None) -> SpanContext | None:
+    """Span context of the span that is current; None without one."""
+    # MLflow leaves a span without one where it could not begin its own.
+    found: Any = trace.get_current_span(context).get_span_context()
+    return found if found is not None and found.is_valid else None
+
+
+def suppressed() -> bool:
+    """Whether instrumentation is suppressed here, as OpenTelemetry's instrumentations ask it."""
+    return bool(otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+
+
+def link(context: SpanContext, kind: str) -> Link:
+    """A link of the given ``burr.link.type``."""
+    return Link(context, {semconv.LINK_TYPE: kind})
+
+
+def links_to(*targets: tuple[SpanContext | None, str]) -> list[Link]:
+    """Links to those targets that are known, each target once."""
+    found: dict[tuple[int, int], Link] = {}
+    for context, kind in targets:
+        if context is not None and context.is_valid:
+            found.setdefault((context.trace_id, context.span_id), link(context, kind))
+    return list(found.values())
+
+
+def link_ids(links: Iterable[Link]) -> list[LinkIds]:
+    """What a record keeps of links."""
+    kept = []
+    for each in links:
+        target = ids_of(each.context)
+        if target is None:
+            continue
+        attributes = dict(each.attributes or {})
+        kind = attributes.get(semconv.LINK_TYPE)
+        if len(attributes) == 1 and isinstance(kind, str):
+            kept.append(LinkIds(target, kind))
+        else:
+            kept.append(LinkIds(target, None, portable(attributes)))
+    return kept
+
+
+def link_of(kept: LinkIds) -> Link:
+    """The link that a record kept."""
+    context = context_of(kept.target) or trace.INVALID_SPAN_CONTEXT
+    if kept.attributes is not None:
+        return Link(context, from_portable(kept.attributes))
+    return link(context, str(kept.kind))
+
+
+def origin_of(
+    context: SpanContext, parent: SpanContext | SpanIds | None, links: Iterable[Link]
+) -> Origin | None:
+    """What a record keeps of a span's ids, parent and links; None for a span that is not valid."""
+    ids = ids_of(context)
+    if ids is None:
+        return None
+    over = parent if isinstance(parent, SpanIds) else ids_of(parent)
+    return Origin(ids, over, link_ids(links) if links else ())
+
+
+# --- what is current ------------------------------------------------------------------------------
 
 
 class BurrStep:
@@ -161,3 +249,51 @@ class Scope:
         """The generator yields: its consumer's context is current again."""
         self._inside = otel_context.get_current()
         otel_context.attach(consumer)
+
+
+# --- parents --------------------------------------------------------------------------------------
+
+
+class Spawner(NamedTuple):
+    """The step in progress where a tracker was copied, for the sub-application's process.
+
+    `digests` are checksums of the state that the step found, see `live.initial`.
+    """
+
+    context: SpanContext | None = None
+    pointer: tuple[str, int] | None = None  # app id and sequence id
+    conversation_id: str | None = None
+    digests: Mapping[str, int | None] | None = None
+
+
+def copied_spawner() -> Spawner:
+    """The step in progress here, else the span that is current."""
+    scope = innermost_scope()
+    if scope is None:
+        return Spawner(current_span_context())
+    step, run = scope.tag, scope.tag.run
+    context = step.context if step.context.is_valid else None
+    pointer = str(run.identity[semconv.APP_ID]), step.sequence_id
+    return Spawner(context, pointer, run.conversation_id)
+
+
+def root_parent(
+    current: SpanContext | None, spawning_step: SpanContext | None
+) -> SpanContext | None:
+    """Parent of an application span: what is current, unless it was spawned in another trace."""
+    if spawning_step is None or (current and current.trace_id == spawning_step.trace_id):
+        return current
+    return spawning_step
+
+
+def step_parent(
+    policy: str, root: SpanContext, current: SpanContext | None
+) -> tuple[SpanContext, list[Link]]:
+    """Parent of a step, and its links to what else it belongs to; see `OtelConfig.step_parent`."""
+    if current is None:
+        return root, []
+    if policy == "ambient":
+        return current, links_to((root, semconv.LINK_APPLICATION))
+    if current.trace_id == root.trace_id:
+        return root, []
+    return root, links_to((current, semconv.LINK_AMBIENT))

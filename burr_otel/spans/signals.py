@@ -1,15 +1,26 @@
-"""The instruments of section "Metrics" in docs/spans.md; their attributes never hold an app id."""
+"""What goes to OpenTelemetry's metrics, and exceptions that go to its logs.
+
+The instruments are those of section "Metrics" in docs/spans.md; their attributes
+never hold an app id.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
+from typing import Final
 
+from opentelemetry import _logs, trace
+from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.metrics import MeterProvider
 
-from burr_otel import semconv
+from burr_otel import records, semconv
 from burr_otel._version import __version__
-from burr_otel.spans.by_identity import ByIdentity
+from burr_otel.content import ContentPolicy
+from burr_otel.spans.describe import exception_attributes
+from burr_otel.spans.provider import ByIdentity
 
+_SIGNAL: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 _MOST_ACTIONS = 1024  # whose labels are kept
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -106,3 +117,25 @@ class StepMetrics:
         if error_type is not None:
             labels[semconv.ERROR_TYPE] = error_type
         self._invocation.record(seconds, labels)
+
+
+def exception_signals() -> set[str]:
+    """Where exceptions go beside span events: ``logs`` instead of these, ``logs/dup`` too."""
+    # https://opentelemetry.io/docs/specs/semconv/exceptions/exceptions-spans/ (stability opt-in)
+    return {part.strip() for part in os.environ.get(_SIGNAL, "").split(",")} & {"logs", "logs/dup"}
+
+
+def emit_log(span: trace.Span, policy: ContentPolicy, raised: records.Raised, time_ns: int) -> None:
+    """Write an exception as a log record of its span, where that is asked for."""
+    if not exception_signals():
+        return
+    logger = _logs.get_logger(semconv.SCOPE_NAME, __version__, schema_url=semconv.SCHEMA_URL)
+    logger.emit(
+        LogRecord(
+            timestamp=time_ns,
+            context=trace.set_span_in_context(span),
+            severity_number=SeverityNumber.ERROR,
+            event_name=semconv.EVENT_EXCEPTION,
+            attributes=exception_attributes(policy, raised),
+        )
+    )
