@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -11,15 +12,16 @@ from burr_otel.history.fold import Fold
 from burr_otel.history.settle import Alive, AliveOf
 from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import ERROR, run_outcome
-from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, DamageError, Usage, parse
-from burr_otel.store import StoredRun, port
-from burr_otel.store.port import Line
-from burr_otel.view.find import runs
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage
+from burr_otel.store import StoredRun
+from burr_otel.store.loading import newest_record
+from burr_otel.store.query import otel_of
+from burr_otel.view.find import record_of, runs
 
 STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
 """What a run's status may be."""
 
-_HEAD_LINES: Final = 20
+_HEAD_LINES: Final = 21
 _LONGEST_TAIL_BYTES: Final = 16 * 1024 * 1024  # a larger last state is not read for one line
 _LONGEST_SEARCH_BYTES: Final = 1024 * 1024
 _ROOT_LINES: Final = (b'{"type":"otel_root"', b'{"type":"otel_root_end"')
@@ -48,19 +50,14 @@ class RunSummary:
     initial: str | None = None
 
 
-def status_of(outcome: str) -> str:
-    """An outcome as the status of a run: whether an exception told of a failure is a detail."""
-    return "failed" if outcome == ERROR else outcome
-
-
 def summarise(run: StoredRun, alive: Alive) -> RunSummary:
     """Read both ends of a run's log."""
     blank = RunSummary(run.project, run.app_id, run.partition_key, place=run.place)
-    tail, before = _tail(run)
+    tail = _tail(run)
     head = _head(run) if tail else []
     times = RecordTimes(lambda: [*head, *tail])
     fold = Fold(run.project, run.app_id, times=times)
-    for record in (*before, *tail):
+    for record in tail:
         fold.add(record)
     fold.finish(alive)
     if not fold.sessions:
@@ -68,17 +65,19 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
     steps = [step for session in fold.sessions for step in session.children]
     first = next((n for record in head if type(n := record.get("sequence_id")) is int), 0)
     last_ns = max(times(record) for record in tail) or None
-    sessions = list(reversed(fold.sessions))
+    newest_first = fold.sessions[::-1]
+    outcome = run_outcome(fold.sessions)
     return dataclasses.replace(
         blank,
         started_ns=next((ns for record in head if (ns := times(record))), last_ns),
         last_ns=last_ns,
         steps=max(1, (steps[-1].sequence_id or 0) - first + 1) if steps else 0,
         last_action=steps[-1].name if steps else None,
-        status=status_of(run_outcome([*fold.sessions])),
-        trace_id=next((each.trace_id for each in sessions if each.trace_id), None),
-        usage=next((each.usage for each in sessions if each.usage), None),
-        initial=next((each.initial for each in sessions if each.initial), None),
+        # Whether an exception told of a failure is a detail.
+        status="failed" if outcome == ERROR else outcome,
+        trace_id=next((each.trace_id for each in newest_first if each.trace_id), None),
+        usage=next((each.usage for each in newest_first if each.usage), None),
+        initial=next((each.initial for each in newest_first if each.initial), None),
     )
 
 
@@ -95,14 +94,11 @@ def newest(
 
     Only as many logs are opened as it takes to find `limit` runs that pass the filters.
     """
-    found: list[tuple[int, str, str, StoredRun]] = []
-    for run in runs(storage_dir, project, partition_key):
-        changed_ns = run.changed_ns
-        if since_ns is None or changed_ns >= since_ns:
-            found.append((changed_ns, run.project, run.app_id, run))
-    found.sort(key=lambda each: each[:3], reverse=True)
+    found = [(run.changed_ns, run) for run in runs(storage_dir, project, partition_key)]
+    found = [each for each in found if since_ns is None or each[0] >= since_ns]
+    found.sort(key=lambda each: (each[0], each[1].project, each[1].app_id), reverse=True)
     passed = 0
-    for *_, run in found:
+    for _, run in found:
         try:
             summary = summarise(run, alive_of(run))
         except (OSError, BurrOtelError):
@@ -114,76 +110,49 @@ def newest(
                 return
 
 
-def _tail(run: StoredRun) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The last records in file order from the last one of a step on, and what came before them.
+def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
+    """The last records in file order from the last one of a step on, and how its session began.
 
-    That is how the session of that step began, and its end if that came before the step: a
-    session's application span may end by idling while its application goes on.
+    The session's end too, if that came before the step: an application span may end by idling
+    while its application goes on.
     """
-    lines = run.backward()
-    tail: list[Mapping[str, Any]] = []
-    end = None
-    for line in lines:
+    found: list[Mapping[str, Any]] = []  # newest first
+    session, end, longest_bytes = None, None, _LONGEST_TAIL_BYTES
+    is_step_found = False
+    for line in run.backward():
         end = line.end if end is None else end
-        record = _record(line.data)
-        if record is not None:
-            tail.insert(0, record)
-            if record["type"] in (BEGIN_ENTRY, END_ENTRY):
-                return tail, _session_before(run, _session(record), lines)
-        if end - line.position > _LONGEST_TAIL_BYTES:
-            break
-    return tail, []
-
-
-def _session_before(
-    run: StoredRun, session: str | None, lines: Iterator[Line]
-) -> list[Mapping[str, Any]]:
-    """How a session began, and its end if there is one among these lines, newest first."""
-    before: list[Mapping[str, Any]] = []
-    end = None
-    for line in () if session is None else lines:
-        end = line.end if end is None else end
-        record = _record(line.data) if line.data.startswith(_ROOT_LINES) else None
-        if record is not None and _session(record) == session:
-            before.insert(0, record)
+        is_read = not is_step_found or line.data.startswith(_ROOT_LINES)
+        record = record_of(line) if is_read else None
+        if record is not None and not is_step_found:
+            found.append(record)
+            is_step_found = record["type"] in (BEGIN_ENTRY, END_ENTRY)
+            if is_step_found:
+                session, end, longest_bytes = _session(record), line.position, _LONGEST_SEARCH_BYTES
+                if session is None:
+                    return found[::-1]
+        elif record is not None and _session(record) == session:
+            found.append(record)
             if record["type"] == ROOT:
-                return before
-        if end - line.position > _LONGEST_SEARCH_BYTES:
+                return found[::-1]
+        if end - line.position > longest_bytes:
             break
-    return before if session is None else [*_newest_root(run, session), *before]
-
-
-def _newest_root(run: StoredRun, session: str | None) -> Iterator[Mapping[str, Any]]:
-    for line in run.log.newest((port.ROOT, port.INHERITED)):
-        record = _record(line.data)
-        if record is not None and record["type"] == ROOT and _session(record) == session:
-            yield record
-            return
+    root = None
+    if session is not None:
+        root = newest_record(run.log, (ROOT,), accept=lambda each: _session(each) == session)
+    return found[::-1] if root is None else [root, *found[::-1]]
 
 
 def _head(run: StoredRun) -> list[Mapping[str, Any]]:
     """The first records, up to the end of the first step: what tells the time zone is in there."""
     found: list[Mapping[str, Any]] = []
-    for number, line in enumerate(run.forward()):
-        record = _record(line.data)
-        if record is not None:
-            found.append(record)
-            exact = type(record.get("sequence_id")) is int and _session(record) is not None
-            if exact or record["type"] in (END_ENTRY, ROOT_END):
-                break
-        if number >= _HEAD_LINES:
+    for record in filter(None, map(record_of, itertools.islice(run.forward(), _HEAD_LINES))):
+        found.append(record)
+        exact = type(record.get("sequence_id")) is int and _session(record) is not None
+        if exact or record["type"] in (END_ENTRY, ROOT_END):
             break
     return found
 
 
 def _session(record: Mapping[str, Any]) -> str | None:
-    otel = record.get("otel")
-    session = otel.get("session") if isinstance(otel, dict) else None
+    session = (otel_of(record) or {}).get("session")
     return session if isinstance(session, str) else None
-
-
-def _record(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        return parse(line)
-    except DamageError:
-        return None
