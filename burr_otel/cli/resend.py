@@ -16,9 +16,8 @@ from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.terminal import LONGEST_LINE, CommandResult, bar
 from burr_otel.errors import BurrOtelError
 from burr_otel.store import StoredRun
-from burr_otel.view.as_json import iso
 from burr_otel.view.find import runs
-from burr_otel.view.text import one_line, plural
+from burr_otel.view.text import iso, one_line, plural
 
 if TYPE_CHECKING:
     from burr_otel.cli.sending import Target

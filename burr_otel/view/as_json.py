@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +10,7 @@ from burr_otel.history.tree import Pointer, RunTree, SpanNode
 from burr_otel.records import LinkIds
 from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.summary import RunSummary
+from burr_otel.view.text import iso
 
 if TYPE_CHECKING:
     from burr_otel.view.steps import Comparison, StepDetails
@@ -19,17 +20,6 @@ MARKS: Final = {
     "first_item_stream": "first item",
     "end_stream": "stream ends",
 }
-
-
-def iso(ns: int | None) -> str | None:
-    """A moment as ISO text in UTC; ``None`` for none or an impossible one."""
-    if ns is None:
-        return None
-    try:
-        moment = dt.datetime.fromtimestamp(ns // 10**9, tz=dt.timezone.utc)
-    except (OverflowError, OSError, ValueError):
-        return None
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % 10**9 // 1000:06d}Z"
 
 
 def summary_as_json(summary: RunSummary) -> dict[str, Any]:
@@ -74,10 +64,7 @@ def run_as_json(view: RunTree) -> dict[str, Any]:
         "active_seconds": view.active_ns / 1e9,
         "forked_from": _pointer(view.forked_from),
         "spawned_by": _pointer(view.spawned_by),
-        "children": [
-            {"app_id": child.app_id, "kind": child.kind, "sequence_id": child.sequence_id}
-            for child in view.children
-        ],
+        "children": [dataclasses.asdict(child) for child in view.children],
         "skipped": view.skipped,
         "ends_without_begin": view.stray_ends,
         "spans": spans,
@@ -86,51 +73,34 @@ def run_as_json(view: RunTree) -> dict[str, Any]:
 
 def step_as_json(step: StepDetails) -> dict[str, Any]:
     """What `burr-otel show --step --json` prints."""
-    span = step.span
+    details = step.span.details
     return {
         "project": step.run.project,
         "app_id": step.run.app_id,
-        "step": span_as_json(span),
+        "step": span_as_json(step.span),
         "times": step.times,
-        "inputs": span.details.get("inputs"),
-        "read": span.details.get("read"),
-        "result": span.details.get("result"),
+        **{part: details.get(part) for part in ("inputs", "read", "result")},
         "state_before": step.before,
         "state_after": step.after,
-        "changes": changes_as_json(step.changes),
-        "spans": [span_as_json(inner) for inner, depth in span.walk() if depth],
+        "changes": _changes(step.changes),
+        "spans": [span_as_json(inner) for inner, depth in step.span.walk() if depth],
     }
-
-
-def changes_as_json(changed: Iterable[Change]) -> list[dict[str, Any]]:
-    """Differences, each with the sides that it has."""
-    return [
-        {
-            "path": list(change.path),
-            "kind": change.kind,
-            **({} if change.before is MISSING else {"before": change.before}),
-            **({} if change.after is MISSING else {"after": change.after}),
-        }
-        for change in changed
-    ]
 
 
 def comparison_as_json(found: Comparison) -> dict[str, Any]:
     """What `burr-otel diff --json` prints."""
+    names = ("sequence_id", "action", "outcome")
     return {
         "same": found.parts_at is None,
         "shared_steps": found.shared,
         "parts_at": found.parts_at,
         "differs": list(found.differs),
-        "changes": {part: changes_as_json(changed) for part, changed in found.changes.items()},
+        "changes": {part: _changes(changed) for part, changed in found.changes.items()},
         "runs": [
             {
                 "project": side.project,
                 "app_id": side.app_id,
-                "steps": [
-                    {"sequence_id": number, "action": action, "outcome": outcome}
-                    for number, action, outcome in side.rest
-                ],
+                "steps": [dict(zip(names, step, strict=True)) for step in side.rest],
             }
             for side in (found.left, found.right)
         ],
@@ -152,15 +122,12 @@ def span_as_json(span: SpanNode) -> dict[str, Any]:
         "start_unix_nano": span.start_ns,
         "seconds": max(0, span.last_ns - span.start_ns) / 1e9,
         "outcome": span.outcome,
-        "links": [link_as_json(link) for link in span.links],
+        "links": [_link(link) for link in span.links],
     }
     if span.failure is not None:
         kind, message, traceback = span.failure
-        found["error"] = {
-            "type": kind.rpartition(".")[2],
-            "message": message,
-            "stacktrace": traceback,
-        }
+        kind = kind.rpartition(".")[2]
+        found["error"] = {"type": kind, "message": message, "stacktrace": traceback}
     if span.usage is not None:
         found["usage"] = span.usage._asdict()
     if span.marks:
@@ -171,16 +138,27 @@ def span_as_json(span: SpanNode) -> dict[str, Any]:
     if span.attributes:
         found["attributes"] = span.attributes
     found.update(span.details)
-    if "changes" in span.details:
-        found["changes"] = changes_as_json(span.details["changes"])
+    if "changes" in found:
+        found["changes"] = _changes(found["changes"])
     return found
 
 
-def link_as_json(link: LinkIds) -> dict[str, Any]:
+def _changes(changed: Iterable[Change]) -> list[dict[str, Any]]:
+    """Differences, each with the sides that it has."""
+    found = []
+    for change in changed:
+        sides = {"before": change.before, "after": change.after}
+        has = {name: side for name, side in sides.items() if side is not MISSING}
+        found.append({"path": list(change.path), "kind": change.kind, **has})
+    return found
+
+
+def _link(link: LinkIds) -> dict[str, Any]:
     """A link: where it leads, and what it is."""
-    target, kind, attributes = link
-    ids = {"trace_id": f"{target.trace_id:032x}", "span_id": f"{target.span_id:016x}"}
-    return {**ids, **({"type": kind} if attributes is None else {"attributes": dict(attributes)})}
+    ids = {"trace_id": f"{link.target.trace_id:032x}", "span_id": f"{link.target.span_id:016x}"}
+    if link.attributes is None:
+        return {**ids, "type": link.kind}
+    return {**ids, "attributes": dict(link.attributes)}
 
 
 def _pointer(pointer: Pointer | None) -> dict[str, Any] | None:

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
-from typing import Any, Final, Literal
-
-
-class _Missing:
-    def __repr__(self) -> str:
-        return "missing"
-
+from typing import Any, Final, Literal, NamedTuple
 
 _LONGEST_WINDOW: Final = 2_000  # items
 
-MISSING: Final = _Missing()
+MISSING: Final = object()
 """Stands where one side has no value; ``None`` is a value."""
 
-Kind = Literal["added", "removed", "changed"]
+Path = tuple[Any, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Change:
-    """One difference.
+class Change(NamedTuple):
+    """One difference: the keys and positions that lead to it, and both sides or `MISSING`."""
 
-    Attributes:
-        path: Keys and positions that lead to it.
-        before: The value on the left, or `MISSING`.
-        after: The value on the right, or `MISSING`.
-    """
-
-    path: tuple[Any, ...]
+    path: Path
     before: Any
     after: Any
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Literal["added", "removed", "changed"]:
         """Whether the value is new, gone or another one."""
         if self.before is MISSING:
             return "added"
@@ -52,23 +38,19 @@ def changes(before: Any, after: Any) -> Iterator[Change]:
     behind many others is one difference; of a list that keeps its newest items, the others.
     """
     # A stack, not recursion: a state may be nested deeper than Python recurses.
-    stack: list[tuple[tuple[Any, ...], Any, Any]] = [((), before, after)]
+    stack: list[tuple[Path, Any, Any]] = [((), before, after)]
     while stack:
         path, left, right = stack.pop()
-        if left is not MISSING and right is not MISSING:
-            if isinstance(left, Mapping) and isinstance(right, Mapping):
-                keys = [*left, *(key for key in right if key not in left)]
-                stack.extend(
-                    ((*path, key), left.get(key, MISSING), right.get(key, MISSING))
-                    for key in reversed(keys)
-                )
-                continue
-            if isinstance(left, list) and isinstance(right, list):
-                stack.extend(reversed(list(_items(path, left, right))))
-                continue
-            if same(left, right):
-                continue
-        yield Change(path, left, right)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys = [*left, *(key for key in right if key not in left)]
+            stack.extend(
+                ((*path, key), left.get(key, MISSING), right.get(key, MISSING))
+                for key in reversed(keys)
+            )
+        elif isinstance(left, list) and isinstance(right, list):
+            stack.extend(reversed(list(_items(path, left, right))))
+        elif MISSING in (left, right) or not same(left, right):
+            yield Change(path, left, right)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -92,9 +74,8 @@ def same(left: Any, right: Any) -> bool:
     return True
 
 
-def _items(
-    path: tuple[Any, ...], left: list[Any], right: list[Any]
-) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+def _items(path: Path, left: list[Any], right: list[Any]) -> Iterator[tuple[Path, Any, Any]]:
+    """The items between common beginning and end; of a list that moved on, what went and came."""
     shorter = min(len(left), len(right))
     front = 0
     while front < shorter and same(left[front], right[front]):
@@ -103,26 +84,18 @@ def _items(
     while back < shorter - front and same(left[-1 - back], right[-1 - back]):
         back += 1
     old, new = left[front : len(left) - back], right[front : len(right) - back]
-    gone, come = _gone_in_front(old, new), _gone_in_front(new, old)
-    if gone and not come:
-        yield from _moved_on(path, front, old, new, gone)
-    elif come and not gone:
-        yield from ((at, left, right) for at, right, left in _moved_on(path, front, new, old, come))
-    else:  # nothing tells which side moved on, if any
-        for at, (left_item, right_item) in enumerate(zip_longest(old, new, fillvalue=MISSING)):
-            yield (*path, front + at), left_item, right_item
+    gone, come = _moved_by(old, new), _moved_by(new, old)
+    if bool(gone) == bool(come):  # nothing tells which side moved on, if any
+        for at, (before, after) in enumerate(zip_longest(old, new, fillvalue=MISSING)):
+            yield (*path, front + at), before, after
+        return
+    for at in range(gone) if gone else range(len(new) - come, len(old)):
+        yield (*path, front + at), old[at], MISSING
+    for at in range(come) if come else range(len(old) - gone, len(new)):
+        yield (*path, front + at), MISSING, new[at]
 
 
-def _moved_on(
-    path: tuple[Any, ...], front: int, old: list[Any], new: list[Any], gone: int
-) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
-    """What a list lost in front and got at its end."""
-    yield from (((*path, front + number), old[number], MISSING) for number in range(gone))
-    for number in range(len(old) - gone, len(new)):
-        yield (*path, front + number), MISSING, new[number]
-
-
-def _gone_in_front(old: list[Any], new: list[Any]) -> int:
+def _moved_by(old: list[Any], new: list[Any]) -> int:
     """How many items of `old` are missing in front where `new` goes on with the others; 0: none."""
     for gone in range(1, len(old) if new and len(old) <= _LONGEST_WINDOW else 0):
         kept = old[gone:]
@@ -131,7 +104,7 @@ def _gone_in_front(old: list[Any], new: list[Any]) -> int:
     return 0
 
 
-def path_text(path: tuple[Any, ...]) -> str:
+def path_text(path: Path) -> str:
     """``chat[2].role`` for ``("chat", 2, "role")``; odd keys are quoted."""
     text = ""
     for part in path:
@@ -144,11 +117,9 @@ def path_text(path: tuple[Any, ...]) -> str:
     return text
 
 
-def as_text(value: Any) -> str:
-    """A value as one line of JSON; of what JSON has no form for, Python's."""
-    if value is MISSING:
-        return ""
+def as_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, on one line without an indent; of what has no such form, Python's."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=repr)
+        return json.dumps(value, ensure_ascii=False, default=repr, indent=indent)
     except (TypeError, ValueError, RecursionError):
         return repr(type(value))

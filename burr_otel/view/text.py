@@ -24,12 +24,12 @@ _C0_END: Final = 0x20
 _DEL: Final = 0x7F
 _CONTROL_PICTURES: Final = 0x2400
 
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
-_DAY_S: Final = 86400
 _US_NS: Final = 1_000
 _MS_NS: Final = 1_000_000
 _S_NS: Final = 1_000_000_000
+_MINUTE_NS: Final = 60 * _S_NS
+_HOUR_NS: Final = 60 * _MINUTE_NS
+_DAY_NS: Final = 24 * _HOUR_NS
 
 
 def _visible(match: re.Match[str]) -> str:
@@ -66,29 +66,39 @@ def fit(text: str, cells: int) -> str:
 def duration(ns: int) -> str:
     """A length of time in at most eight characters: ``412 µs``, ``12.3 ms``, ``2m 05s``."""
     ns = max(ns, 0)
-    seconds = ns / _S_NS
     if ns < _MS_NS:
         return f"{ns / _US_NS:.0f} µs"
-    if seconds < 1:
+    if ns < _S_NS:
         ms = ns / _MS_NS
         return f"{ms:.1f} ms" if ms < 100 else f"{ms:.0f} ms"  # noqa: PLR2004 - three digits
-    if seconds < _MINUTE_S:
-        return f"{seconds:.2f} s"
-    whole = int(seconds)
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S}m {whole % _MINUTE_S:02d}s"
-    if whole < _DAY_S:
-        return f"{whole // _HOUR_S}h {whole % _HOUR_S // _MINUTE_S:02d}m"
-    return f"{whole // _DAY_S}d {whole % _DAY_S // _HOUR_S:02d}h"
+    if ns < _MINUTE_NS:
+        return f"{ns / _S_NS:.2f} s"
+    if ns < _HOUR_NS:
+        return f"{ns // _MINUTE_NS}m {ns % _MINUTE_NS // _S_NS:02d}s"
+    if ns < _DAY_NS:
+        return f"{ns // _HOUR_NS}h {ns % _HOUR_NS // _MINUTE_NS:02d}m"
+    return f"{ns // _DAY_NS}d {ns % _DAY_NS // _HOUR_NS:02d}h"
 
 
 def local_time(ns: int) -> str:
     """A moment in the reader's time zone, to the second."""
+    moment = _moment(ns, None)
+    return "?" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def iso(ns: int | None) -> str | None:
+    """A moment as ISO text in UTC; ``None`` for none or an impossible one."""
+    moment = None if ns is None else _moment(ns, dt.timezone.utc)
+    return None if moment is None else f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _moment(ns: int, zone: dt.tzinfo | None) -> dt.datetime | None:
+    """A moment in a time zone, or the reader's own; a damaged record may claim any time."""
     try:
-        moment = dt.datetime.fromtimestamp(ns // _S_NS, tz=dt.timezone.utc).astimezone()
+        moment = dt.datetime.fromtimestamp(ns // _S_NS, tz=dt.timezone.utc)
+        return moment.replace(microsecond=ns % _S_NS // 1_000).astimezone(zone)
     except (OverflowError, OSError, ValueError):
-        return "?"  # a damaged record may claim any time
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+        return None
 
 
 def plural(count: int, noun: str) -> str:

@@ -22,8 +22,8 @@ from rich.console import Console
 from burr_otel import semconv
 from burr_otel.history.tree import RunTree, SpanNode
 from burr_otel.records import LinkIds, StreamMark
-from burr_otel.view.as_json import MARKS, iso
-from burr_otel.view.diff import MISSING, Change, path_text
+from burr_otel.view.as_json import MARKS
+from burr_otel.view.diff import MISSING, Change, as_text, path_text
 from burr_otel.view.rows import (
     Axis,
     Row,
@@ -39,7 +39,7 @@ from burr_otel.view.rows import (
     tokens_text,
     took_text,
 )
-from burr_otel.view.text import clean, duration, one_line
+from burr_otel.view.text import clean, duration, iso, one_line
 from burr_otel.view.waterfall import Waterfall, header
 
 _LONGEST_PART: Final = 20_000  # characters of one input, result or state
@@ -194,12 +194,7 @@ class _PageData:
 
 
 def _pretty(value: Any) -> str:
-    if isinstance(value, str):
-        return clean(value)
-    try:
-        return clean(json.dumps(value, indent=2, ensure_ascii=False, default=repr))
-    except (TypeError, ValueError, RecursionError):
-        return clean(repr(type(value)))
+    return clean(value if isinstance(value, str) else as_text(value, indent=2))
 
 
 def _mark_text(span: SpanNode, mark: StreamMark) -> str:
