@@ -8,7 +8,7 @@ the engine; that of local files is in `burr_otel.store.files`.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -189,8 +189,21 @@ class Engine(Protocol):
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[RunLog]:
         """All runs of a partition, of none (None) or of all, in no order; none is opened."""
 
-    def find(self, project: str, app_id: str, partition_key: Partition) -> RunLog | None:
-        """A run; with `ALL` the one that was made first."""
+    def app_ids(self, project: str, partition_key: Partition) -> Iterable[str]:
+        """App ids of those runs, in no order."""
+
+    def find(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: Partition,
+        ahead: tuple[Sequence[int], int | None] | None = None,
+    ) -> RunLog | None:
+        """A run; with `ALL` the one that was made first.
+
+        `ahead` has the kinds and the sequence id that its `newest` is asked for next: where a
+        request takes long, one gives both.
+        """
 
     def create(
         self,

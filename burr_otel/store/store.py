@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel.errors import UnknownRunError, UnknownSequenceError
@@ -14,7 +14,7 @@ from burr_otel.store.loading import newest_record
 from burr_otel.store.markers import OpenSession, check_unused, left_open
 from burr_otel.store.names import check_app_id, check_project, is_partition_key
 from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
-from burr_otel.store.query import otel_of
+from burr_otel.store.query import Query, otel_of
 from burr_otel.store.session import Session
 from burr_otel.store.stored_run import StoredRun
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData
 
 _STATE_KINDS = (END_ENTRY, ROOT)
+_STATES = Query(_STATE_KINDS, with_state=True).numbers
 
 
 class RunHistory(NamedTuple):
@@ -92,7 +93,7 @@ class Store:
 
         Files take time in proportion to the number of all runs.
         """
-        return sorted({run.app_id for run in self.engine.runs(self.project, partition_key)})
+        return sorted(set(self.engine.app_ids(self.project, partition_key)))
 
     def list_partition_keys(self) -> list[str | None]:
         """Partition keys that have runs, None first."""
@@ -108,7 +109,8 @@ class Store:
         log. None when there is no such run in that partition, or no step of it has finished.
         """
         partition_key = partition_key or None
-        run = None if app_id is None else self._find(app_id, partition_key)
+        ahead = _STATES, sequence_id
+        run = None if app_id is None else self._find(app_id, partition_key, ahead)
         if app_id is None or run is None:
             return None
         name = f"{self.project}/{app_id}"
@@ -246,12 +248,17 @@ class Store:
             raise UnknownRunError(app_id, self.place, nearest)
         return run
 
-    def _find(self, app_id: str, partition_key: Partition) -> RunLog | None:
+    def _find(
+        self,
+        app_id: str,
+        partition_key: Partition,
+        ahead: tuple[Sequence[int], int | None] | None = None,
+    ) -> RunLog | None:
         check_app_id(app_id)
         if isinstance(partition_key, str) and not is_partition_key(partition_key):
             return None
         key = None if partition_key == "" else partition_key  # as for Burr's client
-        run = self.engine.find(self.project, app_id, key)
+        run = self.engine.find(self.project, app_id, key, ahead)
         if run is not None:
             run.flush()
         return run

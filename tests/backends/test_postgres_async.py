@@ -47,14 +47,15 @@ class Waits:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, delay_s: float = 0.0) -> None:
         self.threads: list[str] = []
-        real = Database.insert
+        real = Database.run
 
-        def insert(database: Database, *rest: object) -> int:
-            self.threads.append(threading.current_thread().name)
-            time.sleep(delay_s)
-            return real(database, *rest)
+        def run(database: Database, sql: str, *rest: object) -> object:
+            if sql.startswith("INSERT INTO burr_otel.record"):
+                self.threads.append(threading.current_thread().name)
+                time.sleep(delay_s)
+            return real(database, sql, *rest)
 
-        monkeypatch.setattr(Database, "insert", insert)
+        monkeypatch.setattr(Database, "run", run)
 
 
 def answers_of(app) -> list[AnswersHook]:
@@ -205,8 +206,10 @@ async def test_differences_go_on_after_another_process_came_between(database):
     line = b'{"type":"end_entry","sequence_id":77}\n'
     run._query(
         "INSERT INTO burr_otel.record (run_id, number, kind, sequence_id, session, body) "
-        "VALUES (%s, %s, 2, 77, '', %b)",
-        (run.run_id, run.size_bytes, line),
+        "VALUES ($1, $2, 2, 77, '', $3)",
+        run.run_id,
+        run.size_bytes,
+        line,
     )
     for number in range(3, 6):
         await app.astep()

@@ -14,8 +14,10 @@ from postgres_server import PASSWORD, Postgres
 
 from burr_otel import OtelTracker
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError
+from burr_otel.store.port import END
 from burr_otel.store.postgres import PostgresEngine
 from burr_otel.store.postgres.address import Address
+from burr_otel.store.postgres.schema import statements
 
 
 def burr_otel(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,8 +40,8 @@ def test_store_init_makes_the_tables_once(postgres: Postgres):
     url = postgres.make_database("made-by-init", tables=False)
     first, second = burr_otel("store", "init", url), burr_otel("store", "init", url)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert "the tables are made, version 1" in first.stdout
-    assert "has the tables already, in version 1" in second.stdout
+    assert "the tables are made, version 2" in first.stdout
+    assert "has the tables already, in version 2" in second.stdout
     assert PostgresEngine(url).projects() == []
 
 
@@ -95,9 +97,27 @@ def test_no_tables_and_old_and_new_tables(postgres: Postgres):
     assert f"has no tables of burr-otel: run `burr-otel store init {place}`" in problem(url)
     url = postgres.make_database("versions")
     postgres.execute("UPDATE burr_otel.version SET version = 0", "versions")
-    assert "version 0 and this burr-otel needs version 1: run" in problem(url)
+    assert "version 0 and this burr-otel needs version 2: run" in problem(url)
     postgres.execute("UPDATE burr_otel.version SET version = 99", "versions")
     assert "install a newer burr-otel" in problem(url)
+
+
+def test_tables_of_the_first_version_are_upgraded(postgres: Postgres):
+    """A process refuses them and names the command; after it, what was written before is there."""
+    url = postgres.make_database("upgraded", tables=False)
+    first = statements(0).removesuffix(statements(1))
+    postgres.execute(first, "upgraded")
+    postgres.execute(
+        "INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs) "
+        "VALUES ('p', '', 'a', '{}', '{g}'); "
+        "INSERT INTO burr_otel.record (run_id, number, kind, sequence_id, session, body) "
+        "SELECT id, 0, 2, 7, '', 'line' FROM burr_otel.run",
+        "upgraded",
+    )
+    assert "of version 1 and this burr-otel needs version 2: run" in problem(url)
+    assert "upgraded from version 1" in burr_otel("store", "init", url).stdout
+    run = PostgresEngine(url).find("p", "a", None, ((END,), 7))
+    assert [line.data for line in run.newest((END,), 7)] == [b"line"]
 
 
 def test_no_permission(postgres: Postgres):

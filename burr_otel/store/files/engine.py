@@ -70,7 +70,17 @@ class FileEngine:
                 if partition_key is ALL or run.partition_key == partition_key:
                     yield run
 
-    def find(self, project: str, app_id: str, partition_key: Partition) -> FileRun | None:
+    def app_ids(self, project: str, partition_key: Partition) -> Iterator[str]:
+        """Of those runs."""
+        return (run.app_id for run in self.runs(project, partition_key))
+
+    def find(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: Partition,
+        ahead: object = None,  # noqa: ARG002 - files answer at once
+    ) -> FileRun | None:
         """A run; with `ALL` the one that has the plain name, or else the first by name."""
         plain = self.folder_of(project, app_id)
         self._check_place(project)

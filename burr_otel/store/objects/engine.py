@@ -55,7 +55,17 @@ class ObjectEngine:
                 if run is not None:
                     yield run
 
-    def find(self, project: str, app_id: str, partition_key: Partition) -> ObjectRun | None:
+    def app_ids(self, project: str, partition_key: Partition) -> Iterator[str]:
+        """Of those runs."""
+        return (run.app_id for run in self.runs(project, partition_key))
+
+    def find(
+        self,
+        project: str,
+        app_id: str,
+        partition_key: Partition,
+        ahead: object = None,  # noqa: ARG002 - a request gives one object
+    ) -> ObjectRun | None:
         """A run; with `ALL` the one that was made first."""
         if partition_key is not ALL:
             run = self._run(project, app_id, partition_key or None)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import errors
-from psycopg.abc import PQGen
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -28,6 +28,8 @@ from burr_otel.store.postgres.address import Address
 from burr_otel.store.postgres.schema import VERSION, VERSION_QUERY
 
 logger = logger_of_lines(__name__)
+
+Connection = psycopg.Connection[Any]
 
 OUTAGE_S = 10.0
 """How long an outage is waited for."""
@@ -71,48 +73,6 @@ _REFUSALS: Final = tuple(
 
 
 _left_to_parent: list[Connection] = []  # connections that a forked child must not touch
-
-
-class Connection(psycopg.Connection[Any]):
-    """A connection that gives up a server that does not answer."""
-
-    answer_s: float | None = ANSWER_S
-
-    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for the answer to a statement."""
-        return super().wait(gen, interval, timeout or self.answer_s)
-
-
-def _exchange(
-    pgconn: PGconn,
-    sql: bytes,
-    values: Sequence[bytes | None],
-    types: Sequence[int],
-    until: float,
-) -> PGresult:
-    """The server's answer to a statement."""
-    pgconn.send_query_params(sql, values, types, [Format.BINARY] * len(values), Format.BINARY)
-    ready = select.poll()
-    ready.register(pgconn.socket, select.POLLIN | select.POLLOUT)
-    while pgconn.flush():
-        _wait(ready, until)
-        pgconn.consume_input()
-    ready.modify(pgconn.socket, select.POLLIN)
-    while pgconn.is_busy():
-        _wait(ready, until)
-        pgconn.consume_input()
-    result = pgconn.get_result()
-    while pgconn.get_result() is not None:
-        pass
-    if result is None:
-        raise psycopg.OperationalError(pgconn.get_error_message())
-    return result
-
-
-def _wait(ready: select.poll, until: float) -> None:
-    left_s = until - time.monotonic()
-    if left_s <= 0 or not ready.poll(left_s * 1000):
-        raise psycopg.OperationalError("no answer in time")
 
 
 class Patience:
@@ -164,9 +124,7 @@ class Database:
             finally:
                 self.holder = earlier
 
-    def query(
-        self, sql: str, parameters: Any = (), *, answer_s: float | None = 60.0
-    ) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *values: Any, answer_s: float = 60.0) -> list[tuple[Any, ...]]:
         """The rows of one statement that may be run twice.
 
         Raises:
@@ -177,73 +135,62 @@ class Database:
             patience = Patience(self)
             while True:
                 try:
-                    return self.run(sql, parameters, answer_s)
+                    return self.run(sql, values, answer_s)
                 except LOST as error:
                     patience.pause(error)
                 except psycopg.Error as error:
                     raise self.problem(error) from error
 
-    def run(self, sql: str, parameters: Any = (), answer_s: float | None = ANSWER_S) -> list[Any]:
-        """One attempt; for those who hold the connection and know what a lost answer means."""
-        connection = self.connected()
-        connection.answer_s = answer_s
-        try:
-            cursor = connection.execute(sql, parameters, binary=True)
-        except Exception:
-            raise
-        except BaseException:
-            self.drop()  # an answer may still come
-            raise
-        rows = cursor.fetchall() if cursor.description is not None else [cursor.rowcount]
-        self.is_down = False
-        return rows
+    def run(
+        self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S
+    ) -> list[tuple[Any, ...]]:
+        """One attempt; for those who hold the connection and know what a lost answer means.
 
-    def insert(
-        self, sql: bytes, values: Sequence[bytes | None], types: Sequence[int], answer_s: float
-    ) -> int:
-        """How many rows one attempt has inserted; values are in binary.
-
-        Past psycopg's cursors, which take longer for a record than the server does.
+        The rows; of a statement that has none, how many it has changed.
         """
-        connection = self.connected()
-        until = time.monotonic() + answer_s
+        # Past psycopg's cursors, which take longer for a record than the server does.
+        connection, until = self._connected(), time.monotonic() + answer_s
+        form = Transformer(connection)
         try:
-            result = _exchange(connection.pgconn, sql, values, types, until)
+            sent = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
+            connection.pgconn.send_query_params(
+                sql.encode(), sent, form.types, form.formats, Format.BINARY
+            )
+            result = _answer(connection.pgconn, until)
         except BaseException:
             self.drop()  # an answer may still come
             raise
-        if result.status != ExecStatus.COMMAND_OK:
+        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
             raise errors.error_from_result(result)
         self.is_down = False
-        return result.command_tuples or 0
+        if result.status == ExecStatus.COMMAND_OK:
+            return [(result.command_tuples or 0,)]
+        form.set_pgresult(result)
+        rows: list[tuple[Any, ...]] = form.load_rows(0, result.ntuples, tuple)
+        return rows
 
-    def connected(self) -> Connection:
+    def _connected(self) -> Connection:
         """The connection, made if need be, to a database that has our tables."""
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
-        self._connection = None
-        connection = self.connect(autocommit=True)
-        try:
-            connection.answer_s = ANSWER_S
-            self._check(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        return connection
+        if self._connection is None or self._connection.closed:
+            self._connection = self.connect(autocommit=True)
+            try:
+                self._check()
+            except BaseException:
+                self.drop()
+                raise
+        return self._connection
 
     def connect(self, *, autocommit: bool = False) -> Connection:
         """A new connection."""
-        made: Connection = Connection.connect(
+        return psycopg.Connection.connect(
             **self.address.parameters, autocommit=autocommit, prepare_threshold=None
         )
-        return made
 
-    def _check(self, connection: Connection) -> None:
+    def _check(self) -> None:
         """See whether the tables are there, in this version."""
         command = f"`burr-otel store init {self.place}`"
-        found = connection.execute(VERSION_QUERY).fetchone()
-        version = found[0] if found else 0
+        found = self.run(VERSION_QUERY)
+        version = found[0][0] if found else 0
         if version < VERSION:
             raise StoreError(
                 f"the tables in {self.place} are of version {version} and this burr-otel needs "
@@ -298,3 +245,28 @@ class Database:
             _left_to_parent.append(connection)  # never finalized: that would tell the server
             with contextlib.suppress(Exception):
                 os.close(connection.fileno())
+
+
+def _answer(pgconn: PGconn, until: float) -> PGresult:
+    """The server's answer to what has been sent."""
+    ready = select.poll()
+    ready.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    while pgconn.flush():
+        _wait(ready, until)
+        pgconn.consume_input()
+    ready.modify(pgconn.socket, select.POLLIN)
+    while pgconn.is_busy():
+        _wait(ready, until)
+        pgconn.consume_input()
+    result = pgconn.get_result()
+    while pgconn.get_result() is not None:
+        pass
+    if result is None:
+        raise psycopg.OperationalError(pgconn.get_error_message())
+    return result
+
+
+def _wait(ready: select.poll, until: float) -> None:
+    left_s = until - time.monotonic()
+    if left_s <= 0 or not ready.poll(left_s * 1000):
+        raise psycopg.OperationalError("no answer in time")

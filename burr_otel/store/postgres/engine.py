@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from burr_otel.errors import StoreError
 from burr_otel.store import graphs
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
 from burr_otel.store.postgres import schema
-from burr_otel.store.postgres.measure import LAST, Page
-from burr_otel.store.postgres.run import PostgresRun
+from burr_otel.store.postgres.run import PostgresRun, Wanted
 from burr_otel.store.postgres.writer import Writer, writer_of
 
 _PAGE_RUNS: Final = 5000
 _DELETED_AT_ONCE: Final = 1000
+_DELETION_S: Final = 600.0  # longest wait for an answer to a deletion
 
 _PROJECTS: Final = """\
 WITH RECURSIVE found (project) AS (
@@ -23,22 +24,20 @@ WITH RECURSIVE found (project) AS (
   SELECT (SELECT project FROM burr_otel.run WHERE project > found.project ORDER BY project LIMIT 1)
   FROM found WHERE project IS NOT NULL
 ) SELECT project FROM found WHERE project IS NOT NULL"""
-_RUNS: Final = """\
-SELECT id, partition_key, app_id FROM burr_otel.run
-WHERE project = %s AND id > %s{partition} ORDER BY id LIMIT %s"""
-_FIND: Final = f"""\
-SELECT id, partition_key, app_id, graphs, size_bytes, changed_us
-FROM burr_otel.run LEFT JOIN {LAST} ON true
-WHERE project = %s AND app_id = %s AND coalesce(partition_key = %s, true) ORDER BY id LIMIT 1"""
+_APP_IDS: Final = "SELECT app_id FROM burr_otel.run WHERE project = $1"
+_RUNS: Final = f"""\
+SELECT id, partition_key, app_id, size_bytes, changed_us
+FROM burr_otel.run LEFT JOIN {schema.LAST} ON true
+WHERE project = $1 AND id > $2{{partition}} ORDER BY id LIMIT $3"""
+_FIND: Final = "SELECT * FROM burr_otel.find($1, $2, $3, '{{{kinds}}}', $4)"
 _CREATE: Final = """\
-WITH made AS (INSERT INTO burr_otel.graph VALUES (%s, %b) ON CONFLICT DO NOTHING)
+WITH made AS (INSERT INTO burr_otel.graph VALUES ($1, $2) ON CONFLICT DO NOTHING)
 INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs)
-VALUES (%s, %s, %s, %b, ARRAY[%s]) ON CONFLICT DO NOTHING
-RETURNING id, partition_key, app_id, graphs, NULL, NULL"""
+VALUES ($3, $4, $5, $6, ARRAY[$1]) ON CONFLICT DO NOTHING RETURNING id"""
 _DELETE_RECORDS: Final = """\
 WITH gone AS (
-  DELETE FROM burr_otel.record WHERE run_id = %s AND number IN (
-    SELECT number FROM burr_otel.record WHERE run_id = %s ORDER BY number LIMIT %s)
+  DELETE FROM burr_otel.record WHERE run_id = $1 AND number IN (
+    SELECT number FROM burr_otel.record WHERE run_id = $1 ORDER BY number LIMIT $2)
   RETURNING 1
 ) SELECT count(*) FROM gone"""
 
@@ -70,25 +69,61 @@ class PostgresEngine:
         """Names of projects, sorted."""
         return sorted(name for (name,) in self._writer.database.query(_PROJECTS))
 
+    def app_ids(self, project: str, partition_key: Partition) -> Iterable[str]:
+        """Of the runs of a project, or of one partition of it."""
+        if partition_key is ALL:
+            rows = self._writer.database.query(_APP_IDS, project)
+        else:
+            sql = f"{_APP_IDS} AND partition_key = $2"
+            rows = self._writer.database.query(sql, project, _key(partition_key))
+        return map(operator.itemgetter(0), rows)
+
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[PostgresRun]:
-        """All runs of a project that have a record, or of one partition of it."""
+        """All runs of a project, or of one partition of it."""
         writer, last = self._writer, 0
         wanted = () if partition_key is ALL else (_key(partition_key),)
-        sql = _RUNS.format(partition=" AND partition_key = %s" if wanted else "")
+        sql = _RUNS.format(partition=" AND partition_key = $4" if wanted else "")
         while True:
-            rows = writer.database.query(sql, (project, last, *wanted, _PAGE_RUNS))
-            page = Page(writer, [row[0] for row in rows])
-            for run_id, key, app_id in rows:
-                yield PostgresRun(writer, project, run_id, key, app_id, page)
+            writer.flush()
+            rows = writer.database.query(sql, project, last, _PAGE_RUNS, *wanted)
+            for run_id, key, app_id, size_bytes, changed_us in rows:
+                yield PostgresRun(
+                    writer,
+                    project,
+                    run_id,
+                    key,
+                    app_id,
+                    size_bytes=size_bytes,
+                    changed_us=changed_us,
+                )
             if len(rows) < _PAGE_RUNS:
                 return
             last = rows[-1][0]
 
-    def find(self, project: str, app_id: str, partition_key: Partition) -> PostgresRun | None:
+    def find(
+        self, project: str, app_id: str, partition_key: Partition, ahead: Wanted | None = None
+    ) -> PostgresRun | None:
         """A run; with `ALL` the one that was made first."""
+        writer = self._writer
+        kinds, step = ahead or ((), None)
+        sql = _FIND.format(kinds=",".join(str(int(kind)) for kind in kinds))
         key = None if partition_key is ALL else _key(partition_key)
-        rows = self._writer.database.query(_FIND, (project, app_id, key))
-        return self._handle(project, rows[0]) if rows else None
+        writer.flush()
+        for row in writer.database.query(sql, project, app_id, key, step):
+            run_id, found_key, _, digests, size_bytes, changed_us, number, body = row
+            line = [] if number is None else [(number, body)]
+            return PostgresRun(
+                writer,
+                project,
+                run_id,
+                found_key,
+                app_id,
+                size_bytes=size_bytes,
+                changed_us=changed_us,
+                digests=digests,
+                ahead=((tuple(kinds), step), line) if ahead else None,
+            )
+        return None
 
     def create(
         self,
@@ -102,25 +137,35 @@ class PostgresEngine:
     ) -> tuple[RunLog, bool]:
         """Make a run unless it is there."""
         key, digest = _key(partition_key), graphs.digest(graph)
-        parameters = (digest, graph, project, key, app_id, metadata, digest)
+        values = (digest, graph, project, key, app_id, metadata)
         for _ in range(2):
             found = self.find(project, app_id, partition_key)
             if found is not None:
                 return found, False
-            rows = self._writer.database.query(_CREATE, parameters)
-            if rows:
-                return self._handle(project, rows[0]), True
+            for (run_id,) in self._writer.database.query(_CREATE, *values):
+                made = PostgresRun(
+                    self._writer,
+                    project,
+                    run_id,
+                    key,
+                    app_id,
+                    size_bytes=0,
+                    changed_us=0,
+                    digests=[digest],
+                )
+                return made, True
         raise StoreError(f"{self.place}: {project}/{app_id} is being deleted.")
 
     def delete(self, run: RunLog) -> None:
         """Delete a run, its oldest records first and a few at a time, so that nobody waits long."""
         assert isinstance(run, PostgresRun)
         run.close()
-        database, run_id, left = self._writer.database, run.run_id, _DELETED_AT_ONCE
+        database, left = self._writer.database, _DELETED_AT_ONCE
         while left == _DELETED_AT_ONCE:
-            ids = (run_id, run_id, _DELETED_AT_ONCE)
-            ((left,),) = database.query(_DELETE_RECORDS, ids, answer_s=None)
-        database.query("DELETE FROM burr_otel.run WHERE id = %s", (run_id,), answer_s=None)
+            ((left,),) = database.query(
+                _DELETE_RECORDS, run.run_id, _DELETED_AT_ONCE, answer_s=_DELETION_S
+            )
+        database.query("DELETE FROM burr_otel.run WHERE id = $1", run.run_id, answer_s=_DELETION_S)
 
     def flush(self) -> None:
         """Have everything written that is queued."""
@@ -130,17 +175,6 @@ class PostgresEngine:
         """Flush, and close the connection; it is made anew when it is needed."""
         self._writer.flush()
         self._writer.database.close()
-
-    def _handle(self, project: str, row: tuple[Any, ...]) -> PostgresRun:
-        """The process's one handle of a run."""
-        run_id, partition_key, app_id, digests, size_bytes, changed_us = row
-        writer = self._writer
-        run = writer.runs.get(run_id)
-        if run is None:
-            made = PostgresRun(writer, project, run_id, partition_key, app_id)
-            run = writer.runs.setdefault(run_id, made)
-        run.found(digests, size_bytes, changed_us)
-        return run
 
 
 def _key(partition_key: str | None) -> str:

@@ -12,6 +12,12 @@ from burr_otel.errors import StoreError
 if TYPE_CHECKING:  # it imports us
     from burr_otel.store.postgres.database import Database
 
+LAST: Final = """LATERAL (
+    SELECT record.number + octet_length(record.body) AS size_bytes,
+      (extract(epoch FROM written_at) * 1000000)::bigint AS changed_us
+    FROM burr_otel.record WHERE run_id = run.id ORDER BY record.number DESC LIMIT 1
+  ) AS last"""
+
 _FIRST: Final = """\
 CREATE SCHEMA IF NOT EXISTS burr_otel;
 
@@ -86,7 +92,52 @@ CREATE TABLE burr_otel.version (version integer NOT NULL);
 INSERT INTO burr_otel.version VALUES (1);
 """
 
-_STEPS: Final[Sequence[str]] = (_FIRST,)  # each brings a schema of that version to the next one
+# A server plans the statements of these functions once for each connection, and those that
+# applications send each time, which takes longer than to carry them out.
+_PLANNED_ONCE: Final = "LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan"
+_LINES: Final = """\
+SELECT found.number, found.body FROM unnest(kinds) AS wanted (kind), LATERAL (
+      SELECT record.number, record.body FROM burr_otel.record
+      WHERE run_id = of_run AND record.kind = wanted.kind AND record.kind > 0{step}
+        AND record.number < before
+      ORDER BY record.number DESC LIMIT most
+    ) AS found ORDER BY found.number DESC LIMIT most"""
+_SECOND: Final = f"""\
+-- Records of some kinds, or of one step too, newest first.
+CREATE FUNCTION burr_otel.newest(
+  of_run bigint, kinds smallint[], step bigint, before bigint, most bigint
+) RETURNS TABLE (number bigint, body bytea) {_PLANNED_ONCE} AS $$ BEGIN
+  IF step IS NULL THEN
+    RETURN QUERY {_LINES.format(step="")};
+  ELSE
+    RETURN QUERY {_LINES.format(step=" AND sequence_id >= 0 AND sequence_id = step")};
+  END IF;
+END $$;
+
+-- A run, where it ends, when it was written to, and its newest record of some kinds.
+CREATE FUNCTION burr_otel.find(
+  of_project text, of_app text, of_partition text, kinds smallint[], step bigint
+) RETURNS TABLE (
+  id bigint, partition_key text, app_id text, graphs text[], size_bytes bigint, changed_us bigint,
+  number bigint, body bytea
+) {_PLANNED_ONCE} AS $$ BEGIN
+  RETURN QUERY SELECT run.id, run.partition_key, run.app_id, run.graphs,
+    last.size_bytes, last.changed_us, line.number, line.body
+  FROM (
+    SELECT * FROM burr_otel.run AS one WHERE one.project = of_project AND one.app_id = of_app
+      AND (of_partition IS NULL OR one.partition_key = of_partition) ORDER BY one.id LIMIT 1
+  ) AS run
+  LEFT JOIN {LAST} ON true
+  LEFT JOIN LATERAL burr_otel.newest(run.id, kinds, step, {2**62}, 1) AS line ON true;
+END $$;
+
+UPDATE burr_otel.version SET version = 2;
+"""
+
+_STEPS: Final[Sequence[str]] = (
+    _FIRST,
+    _SECOND,
+)  # each brings a schema of that version to the next one
 VERSION: Final = len(_STEPS)
 VERSION_QUERY: Final = "SELECT version FROM burr_otel.version"
 

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import errors
@@ -24,13 +24,9 @@ from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger_of_lines
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
-from burr_otel.store.postgres import batch
 from burr_otel.store.postgres.address import Address
-from burr_otel.store.postgres.batch import Item, Record, Statement
+from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion, question
 from burr_otel.store.postgres.database import ANSWER_S, LOST, Database, Patience
-
-if TYPE_CHECKING:  # it imports us
-    from burr_otel.store.postgres.run import PostgresRun
 
 logger = logger_of_lines(__name__)
 
@@ -44,9 +40,8 @@ _BYTES_A_SECOND: Final = 1024 * 1024  # a slow network's
 _LEASE: Final = f"""\
 WITH commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO burr_otel.writer (id, host, pid, process_start, lease_until)
-SELECT %s, %s, %s, %s, now() + interval '{_LEASE_S} seconds' FROM commit
+SELECT $1, $2, $3, $4, now() + interval '{_LEASE_S} seconds' FROM commit
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until"""
-
 _writers_lock = threading.RLock()
 _writers: dict[str, Writer] = {}
 
@@ -68,7 +63,7 @@ class Writer:
         self._reset()
 
     def _reset(self) -> None:
-        self.runs: weakref.WeakValueDictionary[int, PostgresRun] = weakref.WeakValueDictionary()
+        self.tails: weakref.WeakValueDictionary[int, Tail] = weakref.WeakValueDictionary()
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
         self._batch: list[Item] = []  # taken from the queue, and not settled yet
@@ -78,11 +73,15 @@ class Writer:
         self._leased: set[tuple[int, str]] = set()  # what depends on the lease of this process
         self._renewed_s = float("-inf")
 
+    def tail(self, run_id: int, run: str) -> Tail:
+        """The end of a run."""
+        return self.tails.get(run_id) or self.tails.setdefault(run_id, Tail(run_id, run))
+
     # --- handing over -------------------------------------------------------------------------
 
-    def put(self, item: Item, *, soon: bool, awaited: bool = False) -> None:
-        """Queue something that is not waited for here; `awaited`: but somewhere else."""
-        size, item.is_awaited = item.size, awaited
+    def put(self, item: Item, *, soon: bool) -> None:
+        """Queue something that is not waited for here, if anywhere."""
+        size = item.size
         if self._queued_bytes + size > _QUEUE_BYTES and not self._writing_here():
             self.flush()
         self._queued_bytes += size
@@ -93,6 +92,7 @@ class Writer:
         """Have something written, with all that is queued before it."""
         if self._writing_here():
             # A finaliser, inside of a statement of this very thread: nobody else could write it.
+            item.is_awaited = False
             self.put(item, soon=True)
             return item.result
         self._queued_bytes += item.size
@@ -114,7 +114,7 @@ class Writer:
     def flush(self) -> None:
         """Have everything written that is queued."""
         if self._queue or self._batch:
-            self.wait_for(Statement("", ()))
+            self.wait_for(Statement("", is_awaited=True))
 
     def _writing_here(self) -> bool:
         return self.database.holder == threading.get_ident()
@@ -204,7 +204,7 @@ class Writer:
                     self._write_records()
                 for statement in [item for item in self._batch if isinstance(item, Statement)]:
                     if statement.sql:
-                        self.database.run(statement.sql, statement.parameters)
+                        self.database.run(statement.sql, statement.values)
                     self._done([statement])
             except errors.UniqueViolation:
                 continue  # somebody else wrote to a run, or we did, and the answer was lost
@@ -213,43 +213,44 @@ class Writer:
                 patience.pause(error)
 
     def _write_records(self) -> None:
-        runs: dict[PostgresRun, list[Record]] = {}
+        by_tail: dict[Tail, list[Record]] = {}
         for item in self._batch:
             if isinstance(item, Record):
-                runs.setdefault(item.run, []).append(item)
-        if self._in_doubt or any(run.tail < 0 for run in runs):
-            self._look(runs)
-        for run, records in runs.items():
-            run.number(records)
+                by_tail.setdefault(item.tail, []).append(item)
+        if self._in_doubt or any(tail.number < 0 for tail in by_tail):
+            self._look(by_tail)
+        for tail, records in list(by_tail.items()):
+            tail.give_numbers(records)
             displaced = [record for record in records if record.number < 0]
             if displaced:
                 self._refuse(displaced, DisplacedError())
-            runs[run] = [record for record in records if record.number >= 0]
-        records = [record for group in runs.values() for record in group]
+                by_tail[tail] = [record for record in records if record.number >= 0]
+                if not by_tail[tail]:
+                    del by_tail[tail]
+        records = [record for group in by_tail.values() for record in group]
         if records:
             self._in_doubt = True
             allowed_s = ANSWER_S + sum(record.size for record in records) / _BYTES_A_SECOND
-            written = self.database.insert(*batch.insertion(records), allowed_s)
+            ((written,),) = self.database.run(*insertion(records), allowed_s)
             if written < len(records):  # a claim was lost
-                self._look(runs)
+                self._look(by_tail)
         self._in_doubt = False
-        for run, group in runs.items():
-            run.has_written(group)
+        for tail, group in by_tail.items():
+            tail.has_written(group)
             self._done(group)
 
-    def _look(self, runs: dict[PostgresRun, list[Record]]) -> None:
+    def _look(self, by_tail: dict[Tail, list[Record]]) -> None:
         """See where the runs end, and whether the batch is in them; settle what is clear now."""
-        by_id = {run.run_id: run for run in runs}
-        for run_id, is_own, tail, claim, host, pid in self.database.run(*batch.question(runs)):
-            run = by_id[run_id]
+        firsts = {tail.run_id: records[0] for tail, records in by_tail.items()}
+        rows = self.database.run(LOOK, question(list(firsts.values())))
+        for run_id, is_own, number, claim, host, pid in rows:
+            tail = firsts[run_id].tail
             if is_own:
-                self._done(runs.pop(run))
-            run.moved(tail or 0)
-            if not is_own and run.claimant is not None and claim != run.claimant:
-                run.claimant = None
-                name, holder = f"{run.project}/{run.app_id}", claim or "unknown"
-                error = RunLockedError(name, holder=holder, host=host or "unknown", pid=pid or 0)
-                self._refuse(runs.pop(run), error)
+                self._done(by_tail.pop(tail))
+            tail.moved(number or 0)
+            if not is_own and tail.claimant is not None and claim != tail.claimant:
+                tail.claimant = None
+                self._refuse(by_tail.pop(tail), locked(tail.run, claim, host, pid))
         self._in_doubt = False
 
     def _apart(self, error: psycopg.Error) -> None:
@@ -272,7 +273,7 @@ class Writer:
         self._settled(items)
         for item in items:
             if isinstance(item, Record):
-                item.run.moved(-1)
+                item.tail.moved(-1)
             shares = isinstance(error, StoreError | OSError)  # several threads raise it
             item.future.set_exception(type(error)(str(error)) if shares else error)
         lost = sum(not item.is_awaited for item in items)
@@ -285,12 +286,18 @@ class Writer:
 
     def after_fork(self) -> None:
         """In a forked child: begin anew."""
-        runs = list(self.runs.values())
+        tails = list(self.tails.values())
         self.database.after_fork()
         self._reset()
-        for run in runs:
-            run.after_fork()
-            self.runs[run.run_id] = run
+        for tail in tails:  # what is known of a run's end is the parent's, and so is its claim
+            tail.moved(-1)
+            tail.claimant = None
+            self.tails[tail.run_id] = tail
+
+
+def locked(run: str, holder: str | None, host: str | None, pid: int | None) -> RunLockedError:
+    """Another session has the run for itself."""
+    return RunLockedError(run, holder=holder or "unknown", host=host or "unknown", pid=pid or 0)
 
 
 def _flush_all() -> None:
