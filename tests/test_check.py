@@ -64,8 +64,8 @@ def sentence(report, name):
 
 def told(report):
     """Everything that the command prints of a report, for people and for programs."""
-    data = check_data(report, "~/.burr")
-    return "\n".join(line.plain for line in check_lines(report, data)) + json.dumps(data)
+    drawn = "\n".join(line.plain for line in check_lines(report))
+    return drawn + json.dumps(check_data(report))
 
 
 def refusing(status, code, message):
@@ -157,7 +157,7 @@ def test_a_certificate_that_is_named_is_trusted(checked, tmp_path):
 def test_a_configuration_file_is_said_not_to_be_read(checked):
     """The tracker's own provider goes by the other variables, as the check does."""
     report = checked(f"http://localhost:{closed_port()}", OTEL_CONFIG_FILE="otel.yaml")
-    (warning,) = report.settings.warnings
+    (warning,) = report.warnings
     assert "OTEL_CONFIG_FILE='otel.yaml' is not read" in warning
 
 
@@ -342,7 +342,6 @@ def test_a_redirect(checked):
     with http_server(replying(308, headers={"Location": to})) as endpoint:
         report = checked(endpoint, "http/protobuf")
     assert "https://elsewhere/v1/traces" in sentence(report, "redirect")
-    assert report.answer.taken
     assert not report.taken
 
 
@@ -502,7 +501,7 @@ def test_a_sampler_of_no_trace_and_of_few(sampler, checked):
         few = checked(endpoint, **settings, OTEL_TRACES_SAMPLER_ARG="0.0001")
     assert names(none) == ["sampled_out"]
     assert names(few) == []
-    assert "0.0001" in few.settings.sampler
+    assert "0.0001" in few.sampler
 
 
 def test_our_own_variables(checked):
@@ -515,7 +514,7 @@ def test_our_own_variables(checked):
             BURR_OTEL_REDACT_VALUES=f"{SECRET},b",
             BURR_OTEL_DURABILITY="forever",
         )
-    own = {k: v for k, v in report.settings.own.items() if "BACKENDS" not in k}
+    own = {k: v for k, v in report.own.items() if "BACKENDS" not in k}
     assert own == {
         "BURR_OTEL_CAPTURE": "types",
         "BURR_OTEL_CAPTUR": "(no setting of that name)",

@@ -1,7 +1,7 @@
-"""One batch through the exporter that the tracker uses, sent once, and what came back.
+"""One batch sent once, by the exporter that the tracker uses, and what came back.
 
-The exporters keep the answer to themselves and try again for seconds. So a session (HTTP) or a
-client (gRPC) that listens is put into them, and they are told to give up after the first answer.
+The exporters keep the answer to themselves and try again for seconds. So HTTP's is given a session
+that listens, and of gRPC's only the client is called.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
 
 from burr_otel.spans.exporters import Protocol, bare_exporter, compression_from_environ
 
@@ -25,6 +24,7 @@ _USUAL_HEADERS: Final = {
     *("content-type", "user-agent", "host"),
 }
 _LONGEST: Final = 300
+_REFUSED: Final = 400
 
 
 @dataclasses.dataclass
@@ -33,7 +33,6 @@ class Answer:
 
     compression: str
     size_bytes: int  # of the message, before it is compressed
-    taken: bool = False  # for all that the exporter knows
     status: int = 0  # of HTTP
     code: str = ""  # of gRPC
     said: str = ""  # the endpoint's words, or the error's
@@ -44,13 +43,14 @@ class Answer:
     timeout_s: float = 0.0
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
-    def add_headers(self, sent: dict[str, str]) -> None:
-        """Note what was sent: the names to show, the values never to show."""
-        own = {key.lower(): value for key, value in sent.items()}
-        self.headers = tuple(sorted(key for key in own if key not in _USUAL_HEADERS))
-        self.secrets = tuple(own[key] for key in self.headers if len(own[key]) > 1)
+    def note_sent(self, headers: Iterable[tuple[str, str | bytes]], timeout_s: object) -> None:
+        """Note what was sent: the names of headers to show, their values never to show."""
+        texts = {k.lower(): v if isinstance(v, str) else v.decode("latin-1") for k, v in headers}
+        self.headers = tuple(sorted(texts.keys() - _USUAL_HEADERS))
+        self.secrets = tuple(texts[name] for name in self.headers if len(texts[name]) > 1)
+        self.timeout_s = round(timeout_s, 1) if isinstance(timeout_s, int | float) else 0.0
 
-    def read(self, response: ExportTraceServiceResponse) -> None:
+    def note_response(self, response: ExportTraceServiceResponse) -> None:
         """Note what OTLP answers."""
         self.rejected = response.partial_success.rejected_spans
         self.said = _short(response.partial_success.error_message)
@@ -58,9 +58,12 @@ class Answer:
 
 def ask(protocol: Protocol, spans: Sequence[ReadableSpan]) -> Answer:
     """Send spans where the ``OTEL_*`` variables say; raises what the exporter raises of them."""
-    answer = Answer(compression_from_environ(), encode_spans(spans).ByteSize())
-    ask_by = _ask_by_grpc if protocol == "grpc" else _ask_by_http
-    answer.taken = ask_by(spans, answer) is SpanExportResult.SUCCESS
+    request = encode_spans(spans)
+    answer = Answer(compression_from_environ(), request.ByteSize())
+    if protocol == "grpc":
+        _ask_by_grpc(request, answer)
+    else:
+        _ask_by_http(spans, answer)
     return answer
 
 
@@ -68,44 +71,50 @@ def _short(text: str) -> str:
     return " ".join(text.split())[:_LONGEST]
 
 
-def _seconds(value: Any) -> float:
-    return round(float(value), 1) if isinstance(value, int | float) else 0.0
+def _ask_by_grpc(request: Any, answer: Answer) -> None:
+    import grpc  # noqa: PLC0415 - as the exporters: only the one in use
+
+    exporter: Any = bare_exporter("grpc")
+    headers, timeout_s = exporter._headers, exporter._timeout  # noqa: SLF001 - it has no other way in
+    answer.note_sent(headers, timeout_s)
+    try:
+        export = exporter._client.Export  # noqa: SLF001 - likewise
+        answer.note_response(export(request=request, metadata=headers, timeout=timeout_s))
+        answer.code = "OK"
+    except grpc.RpcError as error:
+        answer.code, answer.said = error.code().name, _short(error.details() or str(error))
+    finally:
+        exporter.shutdown(timeout_millis=0)
 
 
-def _ask_by_http(spans: Sequence[ReadableSpan], answer: Answer) -> SpanExportResult:
+def _ask_by_http(spans: Sequence[ReadableSpan], answer: Answer) -> None:
     import requests  # noqa: PLC0415 - costs a quarter of a second, and gRPC does without
 
     class Listening(requests.Session):
-        failure: Exception | None = None
-
         def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-            if self.failure is not None:  # the exporter tries a lost connection again at once
-                raise self.failure
-            answer.url, answer.timeout_s = str(request.url), _seconds(options.get("timeout"))
-            answer.add_headers({str(k): _text(v) for k, v in request.headers.items()})
+            answer.url = str(request.url)
+            answer.note_sent(request.headers.items(), options.get("timeout"))
             try:
                 response = super().send(request, **options)
-            except Exception as error:
-                answer.said = _short(str(error))
-                self.failure = error
-                raise
-            finally:
-                exporter.shutdown()
-            _read_http(answer, response)
+                _note_http(answer, response)
+            except requests.RequestException as error:
+                answer.said, response = _short(str(error)), requests.Response()
+                response.status_code = _REFUSED  # which the exporter does not try again
+            exporter.shutdown()  # nor anything else
             return response
 
     exporter = bare_exporter("http/protobuf", session=Listening())
-    return exporter.export(spans)
+    exporter.export(spans)
 
 
-def _read_http(answer: Answer, response: Any) -> None:
+def _note_http(answer: Answer, response: Any) -> None:
     answer.status = response.status_code
     answer.location = response.headers.get("Location", "")
     kind = response.headers.get("Content-Type", "")
     body: bytes = response.content or b""
     if answer.status < 300 and "protobuf" in kind:  # noqa: PLR2004 - success
         with contextlib.suppress(Exception):  # no OTLP, whatever it calls itself
-            answer.read(ExportTraceServiceResponse.FromString(body))
+            answer.note_response(ExportTraceServiceResponse.FromString(body))
         return
     answer.said = _short(_words(body, kind) or str(response.reason or ""))
 
@@ -121,43 +130,3 @@ def _words(body: bytes, kind: str) -> str:
     if "html" in kind:
         return re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(style|script).*?</\1>", " ", text))
     return text
-
-
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-class _ListeningClient:
-    """Stands in for the gRPC exporter's client, and writes down what it hears."""
-
-    def __init__(self, exporter: Any, answer: Answer) -> None:
-        self._exporter, self._answer = exporter, answer
-        self._export = exporter._client.Export  # noqa: SLF001 - it has no other way in
-
-    def Export(self, request: Any, **options: Any) -> Any:  # noqa: N802 - gRPC's name
-        answer = self._answer
-        answer.timeout_s = _seconds(options.get("timeout"))
-        answer.add_headers(dict(options.get("metadata") or ()))
-        try:
-            response = self._export(request, **options)
-        except Exception as error:
-            code = getattr(error, "code", None)
-            details = getattr(error, "details", None)
-            answer.code = code().name if code else type(error).__name__
-            answer.said = _short((details() if details else None) or str(error))
-            self._exporter.shutdown(timeout_millis=0)
-            raise
-        answer.read(response)
-        answer.code = "OK"
-        return response
-
-
-def _ask_by_grpc(spans: Sequence[ReadableSpan], answer: Answer) -> SpanExportResult:
-    exporter: Any = bare_exporter("grpc")
-    exporter._client = _ListeningClient(exporter, answer)  # noqa: SLF001 - as above
-    try:
-        result: SpanExportResult = exporter.export(spans)
-    finally:
-        if answer.code == "OK":
-            exporter.shutdown(timeout_millis=0)
-    return result

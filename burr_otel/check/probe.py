@@ -8,9 +8,13 @@ import socket
 import ssl
 import urllib.parse
 import urllib.request
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from burr_otel.spans.exporters import Protocol
+
+Address = tuple[str, int]
+"""Host and port."""
 
 _TIMEOUT_S: Final = 3.0
 _QUICK_TIMEOUT_S: Final = 0.5
@@ -18,13 +22,37 @@ _DEFAULT_PORTS: Final = {"": 4317, "http": 80, "https": 443}  # a bare host is o
 # A client of HTTP/2 begins so: the fixed first line, then an empty SETTINGS frame (type 4).
 _HTTP2_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _SETTINGS: Final = 4
+_FRAME_HEADER_BYTES: Final = 9
 # The gRPC library reads these, and only in small letters.
 _GRPC_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _GRPC_DIRECT: Final = ("no_grpc_proxy", "no_proxy")
-_FRAME_HEADER_BYTES: Final = 9
 
 
-def host_and_port(endpoint: str) -> tuple[str, int] | None:
+class Place(NamedTuple):
+    """Where spans go, and the variables that say so."""
+
+    endpoint: str
+    protocol: Protocol
+    variable: str | None  # None: it is the default
+    headers_variable: str | None
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return host_and_port(self.endpoint) or ("", 443)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether TLS is meant."""
+        return self.endpoint.startswith("https://")
+
+    @property
+    def proxy(self) -> str | None:
+        """The variable of a proxy on the way."""
+        return proxy_variable(self.protocol, self.endpoint)
+
+
+def host_and_port(endpoint: str) -> Address | None:
     """Where an OTLP endpoint (a URL, or ``host:port``) listens; `None`: it is no TCP address."""
     try:
         parts = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
@@ -38,23 +66,23 @@ def host_and_port(endpoint: str) -> tuple[str, int] | None:
 
 def answers(endpoint: str, protocol: Protocol = "http/protobuf") -> bool:
     """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
-    place = host_and_port(endpoint)
-    if place is None:
+    address = host_and_port(endpoint)
+    if address is None:
         return True
-    local = place[0] in ("localhost", "::1") or place[0].startswith("127.")
+    local = address[0] in ("localhost", "::1") or address[0].startswith("127.")
     if not local and proxy_variable(protocol, endpoint):
         return True
     try:
-        with socket.create_connection(place, timeout=_QUICK_TIMEOUT_S):
+        with socket.create_connection(address, timeout=_QUICK_TIMEOUT_S):
             return True
     except OSError:
         return False
 
 
-def connect_problem(host: str, port: int) -> str | None:
+def connect_problem(address: Address) -> str | None:
     """Why no connection is made: "dns", "nothing_listening" or "timeout"; `None` when one is."""
     try:
-        socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+        socket.create_connection(address, timeout=_TIMEOUT_S).close()
     except (socket.gaierror, UnicodeError):
         return "dns"
     except ConnectionRefusedError:
@@ -64,24 +92,21 @@ def connect_problem(host: str, port: int) -> str | None:
     return None
 
 
-def speaks_tls(host: str, port: int) -> bool:
+def speaks_tls(address: Address) -> bool:
     """Whether a TLS handshake goes through, whoever the certificate is for."""
     try:
-        with _connection(host, port, tls=True):
+        with _connection(address, _any_certificate("h2")):
             return True
     except OSError:
         return False
 
 
-def certificate_problem(host: str, port: int, authority: str | None) -> str | None:
+def certificate_problem(address: Address, authority: str | None) -> str | None:
     """Why a certificate is not accepted by an authority's file, or the usual authorities."""
     try:
         context = ssl.create_default_context(cafile=authority)
         context.set_alpn_protocols(["h2", "http/1.1"])
-        with (
-            socket.create_connection((host, port), timeout=_TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=host),
-        ):
+        with _connection(address, context):
             return None
     except ssl.SSLCertVerificationError as error:
         return str(error.verify_message)
@@ -89,23 +114,24 @@ def certificate_problem(host: str, port: int, authority: str | None) -> str | No
         return None
 
 
-def speaks(host: str, port: int, *, tls: bool) -> Protocol | None:
+def speaks(address: Address, *, tls: bool) -> Protocol | None:
     """Which of the two transports of OTLP a server speaks; `None` when it speaks neither.
 
     A server of HTTP/2 greets with a SETTINGS frame; one of HTTP/1 answers in text.
     """
-    if _reply(host, port, _HTTP2_GREETING, tls=tls, alpn="h2")[3:4] == bytes([_SETTINGS]):
+    context = _any_certificate("h2") if tls else None
+    if _reply(address, context, _HTTP2_GREETING)[3:4] == bytes([_SETTINGS]):
         return "grpc"
-    request = f"POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n".encode()
-    if _reply(host, port, request, tls=tls, alpn="http/1.1").startswith(b"HTTP/1"):
-        return "http/protobuf"
-    return None
+    context = _any_certificate("http/1.1") if tls else None
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: {address[0]}\r\nContent-Length: 0\r\n\r\n"
+    replied = _reply(address, context, head.encode()).startswith(b"HTTP/1")
+    return "http/protobuf" if replied else None
 
 
-def _reply(host: str, port: int, request: bytes, *, tls: bool, alpn: str) -> bytes:
+def _reply(address: Address, context: ssl.SSLContext | None, request: bytes) -> bytes:
     """The first bytes of an answer; none when there is no answer."""
     reply = b""
-    with contextlib.suppress(OSError), _connection(host, port, tls=tls, alpn=alpn) as connection:
+    with contextlib.suppress(OSError), _connection(address, context) as connection:
         connection.sendall(request)
         while len(reply) < _FRAME_HEADER_BYTES:
             part = connection.recv(_FRAME_HEADER_BYTES - len(reply))
@@ -115,15 +141,19 @@ def _reply(host: str, port: int, request: bytes, *, tls: bool, alpn: str) -> byt
     return reply
 
 
-def _connection(host: str, port: int, *, tls: bool, alpn: str = "h2") -> socket.socket:
-    connection = socket.create_connection((host, port), timeout=_TIMEOUT_S)
-    if not tls:
-        return connection
+def _any_certificate(alpn: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent
     context.set_alpn_protocols([alpn])
+    return context
+
+
+def _connection(address: Address, context: ssl.SSLContext | None) -> socket.socket:
+    connection = socket.create_connection(address, timeout=_TIMEOUT_S)
     try:
-        return context.wrap_socket(connection, server_hostname=host)
+        return (
+            context.wrap_socket(connection, server_hostname=address[0]) if context else connection
+        )
     except BaseException:
         connection.close()
         raise
@@ -133,22 +163,13 @@ def proxy_variable(protocol: Protocol, endpoint: str) -> str | None:
     """The variable whose proxy stands between us and an endpoint; `None` when none does."""
     parts = urllib.parse.urlsplit(endpoint)
     host = parts.hostname or ""
-    names: tuple[str, ...]
+    names: Sequence[str] = _GRPC_PROXIES
     if protocol == "grpc":
-        names = _GRPC_PROXIES
         direct = next((os.environ[name] for name in _GRPC_DIRECT if os.environ.get(name)), "")
-        if any(host == each.strip() or _below(host, each.strip()) for each in direct.split(",")):
-            return None
+        domains = [each.strip().lstrip(".") for each in direct.split(",")]
+        bypassed = any(each and f".{host}".endswith(f".{each}") for each in domains)
     else:
-        names = tuple(
-            name
-            for kind in (parts.scheme, "all")
-            for name in (f"{kind}_proxy", f"{kind}_proxy".upper())
-        )
-        if urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
-            return None
-    return next((name for name in names if os.environ.get(name)), None)
-
-
-def _below(host: str, domain: str) -> bool:
-    return bool(domain) and host.endswith("." + domain.lstrip("."))
+        kinds = [f"{kind}_proxy" for kind in (parts.scheme, "all")]
+        names = [name for kind in kinds for name in (kind, kind.upper())]
+        bypassed = urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host)
+    return next((name for name in names if os.environ.get(name) and not bypassed), None)

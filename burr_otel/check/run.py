@@ -1,46 +1,67 @@
-"""The check itself: send a trace, then a batch as large as they get, and find out what is wrong."""
+"""The check itself: what is set, a test trace, a batch as large as they get, and what is wrong."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import logging
 import os
 import random
+import tempfile
 import uuid
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
 
 from burr_otel import semconv
 from burr_otel.check.ask import Answer, ask
 from burr_otel.check.diagnose import diagnose, shown, wrong_address
 from burr_otel.check.mistakes import PASSING, Problem, problem
-from burr_otel.check.settings import SERVICE_NAME, Settings, kept_warnings, unwritable
+from burr_otel.check.probe import Place
+from burr_otel.config import ENV_PREFIX, OtelConfig
+from burr_otel.errors import BurrOtelError
 from burr_otel.spans import provider
+from burr_otel.spans.exporters import (
+    endpoint_from_environ,
+    exporter_names,
+    otlp_variable,
+    sdk_disabled,
+)
 from burr_otel.spans.start import ids
-from burr_otel.store import without_password
+from burr_otel.store import is_url, projects, without_password
 
+SERVICE_NAME: Final = "burr-otel-check"
+"""The service of a test trace, unless the variables name one."""
+
+_PATTERNS: Final = ("redact_keys", "redact_values")  # may hold what they are to hide
 _BAD_HEADERS: Final = "Header format invalid"
 _BATCH_BYTES: Final = 2 * 1024 * 1024  # what long chats make of a batch; most limits are 4 MiB
 _BATCH_SPANS: Final = 512  # the SDK's default
 _SPAN_BYTES: Final = 512  # of a step without its content
-_NEVER_SAMPLERS: Final = (
-    *("AlwaysOff", "ParentBased{root:AlwaysOff"),
-    *("TraceIdRatioBased{0}", "TraceIdRatioBased{0.0}"),
-)
 
 
-class Report(NamedTuple):
-    """What was found."""
+@dataclasses.dataclass
+class Report:
+    """What is set, what was sent, and what was found."""
 
-    settings: Settings
-    answer: Answer | None  # what became of the test trace; None: none was sent
-    batch: Answer | None  # the same of the large batch, which is sent when the trace was taken
-    trace_id: str | None
-    said: str  # by the endpoint, without secrets
-    problems: list[Problem]
+    storage_dir: str
+    place: Place
+    exporters: list[str]
+    disabled: bool
+    problems: list[Problem] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)  # said while it was read
+    service_name: str = SERVICE_NAME
+    sampler: str = ""  # in the SDK's words
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)  # by BURR_OTEL_* variable
+    answer: Answer | None = None  # what became of the test trace; None: none was sent
+    batch: Answer | None = None  # the same of the large batch, which follows when that was taken
+    trace_id: str | None = None
+    said: str = ""  # by the endpoint, without secrets
 
     @property
     def taken(self) -> bool:
@@ -58,66 +79,66 @@ class Report(NamedTuple):
         """Whether nothing is wrong but that the endpoint is not there, or not yet."""
         return bool(self.problems) and all(each.name in PASSING for each in self.problems)
 
+    def add(self, name: str, **fields: str) -> None:
+        """Add a problem."""
+        self.problems.append(problem(name, fields))
+
 
 def check(storage_dir: str) -> Report:
     """Find out whether traces arrive, and if not, why."""
-    settings = Settings.read()
-    report = Report(settings, None, None, None, "", [])
+    with kept_warnings("burr_otel") as said:
+        provider.warn_of_config_file()
+        endpoint, protocol = endpoint_from_environ()
+        place = Place(endpoint, protocol, otlp_variable("ENDPOINT"), otlp_variable("HEADERS"))
+        hidden = without_password(storage_dir)
+        report = Report(hidden, place, exporter_names(), sdk_disabled(), own=_own())
+        length = OtelConfig.resolve().max_attribute_bytes
+    report.warnings = list(dict.fromkeys(said))
     reason = unwritable(storage_dir)
     if reason:
-        report.problems.append(
-            problem("storage", {"value": without_password(storage_dir), "answer": reason})
-        )
-    keeps_out = _keeps_out(settings)
-    if keeps_out:
-        report.problems.append(keeps_out)
-        return report
-    sampler = settings.sampler
-    if sampler.startswith(_NEVER_SAMPLERS[:2]) or any(n in sampler for n in _NEVER_SAMPLERS[2:]):
-        report.problems.append(problem("sampled_out", {"value": sampler}))
-    return _send(report)
+        report.add("storage", value=hidden, answer=reason)
+    wrong = wrong_address(place)
+    if report.disabled:
+        report.add("disabled")
+    elif "otlp" not in report.exporters:
+        report.add("no_exporter", value=",".join(report.exporters))
+    elif wrong:
+        report.problems.append(wrong)
+    else:
+        _send(report, length)
+    return report
 
 
-def _keeps_out(settings: Settings) -> Problem | None:
-    """What keeps a trace from being sent at all."""
-    if settings.disabled:
-        return problem("disabled", {})
-    if "otlp" not in settings.exporters:
-        return problem("no_exporter", {"value": ",".join(settings.exporters)})
-    if settings.unusable is None:
-        return wrong_address(settings)
-    variable, reason = settings.unusable
-    return problem("bad_value", {"variable": variable, "answer": reason})
-
-
-def _send(report: Report) -> Report:
-    settings, batch, found = report.settings, None, None
-    assert settings.resource is not None, "else it is not usable"
-    spans = _trace(settings.resource, ["", *_contents(settings)])
-    small, large = spans[:2], spans[2:]
-    # OpenTelemetry's log lines quote headers.
-    with kept_warnings("opentelemetry") as log:
-        try:
-            answer = ask(settings.protocol, small)
-            found = diagnose(settings, answer)
+def _send(report: Report, max_attribute_bytes: int) -> None:
+    place = report.place
+    try:
+        made = TracerProvider(shutdown_on_exit=False)
+        report.sampler = made.sampler.get_description()
+        decision = made.sampler.should_sample(
+            None, 0, "check"
+        ).decision  # the id that any share takes
+        if decision is not Decision.RECORD_AND_SAMPLE:
+            report.add("sampled_out", value=report.sampler)
+        resource = provider.service_resource(SERVICE_NAME)
+        report.service_name = str(resource.attributes["service.name"])
+        root, step, *steps = _trace(resource, ["", *_contents(max_attribute_bytes)])
+        with kept_warnings("opentelemetry") as log:  # which quote headers
+            answer = report.answer = ask(place.protocol, [root, step])
+            found = diagnose(place, answer)
             if found is None:
-                batch = ask(settings.protocol, large)
-                found = diagnose(settings, batch)
-        except Exception as error:  # the exporters raise for some bad values of their variables
-            settings.blame(error)
-    if settings.unusable is not None:
-        variable, reason = settings.unusable
-        fields = {"variable": variable, "answer": reason}
-        report.problems.append(problem("bad_value", fields))
-        return report
+                answer = report.batch = ask(place.protocol, steps)
+                found = diagnose(place, answer)
+    except Exception as error:  # the SDK raises for some bad values of its variables
+        report.answer = report.batch = None
+        reason = str(error).rstrip(".")
+        report.add("bad_value", variable=provider.culprits(reason), answer=reason)
+        return
     if any(_BAD_HEADERS in line for line in log):
-        fields = {"headers": settings.headers_from or "OTEL_EXPORTER_OTLP_HEADERS"}
-        report.problems.append(problem("bad_headers", fields))
+        report.add("bad_headers", headers=place.headers_variable or "OTEL_EXPORTER_OTLP_HEADERS")
     if found:
         report.problems.append(found)
-    said = shown(batch or answer, settings)
-    trace_id = trace.format_trace_id(small[0].context.trace_id)
-    return report._replace(answer=answer, batch=batch, trace_id=trace_id, said=said)
+    report.said = shown(answer, place)
+    report.trace_id = trace.format_trace_id(root.context.trace_id)
 
 
 def _trace(resource: Resource, texts: Sequence[str]) -> list[ReadableSpan]:
@@ -143,9 +164,9 @@ def _trace(resource: Resource, texts: Sequence[str]) -> list[ReadableSpan]:
     return cast("list[ReadableSpan]", spans)
 
 
-def _contents(settings: Settings) -> list[str]:
+def _contents(max_attribute_bytes: int) -> list[str]:
     """Texts that compress as little as real ones, as many as the settings put into one batch."""
-    length = max(settings.max_attribute_bytes - len('{"text":""}'), 1)
+    length = max(max_attribute_bytes - len('{"text":""}'), 1)
     try:
         most = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or _BATCH_SPANS)
     except ValueError:
@@ -153,3 +174,63 @@ def _contents(settings: Settings) -> list[str]:
     count = max(1, min(most, _BATCH_BYTES // (length + _SPAN_BYTES)))
     words = random.Random(0)  # noqa: S311 - nothing secret
     return [words.randbytes((length + 1) // 2).hex()[:length] for _ in range(count)]
+
+
+# --- what is set --------------------------------------------------------------------------------
+
+
+def _own() -> dict[str, Any]:
+    """Our own variables, as they are understood."""
+    said = OtelConfig.said_by_environ()
+    known = {field.name for field in dataclasses.fields(OtelConfig)}
+    found: dict[str, Any] = {}
+    for name in sorted(each for each in os.environ if each.startswith(ENV_PREFIX)):
+        field = name.removeprefix(ENV_PREFIX).lower()
+        if field == "storage_dir":
+            found[name] = without_password(os.environ[name])
+        elif field not in known:
+            found[name] = "(no setting of that name)"
+        elif os.environ[name]:
+            value = said.get(field, "(not usable)")
+            found[name] = f"{len(value)} patterns" if field in _PATTERNS else value
+    return found
+
+
+def unwritable(storage_dir: str) -> str | None:
+    """Why no run can be kept there; a folder that is not there yet is not made."""
+    try:
+        if is_url(storage_dir):
+            projects(storage_dir)
+            return None
+        folder = Path(storage_dir).expanduser()
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except (BurrOtelError, OSError) as error:
+        return getattr(error, "strerror", None) or str(error)
+
+
+# --- what loggers say ---------------------------------------------------------------------------
+
+
+class _Keeper(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())  # without the traceback
+
+
+@contextlib.contextmanager
+def kept_warnings(name: str) -> Iterator[list[str]]:
+    """Keep warnings of a logger, and of those below it, instead of printing them."""
+    keeper, logger = _Keeper(), logging.getLogger(name)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(keeper)
+    try:
+        yield keeper.texts
+    finally:
+        logger.removeHandler(keeper)
+        logger.propagate = before

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from burr_otel.check.probe import answers, host_and_port
-from burr_otel.check.settings import kept_warnings
+from burr_otel.check.run import kept_warnings
 from burr_otel.replay.send import Sender, SendingStoppedError
 from burr_otel.spans.exporters import (
     Protocol,

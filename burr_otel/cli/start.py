@@ -35,10 +35,6 @@ _HOW_TO_GET_ONE: Final = (
     "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
     "then burr-otel demo again. Or set OTEL_EXPORTER_OTLP_ENDPOINT."
 )
-_SETTINGS: Final = (
-    *("endpoint_from", "protocol", "exporters", "disabled"),
-    *("service_name", "sampler", "limits", "warnings"),
-)
 
 
 # --- demo ---------------------------------------------------------------------------------------
@@ -64,7 +60,7 @@ def demo_command(storage_dir: str) -> CommandResult:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from burr_otel import OtelTracker
-    from burr_otel.check.settings import kept_warnings
+    from burr_otel.check.run import kept_warnings
     from burr_otel.cli.sending import find_target
     from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo
     from burr_otel.spans.provider import service_resource
@@ -146,23 +142,28 @@ def check_command(storage_dir: str) -> CommandResult:
 
     report = check(storage_dir)
     exit_code = UNREACHED if report.passing else FAILED if report.problems else 0
-    told = check_data(report, without_password(storage_dir))
-    return CommandResult(told, check_lines(report, told), exit_code=exit_code)
+    return CommandResult(check_data(report), check_lines(report), exit_code=exit_code)
 
 
-def check_data(report: Report, storage_dir: str) -> dict[str, Any]:
+def check_data(report: Report) -> dict[str, Any]:
     """What was found, for programs."""
     from burr_otel.spans.exporters import without_secrets
 
-    settings, answer, batch = report.settings, report.answer, report.batch
+    answer, batch, place = report.answer, report.batch, report.place
     return {
         "taken": report.taken,
         "problems": [problem._asdict() for problem in report.problems],
         "trace_id": report.trace_id,
-        "endpoint": without_secrets(settings.endpoint),
-        **{name: getattr(settings, name) for name in _SETTINGS},
-        "settings": settings.own,
-        "storage_dir": storage_dir,
+        "endpoint": without_secrets(place.endpoint),
+        "endpoint_from": place.variable or "default",
+        "protocol": place.protocol,
+        "exporters": report.exporters,
+        "disabled": report.disabled,
+        "service_name": report.service_name,
+        "sampler": report.sampler,
+        "warnings": report.warnings,
+        "settings": report.own,
+        "storage_dir": report.storage_dir,
         "storage_writable": report.storage_writable,
         "large_batch": batch and {"bytes": batch.size_bytes, "taken": report.taken},
         "answer": answer
@@ -178,48 +179,47 @@ def check_data(report: Report, storage_dir: str) -> dict[str, Any]:
     }
 
 
-def check_lines(report: Report, told: dict[str, Any]) -> Iterator[Text]:
+def check_lines(report: Report) -> Iterator[Text]:
     """What was found, for people."""
-    for name, value in _facts(report, told):
+    for name, value in _facts(report):
         yield Text.assemble((f"{name:<12}", "bold"), clean(value))
     yield Text("")
-    for warning in told["warnings"]:
+    for warning in report.warnings:
         yield Text(warning, style="yellow")
     for problem in report.problems:
         yield Text.assemble(("✗ ", "bold red"), clean(problem.sentence))
     if report.taken:
-        sent = f"Sent, and taken: trace {report.trace_id} of {told['service_name']}."
+        sent = f"Sent, and taken: trace {report.trace_id} of {report.service_name}."
         yield Text(sent, style="green")
     elif report.answer is not None:
         yield Text("Runs lose nothing by that: burr-otel replay sends them once it is mended.")
 
 
-def _facts(report: Report, told: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
     """What is set, and what came back, a line each."""
-    settings, answer = report.settings, told["answer"]
-    yield "endpoint", f"{told['endpoint']} ({told['endpoint_from']})"
-    yield "protocol", told["protocol"]
-    if told["exporters"] != ["otlp"]:
-        yield "exporters", ", ".join(told["exporters"])
-    if answer:
-        source = f" ({settings.headers_from})" if answer["headers_sent"] else ""
-        yield "headers", (", ".join(answer["headers_sent"]) or "none") + source
-        yield "sending", f"compression {answer['compression']}, timeout {answer['timeout_s']:g} s"
-    elif settings.headers_from:
-        yield "headers", f"those of {settings.headers_from}"
-    whose = "" if settings.names_service else " (runs have their project's name, as none is set)"
-    yield "service", f"{told['service_name']}{whose}"
-    if told["sampler"]:
-        yield "sampler", told["sampler"]
-    limits = [f"{value} {text}" for text, value in told["limits"].items() if value is not None]
-    if limits:
-        yield "limits", ", ".join(limits)
-    for name, value in told["settings"].items():
+    from burr_otel.check.run import SERVICE_NAME
+    from burr_otel.spans.exporters import without_secrets
+
+    place, answer, batch = report.place, report.answer, report.batch
+    yield "endpoint", f"{without_secrets(place.endpoint)} ({place.variable or 'default'})"
+    yield "protocol", place.protocol
+    if report.exporters != ["otlp"]:
+        yield "exporters", ", ".join(report.exporters)
+    if answer is not None:
+        source = f" ({place.headers_variable})" if answer.headers else ""
+        yield "headers", (", ".join(answer.headers) or "none") + source
+        yield "sending", f"compression {answer.compression}, timeout {answer.timeout_s:g} s"
+    if report.sampler:
+        none_set = report.service_name == SERVICE_NAME
+        whose = " (runs have their project's name, as none is set)" if none_set else ""
+        yield "service", f"{report.service_name}{whose}"
+        yield "sampler", report.sampler
+    for name, value in report.own.items():
         yield "setting", f"{name}: {value}"
-    can = "can" if told["storage_writable"] else "cannot"
-    yield "storage", f"{told['storage_dir']} ({can} be used)"
-    if answer:
-        yield "answer", answer["said"] or "taken, without a word"
-    if told["large_batch"]:
-        size = f"{told['large_batch']['bytes'] / 1000:,.0f} kB"
-        yield "large batch", f"{size}, {'taken' if report.taken else 'not taken'}"
+    can = "can" if report.storage_writable else "cannot"
+    yield "storage", f"{report.storage_dir} ({can} be used)"
+    if answer is not None:
+        yield "answer", report.said or "taken, without a word"
+    if batch is not None:
+        taken = "taken" if report.taken else "not taken"
+        yield "large batch", f"{batch.size_bytes / 1000:,.0f} kB, {taken}"
