@@ -142,14 +142,17 @@ class RunSpans:
         end_ns = end.get("end_unix_nano")
         if not isinstance(end_ns, int):
             end_ns = node.closed_ns or node.last_ns
-        return BurrSpan.finished(
-            self._content.of(node) if legacy is None else legacy,
+        content = self._content.of(node) if legacy is None else legacy
+        span = BurrSpan(
+            content.name,
             cast("SpanContext", context_of(origin.ids, is_remote=False)),
             context_of(origin.parent),
             [] if "links" in end else [link_of(each) for each in origin.links],
-            (node.start_ns, soonest_end(node.start_ns, end_ns)),
+            node.start_ns,
             source,
         )
+        span.finish(lambda: content, soonest_end(node.start_ns, end_ns))
+        return span
 
     def _legacy_content(self, node: SpanNode) -> SpanContent | None:
         """What a span said, where its records keep that in the old way and are sound."""

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -61,7 +61,7 @@ class SpanSource(NamedTuple):
     scope: InstrumentationScope | None
     limits: SpanLimits | None
     policy: ContentPolicy
-    processor: Any = None
+    processor: Any = SpanProcessor()
     on_ending: Callable[[BurrSpan], None] | None = None
 
 
@@ -175,21 +175,6 @@ class BurrSpan(ReadableSpan, trace.Span):
         self.burr_step = burr_step
         self.burr_uid: str | None = None  # Burr's id of an inner span
 
-    @classmethod
-    def finished(
-        cls,
-        content: SpanContent,
-        context: SpanContext,
-        parent: SpanContext | None,
-        links: Sequence[Link],
-        times_ns: tuple[int, int],
-        source: SpanSource,
-    ) -> BurrSpan:
-        """A span that ended earlier, as `replay` and `recover` send it."""
-        span = cls(content.name, context, parent, links, times_ns[0], source)
-        span._describe, span._end_time = lambda: content, times_ns[1]
-        return span
-
     # --- its begin and end --------------------------------------------------------------------
 
     def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
@@ -239,14 +224,14 @@ class BurrSpan(ReadableSpan, trace.Span):
         except Exception as error:
             shield.report("describing a span", error)
             content = describe_nothing()
-        readable = self._readable(content)
+        readable = self._within_limits(content)
         if self._end_time is not None:
             self._content, self._describe = readable, describe_nothing  # lets go of the records
             self._name = content.name or self._name
             self._let_go()
         return readable
 
-    def _readable(self, content: SpanContent) -> _Readable:
+    def _within_limits(self, content: SpanContent) -> _Readable:
         """The content within the limits of the provider, as the SDK's own spans apply them."""
         limits = self._source.limits or _NO_LIMITS
         attributes: Mapping[str, Any] = content.attributes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -17,11 +17,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from burr_otel.content import ContentPolicy
-from burr_otel.spans.burr_span import BurrSpan, SpanSource, sdk_status
-from burr_otel.spans.describe import SpanContent
+from burr_otel.spans.burr_span import BurrSpan, Describe, SpanSource, sdk_status
 from burr_otel.spans.scope import BurrStep, context_under
-
-Describe = Callable[[], SpanContent]
 
 _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
 _FLAGS: Final = 3  # in a span context, a tuple: its properties cost a call
@@ -135,14 +132,13 @@ class SpanStarter:
             return
         self._ids = id_generator(self._sdk)
         self._asks = not _samples_children(self._sdk.sampler)
-        processor = self._sdk.span_processor
         self.source = SpanSource(
             self._sdk.resource,
             self._sdk._instrumentation_scope,  # noqa: SLF001 - the tracer's only way to it
             self._sdk._span_limits,  # noqa: SLF001 - likewise
             policy,
-            processor,
-            getattr(processor, "_on_ending", None),  # experimental in the specification
+            self._sdk.span_processor,
+            getattr(self._sdk.span_processor, "_on_ending", None),  # experimental
         )
 
     def send(self, span: ReadableSpan) -> bool:
