@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from burr_otel.history.times import RecordTimes
+from burr_otel.records import time_of, writer_zone
 
 LOCAL, UTC = "2024-08-27T11:58:33.909654", "2024-08-27T18:58:33.909683Z"
 
@@ -26,7 +26,7 @@ def utc_ns(text):
 
 
 def told(record, *log):
-    return RecordTimes(lambda: log)(record)
+    return time_of(record, lambda: writer_zone(log))
 
 
 def test_a_time_with_a_zone_is_taken_as_it_is():

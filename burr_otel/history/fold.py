@@ -8,6 +8,7 @@ Burr's own client, which have neither sessions nor trace ids.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -25,8 +26,11 @@ from burr_otel.records import (
     SpanIds,
     StreamMark,
     StreamTimes,
+    Zone,
     read,
+    writer_zone,
 )
+from burr_otel.store import StoredRun
 
 LOST: Final = "(begin not recorded)"
 _SHORT_NS: Final = 1_000
@@ -52,7 +56,7 @@ class Fold:
     """Takes the records of one run and gives the spans that no later record changes.
 
     With `keep` False, spans that were given are forgotten, so that a log of any length takes little
-    memory. `times` gives the Unix time of a record, where that is not simply its own.
+    memory.
     """
 
     def __init__(
@@ -61,12 +65,12 @@ class Fold:
         app_id: str,
         *,
         keep: bool = True,
-        times: Callable[[Mapping[str, Any]], int] | None = None,
+        zone: Zone | None = None,
     ) -> None:
         self.sessions: list[SessionNode] = []
         self.stray_ends = self.damaged = self.foreign = self._steps = 0
         self._name, self._app_id = f"invoke_workflow {project}", app_id
-        self._keep, self._times = keep, times
+        self._keep, self._zone = keep, zone
         self._open: dict[str | None, _Open] = {}
         self._state: EndStep | BeginRoot | None = None  # the newest record that has one
         self._newest: _Open | None = None  # the session of the newest step
@@ -80,6 +84,12 @@ class Fold:
             EndRoot: self._end_root,
         }
 
+    @classmethod
+    def of_run(cls, run: StoredRun, *, keep: bool = True) -> Fold:
+        """One that takes times without a zone for those of the run's writer."""
+        zone = functools.cache(lambda: writer_zone(run.records()))
+        return cls(run.project, run.app_id, keep=keep, zone=zone)
+
     def spans(self, records: Iterable[Mapping[str, Any]], alive: Alive) -> Iterator[SpanNode]:
         """All spans of a run, each as soon as it is complete."""
         for record in records:
@@ -91,13 +101,8 @@ class Fold:
         if not isinstance(raw.get("type"), str):
             return []
         try:
-            record = read(raw)
-            if record is None:
-                return []
-            time_ns = record.time_ns if self._times is None else self._times(raw)
-            if time_ns != record.time_ns:
-                record = record._replace(time_ns=time_ns)
-            return self._take(record)
+            record = read(raw, self._zone)
+            return [] if record is None else self._take(record)
         except (DamageError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
             self.damaged += 1
             return []

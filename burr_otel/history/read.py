@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
 from burr_otel.history.settle import Alive
-from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import ChildRun, LeftOut, Pointer, RunTree, SpanNode
 from burr_otel.records import EndRoot
 from burr_otel.store import StoredRun
@@ -28,7 +27,7 @@ def read_run(
     shows; its records are let go of then, so that not all states of a run are held at once. With
     `ends`, only so many of its first and last steps are read.
     """
-    fold = Fold(run.project, run.app_id, times=RecordTimes(run.records))
+    fold = Fold.of_run(run)
 
     def show(spans: list[SpanNode]) -> None:
         for span in spans:

@@ -2,14 +2,15 @@
 
 from burr_otel.records.read import (
     DamageError,
+    Zone,
     kind_of_line,
-    moment_of,
     parse,
     read,
     read_ids,
     read_links,
     salvage,
-    unix_ns,
+    time_of,
+    writer_zone,
 )
 from burr_otel.records.types import (
     BEGIN_ENTRY,

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from burr_otel.records.types import (
-    ATTRIBUTE,
     BEGIN_ENTRY,
-    BEGIN_SPAN,
     END_ENTRY,
-    END_SPAN,
-    ROOT,
-    ROOT_END,
-    STEP_END,
-    STREAM_TIMES,
-    BeginInner,
     BeginRoot,
-    BeginStep,
-    Document,
-    EndInner,
-    EndRoot,
-    EndStep,
     Fragments,
     LinkIds,
-    Logged,
     Origin,
     Raised,
     Record,
     SpanIds,
     StreamMark,
-    StreamTimes,
-    Usage,
 )
-
-_NOTHING: Mapping[str, Any] = {}
-
-
-class DamageError(ValueError):
-    """A line is no sound record; the text says why."""
-
+from burr_otel.records.write import LAYOUTS, TIMES, Layout
 
 _CRC_TAIL: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}\}\s*\Z')
 _CRC_TAIL_BYTES: Final = 64
@@ -58,34 +37,17 @@ _HEAD: Final = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d
 # object's, so this only matches the outermost one.
 _TAIL_ID: Final = re.compile(rb',\s*"sequence_id":\s*(-?\d{1,18})\s*\}\s*$')
 _MOST_SALVAGE_TRIES: Final = 16
+_QUARTER_HOUR: Final = dt.timedelta(minutes=15)
+_LARGEST_OFFSET: Final = dt.timedelta(hours=15)
+_MOST_LEARNT_FROM: Final = 2_000  # records
+_ROOT_OWN: Final = frozenset({"type", "start_time", "state", "otel"})
 
-_TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
-_OPTIONAL_TEXT, _OPTIONAL_OBJECT = (str, type(None)), (dict, type(None))
-# What the Burr UI needs in each record; without it the whole run cannot be shown.
-_REQUIRED: Final[dict[str, dict[str, tuple[type, ...]]]] = {
-    BEGIN_ENTRY: {"start_time": _TEXT, "action": _TEXT, "inputs": _OBJECT, "sequence_id": _NUMBER},
-    END_ENTRY: {
-        "end_time": _TEXT,
-        "action": _TEXT,
-        "result": _OPTIONAL_OBJECT,
-        "exception": _OPTIONAL_TEXT,
-        "state": _OBJECT,
-        "sequence_id": _NUMBER,
-    },
-    BEGIN_SPAN: {
-        "start_time": _TEXT,
-        "action_sequence_id": _NUMBER,
-        "span_id": _TEXT,
-        "span_name": _TEXT,
-        "parent_span_id": _OPTIONAL_TEXT,
-        "span_dependencies": (list,),
-    },
-    END_SPAN: {"end_time": _TEXT, "action_sequence_id": _NUMBER, "span_id": _TEXT},
-    ATTRIBUTE: {"key": _TEXT, "action_sequence_id": _NUMBER, "tags": _OBJECT, "value": (object,)},
-    "begin_stream": {"action_sequence_id": _NUMBER, "stream_init_time": _TEXT},
-    "first_item_stream": {"action_sequence_id": _NUMBER, "first_item_time": _TEXT},
-    "end_stream": {"action_sequence_id": _NUMBER, "end_time": _TEXT, "items_streamed": _NUMBER},
-}
+Zone = Callable[[], dt.tzinfo | None]
+"""Gives the time zone of a log's writer; None: that of the reader."""
+
+
+class DamageError(ValueError):
+    """A line is no sound record; the text says why."""
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -103,7 +65,8 @@ def parse(line: bytes) -> dict[str, Any]:
         raise DamageError(f"not JSON: {str(error)[:200]}") from None
     if not isinstance(record, dict) or not isinstance(record.get("type"), str):
         raise DamageError("not a record: no type")
-    for name, kinds in _REQUIRED.get(record["type"], {}).items():
+    layout = LAYOUTS.get(record["type"])
+    for name, kinds in layout.needed.items() if layout is not None else ():
         if name not in record or not isinstance(record[name], kinds):
             raise DamageError(f"not a sound {record['type']} record: bad or missing {name}")
     return record
@@ -153,51 +116,102 @@ def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
-def read(record: Mapping[str, Any]) -> Record | None:
+def read(record: Mapping[str, Any], zone: Zone | None = None) -> Record | None:
     """The record that a parsed line holds; None for a type of other or later writers."""
-    if record["type"] not in _READERS:
-        return None
-    reader, names = _READERS[record["type"]]
+    layout = LAYOUTS.get(record["type"])
     try:
-        otel = _mapping(record.get("otel"))
-        told = {name: value for name in names if (value := otel.get(name)) is not None}
-        told |= {name: _VALUES[name](value) for name, value in told.items() if name in _VALUES}
-        return reader(record, otel)._replace(session=otel.get("session"), otel=otel, **told)
+        return None if layout is None else _read(record, layout, zone)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"not a sound {record['type']} record: {error!r}") from error
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    # Asking whether it is a Mapping takes ten times as long.
-    return value if type(value) is dict or isinstance(value, Mapping) else _NOTHING
+def _read(record: Mapping[str, Any], layout: Layout, zone: Zone | None) -> Any:
+    otel = record.get("otel")
+    otel = otel if isinstance(otel, dict) else {}
+    found = {"session": otel.get("session"), "otel": otel, "time_ns": time_of(record, zone)}
+    for key, field, read_value, is_needed in layout.read:
+        value = record[key] if is_needed else record.get(key)
+        found[field] = value if read_value is None else read_value(value)
+    if layout.has_raised:
+        found["raised"] = raised = _read_raised(record, otel)
+        found["outcome"] = "ok" if raised is None else "error"
+    if layout.has_ids:
+        found["ids"] = read_ids(otel)
+    elif layout.has_origin:
+        found["origin"] = _read_origin(otel)
+    for key, field, read_value in layout.read_otel:
+        value = otel.get(key)
+        if value is not None:
+            found[field] = value if read_value is None else read_value(value)
+    if layout.kind is StreamMark:
+        found["kind"] = record["type"]
+    elif layout.kind is BeginRoot:
+        state = record.get("state")
+        found["state"] = Fragments(state) if isinstance(state, dict) else None
+        found["about"] = otel
+        found["fields"] = {key: each for key, each in record.items() if key not in _ROOT_OWN}
+    return layout.kind(**found)
 
 
-def moment_of(text: Any) -> dt.datetime | None:
-    """The moment that an ISO text stands for; None when it is not one."""
-    if not isinstance(text, str):
-        return None
-    try:
-        # Python 3.10 does not read the Z that pydantic writes.
-        return dt.datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] == "Z" else text)
-    except ValueError:
-        return None
-
-
-def unix_ns(moment: dt.datetime) -> int:
-    """Unix time in nanoseconds, to the microsecond; 0 for an impossible one."""
+def time_of(record: Mapping[str, Any], zone: Zone | None = None) -> int:
+    """Unix time of a record in nanoseconds; 0 for one that tells none."""
+    otel = record.get("otel")
+    if isinstance(otel, dict):
+        exact_ns = otel.get("time_unix_nano")
+        if isinstance(exact_ns, int) and exact_ns > 0:
+            return exact_ns
+        if "session" in otel:  # what our records tell besides is less exact, and would mix with it
+            return 0
+    moment = moment_of(record)
+    if moment is None:
+        return 0
+    if moment.tzinfo is None and zone is not None:
+        moment = moment.replace(tzinfo=zone())
     try:
         return round(moment.timestamp() * 1e6) * 1000
     except (OverflowError, OSError, ValueError):
         return 0
 
 
-def _time(otel: Mapping[str, Any], text: Any) -> int:
-    """Unix time in nanoseconds; that of Burr's client is local, to the microsecond."""
-    found = otel.get("time_unix_nano")
-    if isinstance(found, int) and found > 0:
-        return found
-    moment = moment_of(text)
-    return 0 if moment is None else unix_ns(moment)
+def moment_of(record: Mapping[str, Any]) -> dt.datetime | None:
+    """The moment that a record tells as ISO text."""
+    for key in TIMES:
+        text = record.get(key)
+        if isinstance(text, str):
+            with contextlib.suppress(ValueError):
+                # Python 3.10 does not read the Z that pydantic writes.
+                text = text[:-1] + "+00:00" if text[-1:] == "Z" else text
+                return dt.datetime.fromisoformat(text)
+    return None
+
+
+def writer_zone(records: Iterable[Mapping[str, Any]]) -> dt.tzinfo | None:
+    """The zone of a log's writer, if it has two times of nearly one moment, one of them local.
+
+    Burr's client writes the times of steps and spans without a time zone, those of attributes and
+    streams in UTC. Read in another zone, a log would be shifted by hours against itself.
+    """
+    local = None
+    for record in itertools.islice(records, _MOST_LEARNT_FROM):
+        moment, otel = moment_of(record), record.get("otel")
+        if moment is None:
+            continue
+        if moment.tzinfo is None:
+            local = moment
+        is_exact = isinstance(otel, dict) and "time_unix_nano" in otel
+        if local is not None and (is_exact or moment.tzinfo is not None):
+            utc = dt.datetime.fromtimestamp(time_of(record) / 1e9, dt.timezone.utc)
+            offset = local - utc.replace(tzinfo=None)
+            if abs(offset) <= _LARGEST_OFFSET:
+                return dt.timezone(round(offset / _QUARTER_HOUR) * _QUARTER_HOUR)
+    return None
+
+
+def _read_raised(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Raised | None:
+    text, error = record.get("exception"), otel.get("error")
+    if error:
+        return Raised(*map(str, [*error, text or ""][:3]))
+    return Raised("", "", text) if text else None
 
 
 def read_ids(
@@ -237,128 +251,6 @@ def read_links(links: Any) -> tuple[LinkIds, ...]:
         target = read_ids(each, is_remote=each.get("is_remote") is True)
         if target is not None:
             kind = each.get("type")
-            found.append(
-                LinkIds(target, None if kind is None else str(kind), each.get("attributes"))
-            )
+            kind = None if kind is None else str(kind)
+            found.append(LinkIds(target, kind, each.get("attributes")))
     return tuple(found)
-
-
-def _read_raised(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Raised | None:
-    text, error = record.get("exception"), otel.get("error")
-    if error is not None:
-        return Raised(str(error[0]), str(error[1]), str(text or ""))
-    return Raised("", "", text) if text else None
-
-
-def _read_begin_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> BeginStep:
-    return BeginStep(
-        record["sequence_id"],
-        record["action"],
-        Document(None, record["inputs"]),
-        _time(otel, record["start_time"]),
-        _read_origin(otel),
-    )
-
-
-def _read_end_step(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndStep:
-    raised, result, state = _read_raised(record, otel), record.get("result"), record.get("state")
-    return EndStep(
-        record.get("sequence_id", record.get("action_sequence_id")),
-        record["action"],
-        None if result is None else Document(None, result),
-        raised,
-        None if state is None else Fragments(state),
-        _time(otel, record["end_time"]),
-        str(otel.get("outcome") or ("ok" if raised is None else "error")),
-        read_ids(otel),
-    )
-
-
-def _read_begin_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> BeginInner:
-    return BeginInner(
-        record["action_sequence_id"],
-        record["span_id"],
-        record["span_name"],
-        record["parent_span_id"],
-        tuple(map(str, record["span_dependencies"])),
-        _time(otel, record["start_time"]),
-        _read_origin(otel),
-    )
-
-
-def _read_end_inner(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndInner:
-    error = otel.get("error")
-    return EndInner(
-        record["action_sequence_id"],
-        record["span_id"],
-        _time(otel, record["end_time"]),
-        str(otel.get("outcome") or "ok"),
-        read_ids(otel),
-        Raised(*map(str, error)) if error else None,
-    )
-
-
-def _read_logged(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Logged:
-    return Logged(
-        record["key"],
-        Document(None, record["value"]) if record["value"] is not None else Document(b"null"),
-        record["tags"],
-        record["action_sequence_id"],
-        record.get("span_id"),
-        _time(otel, record.get("time_logged")),
-    )
-
-
-def _read_stream_mark(record: Mapping[str, Any], otel: Mapping[str, Any]) -> StreamMark:
-    kind = record["type"]
-    time_ns = _time(otel, record[STREAM_TIMES[kind]])
-    return StreamMark(kind, record["action_sequence_id"], time_ns, record.get("items_streamed"))
-
-
-_ROOT_OWN: Final = frozenset({"type", "start_time", "state", "otel"})
-
-
-def _read_begin_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> BeginRoot:
-    state = record.get("state")
-    return BeginRoot(
-        {key: value for key, value in record.items() if key not in _ROOT_OWN},
-        _time(otel, record.get("start_time")),
-        _read_origin(otel),
-        Fragments(state) if isinstance(state, dict) else None,
-        about=otel,
-    )
-
-
-def _read_end_root(record: Mapping[str, Any], otel: Mapping[str, Any]) -> EndRoot:
-    return EndRoot(
-        _time(otel, record.get("end_time")),
-        str(otel.get("outcome") or "ok"),
-        read_ids(otel),
-        failed=otel.get("steps_failed", 0),
-    )
-
-
-_STEP_END_MEMBERS: Final = (
-    *("failed", "stream", "swallowed", "grown", "usage", "snapshot_error", "shown", "user"),
-)
-_Reader = Callable[[Mapping[str, Any], Mapping[str, Any]], Record]
-# Of each type its reader, and the members of `otel` that are fields of the same name.
-_READERS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
-    BEGIN_ENTRY: (_read_begin_step, ("root_span_id", "method", "prior", "shown")),
-    END_ENTRY: (_read_end_step, _STEP_END_MEMBERS),
-    STEP_END: (_read_end_step, _STEP_END_MEMBERS),
-    BEGIN_SPAN: (_read_begin_inner, ("kind", "scope")),
-    END_SPAN: (_read_end_inner, ("user",)),
-    ATTRIBUTE: (_read_logged, ("shown",)),
-    **dict.fromkeys(STREAM_TIMES, (_read_stream_mark, ())),
-    ROOT: (_read_begin_root, ("kind",)),
-    ROOT_END: (_read_end_root, ("steps", "error", "error_type", "usage", "shown", "user")),
-}
-# How a member is read that is not taken as it is.
-_VALUES: Final[dict[str, Callable[[Any], Any]]] = {
-    "root_span_id": lambda value: int(value, 16),
-    "stream": lambda value: StreamTimes(*value),
-    "swallowed": lambda value: (Raised(*value[:3]), value[3]),
-    "grown": lambda value: {key: (at[0], at[1]) for key, at in value.items()},
-    "usage": lambda value: Usage(*value),
-}

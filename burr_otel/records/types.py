@@ -26,11 +26,6 @@ ATTRIBUTE: Final = "attribute"
 ROOT: Final = "otel_root"
 ROOT_END: Final = "otel_root_end"
 STEP_END: Final = "otel_step_end"
-STREAM_TIMES: Final = {
-    "begin_stream": "stream_init_time",
-    "first_item_stream": "first_item_time",
-    "end_stream": "end_time",
-}
 
 
 # --- JSON -----------------------------------------------------------------------------------------
@@ -215,11 +210,11 @@ class EndStep(NamedTuple):
 
     sequence_id: int
     action: str
-    result: Document | None
-    raised: Raised | None
-    state: Mapping[str, bytes] | None
-    time_ns: int
-    outcome: str
+    result: Document | None = None
+    raised: Raised | None = None
+    state: Mapping[str, bytes] | None = None
+    time_ns: int = 0
+    outcome: str = "ok"
     ids: SpanIds | None = None
     failed: str | None = None
     stream: StreamTimes | None = None
@@ -258,7 +253,7 @@ class EndInner(NamedTuple):
     sequence_id: int
     span_id: str
     time_ns: int
-    outcome: str
+    outcome: str = "ok"
     ids: SpanIds | None = None
     raised: Raised | None = None
     user: Mapping[str, Any] = _NOTHING
@@ -314,7 +309,7 @@ class EndRoot(NamedTuple):
     """A session has ended; `error` is the text and `error_type` the class of its failure."""
 
     time_ns: int
-    outcome: str
+    outcome: str = "ok"
     ids: SpanIds | None = None
     steps: int = 0
     failed: int = 0

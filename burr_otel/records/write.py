@@ -1,37 +1,49 @@
-"""Records -> lines of a log."""
+"""Records -> lines of a log, and what the line of each type of record holds."""
 
 from __future__ import annotations
 
 import datetime as dt
 import functools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
 from burr_otel.records.types import (
-    STREAM_TIMES,
+    ATTRIBUTE,
+    BEGIN_ENTRY,
+    BEGIN_SPAN,
+    END_ENTRY,
+    END_SPAN,
+    ROOT,
+    ROOT_END,
+    STEP_END,
     BeginInner,
     BeginRoot,
     BeginStep,
+    Document,
     EndInner,
     EndRoot,
     EndStep,
+    Fragments,
     LinkIds,
     Logged,
-    Origin,
     Raised,
     Record,
     SpanIds,
     StreamMark,
+    StreamTimes,
+    Usage,
     encode_text,
     sound_text,
 )
 
 _S_NS: Final = 1_000_000_000
 _US_NS: Final = 1_000
-_name = functools.lru_cache(1024)(encode_text)  # actions have few names
+_NOTHING: Mapping[str, Any] = {}
+
+# --- values of members ----------------------------------------------------------------------------
 
 
 @functools.lru_cache(4)  # most records of a run fall into the same second
@@ -44,14 +56,179 @@ def local_time(time_ns: int) -> bytes:
     return b"%b.%06d" % (_local_second(time_ns // _S_NS), time_ns % _S_NS // _US_NS)
 
 
+def _traceback(raised: Raised | None) -> str | None:
+    return None if raised is None else raised.traceback or raised.type
+
+
+def _fragment(document: Document) -> orjson.Fragment:
+    return orjson.Fragment(document.text)
+
+
+def _document(value: Any) -> Document:
+    return Document(None, value)
+
+
+def _result(value: Any) -> Document | None:
+    return None if value is None else Document(None, value)
+
+
+def _state(value: Any) -> Fragments | None:
+    return Fragments(value) if isinstance(value, dict) else None
+
+
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+def _text_tags(tags: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in tags.items()}  # the Burr UI accepts no others
+
+
+def _span_number(digits: str) -> int:
+    return int(digits, 16)
+
+
+def _flat(swallowed: tuple[Raised, int]) -> list[Any]:
+    return [*swallowed[0], swallowed[1]]
+
+
+def _swallowed(values: Sequence[Any]) -> tuple[Raised, int]:
+    return Raised(*values[:3]), values[3]
+
+
+def _grown(heads: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    return {key: (head[0], head[1]) for key, head in heads.items()}
+
+
+# --- what a line holds ----------------------------------------------------------------------------
+
+TIMES: Final = ("start_time", "end_time", "time_logged", "stream_init_time", "first_item_time")
+_WRITTEN: Final[dict[str, Callable[[Any], Any]]] = {
+    "exception": _traceback,
+    "inputs": _fragment,
+    "value": _fragment,
+    "span_dependencies": _texts,
+    "tags": _text_tags,
+    "swallowed": _flat,
+}
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "inputs": _document,
+    "value": _document,
+    "result": _result,
+    "state": _state,
+    "span_dependencies": _texts,
+    "root_span_id": _span_number,
+    "outcome": str,
+    "stream": StreamTimes._make,
+    "swallowed": _swallowed,
+    "grown": _grown,
+    "usage": Usage._make,
+}
+# What is called otherwise in the class.
+_FIELDS: Final = {
+    "action_sequence_id": "sequence_id",
+    "exception": "raised",
+    "span_name": "name",
+    "span_dependencies": "dependencies",
+    "items_streamed": "items",
+    "steps_failed": "failed",
+}
+# Without these the Burr UI cannot show a run.
+_NEEDED: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("action", "key", "span_id", "span_name", *TIMES), str),
+    **dict.fromkeys(("sequence_id", "action_sequence_id", "items_streamed"), int),
+    **dict.fromkeys(("inputs", "state", "tags"), dict),
+    **dict.fromkeys(("exception", "parent_span_id"), (str, type(None))),
+    "result": (dict, type(None)),
+    "span_dependencies": list,
+    "value": object,
+}
+
+
+class Layout:
+    """A type of record: its class, and the members of its line that are fields of that class.
+
+    Those in `otel` and `optional` may be missing. Besides, `otel` has session, exact time, the ids
+    of the span, and what was raised.
+    """
+
+    def __init__(self, kind: Any, needed: str, optional: str = "", otel: str = "") -> None:
+        self.kind, has = kind, kind._fields
+        self.needed = {key: _NEEDED[key] for key in needed.split()}
+        names = [*needed.split(), *optional.split()]
+        self.time = next(key.encode() for key in names if key in TIMES)
+        fields = [(key, _FIELDS.get(key, key)) for key in names if key not in TIMES]
+        self.unset = {key: None for key, field in fields if field not in has}
+        self.written = [
+            (key, has.index(field), _WRITTEN.get(key)) for key, field in fields if field in has
+        ]
+        self.read = [
+            (key, field, _READ.get(key), key in self.needed)
+            for key, field in fields
+            if field in has and field != "raised"
+        ]
+        rare = [(key, _FIELDS.get(key, key)) for key in otel.split()]
+        self.written_otel = [(key, has.index(field), _WRITTEN.get(key)) for key, field in rare]
+        self.read_otel = [(key, field, _READ.get(key)) for key, field in rare]
+        self.has_origin, self.has_ids = "origin" in has, "ids" in has
+        self.has_raised, self.has_exception = "raised" in has, "exception" in names
+
+
+_OF_STEP_END: Final = "outcome failed stream swallowed usage snapshot_error grown shown user"
+LAYOUTS: Final = {
+    BEGIN_ENTRY: Layout(
+        BeginStep,
+        "sequence_id start_time action inputs",
+        otel="root_span_id method prior shown",
+    ),
+    END_ENTRY: Layout(
+        EndStep, "sequence_id end_time action result exception state", otel=_OF_STEP_END
+    ),
+    # Not an `end_entry`, which a resume would take for the step's completion. This one and those of
+    # sessions have no `sequence_id` of their own: the Burr UI would count them as steps.
+    STEP_END: Layout(EndStep, "action_sequence_id end_time action", "exception", _OF_STEP_END),
+    BEGIN_SPAN: Layout(
+        BeginInner,
+        "start_time action_sequence_id span_id span_name parent_span_id span_dependencies",
+        otel="kind scope",
+    ),
+    END_SPAN: Layout(EndInner, "end_time action_sequence_id span_id", otel="outcome user"),
+    ATTRIBUTE: Layout(Logged, "key action_sequence_id value tags", "span_id time_logged", "shown"),
+    "begin_stream": Layout(StreamMark, "action_sequence_id stream_init_time", "span_id"),
+    "first_item_stream": Layout(StreamMark, "action_sequence_id first_item_time", "span_id"),
+    "end_stream": Layout(StreamMark, "action_sequence_id end_time items_streamed", "span_id"),
+    ROOT: Layout(BeginRoot, "", "start_time", "kind"),
+    ROOT_END: Layout(
+        EndRoot, "", "end_time", "outcome steps steps_failed error error_type usage shown user"
+    ),
+}
+_TYPES: Final = {layout.kind: name for name, layout in LAYOUTS.items()}  # of EndStep: STEP_END
+
+
+# --- records -> lines -----------------------------------------------------------------------------
+
+
 def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
     """The line of a record; `session` and `more` are JSON members of its `otel`."""
     if isinstance(record, BeginStep):
         return encode_begin_step(record, session, more)
-    fields, members = _WRITERS[type(record)](record)
-    otel = session, record.time_ns, members, more
-    line = b'%b,"otel":{%b,"time_unix_nano":%d%b%b' % (fields, *otel)
+    name = record.kind if isinstance(record, StreamMark) else _TYPES[type(record)]
+    layout, about = LAYOUTS[name], _NOTHING
+    fields: dict[str, Any] = {**layout.unset}
+    for key, at, write in layout.written:
+        fields[key] = record[at] if write is None else write(record[at])
+    if isinstance(record, BeginRoot):
+        fields, about = {**record.fields}, record.about
+        if record.state is not None:
+            fields["state"] = {key: orjson.Fragment(each) for key, each in record.state.items()}
+    time_ns, own = record.time_ns, _members(record, layout, about)
+    head = name.encode(), layout.time, local_time(time_ns), _json_members(fields)
+    otel = session, time_ns, own, more
+    line = b'{"type":"%b","%b":"%b"%b,"otel":{%b,"time_unix_nano":%d%b%b' % (*head, *otel)
     return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+
+
+_name = functools.lru_cache(1024)(encode_text)  # actions have few names
 
 
 def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> bytes:
@@ -76,7 +253,7 @@ def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> b
             record.inputs.text,
             session,
             time_ns,
-            _origin_members(record.origin),
+            b"" if record.origin is None else _ids_members(record.origin),
             more,
         )
     )
@@ -87,7 +264,7 @@ def encode_end_step(
     record: EndStep, session: bytes, state: Sequence[bytes], more: bytes
 ) -> list[bytes]:
     """The line of a step's end in pieces, with `state` uncopied between them."""
-    time_ns = record.time_ns
+    time_ns, raised = record.time_ns, record.raised
     head = (
         b'{"type":"end_entry","sequence_id":%d,"end_time":"%b.%06d","action":%b,"result":%b,'
         b'"exception":%b,"state":'
@@ -97,32 +274,60 @@ def encode_end_step(
             time_ns % _S_NS // _US_NS,
             _name(record.action),
             b"null" if record.result is None else record.result.text,
-            _traceback(record.raised),
+            b"null" if raised is None else encode_text(raised.traceback or raised.type),
         )
     )
-    otel = session, time_ns, _end_members(record), more
-    tail = b',"otel":{%b,"time_unix_nano":%d%b%b' % otel
+    rare = record.failed, record.stream, record.swallowed, record.grown, record.usage, record.user
+    if raised is None and not (any(rare) or record.shown or record.snapshot_error):  # most steps
+        ids = b"" if record.ids is None else _ids_members((record.ids, None, ()))
+        told = b'%b,"outcome":%b' % (ids, _name(record.outcome))
+    else:
+        told = _members(record, LAYOUTS[END_ENTRY])
+    tail = b',"otel":{%b,"time_unix_nano":%d%b%b' % (session, time_ns, told, more)
     crc = zlib.crc32(head)
     for piece in state:
         crc = zlib.crc32(piece, crc)
     return [head, *state, b'%b,"crc":"%08x"}}\n' % (tail, zlib.crc32(tail, crc))]
 
 
-# --- members of several kinds of records ----------------------------------------------------------
+def _members(record: Any, layout: Layout, more: Mapping[str, Any] = _NOTHING) -> bytes:
+    """What stands in `otel` of a record behind session and time, each member after a comma."""
+    told = {**more}
+    for key, at, write in layout.written_otel:
+        value = record[at]
+        if value is not None and value != {}:
+            told[key] = value if write is None else write(value)
+    if layout.has_raised and record.raised is not None:
+        told["error"] = record.raised[: 2 if layout.has_exception else 3]
+    origin = None
+    if layout.has_origin:
+        origin = record.origin
+    elif layout.has_ids and record.ids is not None:
+        origin = record.ids, None, ()
+    return (b"" if origin is None else _ids_members(origin)) + _json_members(told)
 
 
-def _members(**values: Any) -> bytes:
-    """JSON members, each after a comma, of what there is; texts without lone surrogates."""
-    kept = {
-        name: sound_text(value) if type(value) is str else value
-        for name, value in values.items()
-        if value is not None and value != {}
-    }
-    return b",%b" % orjson.dumps(kept, default=tuple)[1:-1] if kept else b""
+def _json_members(told: dict[str, Any]) -> bytes:
+    """Members, each after a comma, of named tuples too; lone surrogates become U+FFFD."""
+    if not told:
+        return b""
+    try:
+        text = orjson.dumps(told, default=tuple)
+    except orjson.JSONEncodeError:
+        text = orjson.dumps(_sound(told), default=tuple)
+    return b",%b" % text[1:-1]
+
+
+def _sound(tree: Any) -> Any:
+    if isinstance(tree, str):
+        return sound_text(tree)
+    if isinstance(tree, dict):
+        return {_sound(key): _sound(value) for key, value in tree.items()}
+    return [_sound(each) for each in tree] if isinstance(tree, list | tuple) else tree
 
 
 @functools.lru_cache(64)  # nearly all spans of a run are in one trace, under one parent
-def _place_members(
+def _trace_members(
     trace_id: int, flags: int, trace_state: str, parent: SpanIds | None = None
 ) -> bytes:
     text = b',"trace_id":"%032x","flags":%d' % (trace_id, flags)
@@ -137,18 +342,9 @@ def _place_members(
     return text
 
 
-def _ids_members(ids: SpanIds | None) -> bytes:
-    if ids is None:
-        return b""
-    trace_id, span_id, flags, trace_state, _ = ids
-    return b',"span_id":"%016x"%b' % (span_id, _place_members(trace_id, flags, trace_state))
-
-
-def _origin_members(origin: Origin | None) -> bytes:
-    if origin is None:
-        return b""
+def _ids_members(origin: tuple[SpanIds, SpanIds | None, Sequence[LinkIds]]) -> bytes:
     (trace_id, span_id, flags, trace_state, _), parent, links = origin
-    place = _place_members(trace_id, flags, trace_state, parent)
+    place = _trace_members(trace_id, flags, trace_state, parent)
     text = b',"span_id":"%016x"%b' % (span_id, place)
     if links:
         text += b',"links":%b' % orjson.dumps([link_data(each) for each in links])
@@ -172,143 +368,3 @@ def link_data(link: LinkIds) -> dict[str, Any]:
     else:
         found["type"] = link.kind
     return found
-
-
-def _traceback(raised: Raised | None) -> bytes:
-    return b"null" if raised is None else encode_text(raised.traceback or raised.type)
-
-
-def _texts(raised: Raised | None, count: int = 3) -> list[str] | None:
-    return None if raised is None else [*map(sound_text, raised[:count])]
-
-
-# --- each kind: its fields, and the members of its `otel` -----------------------------------------
-
-
-def _end_members(record: EndStep) -> bytes:
-    text = b'%b,"outcome":"%b"' % (_ids_members(record.ids), record.outcome.encode())
-    raised, swallowed, stream, usage = record.raised, record.swallowed, record.stream, record.usage
-    noted = record.failed, record.snapshot_error, record.grown, record.shown, record.user
-    if not (raised or swallowed or stream or usage or any(noted)):
-        return text  # as of most steps
-    return text + _members(
-        error=_texts(raised, 2),
-        failed=record.failed,
-        stream=stream,
-        swallowed=swallowed and [*map(sound_text, swallowed[0]), swallowed[1]],
-        usage=usage,
-        snapshot_error=record.snapshot_error,
-        grown=record.grown,
-        shown=record.shown,
-        user=record.user,
-    )
-
-
-def _step_end(record: EndStep) -> tuple[bytes, bytes]:
-    # Not an `end_entry`, which a resume would take for the step's completion, and without a
-    # `sequence_id` of its own: the Burr UI would count it as a step.
-    fields = (
-        b'{"type":"otel_step_end","action_sequence_id":%d,"end_time":"%b","action":%b,'
-        b'"exception":%b'
-        % (
-            record.sequence_id,
-            local_time(record.time_ns),
-            _name(record.action),
-            _traceback(record.raised),
-        )
-    )
-    return fields, _end_members(record)
-
-
-def _begin_inner(record: BeginInner) -> tuple[bytes, bytes]:
-    fields = (
-        b'{"type":"begin_span","start_time":"%b","action_sequence_id":%d,"span_id":%b,'
-        b'"span_name":%b,"parent_span_id":%b,"span_dependencies":[%b]'
-        % (
-            local_time(record.time_ns),
-            record.sequence_id,
-            encode_text(record.span_id),
-            encode_text(record.name),
-            b"null" if record.parent_span_id is None else encode_text(record.parent_span_id),
-            b",".join([encode_text(str(item)) for item in record.dependencies]),
-        )
-    )
-    return fields, _origin_members(record.origin) + _members(kind=record.kind, scope=record.scope)
-
-
-def _end_inner(record: EndInner) -> tuple[bytes, bytes]:
-    fields = b'{"type":"end_span","end_time":"%b","action_sequence_id":%d,"span_id":%b' % (
-        local_time(record.time_ns),
-        record.sequence_id,
-        encode_text(record.span_id),
-    )
-    rare = _members(outcome=record.outcome, error=_texts(record.raised), user=record.user)
-    return fields, _ids_members(record.ids) + rare
-
-
-def _logged(record: Logged) -> tuple[bytes, bytes]:
-    # The Burr UI accepts text tags only.
-    tags = [b"%b:%b" % (encode_text(str(k)), encode_text(str(v))) for k, v in record.tags.items()]
-    fields = (
-        b'{"type":"attribute","key":%b,"action_sequence_id":%d,"span_id":%b,"value":%b,'
-        b'"tags":{%b},"time_logged":"%b"'
-        % (
-            encode_text(record.key),
-            record.sequence_id,
-            b"null" if record.span_id is None else encode_text(record.span_id),
-            record.value.text,
-            b",".join(tags),
-            local_time(record.time_ns),
-        )
-    )
-    return fields, _members(shown=record.shown)
-
-
-def _stream_mark(record: StreamMark) -> tuple[bytes, bytes]:
-    fields = b'{"type":"%b","action_sequence_id":%d,"span_id":null,"%b":"%b"%b' % (
-        record.kind.encode(),
-        record.sequence_id,
-        STREAM_TIMES[record.kind].encode(),
-        local_time(record.time_ns),
-        b"" if record.items is None else b',"items_streamed":%d' % record.items,
-    )
-    return fields, b""
-
-
-def _begin_root(record: BeginRoot) -> tuple[bytes, bytes]:
-    # Without a `sequence_id` of its own: the Burr UI would count it as a step.
-    fields = b'{"type":"otel_root","start_time":"%b",%b' % (
-        local_time(record.time_ns),
-        orjson.dumps(record.fields)[1:-1],
-    )
-    if record.state is not None:
-        members = [b"%b:%b" % (encode_text(key), text) for key, text in record.state.items()]
-        fields += b',"state":{%b}' % b",".join(members)
-    return fields, _origin_members(record.origin) + _members(
-        **{"kind": record.kind, **record.about}
-    )
-
-
-def _end_root(record: EndRoot) -> tuple[bytes, bytes]:
-    fields = b'{"type":"otel_root_end","end_time":"%b"' % local_time(record.time_ns)
-    return fields, _ids_members(record.ids) + _members(
-        outcome=record.outcome,
-        steps=record.steps,
-        steps_failed=record.failed,
-        error=record.error,
-        error_type=record.error_type,
-        usage=record.usage,
-        shown=record.shown,
-        user=record.user,
-    )
-
-
-_WRITERS: dict[type, Callable[[Any], tuple[bytes, bytes]]] = {
-    EndStep: _step_end,
-    BeginInner: _begin_inner,
-    EndInner: _end_inner,
-    Logged: _logged,
-    StreamMark: _stream_mark,
-    BeginRoot: _begin_root,
-    EndRoot: _end_root,
-}

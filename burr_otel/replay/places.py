@@ -16,7 +16,6 @@ from burr_otel.errors import BurrOtelError
 from burr_otel.history.content import session_of
 from burr_otel.history.fold import Fold
 from burr_otel.history.read import pointer_of
-from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import Pointer, SessionNode, SpanNode
 from burr_otel.records import BeginInner, BeginRoot, LinkIds, Origin, SpanIds
 from burr_otel.store import Store, StoredRun
@@ -164,7 +163,7 @@ class Relatives:
         found: list[SpanNode] = []
         try:
             run = self._store.read(app_id)
-            fold = Fold(run.project, run.app_id, keep=False, times=RecordTimes(run.records))
+            fold = Fold.of_run(run, keep=False)
             for span in fold.spans(run.records(), lambda _fields, _last_ns: False):
                 if span.kind == "step" and span.begin is not None:
                     span.let_go()

@@ -20,7 +20,6 @@ from burr_otel.history.content import RunContent, session_of
 from burr_otel.history.fold import Fold
 from burr_otel.history.read import children_of
 from burr_otel.history.settle import Alive, writer_lives
-from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
 from burr_otel.replay.legacy import LegacyContent
 from burr_otel.replay.places import Places, Relatives
@@ -123,7 +122,7 @@ class RunSpans:
     def nodes(self) -> Iterator[tuple[SpanNode, ReadableSpan]]:
         """The spans, each with what the log has of it."""
         run = self.run
-        fold = Fold(run.project, run.app_id, keep=False, times=RecordTimes(run.records))
+        fold = Fold.of_run(run, keep=False)
         for node in fold.spans(map(self._legacy.noted, run.records()), self._alive):
             step = node.step or node
             if isinstance(node, SessionNode) and node.donor is not None:

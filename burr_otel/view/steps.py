@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 from burr_otel.errors import StoreError
 from burr_otel.history.fold import Fold
 from burr_otel.history.settle import Alive, AliveOf
-from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import SpanNode
 from burr_otel.store import StoredRun
 from burr_otel.view.content import ShownContent, shown_changes, whole_state
@@ -30,7 +29,7 @@ def steps_of(run: StoredRun, alive: Alive) -> Iterator[SpanNode]:
 
     None is kept, so that a log of any length takes little memory.
     """
-    fold = Fold(run.project, run.app_id, keep=False, times=RecordTimes(run.records))
+    fold = Fold.of_run(run, keep=False)
     for record in run.records():
         yield from (span for span in fold.add(record) if span.kind == "step")
     yield from (span for span in fold.finish(alive) if span.kind == "step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -10,9 +11,8 @@ from typing import Any, Final
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
 from burr_otel.history.settle import Alive, AliveOf
-from burr_otel.history.times import RecordTimes
 from burr_otel.history.tree import ERROR, run_outcome
-from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage, time_of, writer_zone
 from burr_otel.store import StoredRun
 from burr_otel.store.loading import newest_record
 from burr_otel.store.query import otel_of
@@ -55,8 +55,8 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
     blank = RunSummary(run.project, run.app_id, run.partition_key, place=run.place)
     tail = _tail(run)
     head = _head(run) if tail else []
-    times = RecordTimes(lambda: [*head, *tail])
-    fold = Fold(run.project, run.app_id, times=times)
+    zone = functools.cache(lambda: writer_zone([*head, *tail]))
+    fold = Fold(run.project, run.app_id, zone=zone)
     for record in tail:
         fold.add(record)
     fold.finish(alive)
@@ -64,12 +64,12 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
         return blank
     steps = [step for session in fold.sessions for step in session.children]
     first = next((n for record in head if type(n := record.get("sequence_id")) is int), 0)
-    last_ns = max(times(record) for record in tail) or None
+    last_ns = max(time_of(record, zone) for record in tail) or None
     newest_first = fold.sessions[::-1]
     outcome = run_outcome(fold.sessions)
     return dataclasses.replace(
         blank,
-        started_ns=next((ns for record in head if (ns := times(record))), last_ns),
+        started_ns=next((ns for record in head if (ns := time_of(record, zone))), last_ns),
         last_ns=last_ns,
         steps=max(1, (steps[-1].sequence_id or 0) - first + 1) if steps else 0,
         last_action=steps[-1].name if steps else None,
