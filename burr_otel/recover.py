@@ -117,7 +117,7 @@ def _spans(
     # Few processes find a crashed session, and each would import all of replay to look for one.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
-    from burr_otel.history.content import session_of  # noqa: PLC0415
+    from burr_otel.history.tree import session_of  # noqa: PLC0415
     from burr_otel.replay.places import Relatives  # noqa: PLC0415
     from burr_otel.replay.read import RunSpans  # noqa: PLC0415
 

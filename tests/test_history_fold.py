@@ -6,9 +6,8 @@ import pathlib
 import burr
 import pytest
 
-from burr_otel.history.content import session_of
 from burr_otel.history.fold import Fold
-from burr_otel.history.tree import SpanNode
+from burr_otel.history.tree import SpanNode, session_of
 
 DEMO_DATA = pathlib.Path(burr.__file__).parent / "tracking" / "server" / "demo_data"
 T0 = 1_700_000_000_000_000_000

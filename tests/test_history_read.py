@@ -15,9 +15,8 @@ from opentelemetry import trace
 
 from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
-from burr_otel.history.read import nest_spawned, read_run
-from burr_otel.history.settle import writer_lives
-from burr_otel.history.tree import ChildRun, LeftOut, RunTree, SpanNode
+from burr_otel.history.read import ChildRun, RunTree, nest_spawned, read_run
+from burr_otel.history.tree import LeftOut, SpanNode, writer_lives
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import MISSING, Change

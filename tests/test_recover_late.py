@@ -9,7 +9,7 @@ from replay_support import by_id, ours, stored_spans
 
 from burr_otel import OtelTracker
 from burr_otel.history.read import read_run
-from burr_otel.history.settle import writer_lives
+from burr_otel.history.tree import writer_lives
 from burr_otel.spans import keeper
 from burr_otel.store import Store
 from burr_otel.store.owner import this_owner

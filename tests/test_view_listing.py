@@ -4,7 +4,7 @@ import apps
 import pytest
 
 from burr_otel import OtelTracker
-from burr_otel.history.settle import writer_lives
+from burr_otel.history.tree import writer_lives
 from burr_otel.view.summary import newest
 
 

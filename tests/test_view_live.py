@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.history.read import RunTree
+from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised
 from burr_otel.view.waterfall import frame, grow
 

@@ -9,7 +9,8 @@ import browser
 import pytest
 from cli_support import RECORDED, run
 
-from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
+from burr_otel.history.read import ChildRun, Pointer, RunTree
+from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark, Usage
 from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.page import html_page

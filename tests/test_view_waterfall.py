@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from burr_otel.history.tree import ChildRun, Pointer, RunTree, SpanNode
+from burr_otel.history.read import ChildRun, Pointer, RunTree
+from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised, SpanIds, StreamMark
 from burr_otel.view.waterfall import Waterfall, header
 

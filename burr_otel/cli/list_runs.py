@@ -13,7 +13,7 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.terminal import CommandResult, output
-from burr_otel.history.settle import writer_lives
+from burr_otel.history.tree import writer_lives
 from burr_otel.view.as_json import summary_as_json
 from burr_otel.view.summary import STATUSES, RunSummary, newest
 from burr_otel.view.text import duration, fit, local_time, one_line

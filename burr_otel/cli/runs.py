@@ -14,7 +14,7 @@ from burr_otel.cli.app import DIFFERENT, FAILED
 from burr_otel.cli.terminal import CommandResult, write_file
 from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
-from burr_otel.history.settle import writer_lives
+from burr_otel.history.tree import writer_lives
 from burr_otel.store import Store, StoredRun
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import comparison_as_json

@@ -15,8 +15,8 @@ from burr_otel.cli import options
 from burr_otel.cli.terminal import output, print_json, print_parts, write_file
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError
-from burr_otel.history.settle import writer_lives
-from burr_otel.history.tree import RUNNING, RunTree, SessionNode, SpanNode
+from burr_otel.history.read import RunTree
+from burr_otel.history.tree import RUNNING, SessionNode, SpanNode, writer_lives
 from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json

@@ -16,7 +16,7 @@ from burr_otel.cli.app import FAILED, UNREACHED
 from burr_otel.cli.show import drawing
 from burr_otel.cli.terminal import CommandResult
 from burr_otel.config import OtelConfig
-from burr_otel.history.tree import RunTree
+from burr_otel.history.read import RunTree
 from burr_otel.store import Store, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from burr_otel import semconv
 from burr_otel.content import ContentPolicy, raised_of_text
-from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
+from burr_otel.history.tree import CRASHED, ERROR, RUNNING, SessionNode, SpanNode, session_of
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginInner,
-    BeginRoot,
     BeginStep,
     EndInner,
     EndRoot,
@@ -23,15 +21,6 @@ from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.facts import RunFacts, SpanSettings, actions_of_graph
 from burr_otel.store import StoredRun
 from burr_otel.store import digest as digest_of
-
-
-def session_of(span: SpanNode) -> SessionNode:
-    """The session that a span belongs to."""
-    node = span.step or span
-    session = node if isinstance(node, SessionNode) else node.above
-    if not isinstance(session, SessionNode):
-        raise TypeError(f"span {span.name!r} is in no session")
-    return session
 
 
 class RunContent:
@@ -48,14 +37,11 @@ class RunContent:
 
     def facts(self, session: SessionNode) -> RunFacts:
         """What all spans of a session share."""
-        found = self._facts.get(session.session)
-        if found is None:
-            begin, policy = session.begin, self.policy
-            fields = begin.fields if isinstance(begin, BeginRoot) else {}
-            about = begin.about if isinstance(begin, BeginRoot) else {}
+        if session.session not in self._facts:
+            fields, about, policy = session.root.fields, session.root.about, self.policy
             if "policy" in about and not self._unredacted:
                 policy = policy.stricter(about["policy"])
-            found = self._facts[session.session] = RunFacts(
+            self._facts[session.session] = RunFacts(
                 self._run.project,
                 self._run.app_id,
                 fields.get("partition_key", self._run.partition_key),
@@ -65,18 +51,16 @@ class RunContent:
                 conversation_id=_text(about.get("conversation")),
                 user_id=_text(about.get("user_id")),
             )
-        return found
+        return self._facts[session.session]
 
     def is_hidden(self, session: SessionNode) -> bool:
         """Whether a function that no reader has decided what is shown of raw values."""
-        about = session.begin.about if isinstance(session.begin, BeginRoot) else {}
-        policy = about.get("policy")
+        policy = session.root.about.get("policy")
         return not self._unredacted and isinstance(policy, dict) and policy.get("redactor") is True
 
     def graph(self, session: SessionNode) -> Mapping[str, Any] | None:
         """The graph that a session ran."""
-        fields = session.begin.fields if isinstance(session.begin, BeginRoot) else {}
-        digest = fields.get("graph")
+        digest = session.root.fields.get("graph")
         if not isinstance(digest, str):
             return self._run.graph
         if digest not in self._graphs:
@@ -87,38 +71,29 @@ class RunContent:
 
     def of(self, span: SpanNode) -> SpanContent:
         """What a span says; one that nothing ended says how a reader takes it to have ended."""
-        if isinstance(span, SessionNode):
-            begin = span.begin if isinstance(span.begin, BeginRoot) else _begin_root(span)
-            end = span.end if isinstance(span.end, EndRoot) else _end_root(span)
-            return describe.root(self.facts(span), self.graph(span), begin, end)
         facts = self.facts(session_of(span))
-        logged = (
-            [each._replace(shown=None) for each in span.logged] if self._unredacted else span.logged
-        )
+        if isinstance(span, SessionNode):
+            return describe.root(facts, self.graph(span), span.root, _end_root(span))
+        begin, end, logged = span.begin, span.end, span.logged
+        number, at_ns = span.sequence_id or 0, span.closed_ns or span.last_ns
+        if self._unredacted:
+            logged = [each._replace(shown=None) for each in logged]
         if span.kind == "step":
-            return describe.step(facts, self._begin_step(span), self._end_step(span), logged)
-        inner = span.begin
-        if not isinstance(inner, BeginInner):
-            raise TypeError(f"span {span.name!r} has no begin")
-        ended = span.end if isinstance(span.end, EndInner) else _end_inner(span)
-        return describe.inner(facts, inner, ended, logged)
-
-    def _begin_step(self, span: SpanNode) -> BeginStep:
-        begin = span.begin
-        if not isinstance(begin, BeginStep):
-            return BeginStep(span.sequence_id or 0, span.name, NO_DOCUMENT, span.start_ns)
-        return begin._replace(shown={}) if self._unredacted else begin
-
-    def _end_step(self, span: SpanNode) -> EndStep | None:
-        end = span.end
-        if isinstance(end, EndStep):
-            if end.raised is not None and not end.raised.type:
+            if not isinstance(begin, BeginStep):
+                begin = BeginStep(number, span.name, NO_DOCUMENT, span.start_ns)
+            if not isinstance(end, EndStep):
+                end = EndStep(number, span.name, time_ns=at_ns, outcome=span.outcome)
+            elif end.raised is not None:
                 end = end._replace(raised=_parsed(end.raised))
-            return end._replace(shown={}) if self._unredacted else end
-        if span.outcome == RUNNING:
-            return None
-        closed_ns = span.closed_ns or span.last_ns
-        return EndStep(span.sequence_id or 0, span.name, None, None, None, closed_ns, span.outcome)
+            if self._unredacted:
+                begin, end = begin._replace(shown={}), end._replace(shown={})
+            is_over = span.outcome != RUNNING or span.end is not None
+            return describe.step(facts, begin, end if is_over else None, logged)
+        if not isinstance(begin, BeginInner):
+            raise TypeError(f"span {span.name!r} has no begin")
+        if not isinstance(end, EndInner) and span.outcome != RUNNING:
+            end = EndInner(number, span.burr_id or "", at_ns, span.outcome)
+        return describe.inner(facts, begin, end if isinstance(end, EndInner) else None, logged)
 
 
 def _parsed(raised: Raised) -> Raised:
@@ -130,28 +105,19 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _begin_root(span: SessionNode) -> BeginRoot:
-    return BeginRoot({}, span.start_ns)
-
-
 def _end_root(span: SessionNode) -> EndRoot | None:
-    if span.outcome == RUNNING:
-        return None
-    failed = None if span.last_failure is None else _parsed(span.last_failure)
+    if isinstance(span.end, EndRoot) or span.outcome == RUNNING:
+        return span.end if isinstance(span.end, EndRoot) else None
+    failed = None
+    if span.last_failure is not None and span.outcome == ERROR:
+        failed = _parsed(span.last_failure)
     # Of a process that died nobody knows all steps; Burr's client never tells of an end.
-    known = span.outcome != semconv.CRASHED or span.begin is None
+    known = span.outcome != CRASHED or span.begin is None
     return EndRoot(
         span.closed_ns or span.last_ns,
         span.outcome,
         steps=span.steps_ended if known else 0,
         failed=span.steps_failed if known else 0,
-        error=failed.message or failed.type if failed and span.outcome == semconv.ERROR else None,
-        error_type=failed.type if failed and span.outcome == semconv.ERROR else None,
+        error=None if failed is None else failed.message or failed.type,
+        error_type=None if failed is None else failed.type,
     )
-
-
-def _end_inner(span: SpanNode) -> EndInner | None:
-    if span.outcome == RUNNING:
-        return None
-    at_ns = span.closed_ns or span.last_ns
-    return EndInner(span.sequence_id or 0, span.burr_id or "", at_ns, span.outcome)

@@ -1,18 +1,103 @@
-"""A run of the store -> a `RunTree`, with the runs that it spawned."""
+"""A stored run as a tree, with the runs that it spawned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
-from burr_otel.history.settle import Alive
-from burr_otel.history.tree import ChildRun, LeftOut, Pointer, RunTree, SpanNode
+from burr_otel.history.tree import OK, Alive, LeftOut, SpanNode
 from burr_otel.records import EndRoot
 from burr_otel.store import StoredRun
 
 _MOST_NESTED_RUNS: Final = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pointer:
+    """Another run, and the step of it where the two meet."""
+
+    app_id: str
+    sequence_id: int | None = None
+    partition_key: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChildRun:
+    """A run that was forked from a step of this one, or spawned by it."""
+
+    app_id: str
+    kind: Literal["fork", "spawn"]
+    sequence_id: int | None
+
+
+@dataclasses.dataclass(slots=True)
+class RunTree:
+    """One stored run.
+
+    `skipped` says of each part of the log that could not be read why; `stray_ends` counts ends of
+    spans that never began, which logs of old Burr versions have. Of a long log only both ends may
+    have been read; the session where the first one ends then has `left_out`.
+    """
+
+    project: str
+    app_id: str
+    place: str
+    partition_key: str | None = None
+    sessions: list[SpanNode] = dataclasses.field(default_factory=list)
+    forked_from: Pointer | None = None
+    spawned_by: Pointer | None = None
+    children: list[ChildRun] = dataclasses.field(default_factory=list)
+    skipped: list[str] = dataclasses.field(default_factory=list)
+    stray_ends: int = 0
+
+    def walk(self) -> Iterator[tuple[SpanNode, int]]:
+        """Every span with its depth, in the order of drawing."""
+        for session in self.sessions:
+            yield from session.walk()
+
+    @property
+    def steps(self) -> list[SpanNode]:
+        """The run's own steps, in the order in which they began."""
+        return [
+            span
+            for session in self.sessions
+            for span in session.children
+            if span.kind == "step" and span.app_id == self.app_id
+        ]
+
+    @property
+    def outcome(self) -> str:
+        """How the newest session that did anything ended, or stands."""
+        return run_outcome(self.sessions)
+
+    @property
+    def active_ns(self) -> int:
+        """Time that its sessions took together, without the pauses between them."""
+        return sum(
+            # Steps may follow after the session's own span has ended by idling.
+            max([session.last_ns, *(step.last_ns for step in session.children)]) - session.start_ns
+            for session in self.sessions
+        )
+
+
+def run_outcome(sessions: Sequence[SpanNode]) -> str:
+    """How the session that did something last ended, or stands."""
+    acted = [
+        (each.children[-1].last_record_ns, at) for at, each in enumerate(sessions) if each.children
+    ]
+    newest = max(acted)[1] if acted else -1
+    for session in reversed(sessions[newest + 1 :]):
+        if session.outcome != OK:
+            return session.outcome
+    if not acted:
+        return OK
+    session = sessions[newest]
+    if getattr(session, "ended_late", False):
+        return session.children[-1].outcome
+    return session.outcome
 
 
 def read_run(

@@ -1,13 +1,15 @@
-"""What a run's records become: spans in sessions, each with its begin and end record."""
+"""What a run's records become: spans in sessions, and what of them still runs."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from burr_otel import semconv
-from burr_otel.records.types import (
+from burr_otel.config import OtelConfig
+from burr_otel.records import (
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -21,6 +23,7 @@ from burr_otel.records.types import (
     StreamMark,
     Usage,
 )
+from burr_otel.store import StoredRun
 
 RUNNING: Final = "running"  # begun, not ended, and its writer lives
 OK: Final = "ok"
@@ -157,6 +160,10 @@ class SessionNode(SpanNode):
     before this one in the log. `last_failure` is what the last step raised, if it failed.
     `ended_late` tells that the last step ended, or stands open, after the application span had
     ended; `recovered` that another process has completed what this one's left open.
+
+    The fields from `open_steps` on are kept while its records come in: the steps of which more may
+    be said, by number; those that were begun again; the newest inner span of each id of Burr's, by
+    the step's number; and the newest record with a state.
     """
 
     donor: SessionNode | None = None
@@ -167,11 +174,23 @@ class SessionNode(SpanNode):
     steps_failed: int = 0
     recovered: bool = False
     ended_late: bool = False
+    open_steps: dict[int, SpanNode] = dataclasses.field(default_factory=dict)
+    begun_again: list[SpanNode] = dataclasses.field(default_factory=list)
+    inner: dict[int, dict[str, SpanNode]] = dataclasses.field(default_factory=dict)
+    occurrences: dict[int, int] = dataclasses.field(default_factory=dict)
+    ended_without_begin: set[SpanIds | int] = dataclasses.field(default_factory=set)
+    prior: str | None = None
+    state: EndStep | BeginRoot | None = None
+
+    @property
+    def root(self) -> BeginRoot:
+        """Its first record; an empty one if that is lost, or in a log of Burr's own client."""
+        return self.begin if isinstance(self.begin, BeginRoot) else BeginRoot({}, self.start_ns)
 
     @property
     def initial(self) -> str | None:
         """What a spawned application began with beyond its step's state, as its span says it."""
-        shown = self.begin.about.get("shown") if isinstance(self.begin, BeginRoot) else None
+        shown = self.root.about.get("shown")
         told = shown.get(semconv.STATE_INITIAL) if isinstance(shown, dict) else None
         return told if isinstance(told, str) else None
 
@@ -184,86 +203,70 @@ class SessionNode(SpanNode):
         return node
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pointer:
-    """Another run, and the step of it where the two meet."""
-
-    app_id: str
-    sequence_id: int | None = None
-    partition_key: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChildRun:
-    """A run that was forked from a step of this one, or spawned by it."""
-
-    app_id: str
-    kind: Literal["fork", "spawn"]
-    sequence_id: int | None
+def session_of(span: SpanNode) -> SessionNode:
+    """The session that a span belongs to."""
+    node = span.step or span
+    session = node if isinstance(node, SessionNode) else node.above
+    if not isinstance(session, SessionNode):
+        raise TypeError(f"span {span.name!r} is in no session")
+    return session
 
 
-@dataclasses.dataclass(slots=True)
-class RunTree:
-    """One stored run.
+# --- what no record ended: whether it still runs, crashed, or is over -----------------------------
 
-    `skipped` says of each part of the log that could not be read why; `stray_ends` counts ends of
-    spans that never began, which logs of old Burr versions have. Of a long log only both ends may
-    have been read; the session where the first one ends then has `left_out`.
+Alive = Callable[[Mapping[str, Any], int], bool]
+"""Whether the writer of a session lives: the fields of its begin record (none when that is lost, or
+in a log of Burr's own client) and the time of its last record."""
+
+AliveOf = Callable[[StoredRun], Alive]
+"""Gives what judges the sessions of a run."""
+
+
+def writer_lives() -> AliveOf:
+    """Judges sessions by the fields of their begin and the time of their last record.
+
+    The store mostly knows whether an owner lives. What it cannot know (another host, logs of
+    Burr's client, which name no process) is taken to live until it is silent for `recover_after`.
     """
+    silence_ns, now_ns = int(OtelConfig.resolve().recover_after * 1e9), time.time_ns()
 
-    project: str
-    app_id: str
-    place: str
-    partition_key: str | None = None
-    sessions: list[SpanNode] = dataclasses.field(default_factory=list)
-    forked_from: Pointer | None = None
-    spawned_by: Pointer | None = None
-    children: list[ChildRun] = dataclasses.field(default_factory=list)
-    skipped: list[str] = dataclasses.field(default_factory=list)
-    stray_ends: int = 0
+    def judge(run: StoredRun) -> Alive:
+        def lives(fields: Mapping[str, Any], last_ns: int) -> bool:
+            owner = fields.get("owner")
+            known = run.owner_lives(owner) if isinstance(owner, Mapping) else None
+            return now_ns - last_ns < silence_ns if known is None else known
 
-    def walk(self) -> Iterator[tuple[SpanNode, int]]:
-        """Every span with its depth, in the order of drawing."""
-        for session in self.sessions:
-            yield from session.walk()
+        return lives
 
-    @property
-    def steps(self) -> list[SpanNode]:
-        """The run's own steps, in the order in which they began."""
-        return [
-            span
-            for session in self.sessions
-            for span in session.children
-            if span.kind == "step" and span.app_id == self.app_id
-        ]
-
-    @property
-    def outcome(self) -> str:
-        """How the newest session that did anything ended, or stands."""
-        return run_outcome(self.sessions)
-
-    @property
-    def active_ns(self) -> int:
-        """Time that its sessions took together, without the pauses between them."""
-        return sum(
-            # Steps may follow after the session's own span has ended by idling.
-            max([session.last_ns, *(step.last_ns for step in session.children)]) - session.start_ns
-            for session in self.sessions
-        )
+    return judge
 
 
-def run_outcome(sessions: Sequence[SpanNode]) -> str:
-    """How the session that did something last ended, or stands."""
-    acted = [
-        (each.children[-1].last_record_ns, at) for at, each in enumerate(sessions) if each.children
-    ]
-    newest = max(acted)[1] if acted else -1
-    for session in reversed(sessions[newest + 1 :]):
-        if session.outcome != OK:
-            return session.outcome
-    if not acted:
-        return OK
-    session = sessions[newest]
-    if getattr(session, "ended_late", False):
-        return session.children[-1].outcome
-    return session.outcome
+def settle(session: SessionNode, open_steps: Sequence[SpanNode], alive: Alive) -> None:
+    """Give a session, and what is open in it, the outcome that it has now.
+
+    `open_steps` are those without an end, in the order in which they began.
+    """
+    is_burrs = session.session is None
+    session.lives = not session.recovered and alive(session.root.fields, session.last_record_ns)
+    newest = session.children[-1] if session.children else None
+    for step in open_steps:
+        # Burr's client has one endless session: a step that another one followed is over.
+        lives = session.lives and (step is newest or not is_burrs)
+        step.outcome = RUNNING if lives else CRASHED
+        if not lives:
+            last = session if step is open_steps[-1] else step
+            step.closed_ns = last.last_record_ns
+        for span, depth in step.walk():
+            if depth and span.end is None:
+                span.outcome, span.closed_ns = step.outcome, step.closed_ns
+    if session.end is not None:
+        session.ended_late = session.ended_late or bool(open_steps)
+        return
+    # Burr's client does not record when an application ends, nor that it goes on. A forked process
+    # has no application span of its own: it ended between two steps.
+    if is_burrs or (session.donor is not None and not session.lives and not open_steps):
+        session.outcome = newest.outcome if newest is not None else OK
+    else:
+        session.outcome = RUNNING if session.lives else CRASHED
+    if not session.lives:
+        session.closed_ns = session.last_record_ns

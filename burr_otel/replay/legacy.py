@@ -15,9 +15,9 @@ import orjson
 from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
-from burr_otel.history.content import RunContent, session_of
-from burr_otel.history.tree import SessionNode, SpanNode
-from burr_otel.records import BeginRoot, EndStep, read_links, state_data
+from burr_otel.history.content import RunContent
+from burr_otel.history.tree import SessionNode, SpanNode, session_of
+from burr_otel.records import EndStep, read_links, state_data
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.facts import from_portable, is_scalar, items, mapping
 from burr_otel.store import StoredRun
@@ -78,9 +78,7 @@ class LegacyContent:
         )
 
     def _identity(self, span: SpanNode) -> Attributes:
-        begin = session_of(span).begin
-        fields = begin.fields if isinstance(begin, BeginRoot) else {}
-        key = fields.get("partition_key", self._run.partition_key)
+        key = session_of(span).root.fields.get("partition_key", self._run.partition_key)
         found: Attributes = {
             semconv.SESSION_ID: self._run.app_id,
             semconv.PROJECT: self._run.project,

@@ -13,11 +13,10 @@ from typing import Any, Final, TypeGuard
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
-from burr_otel.history.content import session_of
 from burr_otel.history.fold import Fold
-from burr_otel.history.read import pointer_of
-from burr_otel.history.tree import Pointer, SessionNode, SpanNode
-from burr_otel.records import BeginInner, BeginRoot, LinkIds, Origin, SpanIds
+from burr_otel.history.read import Pointer, pointer_of
+from burr_otel.history.tree import SessionNode, SpanNode, session_of
+from burr_otel.records import BeginInner, LinkIds, Origin, SpanIds
 from burr_otel.store import Store, StoredRun
 
 _SCHEME: Final = "burr-otel/1"
@@ -61,8 +60,7 @@ class Places:
 
     def _session(self, session: SessionNode) -> Origin:
         if _is_sampled(session.ids):
-            recorded = session.begin.origin if isinstance(session.begin, BeginRoot) else None
-            return recorded or Origin(session.ids)
+            return session.root.origin or Origin(session.ids)
         ids, parent = self._root(session)
         fork = self._pointed(session, "parent_pointer", self._run.parent_pointer)
         before = session.previous
@@ -95,8 +93,7 @@ class Places:
 
     def _pointed(self, session: SessionNode, name: str, default: Any) -> SpanIds | None:
         """The step that a session's record, or else its run, points to."""
-        fields = session.begin.fields if isinstance(session.begin, BeginRoot) else {}
-        pointer = pointer_of(fields.get(name, default))
+        pointer = pointer_of(session.root.fields.get(name, default))
         return None if pointer is None else self._relatives.find_step(pointer, session.start_ns)
 
     def _derived(self, size_bytes: int, session: SessionNode, *place: str) -> int:

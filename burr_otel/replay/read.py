@@ -16,11 +16,10 @@ from burr_otel._version import __version__
 from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
-from burr_otel.history.content import RunContent, session_of
+from burr_otel.history.content import RunContent
 from burr_otel.history.fold import Fold
 from burr_otel.history.read import children_of
-from burr_otel.history.settle import Alive, writer_lives
-from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
+from burr_otel.history.tree import RUNNING, Alive, SessionNode, SpanNode, session_of, writer_lives
 from burr_otel.replay.legacy import LegacyContent
 from burr_otel.replay.places import Places, Relatives
 from burr_otel.spans import provider
@@ -168,8 +167,7 @@ class RunSpans:
         if "resource" in told:  # of a forked process, as it was recorded before
             self._sources[session.session] = self._source_of(told)
         if session.session not in self._sources:
-            begin = session.top.begin
-            self._sources[session.session] = self._source_of({} if begin is None else begin.otel)
+            self._sources[session.session] = self._source_of(session.top.root.otel)
         return self._sources[session.session]
 
     def _source_of(self, otel: Mapping[str, Any]) -> SpanSource:

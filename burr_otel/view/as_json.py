@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.history.tree import Pointer, RunTree, SpanNode
+from burr_otel.history.read import Pointer, RunTree
+from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds
 from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.summary import RunSummary

@@ -12,10 +12,9 @@ from typing import Any, Final
 from burr_otel import semconv
 from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
-from burr_otel.history.content import RunContent, session_of
-from burr_otel.history.read import nest_spawned, read_run
-from burr_otel.history.settle import writer_lives
-from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.history.content import RunContent
+from burr_otel.history.read import RunTree, nest_spawned, read_run
+from burr_otel.history.tree import SpanNode, session_of, writer_lives
 from burr_otel.records import Raised, state_data
 from burr_otel.spans.facts import RunFacts, content_policy
 from burr_otel.store import Store, StoredRun, exact

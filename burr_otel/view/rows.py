@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from burr_otel import semconv
-from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.history.read import RunTree
+from burr_otel.history.tree import RUNNING, SpanNode
 from burr_otel.records import Raised, StreamMark, Usage
 from burr_otel.view.diff import as_text
 from burr_otel.view.text import duration, local_time, one_line, plural

@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import StoreError
 from burr_otel.history.fold import Fold
-from burr_otel.history.settle import Alive, AliveOf
-from burr_otel.history.tree import SpanNode
+from burr_otel.history.tree import Alive, AliveOf, SpanNode
 from burr_otel.store import StoredRun
 from burr_otel.view.content import ShownContent, shown_changes, whole_state
 from burr_otel.view.diff import Change

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
-from burr_otel.history.settle import Alive, AliveOf
-from burr_otel.history.tree import ERROR, run_outcome
+from burr_otel.history.read import run_outcome
+from burr_otel.history.tree import ERROR, Alive, AliveOf
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage, time_of, writer_zone
 from burr_otel.store import StoredRun
 from burr_otel.store.loading import newest_record

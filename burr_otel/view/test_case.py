@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import StoreError
-from burr_otel.history.content import RunContent, session_of
-from burr_otel.history.settle import Alive
+from burr_otel.history.content import RunContent
+from burr_otel.history.tree import Alive, session_of
 from burr_otel.records import BeginStep, EndStep, state_data
 from burr_otel.store import StoredRun
 from burr_otel.view.content import INTERNAL_KEYS, exact_patches

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from burr_otel.history.tree import RUNNING, RunTree, SpanNode
+from burr_otel.history.read import RunTree
+from burr_otel.history.tree import RUNNING, SpanNode
 from burr_otel.view.rows import Row, began_text, first_item, look, notes, relatives, rows, took_text
 from burr_otel.view.text import fit, one_line, plural
 

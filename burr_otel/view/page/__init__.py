@@ -20,7 +20,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from burr_otel import semconv
-from burr_otel.history.tree import RunTree, SpanNode
+from burr_otel.history.read import RunTree
+from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds, StreamMark
 from burr_otel.view.as_json import MARKS
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
