@@ -33,7 +33,7 @@ from burr_otel.store import ALL, Store, is_url, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 if TYPE_CHECKING:
-    from burr_otel.view.page import RunView
+    from burr_otel.view.drawing import RunView
 
 
 class OtelTracker(RunHooks, RunLoader):
@@ -240,7 +240,7 @@ class OtelTracker(RunHooks, RunLoader):
             UnknownRunError: There is no such run.
         """
         from burr_otel.view.content import load  # noqa: PLC0415 - drawing takes long to import
-        from burr_otel.view.page import RunView  # noqa: PLC0415 - likewise
+        from burr_otel.view.drawing import RunView  # noqa: PLC0415 - likewise
 
         if app_id is None:
             app_id, partition_key = self._newest_run()

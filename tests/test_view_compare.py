@@ -12,7 +12,7 @@ from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import Change
-from burr_otel.view.sheet import comparison_lines
+from burr_otel.view.drawing import comparison_lines
 from burr_otel.view.steps import compare
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from burr_otel.history.read import RunTree
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised
-from burr_otel.view.waterfall import frame, grow
+from burr_otel.view.drawing import frame, grow
 
 T0 = 1_700_000_000_000_000_000
 S = 10**9

@@ -13,7 +13,7 @@ from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
-from burr_otel.view.sheet import step_sheet, value_text
+from burr_otel.view.drawing import step_sheet, value_text
 from burr_otel.view.steps import UnknownStepError, read_step
 
 

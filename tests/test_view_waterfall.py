@@ -10,7 +10,7 @@ from rich.console import Console
 from burr_otel.history.read import ChildRun, Pointer, RunTree
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised, SpanIds, StreamMark
-from burr_otel.view.waterfall import Waterfall, header
+from burr_otel.view.drawing import Waterfall, header
 
 T0 = 1_700_000_000_000_000_000
 MS = 10**6

@@ -49,7 +49,7 @@ def diff_command(
       burr-otel diff demo-1f3a9c02 demo-77b01d9e
       burr-otel diff checkout-8 checkout-8-fork --ignore started_at
     """
-    from burr_otel.view.sheet import comparison_lines
+    from burr_otel.view.drawing import comparison_lines
     from burr_otel.view.steps import compare
 
     policy = reader_policy()

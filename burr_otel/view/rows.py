@@ -170,11 +170,6 @@ def relatives(view: RunTree) -> list[tuple[str, str, str]]:
     ]
 
 
-def took_text(span: SpanNode) -> str:
-    """How long a span took."""
-    return duration(span.last_ns - span.start_ns) if span.begun else "?"
-
-
 def failure_text(failure: Raised) -> str:
     """Class and message of an exception, as a person reads them."""
     kind = failure.type.rpartition(".")[2]
@@ -186,40 +181,36 @@ def tokens_text(usage: Usage | None) -> str:
     return f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out" if usage else ""
 
 
-def reason(span: SpanNode) -> str:
-    """Why a span did not end well."""
-    if span.failure is not None:
-        return failure_text(span.failure) or "failed"
-    return look(span.outcome).why if span.kind == "step" else ""
-
-
 def first_item(span: SpanNode) -> StreamMark | None:
     """When a stream gave its first item."""
     return next((mark for mark in span.marks if mark.kind == "first_item_stream"), None)
 
 
-def stream_text(span: SpanNode) -> str:
-    """What a stream gave, and when it began to."""
-    facts = []
-    first = first_item(span)
+class SpanNotes(NamedTuple):
+    """What is said of a span beside its name and bar; `why` it did not end well, for one."""
+
+    took: str
+    why: str
+    initial: str
+    stream: str
+    tokens: str
+
+
+def span_notes(span: SpanNode) -> SpanNotes:
+    """What is said of a span."""
+    why = look(span.outcome).why if span.kind == "step" else ""
+    if span.failure is not None:
+        why = failure_text(span.failure) or "failed"
+    initial, first, stream = span.details.get("initial"), first_item(span), []
     if first is not None:
-        facts.append(f"first item after {duration(first.time_ns - span.start_ns)}")
+        stream.append(f"first item after {duration(first.time_ns - span.start_ns)}")
     items = next((mark.items for mark in span.marks if mark.items is not None), None)
     if items is not None:
-        facts.append(plural(items, "item"))
-    return ", ".join(facts)
-
-
-def initial_text(span: SpanNode) -> str:
-    """What a spawned application began with."""
-    initial = span.details.get("initial")
-    return as_text(initial) if initial else ""
-
-
-def notes(span: SpanNode) -> Iterator[tuple[str, str]]:
-    """What is said below a span's bar, each with its style."""
-    if why := reason(span):
-        yield why, "red" if span.failure else look(span.outcome).style
-    facts = (initial_text(span), stream_text(span), tokens_text(span.usage))
-    if any(facts):
-        yield ", ".join(filter(None, facts)), "dim"
+        stream.append(plural(items, "item"))
+    return SpanNotes(
+        duration(span.last_ns - span.start_ns) if span.begun else "?",
+        why,
+        as_text(initial) if initial else "",
+        ", ".join(stream),
+        tokens_text(span.usage),
+    )

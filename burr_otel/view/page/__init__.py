@@ -1,8 +1,8 @@
-"""A run as HTML: a page that needs no network and no other file, and the waterfall of a notebook.
+"""A run as one HTML page that needs nothing else: no network, no other file.
 
 Names, messages and values are data. In the markup they are escaped; in the page's JSON ``<`` never
 stands as itself, so no text can end the element that holds it; the script shows them as text
-only; and the page's policy lets no script run but its own. A notebook gets no script at all.
+only; and the page's policy lets no script run but its own.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import base64
 import hashlib
 import html
 import importlib.resources
-import io
 import json
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-
-from rich.console import Console
 
 from burr_otel import semconv
 from burr_otel.history.read import RunTree
@@ -25,23 +22,9 @@ from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds, StreamMark
 from burr_otel.view.as_json import MARKS
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
-from burr_otel.view.rows import (
-    Axis,
-    Row,
-    began_text,
-    failure_text,
-    initial_text,
-    look,
-    notes,
-    reason,
-    relatives,
-    rows,
-    stream_text,
-    tokens_text,
-    took_text,
-)
+from burr_otel.view.drawing import header
+from burr_otel.view.rows import Axis, Row, failure_text, look, relatives, rows, span_notes
 from burr_otel.view.text import clean, duration, iso, one_line
-from burr_otel.view.waterfall import Waterfall, header
 
 _LONGEST_PART: Final = 20_000  # characters of one input, result or state
 _PAGE_BUDGET: Final = 24_000_000  # characters of all of them; beyond it each part is cut shorter
@@ -121,8 +104,8 @@ class _PageData:
         return {"rows": found, "axes": list(axes.values())}
 
     def _row(self, row: Row, span: SpanNode) -> dict[str, Any]:
-        lines = [(reason(span), True), (initial_text(span), False)]
-        usage, details, axis = span.usage, dict(span.details), row.axis
+        said, usage, axis = span_notes(span), span.usage, row.axis
+        details = dict(span.details)
         changes: list[Change] | None = details.pop("changes", None)
         if changes is not None:
             details.pop("state", None)
@@ -135,7 +118,7 @@ class _PageData:
             "word": look(span.outcome).word,
             "from": round(axis.at(span.start_ns, 1), 5),
             "to": round(axis.at(span.last_ns, 1), 5),
-            "took": took_text(span),
+            "took": said.took,
             "began": iso(span.start_ns),
             "app": one_line(span.app_id),
             "session": span.session,
@@ -150,10 +133,14 @@ class _PageData:
                 [one_line(key), self._cut(_pretty(value), _LONGEST_VALUE)]
                 for key, value in span.attributes.items()
             ],
-            "tokens": tokens_text(usage),
+            "tokens": said.tokens,
             "inout": f"{usage.input_tokens:,} / {usage.output_tokens:,}" if usage else "",
-            "beside": stream_text(span),
-            "lines": [[one_line(text), bad] for text, bad in lines if text],
+            "beside": said.stream,
+            "lines": [
+                [one_line(text), bad]
+                for text, bad in ((said.why, True), (said.initial, False))
+                if text
+            ],
             "url": self._address(span.trace_id) if span.trace_id else None,
             "links": [self._link(link) for link in span.links],
         }
@@ -201,90 +188,3 @@ def _pretty(value: Any) -> str:
 def _mark_text(span: SpanNode, mark: StreamMark) -> str:
     items = "" if mark.items is None else f", {mark.items:,} items"
     return f"{MARKS[mark.kind]} after {duration(mark.time_ns - span.start_ns)}{items}"
-
-
-# --- notebooks ------------------------------------------------------------------------------------
-
-_MOST_ROWS: Final = 400
-_TEXT_WIDTH: Final = 100
-# Legible on the light and on the dark ground of a notebook; its own styles are not known here.
-_KIND_COLOURS: Final = {"application": "#388bfd", "step": "#2da44e", "span": "#39a5b8"}
-_COLOURS: Final = {"red": "#e5534b", "bold red": "#e5534b", "yellow": "#c69026", "blue": "#388bfd"}
-_CELL: Final = "border:0;background:none;text-align:left;padding:1px 8px 1px "
-
-
-class RunView:
-    """A run as it stood when it was asked for: its last expression in a cell draws it."""
-
-    ENDS = (100, 100)  # steps that are read of a long log
-
-    def __init__(self, tree: RunTree, url: str | None = None) -> None:
-        self._tree, self._url = tree, url
-
-    def __repr__(self) -> str:
-        """What it is and how it went, on one line."""
-        tree = self._tree
-        return f"<run {tree.project}/{tree.app_id}: {look(tree.outcome).word}, {began_text(tree)}>"
-
-    def __str__(self) -> str:
-        """The waterfall as text."""
-        file = io.StringIO()
-        console = Console(file=file, width=_TEXT_WIDTH, color_system=None, force_jupyter=False)
-        for line in header(self._tree):
-            console.print(line, soft_wrap=True, highlight=False)
-        console.print(Waterfall(self._tree.sessions))
-        return file.getvalue()
-
-    def _repr_html_(self) -> str:
-        tree, shown = self._tree, look(self._tree.outcome)
-        colour = _COLOURS.get(shown.style, _KIND_COLOURS["step"])
-        title = html.escape(one_line(f"{tree.project}/{tree.app_id}"))
-        link = ""
-        if self._url is not None:
-            link = f' · <a href="{html.escape(self._url, quote=True)}">trace</a>'
-        return (
-            f'<div><b>{title}</b> <b style="color:{colour}">{html.escape(shown.word)}</b><br>'
-            f"{html.escape(began_text(tree))}{link}"
-            f'<table style="width:100%;border-collapse:collapse">'
-            f"{''.join(_html_rows([*rows(tree.sessions)]))}</table></div>"
-        )
-
-
-def _html_rows(found: list[Row]) -> Iterator[str]:
-    left_out = len(found) - _MOST_ROWS
-    if left_out > 0:
-        half = _MOST_ROWS // 2
-        yield from _html_rows(found[:half])
-        yield _html_line(f"{left_out:,} spans left out; burr-otel show draws them", 0)
-        yield from _html_rows(found[-half:])
-        return
-    for row in found:
-        span = row.span
-        if span is None:
-            yield _html_line(row.note, row.depth)
-            continue
-        colour = _COLOURS.get(look(span.outcome).style)
-        name = html.escape((f"{span.sequence_id} " * (span.kind == "step")) + one_line(span.name))
-        left, right = row.axis.at(span.start_ns, 100), row.axis.at(span.last_ns, 100)
-        yield (
-            f'<tr style="background:none"><td style="{_CELL}{_indent(row.depth)};'
-            f'white-space:nowrap;color:{colour or "inherit"}">{name}</td>'
-            f'<td style="{_CELL}0;width:60%"><div style="margin-left:{min(left, 99.7):.2f}%;'
-            f"width:{max(right - left, 0.3):.2f}%;height:9px;"
-            f'background:{colour or _KIND_COLOURS[span.kind]}"></div></td>'
-            f'<td style="{_CELL}0;white-space:nowrap">{html.escape(took_text(span))}</td></tr>'
-        )
-        for text, style in notes(span):
-            yield _html_line(one_line(text), row.depth + 1, _COLOURS.get(style))
-
-
-def _html_line(text: str, depth: int, colour: str | None = None) -> str:
-    shown = f"color:{colour}" if colour else "opacity:0.7"
-    return (
-        f'<tr style="background:none"><td colspan="3" style="{_CELL}{_indent(depth)};'
-        f'overflow-wrap:anywhere;{shown}">{html.escape(text)}</td></tr>'
-    )
-
-
-def _indent(depth: int) -> str:
-    return f"{4 + 14 * min(depth, 24)}px"
