@@ -211,7 +211,6 @@ def test_with_the_logging_instrumentation_whichever_comes_first(make, spans):
     finally:
         tracker.close()
         instrumentor.uninstrument()
-    logging.setLogRecordFactory(logging.LogRecord)
     steps = [span for span in spans.spans if span.name == "step"]
     assert [[line[2] for line in lines(span)] for span in steps] == [
         ["before"],

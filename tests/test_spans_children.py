@@ -259,7 +259,7 @@ def test_the_earlier_name_of_the_setting(monkeypatch):
 class Counting:
     """A step that adds up what it is told."""
 
-    run = SimpleNamespace(conversation_id="a1", project="proj")
+    run = SimpleNamespace(identity={"gen_ai.conversation.id": "a1", "gen_ai.agent.name": "proj"})
     sequence_id, child_records = 0, None
 
     def __init__(self):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from burr_otel import semconv
 from burr_otel.config import log_level
 from burr_otel.spans.facts import SpanSettings
-from burr_otel.spans.inside import LogEvents
 from burr_otel.spans.signals import exception_signals
 
 if TYPE_CHECKING:
@@ -49,10 +48,10 @@ class Shared:
         return self.config.snapshots != "off"
 
     @functools.cached_property
-    def log_events(self) -> LogEvents | None:
-        """Which log lines become span events, if any do."""
+    def log_events(self) -> int | None:
+        """The level from which on log lines become span events, if any do."""
         level = self.config.log_events
-        return None if level is None else LogEvents(log_level(level), self.policy)
+        return None if level is None else log_level(level)
 
     @functools.cached_property
     def shows_more(self) -> bool:

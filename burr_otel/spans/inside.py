@@ -11,18 +11,19 @@ would silence `logging.basicConfig`, and Python's handler of last resort.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
 from burr_otel import semconv
-from burr_otel.content import ContentPolicy, capture_exception
+from burr_otel.content import capture_exception
 from burr_otel.records import BeginInner, Document, EndInner, Logged, Raised
 from burr_otel.spans import shield
 from burr_otel.spans.burr_span import BurrSpan
@@ -84,7 +85,10 @@ class ChildSpans(SpanProcessor):
                 return
             place = self._places[span.context.span_id] = _ChildPlace(step, above)
             span.burr_place = place  # type: ignore[attr-defined]  # where it is held
-            _stamp(span, step)
+            said = span.attributes or {}
+            for name in (semconv.GEN_AI_CONVERSATION_ID, semconv.GEN_AI_AGENT_NAME):
+                if name not in said:
+                    span.set_attribute(name, step.run.identity[name])
             place.records = step.child_records
             if place.records is not None:
                 uid = getattr(parent, "burr_uid", None) if above is None else above.uid
@@ -111,14 +115,6 @@ class ChildSpans(SpanProcessor):
 def _is_ours(span: ReadableSpan) -> bool:
     scope = span.instrumentation_scope  # Logfire's tracers, for instance, give other spans
     return scope is not None and scope.name == semconv.SCOPE_NAME
-
-
-def _stamp(span: Span, step: BurrStep) -> None:
-    said = span.attributes or {}
-    if semconv.GEN_AI_CONVERSATION_ID not in said:
-        span.set_attribute(semconv.GEN_AI_CONVERSATION_ID, step.run.conversation_id)
-    if semconv.GEN_AI_AGENT_NAME not in said:
-        span.set_attribute(semconv.GEN_AI_AGENT_NAME, step.run.project)
 
 
 # --- usage ----------------------------------------------------------------------------------------
@@ -202,58 +198,37 @@ def child_spans(provider: Any) -> ChildSpans | None:
 # --- log lines ------------------------------------------------------------------------------------
 
 
-class LogEvents(NamedTuple):
-    """From which level on log lines are events, and how they are shown."""
-
-    level: int
-    policy: ContentPolicy
-
-
-class _ThreadState(threading.local):
-    looks = False
-
-
-class _Factory:
-    """Makes log records by the factory that was there before, and looks at them."""
-
-    def __init__(self, previous: Any) -> None:
-        self.previous = previous
-        self.is_on = True
-
-    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record: logging.LogRecord = self.previous(*args, **kwargs)
-        # A redactor may log, and so may a `__str__`.
-        if self.is_on and not _state.looks:
-            _state.looks = True
-            try:
-                _look_at(record)
-            except Exception as error:
-                shield.report("adding a log line to a span", error)
-            finally:
-                _state.looks = False
-        return record
-
-
-_state = _ThreadState()
-_factory: _Factory | None = None
+_looking = threading.local()  # a redactor may log, and so may a `__str__`
+_factory: functools.partial[logging.LogRecord] | None = None
 
 
 def see_log_lines() -> None:
     """See log lines from now on; idempotent."""
     global _factory
-    if _factory is None or not _factory.is_on:
-        _factory = _Factory(logging.getLogRecordFactory())
+    if _factory is None:
+        _factory = functools.partial(_seen_record, logging.getLogRecordFactory())
         logging.setLogRecordFactory(_factory)
 
 
 def overlook_log_lines() -> None:
-    """See none any more; idempotent."""
+    """See none any more, unless another factory has been put around ours; idempotent."""
     global _factory
-    if _factory is not None:
-        _factory.is_on = False  # all that can be done where another factory has been put around it
-        if logging.getLogRecordFactory() is _factory:
-            logging.setLogRecordFactory(_factory.previous)
+    if _factory is not None and logging.getLogRecordFactory() is _factory:
+        logging.setLogRecordFactory(_factory.args[0])
         _factory = None
+
+
+def _seen_record(previous: Any, *args: Any, **kwargs: Any) -> logging.LogRecord:
+    record: logging.LogRecord = previous(*args, **kwargs)
+    if not getattr(_looking, "here", False):
+        _looking.here = True
+        try:
+            _look_at(record)
+        except Exception as error:
+            shield.report("adding a log line to a span", error)
+        finally:
+            _looking.here = False
+    return record
 
 
 def _look_at(record: logging.LogRecord) -> None:
@@ -262,22 +237,24 @@ def _look_at(record: logging.LogRecord) -> None:
     if scope is None or level is None or scope.left:
         return
     step = scope.tag
-    events = step.log_events
-    is_wanted = events is not None and level >= events.level and step.log_lines < _MOST_LINES
-    if events is None or not is_wanted or record.name.partition(".")[0] in _NOT_OF_STEPS:
+    is_wanted = step.log_events is not None and level >= step.log_events
+    if not is_wanted or step.log_lines >= _MOST_LINES:
+        return
+    if record.name.partition(".")[0] in _NOT_OF_STEPS:
         return
     step.log_lines += 1
-    message = events.policy.attribute(semconv.LOG_MESSAGE, _text(record)[:_LONGEST_MESSAGE])
+    policy = step.run.policy
+    message = policy.attribute(semconv.LOG_MESSAGE, _text(record)[:_LONGEST_MESSAGE])
     told: dict[str, Any] = {
         semconv.LOG_SEVERITY: record.levelname,
-        semconv.LOG_LOGGER: events.policy.name(record.name),
+        semconv.LOG_LOGGER: policy.name(record.name),
     }
     if message is not None:
         told[semconv.LOG_MESSAGE] = message.value
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         raised = Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
-        told |= exception_attributes(events.policy, raised)
+        told |= exception_attributes(policy, raised)
     scope.current.add_event(semconv.EVENT_LOG, told)
 
 

@@ -23,7 +23,6 @@ from burr_otel.spans.facts import from_portable, portable
 
 if TYPE_CHECKING:
     from burr_otel.spans.facts import RunFacts
-    from burr_otel.spans.inside import LogEvents
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.
@@ -126,7 +125,7 @@ class BurrStep:
     failed: str | None = None  # why, although it raised nothing
     child_records: Any = None  # the session in which spans of others are recorded, if they are
     usage: Usage | None = None  # what the models inside took and gave
-    log_events: LogEvents | None = None  # which of its log lines are events, if any are
+    log_events: int | None = None  # the level from which on its log lines are events
     log_lines = 0
     sends_baggage = False
 
