@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from burr.tracking.client import LocalTrackingClient
-from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter_provider
 from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
@@ -125,7 +125,8 @@ class OtelTracker(RunHooks, RunLoader):
 
     def _shared(self) -> Shared:
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
-        meters = provider.meter_provider(self._meter_provider)
+        given = self._meter_provider
+        meters = get_meter_provider() if given is None else given
         made_for = (made_by, meters, registry.process)
         if self._made is not None:
             known, shared = self._made

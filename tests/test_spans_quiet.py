@@ -17,7 +17,7 @@ from otlp_servers import Refusal, Reply, grpc_server, http_server, taken
 from burr_otel import OtelTracker
 from burr_otel.spans import provider
 from burr_otel.spans.exporters import otlp_exporter
-from burr_otel.spans.quiet import QuietExporter, batches, size_bytes
+from burr_otel.spans.quiet import QuietExporter, size_bytes
 
 MIB = 1024 * 1024
 
@@ -161,11 +161,18 @@ def test_when_nobody_answers_the_rest_of_a_large_batch_is_not_tried():
 
 
 def test_batches_keep_the_order_and_a_span_that_is_larger_than_all_has_its_own():
-    spans = [sized(10), sized(500), sized(500), sized(5_000), sized(10)]
-    found = batches(spans, 1_500)
-    assert [len(batch) for batch in found] == [2, 1, 1, 1]
-    assert [span for batch in found for span in batch] == spans
-    assert [list(batch) for batch in batches([], 100)] == [[]]
+    """What is estimated to be too large for a message is halved before it is sent."""
+    batches = []
+
+    class Taking(SpanExporter):
+        def export(self, spans):
+            batches.append([span.name for span in spans])
+            return SpanExportResult.SUCCESS
+
+    sizes = [10, MIB, MIB // 2, 5 * MIB, 10]
+    spans = [sized(size, str(number)) for number, size in enumerate(sizes)]
+    assert QuietExporter(Taking(), "there").export(spans) is SpanExportResult.SUCCESS
+    assert batches == [["0", "1"], ["2"], ["3"], ["4"]]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -42,6 +42,7 @@ from burr_otel.spans.start import ids
 logger = logger_of_lines("burr_otel")
 
 V = TypeVar("V")
+_lock = threading.RLock()  # another one in a forked child
 
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0
@@ -57,23 +58,14 @@ class ByIdentity(Generic[V]):
     def __init__(self, make: Callable[[Any], V]) -> None:
         self._make = make
         self._held: dict[int, tuple[weakref.ref[Any], V]] = {}
-        self._renew_lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        self._lock = threading.RLock()
 
     def __getitem__(self, key: object) -> V:
         number = id(key)
-        held = self._held.get(number)
-        if held is None:
-            with self._lock:
-                held = self._held.get(number)
-                if held is None:
-                    ref = weakref.ref(key, lambda _: self._held.pop(number, None))
-                    held = self._held[number] = ref, self._make(key)
-        return held[1]
+        with _lock:
+            if number not in self._held:
+                ref = weakref.ref(key, lambda _: self._held.pop(number, None))
+                self._held[number] = ref, self._make(key)
+            return self._held[number][1]
 
     def __iter__(self) -> Iterator[tuple[Any, V]]:
         """The objects that still live, each with its value."""
@@ -102,7 +94,6 @@ class _Sending:
 
 _own: dict[str, trace.TracerProvider] = {}
 _sending: ByIdentity[_Sending] = ByIdentity(_Sending)
-_lock = threading.Lock()
 
 
 def tracer_provider(given: trace.TracerProvider | None, project: str) -> trace.TracerProvider:
@@ -122,11 +113,6 @@ def _global_provider() -> trace.TracerProvider:
         return trace.get_tracer_provider()
     except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names none; OpenTelemetry has logged it
         return trace.NoOpTracerProvider()
-
-
-def meter_provider(given: metrics.MeterProvider | None) -> metrics.MeterProvider:
-    """The provider of instruments: the argument, else the global one."""
-    return given if given is not None else metrics.get_meter_provider()
 
 
 def tracer(provider: trace.TracerProvider) -> trace.Tracer:
@@ -345,7 +331,7 @@ def _at_child_exit(**_: object) -> None:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     keeper.keeper.after_fork()
     for _, sending in _sending:
         for exporter in sending.exporters:

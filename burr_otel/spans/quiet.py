@@ -82,9 +82,13 @@ class QuietExporter(SpanExporter):
                 self.queue_size,
             )
         lost = self.refused + self._dropped
-        waiting, refused = [*reversed(batches(spans, self._batch_bytes))], 0
+        waiting, refused = [spans], 0
         while waiting:
             batch = waiting.pop()
+            batch_bytes = sum(map(size_bytes, batch))
+            if len(batch) > 1 and batch_bytes > self._batch_bytes:
+                waiting += _halves(batch)
+                continue
             reason = self._refusal(batch)
             if reason is None:
                 self.sent += len(batch)
@@ -103,16 +107,14 @@ class QuietExporter(SpanExporter):
                     self._lost_before = lost
                 break
             elif len(batch) > 1:
-                half = len(batch) // 2
-                waiting += [batch[half:], batch[:half]]
-                halved_bytes = sum(map(size_bytes, batch)) // 2
-                self._batch_bytes = max(halved_bytes, _LEAST_BATCH_BYTES)
+                waiting += _halves(batch)
+                self._batch_bytes = max(batch_bytes // 2, _LEAST_BATCH_BYTES)
             else:
                 refused += 1
                 self._tell_once(
                     "%s takes no span of about %d bytes (%s), so it is missing there. Lower "
                     "BURR_OTEL_MAX_ATTRIBUTE_BYTES, or raise the limit of the receiver.",
-                    size_bytes(batch[0]),
+                    batch_bytes,
                     reason,
                 )
         self.refused += refused
@@ -196,17 +198,10 @@ class QuietBatchProcessor(BatchSpanProcessor):
 # --- sizes ----------------------------------------------------------------------------------------
 
 
-def batches(spans: Sequence[ReadableSpan], most_bytes: int) -> list[Sequence[ReadableSpan]]:
-    """The spans in messages of about that size at most, in order; a larger span has its own."""
-    found: list[Sequence[ReadableSpan]] = []
-    begin = held_bytes = 0
-    for place, span in enumerate(spans):
-        span_bytes = size_bytes(span)
-        if place > begin and held_bytes + span_bytes > most_bytes:
-            found.append(spans[begin:place])
-            begin, held_bytes = place, 0
-        held_bytes += span_bytes
-    return [*found, spans[begin:]]
+def _halves(batch: Sequence[ReadableSpan]) -> list[Sequence[ReadableSpan]]:
+    """For the end of a stack: the first half comes next."""
+    middle = len(batch) // 2
+    return [batch[middle:], batch[:middle]]
 
 
 def size_bytes(span: ReadableSpan) -> int:
@@ -234,22 +229,20 @@ class _TooLargeError(Exception):
     """The endpoint refuses a batch for its size."""
 
 
-class _Hush(logging.Filter):
-    """Keeps what is logged on a thread that is inside `_hushed`."""
+class _Hush(threading.local):
+    """A filter that keeps what is logged on a thread that is inside `_hushed`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept = threading.local()
+    lines: list[str] | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        kept: list[str] | None = getattr(self.kept, "lines", None)
-        if kept is None or record.levelno < logging.WARNING:
+        """Whether a line is logged all the same."""
+        if self.lines is None or record.levelno < logging.WARNING:
             return True
         text = " ".join(record.getMessage().split())
         details = getattr(sys.exc_info()[1], "details", None)  # older exporters do not log them
         if callable(details) and str(details()) not in text:
             text = f"{text} {details()}"
-        kept.append(text)
+        self.lines.append(text)
         if TOO_LARGE.search(text):
             # The exporter of gRPC would try the same again for seconds.
             raise _TooLargeError(text)
@@ -270,9 +263,8 @@ for _name in (
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[list[str]]:
-    before = getattr(_hush.kept, "lines", None)
-    lines = _hush.kept.lines = []
+    before, _hush.lines = _hush.lines, []
     try:
-        yield lines
+        yield _hush.lines
     finally:
-        _hush.kept.lines = before
+        _hush.lines = before
