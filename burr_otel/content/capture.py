@@ -1,18 +1,19 @@
-"""Any Python value as a tree of exact JSON types, of bounded size and in bounded time.
+"""Any Python value, or JSON bytes, as a tree of JSON types that is bounded in size and time.
 
 Containers are read in turn, a few items of each at a time, until there is more than can be shown:
 so work follows what is kept, and no large value starves the small ones beside it. A value that
-cannot be read becomes a text that says so; nothing raises but `KeyboardInterrupt`.
+cannot be read becomes a text that says so; nothing raises but `KeyboardInterrupt`. Of JSON bytes
+only what can be shown is parsed.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import math
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -21,6 +22,8 @@ from burr_otel.content.forms import Failure, Parts, call_safely, type_name
 from burr_otel.content.objects import describe
 from burr_otel.content.prune import (
     MAX_DEPTH,
+    NOTE_BYTES,
+    OVERLAP,
     CutDict,
     CutList,
     CutText,
@@ -41,6 +44,10 @@ _TEXT_BUDGET: Final = 4  # times the limit, for the long texts of one depth that
 _KEY_BYTES: Final = 64
 _LONGEST_KEY: Final = 640  # characters at both ends
 _LONGEST_PATH: Final = 512
+_BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
+_MOST_TRIES: Final = 8
+_LEAST_BYTES: Final = 64
+_LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
 _NO_NUMBERS: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -64,30 +71,6 @@ def capture(
     return tree, reader.cut
 
 
-@dataclasses.dataclass(eq=False)
-class _Container:
-    """A container that is being read."""
-
-    owner: Any
-    parts: Iterator[Any]
-    size: int
-    named: bool
-    above: _Container | None
-    path: str
-    depth: int
-    out: Any
-    home: tuple[Any, Any] = (None, None)  # where the result goes
-    most: int = _FIRST_ITEMS
-    taken: int = 0
-    numbers: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def is_inside_of(self, owner: Any) -> bool:
-        above: _Container | None = self
-        while above is not None and above.owner is not owner:
-            above = above.above
-        return above is not None
-
-
 class _Reader:
     """Reads one value."""
 
@@ -103,77 +86,61 @@ class _Reader:
         self._asking = asking
         self._clock = clock
         self._until = clock() + _SECONDS
-        self._waiting: collections.deque[_Container] = collections.deque()
-        # Where a long text goes, in which depth, and its path.
+        # The containers that have more items, and who reads them on.
+        self._waiting: collections.deque[tuple[CutDict | CutList, Iterator[None]]]
+        self._waiting = collections.deque()
+        # Where long texts go, their depths and paths.
         self._long: list[tuple[Any, Any, int, str]] = []
 
     def tree(self, value: Any, path: str) -> Any:
         """The tree of a value."""
         root: list[Any] = [None]
-        self._put(root, 0, value, None, path)
+        self._put(root, 0, value, (), path)
         while self._waiting and self._left > 0:
-            container = self._waiting.popleft()
-            if self._read(container):
-                self._waiting.append(container)
+            out, turns = self._waiting.popleft()
+            for _ in turns:  # one turn
+                self._waiting.append((out, turns))
+                break
+            else:
+                self.cut |= out.missing > 0
+        self.cut |= any(out.missing > 0 for out, _ in self._waiting)
         self._place_long_texts()
-        for container in sorted(self._waiting, key=lambda one: -one.depth):
-            self._close(container, exhausted=False)
         return root[0]
 
-    def _read(self, container: _Container) -> bool:
-        """Take a few more items; tells whether there may be others."""
-        for _ in range(container.most):
-            if self._left <= 0:
-                return True
-            part = call_safely(next, container.parts, container)
-            if part is container or isinstance(part, Failure):
-                self._close(
-                    container, exhausted=True
-                )  # another thread may have changed it: keep what came
-                return False
-            container.taken += 1
-            if container.named:
-                name, item = part
-                key = unique(self._name(name), container.out, container.numbers)
+    def _read(self, parts: Parts, out: Any, above: tuple[Any, ...], path: str) -> Iterator[None]:
+        """Read a container, a few more items at each turn; `out` tells how many are missing."""
+        items = iter(parts.parts)
+        numbers: dict[str, int] = {}
+        taken, most = 0, _FIRST_ITEMS
+        # Another thread may change the container meanwhile, which ends it: what came is kept.
+        while not isinstance(part := call_safely(next, items), Failure):
+            key, value = part if parts.named else (taken, part)
+            step = f"[{taken}]"
+            if parts.named:
+                key = unique(self._name(key), out, numbers)
                 self._left -= len(key) + 4
-                self._put(container.out, key, item, container, _below(container, f".{key}"))
+                step = f".{key}"
             else:
-                container.out.append(None)
-                at = container.taken - 1
-                self._put(container.out, at, part, container, _below(container, f"[{at}]"))
-        container.most *= 2
-        return True
+                out.append(None)
+            self._put(out, key, value, above, f"{path}{step}"[:_LONGEST_PATH] if path else "")
+            taken += 1
+            if taken == most or self._left <= 0:
+                most *= 3
+                # At least one, where the container told no size, or a wrong one.
+                out.missing = parts.size - taken if taken <= parts.size else 1
+                yield
+        out.missing = max(parts.size - taken, 0)
 
-    def _close(self, container: _Container, *, exhausted: bool) -> None:
-        """Note what is missing from a container."""
-        missing = container.size - container.taken
-        if missing < 0 and not exhausted:
-            missing = 1  # at least: the container told no size, or a wrong one
-        if missing > 0:
-            self.cut = True
-            home, key = container.home
-            kind: Any = CutDict if container.named else CutList
-            home[key] = kind(container.out, missing)
-
-    def _put(self, home: Any, key: Any, value: Any, above: _Container | None, path: str) -> None:
+    def _put(self, home: Any, key: Any, value: Any, above: tuple[Any, ...], path: str) -> None:
         """Set the tree of a value at its place."""
         if path:
             value, path = self._asked(key, value, path)
         node = self._node(value, above, path)
-        if isinstance(node, _Container):
-            node.home = (home, key)
-            self._left -= 2
-            self._waiting.append(node)
-            node = node.out
+        self._left -= min(len(node), _LONG_TEXT) + 3 if type(node) is str else 6
+        if type(node) is str and len(node) > _LONG_TEXT:
+            self._long.append((home, key, len(above), path))
         elif type(node) is str:
-            self._left -= min(len(node), _LONG_TEXT) + 3
-            if len(node) > _LONG_TEXT:
-                depth = 0 if above is None else above.depth
-                self._long.append((home, key, depth, path))
-            else:
-                node = self._shown(scrub(node), path)
-        else:
-            self._left -= 6
+            node = self._shown(scrub(node), path)
         home[key] = node
 
     def _asked(self, key: Any, value: Any, path: str) -> tuple[Any, str]:
@@ -193,12 +160,14 @@ class _Reader:
         """A text as the user's function lets it through, after the patterns."""
         return self._asking.asked(text, path) if path and self._asking is not None else text
 
-    def _node(self, value: Any, above: _Container | None, path: str) -> Any:
+    def _node(self, value: Any, above: tuple[Any, ...], path: str) -> Any:
         kind = type(value)
         if kind is str or value is None or kind is bool:
             return value
         if kind is int and -(1 << 63) <= value < 1 << 63:
             return value
+        if kind is float:
+            return value if math.isfinite(value) else _NO_NUMBERS[str(value)]
         try:
             return self._read_one(value, kind, above, path)
         except KeyboardInterrupt:
@@ -206,9 +175,7 @@ class _Reader:
         except BaseException as error:  # hostile values raise anything
             return f"<{type_name(value)}: unreadable, {type_name(error)}>"
 
-    def _read_one(self, value: Any, kind: type, above: _Container | None, path: str) -> Any:
-        if kind is float:
-            return value if math.isfinite(value) else _NO_NUMBERS[str(value)]
+    def _read_one(self, value: Any, kind: type, above: tuple[Any, ...], path: str) -> Any:
         if kind is int:
             text = describe(value)
             return text if type(text) is str else orjson.Fragment(b"%d" % text)
@@ -224,7 +191,14 @@ class _Reader:
                 parts = made._replace(parts=self._in_time(made.parts))
             if parts is None:
                 return self._node(made, above, path)
-        return self._open(value, parts, above, path)
+        if any(value is owner for owner in above):
+            return f"<cycle: {type_name(value)}>"
+        if len(above) >= MAX_DEPTH:
+            self.cut |= parts.size != 0
+            return too_deep(named=parts.named, size=parts.size)
+        out = CutDict({}, parts.size) if parts.named else CutList((), parts.size)
+        self._waiting.append((out, self._read(parts, out, (*above, value), path)))
+        return out
 
     def _in_time(self, parts: Iterable[Any]) -> Iterator[Any]:
         """Parts that code of the value may make, as long as there is time."""
@@ -234,22 +208,11 @@ class _Reader:
                 self.cut = True
                 return
 
-    def _open(self, owner: Any, parts: Parts, above: _Container | None, path: str) -> Any:
-        if above is not None and above.is_inside_of(owner):
-            return f"<cycle: {type_name(owner)}>"
-        depth = 0 if above is None else above.depth + 1
-        if depth >= MAX_DEPTH:
-            self.cut |= parts.size != 0
-            return too_deep(named=parts.named, size=parts.size)
-        items: Iterator[Any] = iter(parts.parts)
-        out: Any = {} if parts.named else []
-        return _Container(owner, items, parts.size, parts.named, above, path, depth, out)
-
     def _name(self, key: Any) -> str:
         """A key as text: JSON for what is no string."""
+        if type(key) is int and key.bit_length() < 64:  # noqa: PLR2004
+            return str(key)
         if type(key) is not str:
-            if type(key) is int and key.bit_length() < 64:  # noqa: PLR2004
-                return str(key)
             node = _Reader(_KEY_BYTES, None, self._clock).tree(key, "")
             key = node if isinstance(node, str) else dumps(node).decode()
         if len(key) > 2 * _LONGEST_KEY:
@@ -261,18 +224,11 @@ class _Reader:
         sizes = collections.defaultdict[int, list[int]](list)
         for home, key, depth, _ in self._long:
             sizes[depth].append(len(home[key]))
-        fits = sum(map(sum, sizes.values())) <= self._left + len(self._long) * _LONG_TEXT
-        most = self._limit_bytes
         for home, key, depth, path in self._long:
-            text = home[key]
-            if not fits:
-                text = window(text, min(share(sizes[depth], _TEXT_BUDGET * most), most))
-                self.cut |= isinstance(text, CutText)
-            home[key] = self._shown(text if isinstance(text, CutText) else scrub(text), path)
-
-
-def _below(container: _Container, step: str) -> str:
-    return f"{container.path}{step}"[:_LONGEST_PATH] if container.path else ""
+            most = share(sizes[depth], _TEXT_BUDGET * self._limit_bytes)
+            text = window(home[key], min(most, self._limit_bytes))
+            self.cut |= isinstance(text, CutText)
+            home[key] = self._shown(text, path)
 
 
 def _parts_of(value: Any, kind: type) -> Parts | None:
@@ -292,3 +248,113 @@ def _parts_of(value: Any, kind: type) -> Parts | None:
     if kind is not base and type(names) is tuple and len(names) == size:
         return Parts(zip(names, items, strict=False), size, named=True)
     return Parts(items, size, named=False)
+
+
+# --- JSON bytes -----------------------------------------------------------------------------------
+
+
+def whole(content: bytes | Mapping[str, bytes]) -> Any:
+    """A document, or its parts, parsed in full."""
+    if isinstance(content, bytes):
+        return orjson.loads(content)
+    return {key: orjson.loads(part) for key, part in content.items()}
+
+
+def tree_of(document: bytes, limit_bytes: int) -> tuple[Any, bool]:
+    """The tree of a JSON document that is to be shown in `limit_bytes`, and whether it was cut."""
+    if len(document) <= allowance(limit_bytes):
+        return orjson.loads(document), False
+    return _head(document, limit_bytes)
+
+
+def tree_of_parts(
+    parts: Mapping[str, bytes], limit_bytes: int, grown: Mapping[str, tuple[int, int]] | None = None
+) -> tuple[Any, bool]:
+    """The same of an object of which the JSON of each value stands by itself.
+
+    `grown` gives for a list or text that went on from its earlier value how many bytes of its JSON
+    (without the closing bracket or quote) and how many items or characters are unchanged. One that
+    is too large to be shown whole shows what is new: ``["... 998 unchanged items", {...}]``,
+    ``"... [9000 unchanged characters] ...and then"``; where room is scarce, the newest of it.
+    """
+    sizes = {key: len(part) + len(key) + 4 for key, part in parts.items()}
+    if sum(sizes.values()) <= (limit_bytes if grown else allowance(limit_bytes)):
+        return whole(parts), False
+    level = share(sizes.values(), limit_bytes)
+    continued = {key: known for key, known in (grown or {}).items() if sizes.get(key, 0) > level}
+    for key, (same_bytes, _) in continued.items():  # what is left out leaves room to others
+        sizes[key] = min(max(sizes[key] - same_bytes, _LEAST_BYTES), sizes[key])
+    room = share(sizes.values(), limit_bytes - 2)
+    tree: dict[str, Any] = {}
+    any_cut = bool(continued)
+    for key, part in parts.items():
+        node = _continued(part, *continued[key], room) if key in continued else None
+        if node is None:
+            node, cut = _head(part, room - len(key) - 4)
+            any_cut |= cut
+        tree[key] = node
+    return tree, any_cut
+
+
+def _head(part: bytes, room: int) -> tuple[Any, bool]:
+    """The tree of JSON of any length that is to be shown in `room` bytes."""
+    if len(part) <= room:
+        return orjson.loads(part), False
+    if part[:1] == b"[":
+        head = _list_head(part, room - NOTE_BYTES)
+        if head is not None:
+            return head, True
+    tree = orjson.loads(part)
+    if type(tree) is dict and tree:
+        return tree_of_parts({key: orjson.dumps(item) for key, item in tree.items()}, room)
+    return capture(tree, room)
+
+
+def _list_head(part: bytes, room: int) -> CutList | None:
+    """The items at the head of a long list, cut between two of them; None where that fails."""
+    # Only a cut between items leaves JSON, so one that falls elsewhere is found out by parsing.
+    between = _BETWEEN.get(part[1:2], b",")
+    end = room
+    for _ in range(_MOST_TRIES):
+        end = part.rfind(between, 1, end)
+        if end < 0:
+            return None
+        at = end + len(between) // 2
+        with contextlib.suppress(ValueError):
+            return CutList(orjson.loads(part[:at] + b"]"), len(part) - at - 2, unit="bytes")
+    return None
+
+
+def _continued(part: bytes, same_bytes: int, same_items: int, room: int) -> Any:
+    """The tree of what is new in a list or text that went on, or None where that does not hold."""
+    if part[:1] == b'"':
+        return _new_text(orjson.loads(part), same_items, room)
+    following = part[same_bytes : same_bytes + 1]
+    if part[:1] != b"[" or same_items < 1 or following not in (b",", b"]"):
+        return None
+    try:
+        items = orjson.loads(b"[" + part[same_bytes + (following == b",") :])
+    except ValueError:
+        return None
+    option = _LAST_TEXT.search(part[max(0, same_bytes - 70) : same_bytes])
+    if option is not None:  # its value comes next
+        items = [option[1].decode(), *items]
+        same_items -= 1
+    kept: list[Any] = []
+    left = room
+    for item in reversed(items):
+        piece = orjson.dumps(item)
+        if kept and len(piece) > left:
+            break
+        kept.append(_head(piece, room)[0])
+        left -= len(piece) + 1
+    kept.reverse()
+    return CutList(kept, len(items) - len(kept), unchanged=same_items)
+
+
+def _new_text(text: str, same: int, room: int) -> CutText | None:
+    if not 0 < same <= len(text):
+        return None
+    start = max(same, len(text) - room)
+    context = min(start, OVERLAP)
+    return CutText.of("", text[start - context :], start, unchanged=same, context=context)

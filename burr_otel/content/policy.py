@@ -8,9 +8,8 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from burr_otel.content.capture import capture
+from burr_otel.content.capture import capture, tree_of, tree_of_parts, whole
 from burr_otel.content.forms import Failure, call_safely, type_text
-from burr_otel.content.parts import tree_of, tree_of_parts, whole
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction, hide
 from burr_otel.content.tracebacks import RaisedText, shown_text, shown_trace
@@ -124,19 +123,21 @@ class ContentPolicy:
 
     # --- values -----------------------------------------------------------------------------------
 
-    def shown(self, kind: Kind, document: bytes, grown: Grown | None = None) -> Attribute | None:
+    def shown(self, kind: Kind, document: bytes) -> Attribute | None:
         """What a span shows of a JSON object, or ``None`` when this kind is not captured."""
-        return self._described(kind, tree_of, document, grown)
+        if document == b"{}" and getattr(self, kind) != "off" and not self.asks_user:
+            return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
+        return self._described(kind, document, tree_of)
 
     def shown_parts(
         self, kind: Kind, parts: Mapping[str, bytes], grown: Grown | None = None
     ) -> Attribute | None:
         """The same of an object of which the JSON of each value stands by itself."""
-        return self._described(kind, tree_of_parts, parts, grown)
+        return self._described(kind, parts, tree_of_parts, grown)
 
     def document(self, kind: Kind, value: Any) -> Attribute | None:
         """The same of values of any kind by their names."""
-        return self._described(kind, None, value, None)
+        return self._described(kind, value, None)
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
         """A logged attribute, as text unless it is a plain value; None when none are captured."""
@@ -145,37 +146,39 @@ class ContentPolicy:
         made = call_safely(self._logged, key, value)
         return made if isinstance(made, Attribute) else _UNREADABLE
 
-    def _described(
-        self, kind: Kind, parse: Any, content: Any, grown: Grown | None
-    ) -> Attribute | None:
-        level: Capture = getattr(self, kind)
-        if level == "off":
+    def _described(self, kind: Kind, content: Any, parse: Any, *more: Any) -> Attribute | None:
+        if getattr(self, kind) == "off":
             return None
-        if parse is not None and content == b"{}" and not self.asks_user:
-            return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
-        made = call_safely(self._describe, kind, level, parse, content, grown)
+        made = call_safely(self._describe, kind, content, parse, *more)
         return made if isinstance(made, Attribute) else _UNREADABLE
 
-    def _describe(
-        self, kind: Kind, level: Capture, parse: Any, content: Any, grown: Grown | None
-    ) -> Attribute:
+    def _describe(self, kind: Kind, content: Any, parse: Any, *more: Any) -> Attribute:
+        is_full = getattr(self, kind) == "full"
+        if parse is not None and is_full and not self.asks_user:
+            return self._written(*parse(content, self.max_attribute_bytes, *more))
         if parse is not None:
-            if level == "full" and not self.asks_user:
-                return self._written(*parse(content, grown, self.max_attribute_bytes))
             content = whole(content)
-        if level == "types":
-            types = call_safely(_types, content)
-            return self._written(type_text(content) if isinstance(types, Failure) else types)
-        return self._written(*self._captured(content, kind))
+        if is_full:
+            return self._written(*self._captured(content, kind))
+        types = call_safely(_types, content)
+        return self._written(type_text(content) if isinstance(types, Failure) else types)
 
     def _captured(self, value: Any, path: str) -> tuple[Any, bool]:
         asking = self._redaction if self.asks_user else None
         return capture(value, self.max_attribute_bytes, path=path, asking=asking)
 
-    def _written(self, tree: Any, cut: bool = False) -> Attribute:
+    def _written(
+        self, tree: Any, cut: bool = False, *, may_be_list: bool | None = None
+    ) -> Attribute:
+        """JSON without secrets; where `may_be_list` is given, a number or short list stays one."""
         tree, too_deep = hide(tree, self._redaction)
+        cut |= too_deep
+        if may_be_list is not None and _is_native_number(tree):
+            return Attribute(tree, truncated=False)
+        if may_be_list and not cut and self._is_native_list(tree):
+            return Attribute([_without_nul(item) for item in tree], truncated=False)
         data, too_long = fit(tree, self.max_attribute_bytes)
-        return Attribute(data.decode(), cut or too_deep or too_long)
+        return Attribute(data.decode(), cut or too_long)
 
     def _logged(self, key: Any, value: Any) -> Attribute:
         name = key if type(key) is str else self.name(key)
@@ -186,29 +189,19 @@ class ContentPolicy:
         tree, cut = self._captured(value, f"attributes.{name[:_LONGEST_NAME]}")
         if isinstance(tree, str):
             return Attribute(*self._clean(self._redaction.text(tree)))
-        tree, too_deep = hide(tree, self._redaction)
-        if _is_native_number(tree):
-            return Attribute(tree, truncated=False)
-        is_list = type(value) in (list, tuple) and not (self.asks_user or cut or too_deep)
-        native = self._native_list(tree) if is_list else None
-        if native is not None:
-            return Attribute(native, truncated=False)
-        data, too_long = fit(tree, self.max_attribute_bytes)
-        return Attribute(data.decode(), cut or too_deep or too_long)
+        may_be_list = type(value) in (list, tuple) and not self.asks_user
+        return self._written(tree, cut, may_be_list=may_be_list)
 
-    def _native_list(self, tree: Any) -> Native | None:
-        """A short list of one type, which attributes can hold; else ``None``."""
-        kinds = set(map(type, tree)) if type(tree) is list else set()
-        if type(tree) is not list or len(kinds) > 1 or len(tree) > _LONGEST_NATIVE_LIST:
-            return None
+    def _is_native_list(self, tree: Any) -> bool:
+        """Whether it is a short list of one type, which attributes can hold."""
+        if not isinstance(tree, list) or len(tree) > _LONGEST_NATIVE_LIST:
+            return False
+        kinds = set(map(type, tree))
         if kinds != {str}:
-            return tree if all(map(_is_native_number, tree)) else None
+            return len(kinds) < 2 and all(map(_is_native_number, tree))  # noqa: PLR2004
         if len(tree) == 2 and self._redaction.is_secret_name(tree[0]):  # noqa: PLR2004  a pair
-            return None
-        texts = [text.replace("\0", "\ufffd") for text in tree]
-        return (
-            texts if sum(len(text.encode()) for text in texts) <= self.max_attribute_bytes else None
-        )
+            return False
+        return sum(len(text.encode()) for text in tree) <= self.max_attribute_bytes
 
     # --- texts ------------------------------------------------------------------------------------
 
@@ -280,9 +273,9 @@ def _is_native_number(value: Any) -> bool:
     return kind is bool or (kind is int and -_INT64 <= value < _INT64) or kind is float
 
 
-def _without_nul(text: str) -> str:
-    """A text that a database behind a collector takes."""
-    if isinstance(text, CutText):
-        head, tail, missing, unchanged = text.parts()
+def _without_nul(value: Any) -> Any:
+    """A text that a database behind a collector takes; other values as they are."""
+    if isinstance(value, CutText):
+        head, tail, missing, unchanged = value.parts()
         return CutText.of(_without_nul(head), _without_nul(tail), missing, unchanged=unchanged)
-    return text.replace("\0", "\ufffd")
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -17,11 +17,10 @@ MAX_DEPTH: Final = 16
 OVERLAP: Final = 1024
 """Characters beyond a cut that are searched for secrets too, so that one across it is known."""
 
-_NOTE_BYTES: Final = 48  # kept back in a cut container for the note of what is missing
+NOTE_BYTES: Final = 48  # kept back in a cut container for the note of what is missing
 _LEAST_VALUE_BYTES: Final = 64  # of a large value, before further ones are left out
 _LEAST_ITEM_BYTES: Final = 256
-_MOST_CUT_ITEMS: Final = 8  # of a long list, when not even so many are short
-_MOST_GUESSES: Final = 4
+_MOST_CUT_ITEMS: Final = 8  # of a long list, so that each of them says something
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_SUBCLASS
 _SHORTEST_BOTH_ENDS: Final = 96  # bytes from which on a cut text keeps its tail too
 _SHORTEST: Final = b'"..."'
@@ -73,7 +72,7 @@ class CutText(str):
 
 
 class CutList(list[Any]):
-    """Some items of a long list, and how many ``items`` or (never parsed) ``bytes`` are missing."""
+    """Some items of a list, and how many ``items`` or (never parsed) ``bytes`` are missing."""
 
     # These follow the items; with `unchanged`, the number of items that were there in the earlier
     # value, they are new items that stand before them.
@@ -86,9 +85,16 @@ class CutList(list[Any]):
         super().__init__(items)
         self.missing, self.unit, self.unchanged = missing, unit, unchanged
 
+    def note(self, missing: int) -> str:
+        """What stands beside some of the items; nothing when none are missing."""
+        if self.unchanged is not None:
+            more = f" and {missing} new" if missing else ""
+            return f"... {self.unchanged} unchanged{more} items"
+        return f"... {missing} more {self.unit}" if missing else ""
+
 
 class CutDict(dict[str, Any]):
-    """Some members of a large object; `missing` counts the others."""
+    """Some members of an object; `missing` counts the others."""
 
     __slots__ = ("missing",)
 
@@ -148,22 +154,12 @@ def _with_note(node: Any) -> Any:
     if isinstance(node, CutText):
         return _joined(*node.parts())
     if isinstance(node, CutList):
-        note = _note_of(node)
-        return [*node, note] if node.unchanged is None else [note, *node]
+        note = [node.note(node.missing)]
+        return [*note, *node] if node.unchanged is not None else [*node, *filter(None, note)]
     if isinstance(node, CutDict):
-        return {**node, _more_key(node): f"{node.missing} more keys"}
+        more = {unique("...", node, {}): f"{node.missing} more keys"} if node.missing else {}
+        return {**node, **more}
     raise TypeError(type(node))
-
-
-def _note_of(items: CutList) -> str:
-    if items.unchanged is None:
-        return f"... {items.missing} more {items.unit}"
-    more = f" and {items.missing} new" if items.missing else ""
-    return f"... {items.unchanged} unchanged{more} items"
-
-
-def _more_key(members: dict[str, Any]) -> str:
-    return unique("...", members, {})
 
 
 # --- texts ----------------------------------------------------------------------------------------
@@ -222,10 +218,7 @@ def _begin(text: str, room: int, encode: Callable[[str], bytes]) -> str:
 
 
 def _end(text: str, room: int, encode: Callable[[str], bytes]) -> str:
-    text = text[-room:] if room else ""
-    while len(data := encode(text)) > room:
-        text = text[len(text) - len(text) * room // len(data) :]
-    return text
+    return _begin(text[len(text) - min(room, len(text)) :][::-1], room, encode)[::-1]
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -234,91 +227,55 @@ def _end(text: str, room: int, encode: Callable[[str], bytes]) -> str:
 def fit(node: Any, room: int) -> tuple[bytes, bool]:
     """The JSON of a tree in at most `room` bytes (at least five); also tells whether it was cut."""
     data = dumps(node)
-    return (data, False) if len(data) <= room else (_cut(node, data, room), True)
-
-
-def _fitting(node: Any, data: bytes, room: int) -> bytes:
-    return data if len(data) <= room else _cut(node, data, room)
-
-
-def _cut(node: Any, data: bytes, room: int) -> bytes:
+    if len(data) <= room:
+        return data, False
     if isinstance(node, str):
-        return (
-            orjson.dumps(_excerpt(node, room - 2, _escaped)) if room > len(_SHORTEST) else _SHORTEST
-        )
-    if isinstance(node, dict):
+        data = orjson.dumps(_excerpt(node, room - 2, _escaped))
+    elif isinstance(node, dict):
         data = _cut_members(node, room)
     elif isinstance(node, list):
-        data = _cut_items(node, data, room)
-    return data if len(data) <= room else _SHORTEST
-
-
-def _cut_items(items: list[Any], data: bytes, room: int) -> bytes:
-    cut = items if isinstance(items, CutList) else CutList(items, 0)
-    newest_last = cut.unchanged is not None
-    left = room - 2 - _NOTE_BYTES
-    shown, written = _whole_items(list(items), len(data), left, newest_last=newest_last)
-    if len(shown) < _MOST_CUT_ITEMS:
-        shown = items[-_MOST_CUT_ITEMS:] if newest_last else items[:_MOST_CUT_ITEMS]
-        sizes = [len(dumps(item)) + 1 for item in shown]
-        least = max(left // _MOST_CUT_ITEMS, _LEAST_ITEM_BYTES)
-        while sizes and sum(min(size, least) for size in sizes) > left:
-            sizes.pop(0 if newest_last else -1)
-        shown = shown[len(shown) - len(sizes) :] if newest_last else shown[: len(sizes)]
-        level = share(sizes, left) - 1
-        written = b"[%b]" % b",".join([_fitting(item, dumps(item), level) for item in shown])
-    missing = len(items) - len(shown)
-    if cut.unit == "bytes":
-        missing = sum(len(dumps(item)) + 1 for item in items[len(shown) :])
-    missing += cut.missing
-    if not shown:
-        return orjson.dumps(f"<list of {missing + (cut.unchanged or 0)}>")
-    if not missing and not newest_last:
-        return written
-    note = orjson.dumps(_note_of(CutList((), missing, unit=cut.unit, unchanged=cut.unchanged)))
-    return b"[%b,%b" % (note, written[1:]) if newest_last else b"%b,%b]" % (written[:-1], note)
-
-
-def _whole_items(
-    items: list[Any], size: int, room: int, *, newest_last: bool
-) -> tuple[list[Any], bytes]:
-    """About as many items as fit without being cut, and their JSON; `size` is that of all."""
-    shown: list[Any] = []
-    written = b""
-    count = len(items)
-    for _ in range(_MOST_GUESSES):
-        count = min(count * room // size, len(items))
-        if count <= len(shown):
-            break
-        guess = items[-count:] if newest_last else items[:count]
-        data = dumps(guess)
-        size = len(data)
-        if size <= room:
-            shown, written = guess, data
-    return shown, written
+        data = _cut_items(node, room)
+    return data if len(data) <= room else _SHORTEST, True
 
 
 def _cut_members(members: dict[str, Any], room: int) -> bytes:
-    left = room - 2 - _NOTE_BYTES
-    keys: list[bytes] = []
-    pieces: list[bytes] = []
-    used = 0
-    for key, item in members.items():
-        keys.append(orjson.dumps(key))
-        pieces.append(b"%b" % dumps(item))
-        used += len(keys[-1]) + 2 + min(len(pieces[-1]), _LEAST_VALUE_BYTES)
-        if used > left:
-            keys.pop()
-            pieces.pop()
-            break
-    missing = len(members) - len(pieces) + getattr(members, "missing", 0)
-    if not pieces:
-        return orjson.dumps(f"<dict of {missing}>")
-    level = share(map(len, pieces), left - sum(map(len, keys)) - 2 * len(keys))
-    written = [
-        b"%b:%b" % (key, _fitting(item, piece, level))
-        for key, piece, item in zip(keys, pieces, members.values(), strict=False)
-    ]
+    entries = ((orjson.dumps(key) + b":", item) for key, item in members.items())
+    written = _cut_entries(entries, room - 2 - NOTE_BYTES, _LEAST_VALUE_BYTES)
+    missing = len(members) - len(written) + getattr(members, "missing", 0)
+    if not written:
+        return orjson.dumps(too_deep(named=True, size=missing))
     if missing:
-        written.append(b'%b:"%d more keys"' % (orjson.dumps(_more_key(members)), missing))
+        written.append(b'%b:"%d more keys"' % (orjson.dumps(unique("...", members, {})), missing))
     return b"{%b}" % b",".join(written)
+
+
+def _cut_items(items: list[Any], room: int) -> bytes:
+    cut = items if isinstance(items, CutList) else CutList(items, 0)
+    order = 1 if cut.unchanged is None else -1  # the newest ones stand at the end
+    left = room - 2 - NOTE_BYTES
+    least = max(left // _MOST_CUT_ITEMS, _LEAST_ITEM_BYTES)
+    written = _cut_entries(((b"", item) for item in items[::order]), left, least)
+    rest = items[::order][len(written) :]
+    missing = cut.missing + (len(dumps(rest)) - 1 if rest and cut.unit == "bytes" else len(rest))
+    if not written:
+        return orjson.dumps(too_deep(named=False, size=missing + (cut.unchanged or 0)))
+    note = cut.note(missing)
+    written += [orjson.dumps(note)] if note else []
+    return b"[%b]" % b",".join(written[::order])
+
+
+def _cut_entries(entries: Iterable[tuple[bytes, Any]], left: int, least: int) -> list[bytes]:
+    """The JSON of as many entries as have room for `least` bytes of each; large ones are cut."""
+    kept: list[tuple[bytes, bytes, Any]] = []
+    used = 0
+    for name, item in entries:
+        piece = dumps(item)
+        used += len(name) + 1 + min(len(piece), least)
+        if used > left:
+            break
+        kept.append((name, piece, item))
+    left -= sum(len(name) + 1 for name, _, _ in kept)
+    level = share([len(piece) for _, piece, _ in kept], left)
+    return [
+        name + (piece if len(piece) <= level else fit(item, level)[0]) for name, piece, item in kept
+    ]
