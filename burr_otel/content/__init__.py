@@ -1,6 +1,5 @@
 """What a span shows of a value: captured, pruned, redacted and cut, without OpenTelemetry."""
 
-from burr_otel.content.exceptions import capture_exception
+from burr_otel.content.exceptions import RaisedText, capture_exception, raised_of_text
 from burr_otel.content.messages import new_messages, shown_messages
 from burr_otel.content.policy import Attribute, Capture, ContentPolicy
-from burr_otel.content.tracebacks import RaisedText, raised_of_text

@@ -18,8 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from burr_otel.content.forms import Failure, Parts, call_safely, type_name
-from burr_otel.content.objects import describe
+from burr_otel.content.objects import Failure, Parts, call_safely, describe, type_name
 from burr_otel.content.prune import (
     MAX_DEPTH,
     NOTE_BYTES,
@@ -114,15 +113,16 @@ class _Reader:
         taken, most = 0, _FIRST_ITEMS
         # Another thread may change the container meanwhile, which ends it: what came is kept.
         while not isinstance(part := call_safely(next, items), Failure):
-            key, value = part if parts.named else (taken, part)
-            step = f"[{taken}]"
             if parts.named:
-                key = unique(self._name(key), out, numbers)
+                name, value = part
+                key: Any = unique(self._name(name), out, numbers)
                 self._left -= len(key) + 4
-                step = f".{key}"
+                below = f"{path}.{key}"[:_LONGEST_PATH] if path else ""
             else:
+                key, value = taken, part
                 out.append(None)
-            self._put(out, key, value, above, f"{path}{step}"[:_LONGEST_PATH] if path else "")
+                below = f"{path}[{taken}]"[:_LONGEST_PATH] if path else ""
+            self._put(out, key, value, above, below)
             taken += 1
             if taken == most or self._left <= 0:
                 most *= 3

@@ -1,37 +1,44 @@
 """Exceptions as text: type, message and the traceback of the whole chain, bounded.
 
 `capture_exception` runs where the exception is, and keeps none of its frames; what of its texts is
-shown is decided later, see `tracebacks`. The traceback reads like Python's own. It is written here,
-not by `traceback`, because that runs code of the values involved (suggestions for misspelt names),
-follows chains and groups of any size, and prints source lines as it finds them.
+shown is decided later, by `shown_text` and `shown_trace`. The traceback reads like Python's own. It
+is written here, not by `traceback`, because that runs code of the values involved (suggestions for
+misspelt names), follows chains and groups of any size, and prints source lines as it finds them.
 """
 
 from __future__ import annotations
 
-import builtins
 import collections
+import itertools
 import linecache
+import re
 import sys
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from burr_otel.content.capture import capture
-from burr_otel.content.forms import Failure, call_safely, type_name
-from burr_otel.content.objects import is_heavy
-from burr_otel.content.prune import OVERLAP, clip, fit, scrub
+from burr_otel.content.objects import Failure, call_safely, is_heavy, type_name
+from burr_otel.content.prune import OVERLAP, CutText, clip, fit, scrub, window
 from burr_otel.content.redact import Redaction, hide
-from burr_otel.content.tracebacks import (
-    CAUSE,
-    CONTEXT,
-    CUT_NOTE,
-    OLDER,
-    RaisedText,
-    bounded,
-    without_marks,
+
+_HEADER: Final = "Traceback (most recent call last):"
+_CAUSE: Final = "The above exception was the direct cause of the following exception:"
+_CONTEXT: Final = "During handling of the above exception, another exception occurred:"
+_OLDER: Final = "... older exceptions are left out ..."
+
+# The lines of a traceback that no message has, see `without_marks`.
+_PREFIX: Final = re.compile(r"(?: {2,4}\| ?)*")
+_FRAME: Final = re.compile(r'  File ".*", line (?:\d+|None), in .*')
+_MARK: Final = re.compile(
+    rf"(?:  \+ )?(?:Exception Group )?{re.escape(_HEADER)}|{_CAUSE}|{_CONTEXT}|{re.escape(_OLDER)}"
+    r"|  \.\.\. \d+ frames \.\.\.|  \[Previous line repeated .*\]| {2,4}\+-[-+ ]*(?:\d+ [-+a-z ]*)?"
 )
+_TITLE: Final = re.compile(r"[A-Za-z_][\w.<>]*(?=:|\Z)")
+_CUT_NOTE: Final = re.compile(r"\.\.\. \[(\d+) more characters\] \.\.\.")
 
 _MOST_LINKS: Final = 16  # exceptions in a chain of causes and contexts
 _MOST_MEMBERS: Final = 15  # of one group, as in Python's own traceback
@@ -39,7 +46,6 @@ _GROUP_DEPTH: Final = 6
 _MOST_EXCEPTIONS: Final = 64  # in all groups and chains of one traceback
 _FIRST_FRAMES: Final = 12
 _LAST_FRAMES: Final = 36
-_MOST_STEPS: Final = 50_000  # frames walked over to reach the last ones
 _MOST_NOTES: Final = 8
 _NOTE_BYTES: Final = 32  # of the frames that are left out
 _LONGEST_LINE: Final = 300
@@ -50,6 +56,14 @@ _LEAST_BLOCK: Final = 200  # bytes in which an older exception still says someth
 _SECONDS: Final = 0.1  # for code of the exceptions; then their messages are not asked for
 
 _BUILTIN: Final = Redaction()
+
+
+class RaisedText(NamedTuple):
+    """The bounded texts of an exception, as captured (with all secrets) or as shown."""
+
+    type: str
+    message: str
+    traceback: str
 
 
 def capture_exception(
@@ -63,7 +77,7 @@ def capture_exception(
     unreadable = "<unreadable>"
     return RaisedText(
         name,
-        unreadable if isinstance(message, Failure) else bounded(message, limit_bytes),
+        unreadable if isinstance(message, Failure) else _bounded(message, limit_bytes),
         unreadable if isinstance(trace, Failure) else trace,
     )
 
@@ -89,7 +103,7 @@ class _Writer:
         if self._clock() > self._until:
             return "<message not read: there was no time>"
         arguments = _slot(exc, "args")
-        if _is_group(exc):
+        if _members_of(exc):
             arguments = arguments[:1]  # the members are written below the title
         plain = type(exc).__str__ is BaseException.__str__ and len(arguments) == 1
         longest = sys.maxsize if plain else _LONGEST_ARGUMENT  # str() gives it without a copy
@@ -109,7 +123,7 @@ class _Writer:
         blocks: list[str] = []
         for link, joined_by in self._links(exc):
             if blocks and room < _LEAST_BLOCK:
-                blocks.append(OLDER + "\n")
+                blocks.append(_OLDER + "\n")
                 break
             block = self._block(link, room, depth)
             blocks.append(f"{block}\n\n{joined_by}\n" if joined_by else block)
@@ -126,9 +140,9 @@ class _Writer:
             yield current, joined_by
             cause, context = _slot(current, "__cause__"), _slot(current, "__context__")
             if cause is not None:
-                current, joined_by = cause, CAUSE
+                current, joined_by = cause, _CAUSE
             elif context is not None and not _slot(current, "__suppress_context__"):
-                current, joined_by = context, CONTEXT
+                current, joined_by = context, _CONTEXT
             else:
                 return
 
@@ -149,12 +163,12 @@ class _Writer:
         name = scrub(type_name(exc))
         left = max(room - len(name), _LEAST_BLOCK)
         message = call_safely(self.message, exc)
-        text = "<unreadable>" if isinstance(message, Failure) else bounded(message, left)
-        yield without_marks(f"{name}: {text}" if text else name)
+        text = "<unreadable>" if isinstance(message, Failure) else _bounded(message, left)
+        yield _without_marks(f"{name}: {text}" if text else name)
         for note in _notes(exc)[:_MOST_NOTES]:
             if isinstance(note, str):
-                text = bounded(str.__str__(note), max(room // 8, _LEAST_BLOCK))
-                yield without_marks(f"\n{text}")[1:]
+                text = _bounded(str.__str__(note), max(room // 8, _LEAST_BLOCK))
+                yield _without_marks(f"\n{text}")[1:]
 
     def _members(self, exc: BaseException, room: int, depth: int) -> Iterator[str]:
         """The exceptions of a group, indented below it."""
@@ -178,38 +192,34 @@ class _Writer:
 
     def _frames(self, trace: TracebackType, room: int) -> list[str]:
         """The first and the last frames, as many as have room, with a note for those between."""
-        first: list[tuple[FrameType, int | None]] = []
-        last: collections.deque[tuple[FrameType, int | None]]
-        last = collections.deque(maxlen=_LAST_FRAMES)
-        step: TracebackType | None = trace
-        count = 0
-        while step is not None and count < _MOST_STEPS:
-            (first if count < _FIRST_FRAMES else last).append((step.tb_frame, step.tb_lineno))
-            step = step.tb_next
-            count += 1
-        for name in {frame.f_code.co_filename for frame, _ in (*first, *last)}:
+        walk = enumerate(traceback.walk_tb(trace), 1)
+        first = list(itertools.islice(walk, _FIRST_FRAMES))
+        last = collections.deque(walk, maxlen=_LAST_FRAMES)
+        count = (last or first)[-1][0]
+        for name in {frame.f_code.co_filename for _, (frame, _) in (*first, *last)}:
             call_safely(linecache.checkcache, name)  # the file may have changed since it was read
-        begin = [self._frame(*each) for each in first]
-        end = [self._frame(*each) for each in last]
+        begin = [_frame(*each) for _, each in first]
+        end = [_frame(*each) for _, each in last]
         left = room - _size(begin) - _size(end)
         skipped = count - len(begin) - len(end)
         while left < (_NOTE_BYTES if skipped else 0) and (begin or end):
             # The last frames, nearest to the error, tell most.
             left += _size([begin.pop() if 3 * len(begin) > len(end) else end.pop(0)])
             skipped += 1
-        note = [f"  ... {skipped} frames ..."] if skipped or step is not None else []
+        note = [f"  ... {skipped} frames ..."] if skipped else []
         return [*begin, *note, *end]
 
-    def _frame(self, frame: FrameType, number: int | None) -> str:
-        code = frame.f_code
-        where, _ = clip(scrub(code.co_filename), _LONGEST_LINE)
-        name, _ = clip(scrub(code.co_name), _LONGEST_LINE)
-        text = f'  File "{where}", line {number}, in {name}'
-        if number is not None:
-            line = call_safely(_source, frame, number)
-            if isinstance(line, str) and line:
-                return f"{text}\n    {line}"
-        return text
+
+def _frame(frame: FrameType, number: int | None) -> str:
+    code = frame.f_code
+    where, _ = clip(scrub(code.co_filename), _LONGEST_LINE)
+    name, _ = clip(scrub(code.co_name), _LONGEST_LINE)
+    text = f'  File "{where}", line {number}, in {name}'
+    if number is not None:
+        line = call_safely(_source, frame, number)
+        if isinstance(line, str) and line:
+            return f"{text}\n    {line}"
+    return text
 
 
 def _source(frame: FrameType, number: int) -> str:
@@ -228,25 +238,22 @@ def _source(frame: FrameType, number: int) -> str:
 
 
 def _is_brief(argument: Any, longest_text: int) -> bool:
-    kind = type(argument)
-    if kind is str:
+    if type(argument) is str:
         return len(argument) <= longest_text
-    return not is_heavy(argument) and (kind not in _CONTAINERS or _is_plain(argument))
+    return not is_heavy(argument) and (type(argument) not in _CONTAINERS or _is_plain(argument))
 
 
 def _is_plain(value: Any) -> bool:
     """Whether a value is of JSON types all through, so that its repr runs no code of others."""
-    if type(value) is dict:
-        return all(map(_is_plain, (*value, *value.values())))
     if type(value) in _CONTAINERS:
-        return all(map(_is_plain, value))
+        return all(map(_is_plain, (*value, *value.values()) if type(value) is dict else value))
     return value is None or type(value) in (str, int, float, bool)
 
 
 def _size(lines: list[str]) -> int:
     """The bytes of lines, but for what serves only the search for secrets."""
     size = sum(len(line.encode()) + 1 for line in lines)
-    return size - 2 * OVERLAP * sum(len(CUT_NOTE.findall(line)) for line in lines)
+    return size - 2 * OVERLAP * sum(len(_CUT_NOTE.findall(line)) for line in lines)
 
 
 def _slot(exc: BaseException, name: str) -> Any:
@@ -260,15 +267,101 @@ def _notes(exc: BaseException) -> list[Any]:
     return notes if type(notes) is list else []
 
 
-def _members_of(exc: BaseException) -> tuple[BaseException, ...]:
-    members = call_safely(getattr, exc, "exceptions") if _is_group(exc) else ()
-    if not isinstance(members, tuple):
-        return ()
-    return tuple(one for one in members if issubclass(type(one), BaseException))
+def _members_of(exc: BaseException) -> list[BaseException]:
+    """The exceptions of a group, that of Python 3.11 or of a backport."""
+    members = call_safely(getattr, exc, "exceptions", ())
+    known = members if type(members) is tuple else ()
+    return [one for one in known if issubclass(type(one), BaseException)]
 
 
-def _is_group(exc: BaseException) -> bool:
-    """Whether it is a group of Python 3.11, or of the backport when that has made it."""
-    homes = builtins, sys.modules.get("exceptiongroup")
-    groups = (getattr(home, "BaseExceptionGroup", None) for home in homes)
-    return any(isinstance(group, type) and issubclass(type(exc), group) for group in groups)
+# --- texts, as they were captured or recorded ----------------------------------------------------
+
+
+def raised_of_text(text: str) -> RaisedText:
+    """The parts of a traceback that was recorded as text, such as by Burr's own client."""
+    text = scrub(text)
+    block = text[text.rfind(_HEADER) :] if _HEADER in text else text
+    lines = block.splitlines()
+    if lines and lines[0].endswith(_HEADER):
+        # Frames are indented. The message may go on over the lines after the type.
+        first = next((i for i, line in enumerate(lines[1:], 1) if line[:1].strip()), len(lines))
+        lines = lines[first:]
+    last = "\n".join(lines).strip()
+    title = _TITLE.match(last)
+    if title is None:
+        return RaisedText("Exception", last, text)
+    return RaisedText(title[0], last[title.end() :].removeprefix(":").strip(), text)
+
+
+def shown_text(text: str, redaction: Redaction) -> str:
+    """A message without secrets; one that was cut when it was captured stays a cut text."""
+    note = _CUT_NOTE.search(text)
+    if note is None or note.start() < OVERLAP or len(text) - note.end() < OVERLAP:
+        shown: str = redaction.text(text)
+        return shown
+    head, tail, missing = text[: note.start()], text[note.end() :], int(note[1])
+    cut = CutText.of(head, tail, missing + 2 * OVERLAP, context=OVERLAP)
+    return redaction.text(cut)  # type: ignore[no-any-return]
+
+
+def shown_trace(text: str, redaction: Redaction, *, content: bool) -> str:
+    """A traceback without secrets, or without any content."""
+    shown: list[str] = []
+    for kind, prefix, lines in _segments(text):
+        if kind == "mark":
+            shown += [prefix + line for line in lines]
+        elif kind == "source" and content:
+            shown += [prefix + redaction.source_line("", line) for line in lines]
+        elif kind == "content" and content:
+            block = clip(shown_text("\n".join(lines), redaction), len(text) + OVERLAP)[0]
+            shown += [prefix + line for line in block.split("\n")]
+        elif kind == "content":
+            title = _TITLE.match(lines[0])
+            shown += [prefix + title[0]] if title is not None else []
+            shown += [prefix.rstrip()] if lines[-1] == "" and len(lines) > 1 else []
+    return "\n".join(shown)
+
+
+def _segments(text: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The lines of a traceback in groups of one kind: marks, source lines and content."""
+    kind, prefix, lines = "", "", list[str]()
+    for whole in text.split("\n"):
+        found = _PREFIX.match(whole)
+        before = found[0] if found is not None else ""
+        line = whole[len(before) :]
+        if _FRAME.fullmatch(line) or _MARK.fullmatch(line):
+            new = "mark"
+        elif kind in ("mark", "source") and line[:4] == "    ":
+            new = "source"
+        elif kind in ("mark", "source") and not line:
+            new = "mark"
+        else:
+            new = "content"
+        if (new, before) != (kind, prefix) and lines:
+            yield kind, prefix, lines
+            lines = []
+        kind, prefix = new, before
+        lines.append(line)
+    if lines:
+        yield kind, prefix, lines
+
+
+def _without_marks(text: str) -> str:
+    """A message of which no line looks like another part of a traceback."""
+    if "\n" not in text:
+        return text
+    first, *lines = text.split("\n")
+    return "\n".join([first, *(f"    {line}" if _looks_odd(line) else line for line in lines)])
+
+
+def _looks_odd(line: str) -> bool:
+    found = _PREFIX.match(line)
+    return bool(found and found[0]) or bool(_FRAME.fullmatch(line) or _MARK.fullmatch(line))
+
+
+def _bounded(text: str, keep: int) -> str:
+    """A text of which about `keep` characters will be shown, with what the search needs beyond."""
+    cut = window(text, keep)
+    if not isinstance(cut, CutText):
+        return cut
+    return f"{str.__str__(cut)}... [{cut.missing - 2 * OVERLAP} more characters] ...{cut.tail}"

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from burr_otel.content.forms import Failure, call_safely
+from burr_otel.content.objects import Failure, call_safely
 from burr_otel.content.policy import Attribute, ContentPolicy, Kind
 from burr_otel.content.prune import fit
 

@@ -1,7 +1,9 @@
 """What a person would want to read of an object that JSON has no form for.
 
 `describe` looks at a bounded part of an object. Nothing is consumed (generators, iterators, files),
-and built-in containers are read past overridden methods.
+built-in containers are read past overridden methods, and libraries such as numpy are looked at only
+when they have made the object. A large array costs no more than its first values; the values of a
+tensor are never read, they may live on a device.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ import itertools
 import operator
 import pathlib
 import re
+import sys
 import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
-
-from burr_otel.content.forms import Failure, Parts, call_safely, titled, type_name
-from burr_otel.content.libraries import foreign_form
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 _HEAD_ITEMS: Final = 8
+_HEAD_COLUMNS: Final = 24
 _HEAD_BYTES: Final = 4096
+_LONGEST_NAME: Final = 128
+_MOST_SIDES: Final = 8  # of the shape of an array
 _SORTED_SET: Final = 256  # items of a set that is put in order
 _SORTED_CHARACTERS: Final = 64
 _HEAVY: Final = 4096  # items or characters that a repr had better not be asked to write
@@ -51,6 +54,66 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
 
 
+class Parts(NamedTuple):
+    """The items, or names and values, of an object; `size` counts all, or is 0 when unknown."""
+
+    parts: Iterable[Any]
+    size: int
+    named: bool
+
+
+class Failure(NamedTuple):
+    """What was raised in place of a result."""
+
+    error: BaseException
+
+
+def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """The result of code that is not ours, or a `Failure`; lets only `KeyboardInterrupt` out."""
+    try:
+        return function(*arguments, **named)
+    except KeyboardInterrupt:  # someone pressed Ctrl-C meanwhile; that is not ours to swallow
+        raise
+    except BaseException as error:  # a SystemExit of a __repr__ must not end the step
+        return Failure(error)
+
+
+def titled(title: str, members: dict[Any, Any]) -> dict[Any, Any]:
+    """Members below the name of what they belong to, unless they tell their own type."""
+    return members if "type" in members else {"type": title, **members}
+
+
+def type_name(value: Any) -> str:
+    """The class of a value, with its module unless that is `builtins` or ``__main__``."""
+    kind = type(value)
+    name = call_safely(type.__dict__["__qualname__"].__get__, kind)
+    module = call_safely(type.__dict__["__module__"].__get__, kind)
+    if type(name) is not str:
+        return "object"
+    if type(module) is str and module not in ("builtins", "__main__"):
+        name = f"{module}.{name}"
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+def type_text(value: Any) -> str:
+    """The type of a value with its size: ``str[12]``, ``list[3]``, ``numpy.ndarray[2, 3]``."""
+    if value is None:
+        return "None"
+    name = type_name(value)
+    for base in _SIZED:
+        if issubclass(type(value), base):
+            return f"{name}[{base.__len__(value)}]"
+    if name.partition(".")[0] in _LIBRARIES:
+        shape = call_safely(getattr, value, "shape")
+        if isinstance(shape, tuple) and 0 < len(shape) <= _MOST_SIDES:
+            return f"{name}[{', '.join(str(side) for side in shape if type(side) is int)}]"
+    return name
+
+
+def _readable(made: Any) -> Any:
+    return f"<unreadable: {type_name(made.error)}>" if isinstance(made, Failure) else made
+
+
 def describe(value: Any) -> Any:
     """An object as a text, number, dict, list or `Parts`; raises what its own code raises."""
     kind = type(value)
@@ -60,12 +123,12 @@ def describe(value: Any) -> Any:
         read = _READERS.get(base)
         if read is not None:
             return read(value)
-    foreign = foreign_form(value)
-    if foreign is not None:
-        return foreign
-    fields = _fields(value, kind)
-    if fields is not None:
-        return fields
+    module = kind.__module__
+    library = _LIBRARIES.get(module.partition(".")[0]) if type(module) is str else None
+    for read in (library, _fields):
+        made = None if read is None else read(value)
+        if made is not None:
+            return made
     if issubclass(kind, Mapping):
         return Parts(_mapped(value), operator.length_hint(value, 0), named=True)
     return _printed(value, kind)
@@ -114,31 +177,28 @@ def _mapped(value: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
         key = call_safely(next, keys)
         if isinstance(key, Failure):
             if not isinstance(key.error, StopIteration):
-                yield "...", f"<unreadable: {type_name(key.error)}>"
+                yield "...", _readable(key)
             return
-        item = call_safely(operator.getitem, value, key)
-        yield key, f"<unreadable: {type_name(item.error)}>" if isinstance(item, Failure) else item
+        yield key, _readable(call_safely(operator.getitem, value, key))
 
 
 # --- classes made of fields ---------------------------------------------------------------------
 
 
-def _fields(value: Any, kind: type) -> Any:
+def _fields(value: Any) -> Any:
     """A dataclass, pydantic model or attrs class by its fields, but those kept out of its repr."""
-    names = _field_names(kind)
+    names = _field_names(type(value))
     if names is None:
         return None
     own = _instance_dict(value)
-    members = {name: own[name] if name in own else _field(value, name) for name in names}
+    members = {
+        name: own[name] if name in own else _readable(call_safely(getattr, value, name))
+        for name in names
+    }
     extra = call_safely(object.__getattribute__, value, "__pydantic_extra__")
     if type(extra) is dict:
         members |= itertools.islice(extra.items(), _HEAVY)
     return members
-
-
-def _field(value: Any, name: str) -> Any:
-    item = call_safely(getattr, value, name)
-    return f"<unreadable: {type_name(item.error)}>" if isinstance(item, Failure) else item
 
 
 def _field_names(kind: type) -> list[str] | None:
@@ -260,4 +320,73 @@ _READERS: Final[dict[Any, Callable[[Any], Any]]] = {
     **dict.fromkeys(_CALLABLES, _callable),
     # Their repr says no more or prints all that they hold; to iterate would consume them.
     **dict.fromkeys(_ONLY_NAMED, lambda value: f"<{type_name(value)}>"),
+}
+
+
+# --- libraries ------------------------------------------------------------------------------------
+
+
+def _numpy(value: Any) -> Any:
+    numpy = sys.modules["numpy"]
+    if not isinstance(value, numpy.generic | numpy.ndarray):
+        return None
+    names = value.dtype.names
+    if isinstance(value, numpy.void) and names is not None:
+        return _record(value.dtype, value.tolist())
+    if isinstance(value, numpy.ndarray) and (names is not None or value.ndim):
+        head = numpy.ndarray.flat.__get__(value)[:_HEAD_ITEMS].tolist()
+        if names is not None:  # below the names of the fields, as a data frame
+            head = [_record(value.dtype, record) for record in head]
+        about = {"dtype": str(value.dtype), "shape": list(value.shape), "head": head}
+        return titled("ndarray", about)
+    item = str(value) if value.dtype.kind in "mM" else value.item()
+    if type(item) in (bool, int, float, str, bytes):
+        return item
+    return None if isinstance(item, numpy.generic | tuple) else str(item)
+
+
+def _record(dtype: Any, values: tuple[Any, ...]) -> dict[str, Any]:
+    """A record of a structured array by the names of its fields."""
+    return {
+        name: value if dtype[name].names is None else _record(dtype[name], value)
+        for name, value in zip(dtype.names, values, strict=True)
+    }
+
+
+def _pandas(value: Any) -> Any:
+    pandas = sys.modules["pandas"]
+    if isinstance(value, pandas.DataFrame):
+        rows = value.iloc[:_HEAD_ITEMS, :_HEAD_COLUMNS]
+        head = [_row(rows.columns, row) for row in rows.itertuples(index=False)]
+        return titled("DataFrame", {"shape": list(value.shape), "head": head})
+    if isinstance(value, pandas.Series):
+        # Below its own name, so that a column of passwords is hidden like a key of that name.
+        name = value.name if isinstance(value.name, str) else "head"
+        some = value.iloc[:_HEAD_ITEMS]
+        labels, cells = some.index.tolist(), some.tolist()
+        # A row of a data frame has the names of the columns for its index.
+        shown = _row(labels, cells) if any(isinstance(one, str) for one in labels) else cells
+        return titled("Series", {"dtype": str(value.dtype), "size": len(value), name: shown})
+    return None
+
+
+def _row(columns: Any, cells: Any) -> dict[Any, Any]:
+    """The cells of a row by column; columns of one name stay apart."""
+    row: dict[Any, Any] = {}
+    for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+        row[f"{column} (column {number})" if column in row else column] = cell
+    return row
+
+
+def _tensor(value: Any) -> Any:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        return None
+    return f"<{type(value).__qualname__} {dtype} {list(shape)}>"
+
+
+_LIBRARIES: Final[dict[str, Callable[[Any], Any]]] = {
+    "numpy": _numpy,
+    "pandas": _pandas,
+    **dict.fromkeys(("torch", "jax", "jaxlib", "tensorflow", "cupy"), _tensor),
 }

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from burr_otel.content.capture import capture, tree_of, tree_of_parts, whole
-from burr_otel.content.forms import Failure, call_safely, type_text
+from burr_otel.content.exceptions import RaisedText, shown_text, shown_trace
+from burr_otel.content.objects import Failure, call_safely, type_text
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction, hide
-from burr_otel.content.tracebacks import RaisedText, shown_text, shown_trace
 
 if TYPE_CHECKING:
     Grown = Mapping[str, tuple[int, int]]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from burr_otel.content import pairs
-from burr_otel.content.forms import call_safely
+from burr_otel.content.objects import call_safely
 from burr_otel.content.patterns import (
     HARMLESS_KEY,
     NAME_KEYS,
