@@ -1,8 +1,7 @@
 """A small support desk as a Burr application, to see what a run looks like.
 
-Two questions go through a graph with a branch and a loop. Passages are searched until there are
-enough of them, the order service fails once and is asked again, and answers are streamed word by
-word. Everything is made up in this file: no network, no model, the same result each time.
+Two questions go through a graph with a branch and a loop, the order service fails once and is asked
+again, and answers are streamed. Everything is made up here: no network, no model, no chance.
 """
 
 # Burr's decorators and its builder are untyped, and its State is generic only for pydantic models.
@@ -13,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from burr.core import Application, ApplicationBuilder, State, action, expr
@@ -38,24 +37,11 @@ class DemoRun(NamedTuple):
     retries: int  # steps that failed and were run again
 
 
-def _order_service(wait: Callable[[float], None]) -> Callable[[int], dict[str, Any]]:
-    """Stands for a service that resets the first connection."""
-    requests = itertools.count(1)
-
-    def status(number: int) -> dict[str, Any]:
-        wait(0.06)
-        if next(requests) == 1:
-            raise ConnectionResetError("orders.internal closed the connection (request 1)")
-        return {"order": number, "status": "shipped", "arrives": "Thursday"}
-
-    return status
-
-
 def build_demo(
     tracker: Any, app_id: str | None = None, *, wait: Callable[[float], None] = time.sleep
 ) -> Application[Any]:
     """Build the support desk; `wait` is called wherever a real step would wait for something."""
-    order_status = _order_service(wait)
+    requests_of_orders = itertools.count(1)
 
     @action(reads=["turn"], writes=["question", "passages", "query", "turn"])
     def receive_question(state: State, question: str) -> State:
@@ -98,21 +84,24 @@ def build_demo(
         number = int("".join(filter(str.isdigit, state["question"])))
         with __tracer("GET /orders/{number}") as request:
             request.log_attributes(number=number)
-            order = order_status(number)
-        return state.update(order=order, passages=[f"{order['status']}, {order['arrives']}"])
+            wait(0.06)
+            if next(requests_of_orders) == 1:
+                raise ConnectionResetError("orders.internal closed the connection (request 1)")
+        order = {"order": number, "status": "shipped", "arrives": "Thursday"}
+        return state.update(order=order, passages=["shipped, Thursday"])
 
     @streaming_action(reads=["question", "passages", "intent"], writes=["answer"])
-    def write_answer(
-        state: State,
-    ) -> Generator[tuple[dict[str, Any], State | None], None, None]:
-        text = _answer(state["intent"], state["passages"])
+    def write_answer(state: State) -> Iterator[tuple[dict[str, Any], State | None]]:
+        how_to = " ".join(["Sure, that is easy.", *state["passages"]])
+        order = f"Good news: your order is {state['passages'][0]}."
+        text = order if state["intent"] == "order" else how_to
         wait(0.09)
         for word in text.split():
             wait(0.008)
             yield {"answer": word}, None
         yield {"answer": text}, state.update(answer=text)
 
-    builder = (
+    return (
         ApplicationBuilder()
         .with_actions(receive_question, classify, search_docs, look_up_order, write_answer)
         .with_transitions(
@@ -128,8 +117,8 @@ def build_demo(
         .with_entrypoint("receive_question")
         .with_identifiers(app_id=app_id or f"demo-{uuid.uuid4().hex[:8]}")
         .with_tracker(tracker)
+        .build()
     )
-    return builder.build()
 
 
 def run_demo(app: Application[Any]) -> DemoRun:
@@ -148,9 +137,3 @@ def run_demo(app: Application[Any]) -> DemoRun:
             answers.append(app.state["answer"])
             break
     return DemoRun(app_id=app.uid, answers=tuple(answers), retries=retries)
-
-
-def _answer(intent: str, passages: list[str]) -> str:
-    if intent == "order":
-        return f"Good news: your order is {passages[0]}."
-    return " ".join(["Sure, that is easy.", *passages])

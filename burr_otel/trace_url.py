@@ -18,16 +18,12 @@ _MARGIN_NS: Final = 3600 * 10**9
 
 def _grafana() -> str:
     """Explore of Grafana, which keeps its state as JSON in its address."""
-    query = {
-        "refId": "A",
-        "datasource": {"type": "tempo", "uid": "tempo"},
-        "queryType": "traceql",
-        "query": "TRACE",
-    }
-    pane = {"datasource": "tempo", "queries": [query], "range": {"from": "START", "to": "END"}}
+    source = {"type": "tempo", "uid": "tempo"}
+    query = {"refId": "A", "datasource": source, "queryType": "traceql", "query": "{trace_id}"}
+    times = {"from": "{start_ms}", "to": "{end_ms}"}
+    pane = {"datasource": "tempo", "queries": [query], "range": times}
     panes = urllib.parse.quote(json.dumps({"burr": pane}, separators=(",", ":")), safe="")
-    for word, name in (("TRACE", "trace_id"), ("START", "start_ms"), ("END", "end_ms")):
-        panes = panes.replace(f"%22{word}%22", f"%22{{{name}}}%22")
+    panes = re.sub(r"%7B(\w+)%7D", r"{\1}", panes)  # what is filled in later
     return f"/explore?schemaVersion=1&orgId=1&panes={panes}"
 
 

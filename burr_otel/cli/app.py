@@ -161,8 +161,6 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
 
 def _complain_of(error: Exception) -> int:
     from burr_otel.cli.terminal import complain
-    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError
-    from burr_otel.view.steps import UnknownStepError
 
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
@@ -171,6 +169,9 @@ def _complain_of(error: Exception) -> int:
             click.echo(f"{context.get_usage()}\n{hint}\n", err=True)
         complain(error.format_message())
         return error.exit_code
+    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError
+    from burr_otel.view.steps import UnknownStepError
+
     complain(str(error))
     unknown = UnknownRunError, UnknownProjectError, AmbiguousRunError, UnknownStepError
     return NO_SUCH_RUN if isinstance(error, unknown) else FAILED

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from burr_otel.cli import options
-from burr_otel.cli.app import FAILED, INTERRUPTED
+from burr_otel.cli.app import INTERRUPTED
 from burr_otel.cli.terminal import LONGEST_LINE, CommandResult, bar
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, RunInUseError, RunLockedError, UnknownRunError
@@ -35,9 +35,6 @@ _MOST_NAMED: Final = 10
 
 def _names(run: StoredRun) -> dict[str, Any]:
     return {"project": run.project, "app_id": run.app_id, "partition_key": run.partition_key}
-
-
-# --- copy ---------------------------------------------------------------------------------------
 
 
 @click.command("copy")
@@ -74,8 +71,7 @@ def copy_command(app_id: tuple[str, ...], to: str, where: options.Where) -> Comm
         if each["problem"] is not None
     ]
     copied = f"{plural(len(done), 'run')} copied to {without_password(to)}."
-    exit_code = FAILED if problems else 0
-    return CommandResult(told, map(_copy_line, done), [copied], problems, exit_code)
+    return CommandResult(told, map(_copy_line, done), [copied], problems)
 
 
 def _copies(found: Sequence[StoredRun], target: Engine) -> Iterator[dict[str, Any]]:
@@ -107,9 +103,6 @@ def _copy_line(each: dict[str, Any]) -> str:
     return f"{name}  {plural(each['records'], 'record')}, {each['size_bytes']:,} bytes{new}{torn}"
 
 
-# --- delete and prune ---------------------------------------------------------------------------
-
-
 @click.command("delete")
 @click.argument("app_id", nargs=-1, required=True, shell_complete=options.app_ids)
 @options.where
@@ -132,7 +125,7 @@ def delete_command(app_id: tuple[str, ...], where: options.Where) -> CommandResu
             raise UnknownRunError(typed, without_password(where.storage_dir), [run.app_id])
     told, interrupted = _delete(found, where.storage_dir)
     problems = [f"not deleted: {each['reason']}" for each in told if each["status"] != _DELETED]
-    exit_code = INTERRUPTED if interrupted else FAILED if problems else 0
+    exit_code = INTERRUPTED if interrupted else None
     return CommandResult(told, map(_deletion_line, told), (), problems, exit_code)
 
 
@@ -192,7 +185,7 @@ def prune_command(
         for each in told
         if each not in gone and each["status"] != _IN_USE
     ]
-    exit_code = INTERRUPTED if interrupted else FAILED if problems else 0
+    exit_code = INTERRUPTED if interrupted else None
     return CommandResult(told, map(_deletion_line, told), [summary], problems, exit_code)
 
 
@@ -230,9 +223,6 @@ def _deletion_line(each: dict[str, Any]) -> str:
     key = "" if each["partition_key"] is None else f" (partition {each['partition_key']})"
     name = one_line(f"{each['project']}/{each['app_id']}{key}")
     return f"{name}  {each['size_bytes']:,} bytes  {each['status']}"
-
-
-# --- other forms and places ---------------------------------------------------------------------
 
 
 @click.command("materialize")
@@ -288,7 +278,7 @@ def materialize_command(
         f"the state of {plural(len(copied.lost), 'step')} could not be made again, because a "
         f"record that it builds on is damaged: {named}{rest}. The copy lacks them."
     )
-    return CommandResult(data, [line], [hint], [problem], FAILED)
+    return CommandResult(data, [line], [hint], [problem])
 
 
 @click.command("store")

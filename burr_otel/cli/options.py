@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from burr_otel.cli.app import FAILED
 from burr_otel.cli.terminal import CommandResult, print_result
 from burr_otel.config import ENV_PREFIX
 from burr_otel.errors import BurrOtelError
 from burr_otel.store import StoredRun
-from burr_otel.view.find import find_run, runs, stores
+from burr_otel.view.find import FoundRun, find, runs, stores
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
@@ -152,9 +153,13 @@ class Where(NamedTuple):
     project: str | None = None
     partition: str | None = None
 
+    def find(self, app_id: str) -> FoundRun:
+        """The run of that id, or the only one whose id begins so, or with such a trace or span."""
+        return find(self.storage_dir, app_id, self.project, self.partition)
+
     def run(self, app_id: str) -> StoredRun:
-        """The run of that id, or the only one whose id begins so."""
-        return find_run(self.storage_dir, app_id, self.project, self.partition)
+        """The run that is found."""
+        return self.find(app_id).run
 
 
 def where(function: F) -> F:
@@ -176,6 +181,7 @@ def printed(function: Callable[..., CommandResult]) -> Callable[..., int]:
     def command(*, as_json: bool, **given: Any) -> int:
         result = function(**given)
         print_result(result, as_json=as_json)
-        return result.exit_code
+        failed = FAILED if result.problems else 0
+        return failed if result.exit_code is None else result.exit_code
 
     return as_json(command)

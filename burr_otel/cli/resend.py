@@ -27,9 +27,6 @@ _MOST_SHOWN: Final = 50  # runs of which something is to be told
 _REPORTED: Final = ("project", "app_id", "status", "spans", "refused", "trace_ids", "reasons")
 
 
-# --- replay -------------------------------------------------------------------------------------
-
-
 @click.command("replay")
 @options.some_runs
 @options.since
@@ -139,9 +136,6 @@ def _summary(job: Job, data: dict[str, Any]) -> Iterator[Text]:
         yield Text(f"The same command with --since {go_on} goes on from here.")
 
 
-# --- recover ------------------------------------------------------------------------------------
-
-
 @click.command("recover")
 @options.some_runs
 @options.where
@@ -186,7 +180,7 @@ def recover_command(app_id: tuple[str, ...], where: options.Where) -> CommandRes
         return CommandResult(done, parts)
     what = f"{plural(len(unsent), 'session')} could not be sent: {courier.problem}"
     problem = f"{what} Nothing of them is lost; call it again when that is mended."
-    return CommandResult(done, parts, problems=[problem], exit_code=FAILED)
+    return CommandResult(done, parts, problems=[problem])
 
 
 def _recovered_line(each: dict[str, Any]) -> str:

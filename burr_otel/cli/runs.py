@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from burr_otel.cli import options
-from burr_otel.cli.app import DIFFERENT, FAILED
+from burr_otel.cli.app import DIFFERENT
 from burr_otel.cli.terminal import CommandResult, write_file
 from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
@@ -19,7 +19,6 @@ from burr_otel.store import Store, StoredRun
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import comparison_as_json
 from burr_otel.view.content import ShownContent, reader_policy
-from burr_otel.view.find import find
 
 _SAMPLED: Final = 1
 
@@ -63,9 +62,6 @@ def diff_command(
     return CommandResult(data, lines, exit_code=exit_code)
 
 
-# --- the address of a trace ---------------------------------------------------------------------
-
-
 @click.command("open")
 @options.one_run
 @click.option("--browser", is_flag=True, help="Open it in a browser too.")
@@ -91,7 +87,7 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
       BURR_OTEL_TRACE_URL=phoenix burr-otel open demo-1f3a9c02
     """
     template = read_template(OtelConfig.resolve(strict=True).trace_url)
-    run, otel, _ = find(where.storage_dir, app_id, where.project, where.partition)
+    run, otel, _ = where.find(app_id)
     live = _live_trace(run, where.storage_dir, otel)
     place = live or _replayed_trace(run, where.storage_dir)
     url = trace_url(template, place)
@@ -107,8 +103,7 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
     note = "It was never traced: it is there once `burr-otel replay` has sent it."
     problem = "no browser could be opened here; open the address in one yourself."
     problems = [problem] if browser and not opened else []
-    exit_code = FAILED if problems else 0
-    return CommandResult(data, [url], [] if live else [note], problems, exit_code)
+    return CommandResult(data, [url], [] if live else [note], problems)
 
 
 def _live_trace(
@@ -116,12 +111,8 @@ def _live_trace(
 ) -> TracePlace | None:
     history = Store(run.project, storage_dir).history(run.app_id, run.partition_key)
     root = named or (history.last_root if history else None) or {}
-    trace_id, began_ns, flags = (
-        root.get("trace_id"),
-        root.get("time_unix_nano"),
-        root.get("flags", _SAMPLED),
-    )
-    if not isinstance(trace_id, str) or not isinstance(flags, int) or not flags & _SAMPLED:
+    trace_id, began_ns, flags = map(root.get, ("trace_id", "time_unix_nano", "flags"))
+    if not isinstance(trace_id, str) or (isinstance(flags, int) and not flags & _SAMPLED):
         return None
     began_ns = began_ns if isinstance(began_ns, int) else run.changed_ns
     return TracePlace(trace_id, run.project, run.app_id, began_ns, run.changed_ns)
@@ -137,9 +128,6 @@ def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
         raise StoreError(f"{run.project}/{run.app_id} has no trace: nothing is in its log.")
     began_ns, ended_ns = spans[-1].start_time or 0, spans[-1].end_time or 0
     return TracePlace(f"{context.trace_id:032x}", run.project, run.app_id, began_ns, ended_ns)
-
-
-# --- a test of a step ---------------------------------------------------------------------------
 
 
 @click.command("test-case")
@@ -198,7 +186,7 @@ def test_case_command(
     """
     from burr_otel.view.test_case import burr_case, step_case
 
-    run, _, named_step = find(where.storage_dir, app_id, where.project, where.partition)
+    run, _, named_step = where.find(app_id)
     number, alive = named_step if step is None else step, writer_lives()(run)
     case = step_case(run, alive, number, reader_policy(), redacted=redacted, action=action)
     test = folder / f"test_{case.name}.py"

@@ -22,7 +22,6 @@ from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json
 from burr_otel.view.content import ShownContent, load, reader_policy
 from burr_otel.view.drawing import Waterfall, frame, grow, header, step_sheet
-from burr_otel.view.find import find
 from burr_otel.view.rows import failure_text, look, relatives
 from burr_otel.view.steps import read_step
 from burr_otel.view.summary import summarise
@@ -80,7 +79,7 @@ def show_command(
         raise click.UsageError(
             "--step, --html and --follow exclude each other, --html also --json."
         )
-    run, _, named_step = find(where.storage_dir, app_id, where.project, where.partition)
+    run, _, named_step = where.find(app_id)
     if html_file is None and not follow and step is None:
         step = named_step
     store, policy, console = Store(run.project, where.storage_dir), reader_policy(), output()

@@ -37,9 +37,6 @@ _HOW_TO_GET_ONE: Final = (
 )
 
 
-# --- demo ---------------------------------------------------------------------------------------
-
-
 @click.command("demo")
 @options.storage_dir
 @options.printed
@@ -114,9 +111,6 @@ def _sent_lines(target: Target, refusal: str | None, view: RunTree) -> Iterator[
     if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
         place = TracePlace(str(session.trace_id), view.project, view.app_id, *times)
         yield Text(f"To look at it: {trace_url(read_template(setting), place)}")
-
-
-# --- check --------------------------------------------------------------------------------------
 
 
 @click.command("check")

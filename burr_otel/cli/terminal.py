@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,8 +29,8 @@ class CommandResult(NamedTuple):
     data: Any  # printed with --json
     parts: Iterable[RenderableType] = ()  # printed without it
     notes: Iterable[str] = ()  # likewise, to standard error
-    problems: Iterable[str] = ()  # printed as errors in any case
-    exit_code: int = 0
+    problems: Sequence[str] = ()  # printed as errors in any case
+    exit_code: int | None = None  # None: by whether there are problems
 
 
 class _Console(Console):
