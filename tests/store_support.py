@@ -41,7 +41,7 @@ from burr_otel.store import (
     graph_json,
     is_url,
 )
-from burr_otel.store.materialize import write_plain
+from burr_otel.store.copying import write_plain
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CHILD = Path(__file__).with_name("store_child.py")

@@ -179,7 +179,7 @@ def test_printable(text, shown):
 def test_a_copy_of_a_damaged_name_can_be_read(tmp_path):
     """A lone surrogate in a log that others wrote becomes U+FFFD in the copy."""
     from burr_otel.store import Store
-    from burr_otel.store.materialize import write_plain
+    from burr_otel.store.copying import write_plain
 
     tracker = OtelTracker("p", tmp_path)
     build(tracker).step()

@@ -30,7 +30,7 @@ from test_store_values import PROFILE, alike, documents, texts
 
 from burr_otel.errors import StoreError, UnknownSequenceError
 from burr_otel.store import Store, chain, delta, encode_state
-from burr_otel.store.materialize import write_plain
+from burr_otel.store.copying import write_plain
 
 
 @pytest.fixture

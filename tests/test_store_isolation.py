@@ -19,7 +19,7 @@ from burr_otel.errors import (
     StoreError,
 )
 from burr_otel.store import Store, projects
-from burr_otel.store.materialize import write_plain
+from burr_otel.store.copying import write_plain
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from store_support import (
 
 from burr_otel.errors import UnknownRunError, UnknownSequenceError
 from burr_otel.store import Store
-from burr_otel.store.files import log_file as store_log
+from burr_otel.store.files import scan as store_scan
 
 
 @pytest.fixture(params=SNAPSHOTS)
@@ -47,7 +47,7 @@ def torn_files(store, app_id="a"):
 @pytest.fixture
 def memory_store(monkeypatch, keeping):
     """Each repair syncs twice, and waits for a torn line to go on."""
-    monkeypatch.setattr(store_log, "_SETTLE_S", 0)
+    monkeypatch.setattr(store_scan, "_SETTLE_S", 0)
     with memory_folder() as folder:
         yield Store("proj", folder, **keeping)
 
@@ -204,7 +204,7 @@ def test_a_line_that_is_being_written_is_not_torn(store, monkeypatch):
 
     write_on(0)
     with monkeypatch.context() as patched:
-        patched.setattr(store_log.time, "sleep", write_on)
+        patched.setattr(store_scan.time, "sleep", write_on)
         run_step(begin(store), 2, {"n": 2})
     assert torn_files(store) == []
     assert [r["sequence_id"] for r in log_records(path) if r["type"] == "begin_entry"] == [
@@ -228,7 +228,7 @@ def test_what_a_writer_without_locks_adds_to_a_repair_is_checked_by_the_next(sto
             file.write(BURRS_LINE[50:70])
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_log, "_SETTLE_S", 0)
+        patched.setattr(store_scan, "_SETTLE_S", 0)
         patched.setattr(os, "ftruncate", cut_and_be_overtaken)
         session = begin(store)
     run_step(session, 2, {"n": 2})
@@ -253,7 +253,7 @@ def test_what_a_writer_without_locks_adds_during_a_repair_is_not_cut_off(store, 
                 file.write(BURRS_LINE[50:] + BURRS_LINE * 3)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_log, "_SETTLE_S", 0)
+        patched.setattr(store_scan, "_SETTLE_S", 0)
         patched.setattr(os, "fsync", be_overtaken)
         session = begin(store)
     run_step(session, 2, {"n": 2})

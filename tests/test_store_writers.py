@@ -21,7 +21,7 @@ from store_support import (
 )
 
 from burr_otel.store import Store, owner_is_alive
-from burr_otel.store import overlap as overlap_module
+from burr_otel.store import session as session_module
 from burr_otel.store.files import log_file as log_module
 from burr_otel.store.owner import this_owner
 
@@ -44,7 +44,7 @@ def memory_store():
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    overlap_module._warned.clear()
+    session_module._mixed_runs.clear()
 
 
 def test_a_finaliser_may_write_while_its_thread_is_in_the_middle_of_an_append(store, monkeypatch):

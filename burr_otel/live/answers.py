@@ -62,7 +62,7 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
         except SnapshotError as error:
             run.tell_lost(error, exception)
         finally:
-            run.session.handed.forget(sequence_id)
+            run.session.handed.pop(sequence_id, None)
 
 
 async def _answers(session: Session, sequence_id: int) -> None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from burr_otel.store.encoded import EncodedState
 from burr_otel.store.engines import is_url, without_password
 from burr_otel.store.graphs import digest, graph_json
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import ALL
+from burr_otel.store.session import Session
 from burr_otel.store.store import RunHistory, Store, projects
 from burr_otel.store.stored_run import StoredRun
 
 if TYPE_CHECKING:
-    from burr_otel.store.async_loader import AsyncStoreLoader
-    from burr_otel.store.encoded import EncodedState
-    from burr_otel.store.session import Session
+    from burr_otel.store.snapshot import AsyncStoreLoader
     from burr_otel.store.values import encode_mapping, encode_state, encode_value
 
 __all__ = [
@@ -42,9 +42,7 @@ __all__ = [
 ]
 
 _LATER: Final = {
-    "AsyncStoreLoader": "async_loader",
-    "EncodedState": "encoded",
-    "Session": "session",
+    "AsyncStoreLoader": "snapshot",
     "encode_mapping": "values",
     "encode_state": "values",
     "encode_value": "values",

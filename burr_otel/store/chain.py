@@ -18,12 +18,13 @@ import orjson
 from burr_otel.records import END_ENTRY, parse
 from burr_otel.store import delta
 from burr_otel.store.encoded import EncodedState, object_pieces
-from burr_otel.store.query import otel_of
+from burr_otel.store.lines import otel_of
 
 _MAX_NUMBER: Final = 64  # differences after a whole state
 _RECORD_BYTES = 256  # what a record takes beside its state
 _MOST_SESSIONS: Final = 16  # whose newest states are kept while a log is read forward
 _MOST_FOREIGN: Final = 1024  # records of others that are looked past
+_CHANGES: Final = frozenset(("delta", "exact", "exact_patch"))
 _UNSOUND: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -31,8 +32,8 @@ class Snapshot(NamedTuple):
     """A state as it goes into a record: the pieces of one JSON object, and members of ``otel``.
 
     The rest places it in a chain: what its record must directly follow and what it is known as
-    (see `RunLog.append`), its document and checksum, its number, and how many bytes the
-    differences behind it may take.
+    (see `RunLog.append`), its document, its number, and how many bytes the differences behind it
+    may take.
     """
 
     pieces: list[bytes]
@@ -40,7 +41,6 @@ class Snapshot(NamedTuple):
     after: object | None = None
     mark: object | None = None
     document: delta.DeltaState | None = None
-    checksum: int = 0
     number: int = 0
     room: int = 0
 
@@ -80,33 +80,22 @@ class Chain:
         base = self._newest
         if base is None or base.document is None or base.number >= _MAX_NUMBER:
             return self.whole(state)
-        document = _document(state)
+        document, number = _document(state), base.number + 1
         pieces, change, exact = delta.difference(base.document, document)
-        spent = sum(map(len, pieces)) + len(exact) + _RECORD_BYTES
-        if spent > base.room:
+        room = base.room - sum(map(len, pieces)) - len(exact) - _RECORD_BYTES
+        if room < 0:
             return self.whole(state)
-        number, checksum = base.number + 1, document.checksum
-        members = b'%b"state_crc":%d,"delta":{"number":%d,"base_crc":%d,%b},' % (
-            exact,
-            checksum,
-            number,
-            base.checksum,
-            change,
-        )
-        room = base.room - spent
-        return Snapshot(pieces, members, base.mark, object(), document, checksum, number, room)
+        checksums = document.checksum, number, base.document.checksum
+        members = b'"state_crc":%d,"delta":{"number":%d,"base_crc":%d,%b},' % (*checksums, change)
+        return Snapshot(pieces, exact + members, base.mark, object(), document, number, room)
 
     def whole(self, state: EncodedState) -> Snapshot:
         """A snapshot that a new chain begins with."""
+        pieces, exact, *_ = whole_snapshot(state)
         document = _document(state)
-        checksum, plain = document.checksum, whole_snapshot(state)
-        return plain._replace(
-            members=b'%b"state_crc":%d,' % (plain.members, checksum),
-            mark=object(),
-            document=document,
-            checksum=checksum,
-            room=document.state_bytes,
-        )
+        members = b'%b"state_crc":%d,' % (exact, document.checksum)
+        room = document.state_bytes
+        return Snapshot(pieces, members, mark=object(), document=document, room=room)
 
 
 def _document(state: EncodedState) -> delta.DeltaState:
@@ -120,6 +109,10 @@ class _Link(NamedTuple):
     number: int
     checksum: int
     base_checksum: int | None
+
+    def follows(self, before: _Link) -> bool:
+        """Whether its record builds on that one."""
+        return (before.number, before.checksum) == (self.number - 1, self.base_checksum)
 
 
 def _is_delta(record: Mapping[str, Any]) -> bool:
@@ -141,46 +134,39 @@ def _link(record: Mapping[str, Any]) -> _Link | None:
     return link if (link.number > 0) == ("delta" in otel) else None
 
 
-def resolve(  # noqa: PLR0911 - each a way in which it does not add up
-    record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]
-) -> dict[str, Any] | None:
+def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     """A record with its whole state; None when what it builds on is not there.
 
     `earlier` are the records of finished steps before it, newest first.
     """
     if not _is_delta(record):
         return record
-    chain, link = [record], _link(record)
-    foreign = 0
+    chain: list[Mapping[str, Any]] = [record]
+    link, foreign = _link(record), 0
     for other in earlier:
-        if link is None or not link.number:
-            return None
-        before = _link(other)
-        if before is None or before.session != link.session:
+        if link is None or foreign > _MOST_FOREIGN:
+            break
+        if (otel_of(other) or {}).get("session") != link.session:
             foreign += 1
-            if foreign > _MOST_FOREIGN or (otel_of(other) or {}).get("session") == link.session:
-                return None
             continue
-        if before.number != link.number - 1 or before.checksum != link.base_checksum:
-            return None
-        if before.number:
-            chain.append(dict(other))
-            link = before
-            continue
-        try:
-            document = delta.from_record(other)
-            for each in reversed(chain):
-                document = delta.apply(document, each)
-            return _made_whole(record, document)
-        except _UNSOUND:
-            return None
+        before = _link(other)
+        if before is None or not link.follows(before):
+            break
+        link = before
+        if not link.number:
+            try:
+                document = delta.from_record(other)
+                for each in reversed(chain):
+                    document = delta.apply(document, each)
+                return _made_whole(record, document)
+            except _UNSOUND:
+                break
+        chain.append(other)
     return None
 
 
 def _made_whole(record: Mapping[str, Any], document: delta.DeltaState) -> dict[str, Any]:
-    otel = dict(record["otel"])
-    for name in ("delta", "exact", "exact_patch"):
-        otel.pop(name, None)
+    otel = {key: value for key, value in record["otel"].items() if key not in _CHANGES}
     patches = orjson.loads(document.exact)
     if patches:
         otel["exact"] = patches
@@ -191,35 +177,27 @@ class Unfolding:
     """Makes records whole while a log is read forward."""
 
     def __init__(self) -> None:
+        # By session. Whole states are kept as lines, since what we return may be changed.
         self._newest: OrderedDict[str, tuple[_Link, delta.DeltaState | bytes]] = OrderedDict()
 
     def whole(self, record: dict[str, Any], line: bytes) -> dict[str, Any] | None:
         """The next record of the log with its whole state; None: what it builds on is lost."""
-        if record["type"] != END_ENTRY:
-            return record
         link = _link(record)
         if link is None:
-            return None if _is_delta(record) else record
+            return None if record["type"] == END_ENTRY and _is_delta(record) else record
         before, base = self._newest.pop(link.session, (None, b""))
-        if not link.number:
-            self._keep(link, line)  # parsed again if need be: what we return may be changed
-            return record
-        if before is None or (before.number, before.checksum) != (
-            link.number - 1,
-            link.base_checksum,
-        ):
-            return None
-        try:
-            if isinstance(base, bytes):
-                base = delta.from_record(parse(base))
-            document = delta.apply(base, record)
-            made = _made_whole(record, document)
-        except _UNSOUND:
-            return None
-        self._keep(link, document)
-        return made
-
-    def _keep(self, link: _Link, base: delta.DeltaState | bytes) -> None:
-        self._newest[link.session] = link, base
+        made: dict[str, Any] = record
+        kept: delta.DeltaState | bytes = line
+        if link.number:
+            if before is None or not link.follows(before):
+                return None
+            try:
+                document = delta.from_record(parse(base)) if isinstance(base, bytes) else base
+                kept = delta.apply(document, record)
+                made = _made_whole(record, kept)
+            except _UNSOUND:
+                return None
+        self._newest[link.session] = link, kept
         if len(self._newest) > _MOST_SESSIONS:
             self._newest.popitem(last=False)
+        return made

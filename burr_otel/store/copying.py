@@ -1,20 +1,26 @@
-"""Copying a run from one engine to another, record by record, so that a later call goes on."""
+"""Copies of runs: in another engine, record by record, or in a folder as Burr itself writes it."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Final
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import orjson
 
 from burr_otel.errors import InvalidIdentifierError, StoreError
+from burr_otel.records import END_ENTRY, encode_json
+from burr_otel.store.files import disk
 from burr_otel.store.graphs import digest
 from burr_otel.store.lines import entry_of, sound_parts
 from burr_otel.store.markers import check_unused
 from burr_otel.store.names import check_app_id
 from burr_otel.store.port import Engine, Line, RunLog
+from burr_otel.store.stored_run import StoredRun
 
 _NO_GRAPH: Final = b"null"
 
@@ -85,12 +91,15 @@ class RunCopy:
                 raise self._is_another(log, f"its record {self.records + 1:,} differs")
             self._count(line)
             yield line.end
-        for line, following in itertools.zip_longest(*_pairs(missing)):
+        line = next(missing, None)
+        while line is not None:
+            following = next(missing, None)
             # The last one reaches the disk, and with it all before it.
             log.append(line.data, _entry(line), durability="none" if following else "fsync")
             self._count(line)
             self.added += 1
             yield line.end
+            line = following
 
     def _copy_children(self, log: RunLog) -> None:
         there = {line.rstrip(b"\n") for line in log.children()}
@@ -133,16 +142,68 @@ class RunCopy:
         )
 
 
-def _pairs(lines: Iterator[Line]) -> tuple[Iterable[Line], Iterable[Line | None]]:
-    """Each line, and the one that follows it."""
-    ahead, behind = itertools.tee(lines)
-    next(behind, None)
-    return ahead, behind
-
-
 def _entry(line: Line) -> tuple[int, int] | None:
     """What a record is looked for by, also behind bytes that are none."""
     for part in sound_parts([line]):
         if part.record is not None:
             return entry_of(part.data, part.record)
     return None
+
+
+class Copied(NamedTuple):
+    """What became of a run: its finished steps, and how long the log is that was written.
+
+    `lost` has the sequence ids of finished steps that were left out, because a record that their
+    state builds on is lost.
+    """
+
+    steps: int
+    lost: tuple[int, ...]
+    log_bytes: int
+
+
+def write_plain(run: StoredRun, target: Path, *, replace: bool = False) -> Copied:
+    """Write a run in Burr's layout; every record of a finished step carries its whole state.
+
+    The target folder is there whole or not at all. An earlier copy is replaced only when asked.
+    """
+    if os.path.realpath(target) == os.path.realpath(run.place):  # a URL is no such path
+        raise StoreError(f"{target} is the run itself; write the copy to another place.")
+    if os.path.lexists(target) and not replace:
+        raise StoreError(f"{target} exists already. Pass --replace, or write to another place.")
+    disk.make_folders(target.parent, sync=False)
+    temporary, old = disk.temporary_name(target), disk.temporary_name(target)
+    temporary.mkdir(0o700)
+    try:
+        copied = _write_log(run, temporary / disk.LOG)
+        graphs = {f"graph-{each}.json": run.log.graph(each) for each in run.log.earlier_graphs()}
+        graphs[disk.GRAPH] = run.log.graph()
+        children = b"".join(line.rstrip(b"\n") + b"\n" for line in run.log.children())
+        small = {**graphs, disk.METADATA: run.log.metadata(), disk.CHILDREN: children or None}
+        for name, data in small.items():
+            if data is not None:
+                disk.write_file(temporary / name, data, sync=False)
+        if replace:
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(old)
+                shutil.rmtree(old)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return copied
+
+
+def _write_log(run: StoredRun, path: Path) -> Copied:
+    steps, lost, length = 0, [], 0
+    with os.fdopen(disk.open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as log:
+        for record in run.records():
+            if record["type"] == END_ENTRY:
+                if record["state"] is None:
+                    lost.append(record["sequence_id"])
+                    continue
+                steps += 1
+            record.get("otel", {}).pop("crc", None)  # of the record that it was
+            length += log.write(encode_json(record) + b"\n")
+        log.flush()
+        os.fsync(log.fileno())
+    return Copied(steps, tuple(lost), length)

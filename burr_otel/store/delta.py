@@ -40,22 +40,25 @@ _TEXT_OR_EXPONENT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|(?<=[0-9])e\+?(?=[0-9
 class DeltaState:
     """A state as the JSON of each key, and of its patches, with checksums that grow with them."""
 
-    __slots__ = ("_heads", "exact", "parts")
+    __slots__ = ("_checksum", "_heads", "exact", "parts")
 
     def __init__(
         self, parts: dict[str, bytes], exact: bytes, heads: dict[str, int] | None = None
     ) -> None:
         self.parts, self.exact = parts, exact
         self._heads = {} if heads is None else heads  # checksum of each part but its last byte
+        self._checksum = -1
 
     @property
     def checksum(self) -> int:
         """Of all keys and values, in order."""
-        pieces = [
-            b"%b%d:%d," % (encode_text(name), len(text), zlib.crc32(text[-1:], self._head(name)))
-            for name, text in self.parts.items()
-        ]
-        return zlib.crc32(self.exact, zlib.crc32(b"".join(pieces)))
+        if self._checksum < 0:
+            pieces = [
+                b"%b%d:%d," % (encode_text(key), len(text), zlib.crc32(text[-1:], self._head(key)))
+                for key, text in self.parts.items()
+            ]
+            self._checksum = zlib.crc32(self.exact, zlib.crc32(b"".join(pieces)))
+        return self._checksum
 
     @property
     def state_bytes(self) -> int:
@@ -281,11 +284,10 @@ def _shared_start(left: bytes, right: bytes, low: int = 0) -> int:
 
 def _shared_end(left: bytes, right: bytes, most: int) -> int:
     """How many bytes, at most so many, both end with."""
-    view, ends, right_ends = memoryview(left), len(left), len(right)
-    low, high = 0, most
+    view, low, high = memoryview(left), 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if right.startswith(view[ends - middle : ends - low], right_ends - middle):
+        if right.startswith(view[len(left) - middle : len(left) - low], len(right) - middle):
             low = middle
         else:
             high = middle - 1

@@ -9,6 +9,10 @@ from typing import Any, Final, NamedTuple
 
 from burr_otel.records import encode_text
 
+# Burr's own keys in a state; all others are the user's.
+SEQUENCE_ID: Final = "__SEQUENCE_ID"
+PRIOR_STEP: Final = "__PRIOR_STEP"
+
 GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
 _GROWING_TYPES: Final = (list, str)
 _LARGE_BYTES: Final = 64 * 1024  # a copy of so many bytes costs more than a further piece

@@ -27,30 +27,14 @@ class Handed:
         self.is_awaited = False  # somebody will ask for the answer to the step's end
 
 
-class HandedOver:
+class HandedOver(dict[int, Handed]):
     """What a session has handed over, by step, until somebody has asked for the answers."""
 
-    __slots__ = ("_by_step", "_chain", "_run")
+    __slots__ = ("_chain", "_run")
 
     def __init__(self, run: str, chain: Chain | None) -> None:
+        super().__init__()
         self._run, self._chain = run, chain
-        self._by_step: dict[int, Handed] = {}
-
-    def get(self, sequence_id: int) -> Handed | None:
-        """Of a step."""
-        return self._by_step.get(sequence_id)
-
-    def put(self, sequence_id: int, handed: Handed) -> None:
-        """Of a step, in place of its earlier one."""
-        self._by_step[sequence_id] = handed
-
-    def steps(self) -> list[int]:
-        """Steps that nobody has asked for."""
-        return list(self._by_step)
-
-    def forget(self, sequence_id: int) -> None:
-        """Nobody will ask for a step again."""
-        self._by_step.pop(sequence_id, None)
 
     def answers(self, sequence_id: int) -> Iterator[Answer]:
         """What to wait for, one after the other, until a step's newest record is kept.

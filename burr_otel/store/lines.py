@@ -1,9 +1,9 @@
-"""Lines of a log: which are sound records, and what the others are."""
+"""Lines of a log: which are sound records, and what is looked for in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -16,6 +16,15 @@ from burr_otel.records import (
 )
 from burr_otel.store import port
 from burr_otel.store.port import Line
+
+# Kinds by which engines find records of a type.
+_KINDS: Final = {
+    BEGIN_ENTRY: (port.BEGIN,),
+    END_ENTRY: (port.END,),
+    ROOT: (port.ROOT, port.INHERITED),
+}
+_WITH_STATE: Final = (port.END, port.INHERITED)
+_INT64_BITS: Final = 64  # what an index keeps
 
 
 class Part(NamedTuple):
@@ -49,18 +58,33 @@ def sound_parts(lines: Iterable[Line]) -> Iterator[Part]:
             yield Part(position, end, data, complete, None, reason)
 
 
+def kinds_of(types: Iterable[str], *, with_state: bool = False) -> tuple[int, ...]:
+    """The kinds by which engines find records of such types, or those of them that have a state."""
+    kinds = [kind for each in types for kind in _KINDS.get(each, ())]
+    return tuple(kind for kind in kinds if not with_state or kind in _WITH_STATE)
+
+
 def entry_of(line: bytes, record: Mapping[str, Any]) -> tuple[int, int] | None:
     """Kind and sequence id of a sound record that is looked for; None: it never is."""
     kind, sequence_id = kind_of_line(line) or ("", None)
     if kind == ROOT:
         if not isinstance(record.get("state"), dict):
             return port.ROOT, -1
-        number = record.get("inherited_sequence_id")
-        return port.INHERITED, number if type(number) is int and _fits(number) else -1
-    if sequence_id is None or not _fits(sequence_id) or kind not in (BEGIN_ENTRY, END_ENTRY):
+        number = inherited_id(record)
+        fits = number is not None and number.bit_length() < _INT64_BITS
+        return port.INHERITED, number if fits and number is not None else -1
+    if kind not in _KINDS or sequence_id is None or sequence_id.bit_length() >= _INT64_BITS:
         return None
-    return (port.BEGIN if kind == BEGIN_ENTRY else port.END), sequence_id
+    return _KINDS[kind][0], sequence_id
 
 
-def _fits(number: int) -> bool:
-    return number.bit_length() < 64  # noqa: PLR2004 - what an index keeps
+def inherited_id(record: Mapping[str, Any]) -> int | None:
+    """The sequence id of the state that an otel_root record carries."""
+    number = record.get("inherited_sequence_id")
+    return number if type(number) is int else None
+
+
+def otel_of(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The `otel` object of a record, if it has one."""
+    otel = None if record is None else record.get("otel")
+    return otel if isinstance(otel, dict) else None

@@ -16,8 +16,8 @@ import orjson
 
 from burr_otel.errors import RunInUseError
 from burr_otel.records import ROOT_END, DamageError, EndRoot, encode, parse
+from burr_otel.store.lines import otel_of
 from burr_otel.store.port import RunLog
-from burr_otel.store.query import otel_of
 
 _CRASHED: Final = "crashed"
 _MAX_SCAN_BYTES: Final = 1024 * 1024

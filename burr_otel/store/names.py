@@ -15,9 +15,14 @@ _PROJECT: Final = re.compile(r"[a-zA-Z0-9_\-:]+")  # what Burr's own client acce
 MAX_NAME_BYTES: Final = 255  # the limit of one path component on ext4, xfs, btrfs, apfs and tmpfs
 
 
+def is_project(name: str) -> bool:
+    """Whether it can be the name of a project's folder."""
+    return _PROJECT.fullmatch(name) is not None and len(name) <= MAX_NAME_BYTES
+
+
 def check_project(project: object) -> str:
     """Return `project` when it can be the name of a project's folder."""
-    if isinstance(project, str) and _PROJECT.fullmatch(project) and len(project) <= MAX_NAME_BYTES:
+    if isinstance(project, str) and is_project(project):
         return project
     raise InvalidIdentifierError(
         f"project {_shown(project)} cannot be a folder name. Use 1 to {MAX_NAME_BYTES} letters, "
@@ -42,6 +47,15 @@ def is_partition_key(key: object) -> bool:
         return isinstance(key, str) and key.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+def check_partition_key(key: str | None) -> str | None:
+    """Return `key` when it can be kept; an empty one is none."""
+    if not key or is_partition_key(key):
+        return key or None
+    raise InvalidIdentifierError(
+        f"partition key {key!r} cannot be kept: use valid Unicode text or None."
+    )
 
 
 def _app_id_problem(app_id: object) -> str | None:  # noqa: PLR0911 - one case each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import zlib
@@ -12,6 +13,7 @@ import orjson
 from burr_otel.errors import SnapshotError, StoreError
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
+    BEGIN_ENTRY,
     ROOT,
     BeginRoot,
     BeginStep,
@@ -27,11 +29,10 @@ from burr_otel.store import port
 from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing, head_checksum
 from burr_otel.store.handed import Handed, HandedOver
-from burr_otel.store.loading import newest_record
-from burr_otel.store.overlap import warn_of_overlap
+from burr_otel.store.lines import otel_of
+from burr_otel.store.loading import newest_records
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
-from burr_otel.store.query import otel_of
 
 logger = logger_of_lines(__name__)
 
@@ -39,6 +40,8 @@ _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
 _MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces
 _QUOTE: Final = ord('"')
 _UNUSED: Final = -1  # generation of a session that has not written yet
+_MOST_WARNED: Final = 10_000
+_mixed_runs: set[str] = set()  # of which it was said that sessions run at once
 _generation = 0  # counts forks: a session belongs to the process that opened it
 
 
@@ -51,16 +54,17 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_begin",
         "_chain",
         "_claim",
         "_durability",
         "_end",
         "_ended",
         "_exclusive",
-        "_foreign",
         "_forked_from",
         "_generation",
         "_log",
+        "_mixed",
         "_tag",
         "_told",
         "grown_from",
@@ -85,8 +89,8 @@ class Session:
         self._chain = Chain() if delta else None
         self._claim, self._exclusive = claim, exclusive
         self._tag = b'"session":%b' % orjson.dumps(session_id)
-        self._end = -1  # of this session's newest record, once it has begun a step
-        self._foreign = -1  # where records of others begin, since this session's last step
+        self._end = self._begin = -1  # of our newest record, and newest begin of a step
+        self._mixed = False  # whether others have written since that
         self._generation = _generation
         self._ended = self._told = False
         self._forked_from = forked_from
@@ -145,7 +149,7 @@ class Session:
             hand_over = getattr(self._log, "hand_over", None) if later else None
             if hand_over is not None:
                 answer = hand_over(line, entry, durability=self._durability)
-                self.handed.put(record.sequence_id, Handed(answer, self._begun))
+                self.handed[record.sequence_id] = Handed(answer, self._begun)
                 return
             start, end = self._log.append(line, entry, durability=self._durability)
         except (OSError, StoreError) as error:
@@ -153,20 +157,34 @@ class Session:
         self._begun(start, end)
 
     def _begun(self, start: int, end: int) -> None:
-        """A begin lies there."""
-        if start != self._end:
-            self._wrote_after_others(start, end)
-        if self._foreign >= 0:
-            warn_of_overlap(self.run, self.session_id, self._log, self._foreign, start)
-            self._foreign = -1
-        self._end = end
+        """A begin lies there; warn, once a run, if others have begun a step since our last one.
 
-    def _wrote_after_others(self, start: int, end: int) -> None:
-        """Note a record that does not directly follow our last one; -1: it is not known where."""
-        if start >= 0 and self._end >= 0:
-            if self._foreign < 0:
-                self._foreign = self._end
-            self._end = end
+        Sessions that follow one another are the normal case and stay silent.
+        """
+        self._placed(start, end)
+        if self._mixed and self._begin >= 0 and len(_mixed_runs) < _MOST_WARNED:
+            other = None if self.run in _mixed_runs else self._other_session(start)
+            if other is not None:
+                _mixed_runs.add(self.run)
+                logger.warning(
+                    "%s: sessions %s and %s run steps of it at once, so its history is a mixture "
+                    "of both. Give each its own app id, or use exclusive=True.",
+                    self.run,
+                    self.session_id,
+                    other,
+                )
+        self._begin, self._mixed = start, False
+
+    def _other_session(self, before: int) -> str | None:
+        """The session, if any, whose step has begun since the newest of ours."""
+        with contextlib.suppress(OSError):
+            for position, record in newest_records(self._log, (BEGIN_ENTRY,), before=before):
+                if position <= self._begin:
+                    break
+                session = (otel_of(record) or {}).get("session")
+                if session != self.session_id:
+                    return str(session or "of another tracker")
+        return None
 
     def begin_with(self, state: EncodedState) -> None:
         """Note values that the first step found: another session has written them."""
@@ -316,17 +334,16 @@ class Session:
         if later:
             handed = Handed(written, self._placed)
             handed.is_awaited = True
-            self.handed.put(record.sequence_id, handed)
+            self.handed[record.sequence_id] = handed
         else:
             self._placed(*written)
         return length
 
     def _placed(self, start: int, end: int) -> None:
         """A record lies there; (-1, -1): not known."""
-        if start == self._end:
+        if start >= 0:
+            self._mixed = self._mixed or start != self._end
             self._end = end
-        else:
-            self._wrote_after_others(start, end)
 
     def _mark(self, ids: SpanIds | None, time_ns: int, *, ended: bool) -> None:
         otel: dict[str, Any] = {"time_unix_nano": time_ns, "ended": ended}
@@ -349,11 +366,10 @@ class Session:
     def _begin_forked(self, time_ns: int) -> None:
         """The first step in a forked child: only now is it known that the child writes at all."""
         parent, self._forked_from = self._forked_from, None
-        record = newest_record(
-            self._log, (ROOT,), accept=lambda r: (otel_of(r) or {}).get("session") == parent
-        )
+        roots = (record for _, record in newest_records(self._log, (ROOT,)))
+        own = (each for each in roots if (otel_of(each) or {}).get("session") == parent)
         kept = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
-        fields = {key: value for key, value in (record or {}).items() if key in kept}
+        fields = {key: value for key, value in next(own, {}).items() if key in kept}
         fields |= {"owner": this_owner(), "forked_from": parent}
         self._log.repair()
         self.begin(BeginRoot(fields, time_ns, kind="fork"), b"", (port.ROOT, -1))

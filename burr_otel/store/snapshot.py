@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from burr.core.persistence import PersistedStateData
+from burr.core import State
+from burr.core.persistence import AsyncBaseStateLoader, PersistedStateData
 
 from burr_otel.errors import StateLoadError
 from burr_otel.records import ROOT
 from burr_otel.store import exact
-from burr_otel.store.query import inherited_id, otel_of
+from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID
+from burr_otel.store.lines import inherited_id, otel_of
 
-# Burr's own keys in a state; all others are the user's.
-SEQUENCE_ID, PRIOR_STEP = "__SEQUENCE_ID", "__PRIOR_STEP"
+if TYPE_CHECKING:
+    from burr_otel.store.store import Store
+
+
+class AsyncStoreLoader(AsyncBaseStateLoader):
+    """A store for asynchronous applications, whose `abuild` refuses a synchronous loader.
+
+    It loads states off the event loop.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def load(
+        self,
+        partition_key: str | None,
+        app_id: str | None,
+        sequence_id: int | None = None,
+        **_: Any,
+    ) -> PersistedStateData | None:
+        """See `Store.load`."""
+        return await asyncio.to_thread(self.store.load, partition_key, app_id, sequence_id)
+
+    async def list_app_ids(self, partition_key: str | None, **_: Any) -> list[str]:
+        """See `Store.list_app_ids`."""
+        return await asyncio.to_thread(self.store.list_app_ids, partition_key)
 
 
 def plain_state(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -22,10 +49,10 @@ def plain_state(record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     document, patches = _document(record)
     exact.restore(document, [p for p in patches if not exact.is_after(p)])
     exact.restore(document, [p for p in patches if exact.is_after(p) and p[1] != exact.OBJECT])
-    place = _place(record)
-    if place.sequence_id is not None:
-        document[SEQUENCE_ID] = place.sequence_id
-    return document, place.position
+    sequence_id, position, _ = _place(record)
+    if sequence_id is not None:
+        document[SEQUENCE_ID] = sequence_id
+    return document, position
 
 
 def persisted_state(
@@ -37,23 +64,20 @@ def persisted_state(
     serde_kwargs: Mapping[str, Any],
 ) -> PersistedStateData:
     """What Burr's `load` returns, from a record that holds a state."""
-    from burr.core import State  # noqa: PLC0415 - what only lists and shows runs needs no Burr
-    from burr.core.persistence import PersistedStateData  # noqa: PLC0415
-
     document, patches = _document(record)
     values = values_of(document, patches, serde_kwargs)
-    place = _place(record)
-    if place.sequence_id is not None:
-        values[SEQUENCE_ID] = place.sequence_id
+    sequence_id, position, status = _place(record)
+    if sequence_id is not None:
+        values[SEQUENCE_ID] = sequence_id
     created = dt.datetime.fromtimestamp(created_ns / 1e9)  # noqa: DTZ006 - as Burr's client
     return PersistedStateData(
         partition_key=cast("str", partition_key),  # Burr's own annotations forget None
         app_id=app_id,
-        sequence_id=cast("int", place.sequence_id),
-        position=place.position,
+        sequence_id=cast("int", sequence_id),
+        position=position,
         state=State(values),
         created_at=created.isoformat(),
-        status=place.status,
+        status=status,
     )
 
 
@@ -61,8 +85,6 @@ def values_of(
     document: dict[str, Any], patches: list[Any], serde_kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The values of a state, deserialized by Burr's serde, with what JSON cannot carry put back."""
-    from burr.core import State  # noqa: PLC0415
-
     exact.restore(document, [patch for patch in patches if not exact.is_after(patch)])
     values = State.deserialize(document, **serde_kwargs).get_all()
     exact.restore(values, [patch for patch in patches if exact.is_after(patch)])
@@ -77,19 +99,15 @@ def load_error(
     The record is a fresh one: deserializers take their marks out of what they read.
     """
     document, patches = _document(record)
-    found: tuple[str | None, str | None, Exception] = None, None, error
+    sequence_id = _place(record)[0]
     for key, value in document.items():
         kind = _class_of(value)
         own = [patch for patch in patches if isinstance(patch, list) and patch[0][:1] == [key]]
         try:
             values_of({key: value}, own, serde_kwargs)
         except Exception as cause:
-            found = key, kind, cause
-            break
-    key_, kind_, cause_ = found
-    return StateLoadError(
-        run, _place(record).sequence_id, key=key_, kind=kind_, cause=brief(cause_)
-    )
+            return StateLoadError(run, sequence_id, key=key, kind=kind, cause=brief(cause))
+    return StateLoadError(run, sequence_id, key=None, kind=None, cause=brief(error))
 
 
 def brief(error: BaseException) -> str:
@@ -117,20 +135,12 @@ def _class_of(value: Any) -> str | None:
     return None
 
 
-class _Place(NamedTuple):
-    """Where in its graph a run was."""
-
-    sequence_id: int | None
-    position: str
-    status: str
-
-
-def _place(record: Mapping[str, Any]) -> _Place:
+def _place(record: Mapping[str, Any]) -> tuple[int | None, str, str]:
+    """Where in its graph a run was: sequence id, action and status."""
     if record["type"] == ROOT:
-        position, status = record.get("position"), record.get("status")
-        return _Place(inherited_id(record), str(position), str(status))
+        return inherited_id(record), str(record.get("position")), str(record.get("status"))
     status = "completed" if record["exception"] is None else "failed"
-    return _Place(record["sequence_id"], record["action"], status)
+    return record["sequence_id"], record["action"], status
 
 
 def _document(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

@@ -5,24 +5,45 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from burr_otel.errors import UnknownRunError, UnknownSequenceError
-from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, BeginRoot
+import orjson
+
+from burr_otel.errors import (
+    InvalidIdentifierError,
+    SnapshotError,
+    UnknownRunError,
+    UnknownSequenceError,
+)
+from burr_otel.printable import logger_of_lines
+from burr_otel.records import (
+    BEGIN_ENTRY,
+    END_ENTRY,
+    ROOT,
+    BeginRoot,
+    encode_text,
+    local_time,
+    state_data,
+)
+from burr_otel.store import port
+from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID, EncodedState
 from burr_otel.store.engines import open_engine
+from burr_otel.store.graphs import digest
+from burr_otel.store.lines import kinds_of, otel_of
 from burr_otel.store.loading import newest_record
-from burr_otel.store.markers import OpenSession, check_unused, left_open
-from burr_otel.store.names import check_app_id, check_project, is_partition_key
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
-from burr_otel.store.query import Query, otel_of
+from burr_otel.store.markers import check_unused
+from burr_otel.store.names import check_app_id, check_partition_key, check_project, is_partition_key
+from burr_otel.store.owner import this_owner
+from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog
 from burr_otel.store.session import Session
 from burr_otel.store.stored_run import StoredRun
 
 if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData
 
-_STATE_KINDS = (END_ENTRY, ROOT)
-_STATES = Query(_STATE_KINDS, with_state=True).numbers
+logger = logger_of_lines(__name__)
+
+_STATE_TYPES: Final = (END_ENTRY, ROOT)
 
 
 class RunHistory(NamedTuple):
@@ -109,7 +130,7 @@ class Store:
         log. None when there is no such run in that partition, or no step of it has finished.
         """
         partition_key = partition_key or None
-        ahead = _STATES, sequence_id
+        ahead = kinds_of(_STATE_TYPES, with_state=True), sequence_id
         run = None if app_id is None else self._find(app_id, partition_key, ahead)
         if app_id is None or run is None:
             return None
@@ -184,20 +205,6 @@ class Store:
         """
         return self._known(app_id, partition_key).repair()
 
-    def left_open(
-        self,
-        app_id: str,
-        partition_key: Partition = ALL,
-        *,
-        now_ns: int,
-        recover_after_s: float,
-    ) -> Iterator[OpenSession]:
-        """Sessions of a run whose owner is dead; see `markers.left_open`."""
-        run = self._find(app_id, partition_key)
-        if run is None:
-            return iter(())
-        return left_open(run, now_ns=now_ns, recover_after_s=recover_after_s)
-
     def delete(
         self,
         app_id: str,
@@ -227,19 +234,129 @@ class Store:
         session_id: str,
         begin: BeginRoot,
     ) -> Session:
-        """Open a run for writing: make or mend its place and record the session."""
-        from burr_otel.store.opening import open_session  # noqa: PLC0415 - readers need none
+        """Open a run for writing: make or mend its place, and record that a session begins."""
+        run, key = f"{self.project}/{check_app_id(app_id)}", check_partition_key(partition_key)
+        origin = {
+            "partition_key": key,
+            "parent_pointer": _pointer(parent_pointer),
+            "spawning_parent_pointer": _pointer(spawning_parent_pointer),
+        }
+        told = {"type": "application_metadata", **origin, "otel": {"app_id": app_id}}
+        metadata = orjson.dumps(told)
+        fields: dict[str, Any] = {
+            "app_id": app_id,
+            **origin,
+            "graph": digest(graph),
+            "owner": this_owner(),
+        }
+        claim: Claim | None = None
+        try:
+            log, made = self.engine.create(
+                self.project,
+                app_id,
+                key,
+                metadata=metadata,
+                graph=graph,
+                durability=self.durability,
+            )
+            if self.exclusive:
+                claim = log.claim(session_id)
+            if not made:
+                sync = self.durability != "none"
+                fields["graph_changed"] = log.complete(metadata, graph, sync=sync)
+            for damage in log.repair():
+                logger.warning("%s was mended: %s", run, damage)
+            self._tell_parents(log, fields, begin.time_ns)
+            encoded, position = self._inherited(log, state, graph)
+            session = Session(
+                log,
+                session_id,
+                self.durability,
+                claim=claim,
+                exclusive=self.exclusive,
+                delta=self.delta,
+            )
+            begin = begin._replace(fields=fields | position)
+            more, entry = b"", (port.ROOT, -1)
+            if encoded is not None:
+                begin = begin._replace(state=encoded.fragments)
+                exact = b'"exact":%b,' % orjson.dumps(encoded.exact) if encoded.exact else b""
+                more = b',%b"int64":%b' % (exact, b"true" if encoded.int64 else b"false")
+                number = position["inherited_sequence_id"]
+                entry = port.INHERITED, -1 if number is None else number
+            session.begin(begin, more, entry)
+        except BaseException as error:
+            if claim is not None:
+                claim.release()
+            if isinstance(error, OSError):
+                raise SnapshotError(run, error) from error
+            raise
+        return session
 
-        return open_session(
-            self,
-            check_app_id(app_id),
-            partition_key or None,
-            state=state,
-            graph=graph,
-            pointers=(parent_pointer, spawning_parent_pointer),
-            session_id=session_id,
-            begin=begin,
-        )
+    def _tell_parents(self, log: RunLog, fields: Mapping[str, Any], time_ns: int) -> None:
+        """Note the run with its parents, once for each place that it came from."""
+        earlier = newest_record(log, (ROOT,)) or {}
+        for field, event in (
+            ("parent_pointer", "fork"),
+            ("spawning_parent_pointer", "spawn_start"),
+        ):
+            parent = fields[field]
+            if parent is None or earlier.get(field) == parent:
+                continue
+            child = {"app_id": log.app_id, "sequence_id": None}
+            line = {
+                "type": "child_application_data",
+                "child": {
+                    "type": "pointer_data",
+                    **child,
+                    "partition_key": fields["partition_key"],
+                },
+                "event_time": local_time(time_ns).decode(),
+                "event_type": event,
+                "sequence_id": parent["sequence_id"],
+            }
+            try:
+                found = self._find(parent["app_id"], parent["partition_key"])
+                if found is not None:
+                    found.add_child(orjson.dumps(line), sync=self.durability == "fsync")
+            except InvalidIdentifierError:
+                continue  # the parent was kept by another persister, which takes other names
+            except OSError as error:
+                run = f"{log.project}/{log.app_id}"
+                logger.warning("%s cannot be listed as a child of its parent: %s", run, error)
+
+    def _inherited(
+        self, log: RunLog, state: Any, graph: bytes
+    ) -> tuple[EncodedState | None, dict[str, Any]]:
+        """The state that the application began with, if a restart would lose it otherwise.
+
+        Only a run without a finished step needs it. In any other run it would hide the newest step
+        from `load`: a server that reads an application's state while another request adds a step
+        builds it from the step before.
+        """
+        if SEQUENCE_ID not in state and PRIOR_STEP not in state:
+            return None, {}
+        if newest_record(log, (END_ENTRY,)) is not None:
+            return None, {}
+        from burr_otel.store.values import encode_state  # noqa: PLC0415 - imports Burr
+
+        run = f"{log.project}/{log.app_id}"
+        encoded = encode_state(state, serde_kwargs=self.serde_kwargs, run=run, sequence_id=None)
+        prior = state.get(PRIOR_STEP)
+        position = {
+            "inherited_sequence_id": state.get(SEQUENCE_ID),
+            "position": orjson.loads(graph)["entrypoint"] if prior is None else prior,
+            "status": "failed" if prior is None else "completed",
+        }
+        earlier = newest_record(log, (ROOT,), with_state=True)
+        if (
+            earlier is not None
+            and earlier["state"] == state_data(encoded.fragments)
+            and (otel_of(earlier) or {}).get("exact", []) == list(encoded.exact)
+            and all(earlier.get(name) == value for name, value in position.items())
+        ):
+            return None, {}
+        return encoded, position
 
     def _known(self, app_id: str, partition_key: Partition) -> RunLog:
         run = self._find(app_id, partition_key)
@@ -265,4 +382,25 @@ class Store:
 
 
 def _state_record(run: RunLog, sequence_id: int | None) -> dict[str, Any] | None:
-    return newest_record(run, _STATE_KINDS, sequence_id=sequence_id, with_state=True)
+    return newest_record(run, _STATE_TYPES, sequence_id=sequence_id, with_state=True)
+
+
+def _pointer(value: Any) -> dict[str, Any] | None:
+    """A parent pointer in Burr's layout; None when there is none, or it names no run.
+
+    A resumed application has a pointer whose app id is None.
+    """
+    app_id = getattr(value, "app_id", None)
+    if app_id is None:
+        return None
+    partition_key, sequence_id = value.partition_key, value.sequence_id
+    return {
+        "type": "pointer_data",
+        "app_id": _clean(app_id),
+        "sequence_id": sequence_id if isinstance(sequence_id, int) else None,
+        "partition_key": None if partition_key is None else _clean(partition_key),
+    }
+
+
+def _clean(value: Any) -> str:
+    return str(orjson.loads(encode_text(str(value))))

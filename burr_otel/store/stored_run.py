@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from burr_otel.records import BEGIN_ENTRY, ROOT, ROOT_END, kind_of_line
 from burr_otel.store.chain import Unfolding
@@ -17,20 +18,17 @@ from burr_otel.store.port import Line, RunLog
 class StoredRun:
     """A run, read tolerantly, and only what is asked for.
 
+    `place`, `forward`, `backward` and `owner_lives` are those of its `log`, damaged lines included.
     `skipped` has position, length and reason of each damaged part that `records` passed over,
     `read_bytes` how much of the log it has read, `left_out` how many steps it was not to read.
     """
 
     def __init__(self, log: RunLog) -> None:
-        self.log = log
+        self.log, self.place = log, log.place
         self.project, self.app_id = log.project, log.app_id
+        self.forward, self.backward, self.owner_lives = log.forward, log.backward, log.owner_lives
         self.skipped: list[tuple[int, int, str]] = []
         self.read_bytes = self.left_out = 0
-
-    @property
-    def place(self) -> str:
-        """What messages call the place of the run."""
-        return self.log.place
 
     @property
     def partition_key(self) -> str | None:
@@ -77,21 +75,9 @@ class StoredRun:
         """Whether a session of the run is marked as open."""
         return any(True for _ in self.log.open_markers())
 
-    def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
-        """Whether the owner of a session lives; None: it cannot be told from here."""
-        return self.log.owner_lives(owner)
-
     def left_open(self, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
         """Sessions whose owner is dead, each held until the next one is asked for."""
         return left_open(self.log, now_ns=now_ns, recover_after_s=recover_after_s)
-
-    def forward(self) -> Iterator[Line]:
-        """The lines of the log as they are; damaged ones too."""
-        return self.log.forward()
-
-    def backward(self) -> Iterator[Line]:
-        """The lines of the log as they are, newest first; damaged ones too."""
-        return self.log.backward()
 
     def records(self, ends: tuple[int, int] | None = None) -> Iterator[dict[str, Any]]:
         """The sound records in file order, with whole states; damaged parts go to `skipped`.
@@ -150,3 +136,34 @@ def _object(data: bytes | None) -> dict[str, Any] | None:
 
 def _pointer(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and isinstance(value.get("app_id"), str) else None
+
+
+class Bounds(NamedTuple):
+    """What may stay: runs written to since then, so many of the newest, so many bytes of them.
+
+    None: no such bound. A run must be within all of them.
+    """
+
+    since_ns: int | None = None
+    most_runs: int | None = None
+    most_bytes: int | None = None
+
+
+def runs_beyond(runs: Iterable[StoredRun], bounds: Bounds) -> list[StoredRun]:
+    """The runs that are out of bounds, oldest first."""
+    found = []
+    for run in runs:
+        with contextlib.suppress(FileNotFoundError):  # somebody else deletes, too
+            found.append((run.changed_ns, run.size_bytes, run))
+    found.sort(key=lambda each: each[:2], reverse=True)
+    within, size_bytes = 0, 0
+    for changed_ns, length, _ in found:
+        size_bytes += length
+        if (
+            (bounds.since_ns is not None and changed_ns < bounds.since_ns)
+            or (bounds.most_runs is not None and within >= bounds.most_runs)
+            or (bounds.most_bytes is not None and size_bytes > bounds.most_bytes)
+        ):
+            break
+        within += 1
+    return [run for _, _, run in reversed(found[within:])]

@@ -28,13 +28,12 @@ from store_support import (
 
 from burr_otel.errors import RunLockedError, StoreError, UnknownRunError
 from burr_otel.store import Store
-from burr_otel.store import overlap as overlap_module
 from burr_otel.store import session as session_module
 
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    overlap_module._warned.clear()
+    session_module._mixed_runs.clear()
 
 
 def wait_for_claim(store):

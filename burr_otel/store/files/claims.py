@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from burr_otel.errors import RunLockedError
-from burr_otel.store.files import names
-from burr_otel.store.files.safe import open_regular
+from burr_otel.store.files import disk
 from burr_otel.store.owner import host, this_owner
 
 _claims: weakref.WeakSet[FolderClaim] = weakref.WeakSet()
@@ -23,7 +22,7 @@ class FolderClaim:
 
     def __init__(self, folder: str, run: str, session_id: str) -> None:
         self._fd = -1
-        self._fd = open_regular(f"{folder}/{names.LOCK}", os.O_RDWR | os.O_CREAT)
+        self._fd = disk.open_regular(f"{folder}/{disk.LOCK}", os.O_RDWR | os.O_CREAT)
         _claims.add(self)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,11 +52,8 @@ class FolderClaim:
     def _holder(self) -> dict[str, Any]:
         try:
             found = json.loads(os.pread(self._fd, 4096, 0))
-            return {
-                "holder": str(found["holder"]),
-                "host": str(found["host"]),
-                "pid": int(found["pid"]),
-            }
+            kinds = {"holder": str, "host": str, "pid": int}
+            return {name: kind(found[name]) for name, kind in kinds.items()}
         except (ValueError, KeyError, TypeError):  # it is being written this moment
             return {"holder": "unknown", "host": host(), "pid": 0}
 
@@ -67,30 +63,23 @@ def hold(path: str) -> Iterator[bool]:
     """Hold the marker of a session that is to be completed; gives whether it could be had."""
     try:
         # For writing: locks of network file systems ask for it.
-        fd = open_regular(path, os.O_RDWR)
+        fd = disk.open_regular(path, os.O_RDWR)
     except FileNotFoundError:
         yield False
         return
     try:
-        yield _lock(fd) and _is_there(fd, path)
+        yield _lock(fd, path)
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
         os.close(fd)
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, path: str) -> bool:
+    """Lock a marker, unless others have, or took it away since it was opened."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_there(fd: int, path: str) -> bool:
-    """Whether nobody took the marker away between our opening and our locking it."""
-    try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
+    except (BlockingIOError, FileNotFoundError):
         return False
 
 

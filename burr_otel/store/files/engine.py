@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -11,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from burr_otel.errors import InvalidIdentifierError
+from burr_otel.errors import ConfigError, InvalidIdentifierError
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.files import names
-from burr_otel.store.files.folder import check_folder, make_folders, make_run, temporary_name
-from burr_otel.store.files.open_file import pool
-from burr_otel.store.files.run import FileRun, open_run
-from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, check_project
+from burr_otel.store.files import disk
+from burr_otel.store.files.disk import check_folder, has_log
+from burr_otel.store.files.run import FileRun, open_run, open_runs
+from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, is_project
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
 
 logger = logger_of_lines(__name__)
@@ -33,7 +31,7 @@ class FileEngine:
     answers_late = False
 
     def __init__(self, storage_dir: str | os.PathLike[str]) -> None:
-        self.place = names.expanded(storage_dir)
+        self.place = _expanded(storage_dir)
 
     def folder_of(self, project: str, app_id: str) -> str:
         """The folder that a run has, unless another partition's run of that app id has it."""
@@ -47,13 +45,13 @@ class FileEngine:
         """Names of folders that can be projects."""
         with os.scandir(self.place) as entries:
             found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return sorted(filter(_is_project, found))
+        return sorted(filter(is_project, found))
 
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[FileRun]:
         """All runs of a project, or of one partition of it."""
         folder = f"{self.place}/{project}"
         try:
-            if check_folder(folder) is None:
+            if not check_folder(folder):
                 return
             entries = os.scandir(folder)
         except FileNotFoundError:
@@ -62,10 +60,10 @@ class FileEngine:
             for entry in entries:
                 if entry.name.startswith(TEMPORARY_PREFIX):
                     continue
-                if not entry.is_dir(follow_symlinks=False) or not _has_log(entry.path):
+                if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
                     continue
                 run = open_run(project, entry.name, entry.path)
-                if names.is_partition_name(entry.name):
+                if disk.is_partition_name(entry.name):
                     run.app_id = run.identity()[0] or entry.name
                 if partition_key is ALL or run.partition_key == partition_key:
                     yield run
@@ -87,13 +85,17 @@ class FileEngine:
         run = self._existing(project, app_id, plain)
         if run is not None:
             own_id, told = run.identity()
-            shared = names.share_folder(own_id or app_id, app_id)
+            shared = disk.share_folder(own_id or app_id, app_id)
             if not shared and (partition_key is ALL or told in (None, (partition_key or None,))):
                 return run
         if partition_key is not ALL:
-            name = names.partition_name(app_id, partition_key or None)
+            name = disk.partition_name(app_id, partition_key or None)
             return self._existing(project, app_id, f"{self.place}/{project}/{name}")
-        others = [each for each in self._suffixed(project) if each.app_id == app_id]
+        others = [
+            each
+            for each in self.runs(project)
+            if each.app_id == app_id and disk.is_partition_name(each.folder)
+        ]
         return min(others, key=lambda each: each.folder, default=None)
 
     def create(
@@ -112,14 +114,14 @@ class FileEngine:
         key = partition_key or None
         folder = plain
         for _ in range(2):
-            if check_folder(folder) is None:
-                make_folders(Path(folder).parent, sync=durability == "fsync")
-                files = {names.LOG: b"", names.GRAPH: graph, names.METADATA: metadata}
-                if make_run(folder, files, durability=durability):
+            if not check_folder(folder):
+                disk.make_folders(Path(folder).parent, sync=durability == "fsync")
+                files = {disk.LOG: b"", disk.GRAPH: graph, disk.METADATA: metadata}
+                if disk.make_run(folder, files, durability=durability):
                     return open_run(project, app_id, folder), True
             run = open_run(project, app_id, folder)
             own_id, told = run.identity()
-            if names.share_folder(own_id or app_id, app_id):
+            if disk.share_folder(own_id or app_id, app_id):
                 raise InvalidIdentifierError(
                     f"app id {app_id!r} would share a folder with the run {own_id!r}: this file "
                     "system does not tell their names apart. Choose another app id."
@@ -127,61 +129,47 @@ class FileEngine:
             if told in (None, (key,)):
                 _warn_if_writable(folder)
                 return run, False
-            folder = f"{self.place}/{project}/{names.partition_name(app_id, key)}"
+            folder = f"{self.place}/{project}/{disk.partition_name(app_id, key)}"
         raise InvalidIdentifierError(f"{folder} is the folder of another run than {app_id!r}.")
 
     def delete(self, run: RunLog) -> None:
         """Delete a run's folder."""
         run.close()
         folder = Path(run.place)
-        temporary = temporary_name(folder)
+        temporary = disk.temporary_name(folder)
         folder.rename(temporary)
         shutil.rmtree(temporary)
 
     def flush(self) -> None:
         """Write out what this process has buffered for any open run."""
-        for file in list(pool.files.values()):
-            if isinstance(file, FileRun):
-                file.flush()
+        for run in open_runs():
+            run.flush()
 
     def close(self) -> None:
         """Nothing is held for an engine of files."""
 
     def _existing(self, project: str, app_id: str, folder: str) -> FileRun | None:
         """The run in a folder that has a log."""
-        if check_folder(folder) is None or not _has_log(folder):
+        if not check_folder(folder) or not has_log(folder):
             return None
         _warn_if_writable(folder)
         return open_run(project, app_id, folder)
-
-    def _suffixed(self, project: str) -> Iterator[FileRun]:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(f"{self.place}/{project}"):  # noqa: PTH208 - names alone
-                folder = f"{self.place}/{project}/{name}"
-                if names.is_partition_name(name) and check_folder(folder) and _has_log(folder):
-                    run = open_run(project, name, folder)
-                    run.app_id = run.identity()[0] or name
-                    yield run
 
     def _check_place(self, project: str) -> None:
         _warn_if_writable(self.place)
         check_folder(f"{self.place}/{project}")
 
 
-def _is_project(name: str) -> bool:
-    try:
-        check_project(name)
-    except InvalidIdentifierError:
-        return False
-    return True
-
-
-def _has_log(folder: str) -> bool:
-    """Whether a folder is a run's: the parents of untracked runs have no log."""
-    try:
-        return stat.S_ISREG(os.lstat(f"{folder}/{names.LOG}").st_mode)
-    except FileNotFoundError:
-        return False
+def _expanded(storage_dir: str | os.PathLike[str]) -> str:
+    """A storage directory with ``~`` expanded."""
+    path = os.fspath(storage_dir)
+    found = os.path.expanduser(path)  # noqa: PTH111 - as Burr resolves it
+    if path.startswith("~") and found.startswith("~"):
+        raise ConfigError(
+            f"storage directory {path!r} cannot be found: there is no home directory (neither HOME "
+            "nor an entry for the user). Set HOME or BURR_OTEL_STORAGE_DIR, or pass storage_dir."
+        )
+    return found
 
 
 def _warn_if_writable(folder: str) -> None:

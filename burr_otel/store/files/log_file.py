@@ -8,56 +8,71 @@ of another writer are taken note of, a torn line of a killed one is saved and cu
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import struct
 import threading
-import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.files import names
-from burr_otel.store.files.index import Entry, Index
-from burr_otel.store.files.open_file import OpenFile, pool
-from burr_otel.store.files.pool import ORDERED
-from burr_otel.store.files.repair import Damage, mend
+from burr_otel.store.files import disk
+from burr_otel.store.files.index import Index
+from burr_otel.store.files.scan import mend, settle
 from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
 logger = logger_of_lines(__name__)
 
+_MOST_OPEN: Final = 64
+_ORDERED: Final = _MOST_OPEN // 2  # with more files than that, the order of use is about to matter
 _INDEX_BATCH_BYTES: Final = 1024 * 1024  # as much as a reader goes through without an index
 _BUFFER_BYTES: Final = 64 * 1024  # durability "none"
-_SETTLE_S = 0.002
-_SETTLE_TRIES: Final = 25
-_NOTED: Final = struct.Struct("<BqQQ")  # an `Entry`
+_NOTED: Final = struct.Struct("<BqQQ")  # a record as the index notes it
 _INDEX_BATCH_NOTED_BYTES: Final = 32 * _NOTED.size
 
+# Finalisers may close files in the middle of a change of the table: hence re-entrant.
+_open_lock = threading.RLock()
+_open_files: OrderedDict[int, LogFile] = OrderedDict()  # by `id`, used longest ago first
 
-class LogFile(OpenFile):
-    """One run's log in this process, shared by all its sessions there."""
+
+class LogFile:
+    """One run's log in this process, shared by all its sessions there.
+
+    Its file is opened when it is needed, and closed while others need the room.
+    """
 
     __slots__ = (
-        "_buffer",
-        "_buffered",
-        "_deferred",
-        "_end",
-        "_index_from",
-        "_newest",
-        "_pending",
-    )
+        "__weakref__", "_busy", "_device", "_end", "_fd", "_folder_inode", "_index_from", "_inode",
+        "_lock", "_newest", "_pending", "_waiting", "_waiting_bytes", "folder", "path",
+    )  # fmt: skip
+
+    _end: int  # length of the log after our last append; -1: we lost track
+    _pending: bytes  # index entries, packed, because a process may have very many logs
+    _index_from: int  # where they begin; -1: we lost track
+    _newest: object | None  # mark of the newest end_entry; None: we lost track
 
     def __init__(self, folder: str) -> None:
-        super().__init__(folder, names.LOG)
-        self._end = -1  # length of the log after our last append
-        self._deferred: list[tuple[bytes, tuple[int, int] | None, Durability]] | None = None
-        self._pending = b""  # `Entry`s, packed, because a process may have very many logs
-        self._index_from = -1  # where our unwritten index entries begin; -1: we lost track
-        self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
-        self._buffer: list[tuple[bytes, tuple[int, int] | None]] | None = None
-        self._buffered = 0
+        self.folder, self.path = folder, f"{folder}/{disk.LOG}"
+        self._device = self._inode = self._folder_inode = 0
+        self._fd = -1
+        self.after_fork()
 
-    def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
+    def after_fork(self) -> None:
+        """In a forked child: begin anew."""
+        # Finalisers run inside any allocation, so a dropped stream's last record may be appended
+        # by the very thread that is in the middle of an append: hence re-entrant, and put off.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._waiting: list[tuple[bytes, tuple[int, int] | None, object | None]] | None = None
+        self._waiting_bytes = 0
+        self._lose_track()
+        # The descriptor shares its lock with the parent's: close it, and never unlock it.
+        self._release()
+
+    def append(  # noqa: C901, PLR0912, PLR0915 - flat, because calls cost; see below
         self,
         line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
@@ -77,8 +92,8 @@ class LogFile(OpenFile):
             if after is not None and (self._busy or after is not self._newest):
                 raise DisplacedError
             if self._busy or durability == "none":
-                return self._put_off(line, entry, durability, mark)
-            if self._buffer:
+                return self._put_off(line, entry, mark)
+            if self._waiting:
                 self.flush()
             self._busy = True
             try:
@@ -88,7 +103,7 @@ class LogFile(OpenFile):
                 begins = entry is not None and entry[0] == BEGIN
                 info = self._in_place() if begins else os.fstat(fd)
                 if info is None or not info.st_nlink:
-                    raise self._displaced()
+                    raise self._gone()
                 start = info.st_size
                 if start != self._end:
                     start = self._catch_up(fd)
@@ -117,35 +132,59 @@ class LogFile(OpenFile):
                             or end - self._index_from >= _INDEX_BATCH_BYTES
                         ):
                             self._write_index(fd)
-                if len(pool.files) > ORDERED:
-                    pool.touch(self)
+                if len(_open_files) > _ORDERED:
+                    with _open_lock, contextlib.suppress(KeyError):
+                        _open_files.move_to_end(id(self))
             finally:
                 self._busy = False
                 if self._fd >= 0:  # else it was closed, and with it the lock is gone
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
-            if self._deferred:
-                self._flush_deferred()
+            if self._waiting:
+                try:
+                    self.flush(sync=durability == "fsync")
+                except OSError as error:
+                    logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
             return start, end
 
-    def flush(self) -> None:
-        """Write what ``durability="none"`` has buffered."""
+    def _put_off(
+        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None, mark: object | None
+    ) -> tuple[int, int]:
+        """Keep a line until the next flush, or until the end of the append that is going on."""
+        line = line if isinstance(line, bytes) else b"".join(line)
+        if self._busy:
+            mark = None
+        elif entry is not None and entry[0] == END:
+            self._newest = mark
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append((line, entry, mark))
+        self._waiting_bytes += len(line)
+        if self._waiting_bytes >= _BUFFER_BYTES:
+            self.flush()
+        return -1, -1
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Write what was put off."""
         with self._lock:
-            if self._busy or not self._buffer:
+            if self._busy or not self._waiting:
                 return
-            lines, self._buffer, self._buffered = self._buffer, None, 0
+            lines, self._waiting, self._waiting_bytes = self._waiting, None, 0
             try:
                 with self.locked() as fd:
                     start = self._catch_up(fd)
-                    data = b"".join([line for line, _ in lines])
+                    data = b"".join([line for line, _, _ in lines])
                     try:
-                        _complete(fd, data, 0, sync=False)
+                        _complete(fd, data, 0, sync=sync)
                     except OSError:
                         self._undo(fd, start)
                         raise
                     self._end = start + len(data)
-                    for line, entry in lines:
-                        if entry is not None and self._index_from >= 0:
-                            self._pending += _NOTED.pack(*entry, start, len(line))
+                    for line, entry, mark in lines:
+                        if entry is not None:
+                            if entry[0] == END:
+                                self._newest = mark
+                            if self._index_from >= 0:
+                                self._pending += _NOTED.pack(*entry, start, len(line))
                         start += len(line)
                     self._write_index(fd)
             except OSError:
@@ -159,7 +198,6 @@ class LogFile(OpenFile):
                 return
             try:
                 self.flush()
-                self._flush_deferred()
                 if 0 <= self._index_from < self._end:
                     # The index is a cache: what it lacks is found by the next reader.
                     with contextlib.suppress(OSError), self.locked() as fd:
@@ -173,41 +211,101 @@ class LogFile(OpenFile):
             if not self._busy and self._fd >= 0 and self._in_place() is None:
                 self._release()  # the folder was made anew: a new session writes there
         with self.locked() as fd:
-            if os.fstat(fd).st_size:
-                known = self._end
-                damage = self._repair(fd)
-                if self._end != known:
-                    self._newest = None
-            else:
-                damage, self._end, self._index_from, self._newest = [], 0, 0, None
+            known = self._end
+            damage = self._repair(fd)
+            if self._end != known:
+                self._newest = None
             self._pending = b""
-            return [str(each) for each in damage]
+            return damage
 
-    def _repair(self, fd: int) -> list[Damage]:
-        """Mend and index the unchecked part; afterwards `_end` is the log's length."""
-        _settle(fd)
-        damage, sound = self._mend(fd)
-        self._end = os.fstat(fd).st_size
-        self._index_from = sound if sound == self._end else -1
-        return damage
+    # --- the file ----------------------------------------------------------------------------
 
-    def _mend(self, fd: int) -> tuple[list[Damage], int]:
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """The file descriptor, under the file's lock against other processes and threads."""
+        with self._lock:
+            if self._busy:  # a finaliser inside an append of this thread: it holds the lock
+                yield self._fd
+                return
+            self._busy = True
+            try:
+                fd = self._fd if self._fd >= 0 else self._open()
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if self._in_place() is None:
+                    raise self._gone()
+                yield fd
+            finally:
+                self._busy = False
+                if self._fd >= 0:  # else it was closed, and with it the lock is gone
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND
         try:
-            index = Index.open(self.folder, fd, writable=True)
+            folder = os.lstat(self.folder)
+            if not stat.S_ISDIR(folder.st_mode):  # a link would lead elsewhere
+                raise self._gone()
+            fd = disk.open_regular(self.path, flags)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._gone() from error
         except OSError as error:
-            # Without an index the log is merely slower to search.
-            logger.warning("%s has no index: %s", self.path, error)
-            return mend(fd, self.path, 0)
-        with index:
-            checked = index.sound
-            if not index.covered or (checked and os.pread(fd, 1, checked - 1) != b"\n"):
-                index.clear()
-            known = index.covered
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            _make_room(0)
+            fd = disk.open_regular(self.path, flags)
+        self._fd, self._folder_inode = fd, folder.st_ino
+        info = os.fstat(fd)
+        if info.st_ino != self._inode or info.st_dev != self._device:  # not the one we knew
+            self._device, self._inode = info.st_dev, info.st_ino
+            self._lose_track()
+        with _open_lock:
+            _open_files[id(self)] = self
+        _make_room(_MOST_OPEN, keep=self)
+        return fd
 
-            def add(entries: list[Entry], end: int) -> None:
-                index.extend([e for e in entries if e.offset >= known], end, sound=end)
+    def _lose_track(self) -> None:
+        """Forget what is known of the file's contents: it is another one."""
+        self._end = self._index_from = -1
+        self._pending, self._newest = b"", None
 
-            return mend(fd, self.path, index.sound, add)
+    def _in_place(self) -> os.stat_result | None:
+        """What its path leads to, if that is still this file."""
+        try:
+            folder, info = os.lstat(self.folder), os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        # A folder that was moved and linked to from here would have the same file in it.
+        if folder.st_ino != self._folder_inode or info.st_ino != self._inode:
+            return None
+        return info if info.st_dev == self._device else None
+
+    def _gone(self) -> FileNotFoundError:
+        self._release()
+        return FileNotFoundError(
+            f"{self.path} was deleted or replaced while the run was live; restore the folder or "
+            "build the application again"
+        )
+
+    def try_close(self) -> None:
+        """Release the file descriptor unless it is in use.
+
+        Never waits: the user may be the very thread that needs room.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._busy:
+                    self._release()
+            finally:
+                self._lock.release()
+
+    def _release(self) -> None:
+        with _open_lock:
+            _open_files.pop(id(self), None)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    # --- what others wrote, and what was torn ------------------------------------------------
 
     def _catch_up(self, fd: int) -> int:
         """Take note of what others wrote since; the length of the log, which ends a line."""
@@ -225,26 +323,24 @@ class LogFile(OpenFile):
         self._end = size
         return size
 
-    def _put_off(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None,
-        durability: Durability,
-        mark: object | None,
-    ) -> tuple[int, int]:
-        line = line if isinstance(line, bytes) else b"".join(line)
-        if self._busy:
-            self._deferred = [*(self._deferred or ()), (line, entry, durability)]
-            return -1, -1
-        if self._buffer is None:
-            self._buffer = []
-        self._buffer.append((line, entry))
-        self._buffered += len(line)
-        if entry is not None and entry[0] == END:
-            self._newest = mark
-        if self._buffered >= _BUFFER_BYTES:
-            self.flush()
-        return -1, -1
+    def _repair(self, fd: int) -> list[str]:
+        """Mend and index the unchecked part; afterwards `_end` is the log's length."""
+        settle(fd)
+        damage: list[str] = []
+        sound = 0
+        if os.fstat(fd).st_size:
+            try:
+                index = Index.open(self.folder, fd, writable=True)
+            except OSError as error:
+                # Without an index the log is merely slower to search.
+                logger.warning("%s has no index: %s", self.path, error)
+                damage, sound = mend(fd, self.path, 0)
+            else:
+                with index:
+                    damage, sound = mend(fd, self.path, index.covered, index.extend)
+        self._end = os.fstat(fd).st_size
+        self._index_from = sound if sound == self._end else -1
+        return damage
 
     def _undo(self, fd: int, start: int) -> None:
         """A write failed: half a line would be in the way of the next one."""
@@ -256,67 +352,43 @@ class LogFile(OpenFile):
     def _write_index(self, fd: int) -> None:
         if self._index_from < 0:
             return
+        noted, self._pending = self._pending, b""
+        index_from, self._index_from = self._index_from, -1
         if os.fstat(fd).st_size != self._end:  # a writer without locks came between
-            self._index_from = -1
-            self._pending = b""
             return
         try:
             with Index.open(self.folder, fd, writable=True) as index:
                 # A reader may have indexed some of it already.
                 covered = index.covered
-                if self._index_from <= covered <= self._end:
-                    noted = _NOTED.iter_unpack(self._pending)
-                    index.extend([each for each in noted if each[2] >= covered], self._end)
+                if index_from <= covered <= self._end:
+                    entries = _NOTED.iter_unpack(noted)
+                    index.extend([each for each in entries if each[2] >= covered], self._end)
                     self._index_from = self._end
-                else:
-                    self._index_from = -1
         except OSError as error:
             logger.warning("%s: its index could not be extended: %s", self.path, error)
-            self._index_from = -1
-        self._pending = b""
 
-    def _flush_deferred(self) -> None:
-        while self._deferred:
-            (line, entry, durability), *rest = self._deferred
-            self._deferred = rest or None
-            try:
-                self.append(line, entry, durability=durability)
-            except OSError as error:
-                logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
 
-    def after_fork(self) -> None:
-        """In a forked child: begin anew."""
-        # The descriptor shares its lock with the parent's: close it, and never unlock it.
-        self._lock = threading.RLock()
-        self._busy = False
-        self._deferred, self._buffer, self._buffered = None, None, 0
-        self._lose_track()
-        self._release()
+def _make_room(limit: int, *, keep: LogFile | None = None) -> None:
+    """Close files until at most so many are open, or all others are in use."""
+    surplus: list[LogFile] = []
+    # A finaliser that changes the table while it is read: there is room then, or soon.
+    with _open_lock, contextlib.suppress(RuntimeError):
+        surplus = list(_open_files.values())[: max(0, len(_open_files) - limit)]
+    for file in surplus:
+        if file is not keep:
+            file.try_close()
 
-    def _lose_track(self) -> None:
-        self._end = self._index_from = -1
-        self._newest = None
-        self._pending = b""
+
+def forget_open_files() -> None:
+    """In a forked child: start over; the files close themselves."""
+    global _open_lock
+    _open_lock = threading.RLock()
+    _open_files.clear()
 
 
 def _complete(fd: int, data: bytes | Sequence[bytes], written: int, *, sync: bool) -> None:
     """Write the rest of the data."""
     data = data if isinstance(data, bytes) else b"".join(data)
-    while written < len(data):
-        written += os.write(fd, data[written:] if written else data)
+    disk.write_all(fd, data[written:] if written else data)
     if sync:
         os.fdatasync(fd)
-
-
-def _settle(fd: int) -> None:
-    """Wait while a program that takes no lock is writing a line, as Burr's client does in pieces.
-
-    A line that nobody adds to for a moment is torn.
-    """
-    for _ in range(_SETTLE_TRIES):
-        size = os.fstat(fd).st_size
-        if not size or os.pread(fd, 1, size - 1) == b"\n":
-            return
-        time.sleep(_SETTLE_S)
-        if os.fstat(fd).st_size == size:
-            return

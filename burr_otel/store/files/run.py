@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -14,35 +13,23 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from burr_otel.printable import logger_of_lines
-from burr_otel.records import BEGIN_ENTRY, END_ENTRY, kind_of_line
-from burr_otel.records import ROOT as ROOT_RECORD
+from burr_otel.records import ROOT, kind_of_line
 from burr_otel.store import graphs
-from burr_otel.store.files import names
+from burr_otel.store.files import disk
 from burr_otel.store.files.claims import FolderClaim, hold
-from burr_otel.store.files.folder import replace_file, write_file
-from burr_otel.store.files.index import Entry, Index
-from burr_otel.store.files.log_file import LogFile
-from burr_otel.store.files.open_file import pool
-from burr_otel.store.files.repair import mend_tail
-from burr_otel.store.files.safe import open_regular, read_small
-from burr_otel.store.files.scan import lines_backward, lines_forward
-from burr_otel.store.lines import entry_of, sound_parts
+from burr_otel.store.files.index import Index, Noted
+from burr_otel.store.files.log_file import LogFile, forget_open_files
+from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
+from burr_otel.store.lines import entry_of, kinds_of, sound_parts
 from burr_otel.store.owner import owner_is_alive
-from burr_otel.store.port import BEGIN, END, Line
-from burr_otel.store.query import Query
-
-logger = logger_of_lines(__name__)
+from burr_otel.store.port import Line
 
 _TAIL_BYTES: Final = 16 * 1024  # looked at before the index is asked
 _MAX_SCAN_BYTES: Final = 1024 * 1024  # read without an index; more is indexed first
-_BATCH_ENTRIES: Final = 4096
-_METADATA_BYTES: Final = 1024 * 1024
+_SMALL_BYTES: Final = 1024 * 1024
 _LOOKED_AT_BYTES: Final = 1024 * 1024  # of each end of a log without metadata
 _GRAPH_BYTES: Final = 64 * 1024 * 1024
 _EARLIER_GRAPH: Final = re.compile(r"graph-([0-9a-f]{16})\.json")
-_TYPES: Final = {BEGIN: BEGIN_ENTRY, END: END_ENTRY}
-_ROOTS: Final = Query((ROOT_RECORD,))
 
 _runs_lock = threading.RLock()
 _runs: weakref.WeakValueDictionary[str, FileRun] = weakref.WeakValueDictionary()
@@ -61,19 +48,20 @@ def open_run(project: str, app_id: str, folder: str) -> FileRun:
         return run
 
 
+def open_runs() -> list[FileRun]:
+    """The runs that this process has handles of."""
+    with _runs_lock:
+        return list(_runs.values())
+
+
 class FileRun(LogFile):
     """A run in a folder; see `RunLog`."""
 
-    __slots__ = ("app_id", "project")
+    __slots__ = ("app_id", "place", "project")
 
     def __init__(self, project: str, app_id: str, folder: str) -> None:
         super().__init__(folder)
-        self.project, self.app_id = project, app_id
-
-    @property
-    def place(self) -> str:
-        """The folder."""
-        return self.folder
+        self.project, self.app_id, self.place = project, app_id, folder
 
     @property
     def size_bytes(self) -> int:
@@ -96,11 +84,13 @@ class FileRun(LogFile):
 
         None: nothing tells.
         """
-        found = self.metadata_object()
+        found = self._metadata_object()
         otel = (found or {}).get("otel")
         app_id = otel.get("app_id") if isinstance(otel, dict) else None
         if found is None:
-            found = next((r for line in self._ends() if (r := _ROOTS.match(line.data))), None)
+            parts = sound_parts(self._ends())
+            roots = (p.record for p in parts if p.record is not None and p.record["type"] == ROOT)
+            found = next(roots, None)
         if found is None:
             return None, None
         key = found.get("partition_key")
@@ -111,10 +101,9 @@ class FileRun(LogFile):
 
     def metadata(self) -> bytes | None:
         """What ``metadata.json`` holds."""
-        return read_small(f"{self.folder}/{names.METADATA}", _METADATA_BYTES)
+        return disk.read_small(f"{self.folder}/{disk.METADATA}", _SMALL_BYTES)
 
-    def metadata_object(self) -> dict[str, Any] | None:
-        """What ``metadata.json`` holds, if it is sound."""
+    def _metadata_object(self) -> dict[str, Any] | None:
         try:
             found = json.loads(self.metadata() or b"")
         except (ValueError, RecursionError):
@@ -123,14 +112,10 @@ class FileRun(LogFile):
 
     def _ends(self) -> Iterator[Line]:
         """The first lines of the log, and the last, of a log of any length."""
-        with contextlib.suppress(OSError):
-            fd = open_regular(self.path)
-            try:
-                size = os.fstat(fd).st_size
-                yield from lines_forward(fd, 0, min(size, _LOOKED_AT_BYTES))
-                yield from lines_backward(fd, size, max(0, size - _LOOKED_AT_BYTES))
-            finally:
-                os.close(fd)
+        with contextlib.suppress(OSError), disk.opened(self.path) as fd:
+            size = os.fstat(fd).st_size
+            yield from lines_forward(fd, 0, min(size, _LOOKED_AT_BYTES))
+            yield from lines_backward(fd, size, max(0, size - _LOOKED_AT_BYTES))
 
     # --- reading the log ---------------------------------------------------------------------
 
@@ -142,11 +127,9 @@ class FileRun(LogFile):
         The newest of all is mostly near the tail; everything else is found through the index. What
         the index does not cover yet is read, and indexed when it is much.
         """
-        fd = open_regular(self.path)
-        try:
+        with disk.opened(self.path) as fd:
             size = os.fstat(fd).st_size
-            end = size if before is None else min(before, size)
-            unread = end
+            end = unread = size if before is None else min(before, size)
             if sequence_id is None:
                 for line in lines_backward(fd, end):
                     yield line
@@ -164,24 +147,16 @@ class FileRun(LogFile):
                         return
                     except _StaleIndexError:
                         continue
-        finally:
-            os.close(fd)
 
     def forward(self) -> Iterator[Line]:
         """All lines."""
-        fd = open_regular(self.path)
-        try:
+        with disk.opened(self.path) as fd:
             yield from lines_forward(fd, 0, os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
 
     def backward(self) -> Iterator[Line]:
         """All lines, newest first."""
-        fd = open_regular(self.path)
-        try:
+        with disk.opened(self.path) as fd:
             yield from lines_backward(fd, os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
 
     def _index(self, fd: int, size: int, *, rebuild: bool) -> Index:
         if not rebuild:
@@ -196,7 +171,7 @@ class FileRun(LogFile):
             index = Index.open(self.folder, fd, writable=True)
         except OSError:  # a store that we may only read
             index = Index.temporary(fd)
-        with _locked(fd):
+        with disk.locked(fd):
             if rebuild or not index.covered:
                 index.clear()
         while index.covered < size and _extend(fd, size, index):
@@ -208,27 +183,27 @@ class FileRun(LogFile):
     def complete(self, metadata: bytes, graph: bytes, *, sync: bool) -> bool:
         """Add what is missing of a run's files and bring its graph up to date."""
         # Perhaps another process makes the log at this moment, so it is never replaced.
-        os.close(open_regular(self.path, os.O_WRONLY | os.O_CREAT))
-        with contextlib.suppress(FileNotFoundError), self._locked_children(0) as (fd, path):
-            mend_tail(fd, path)
-        if self.metadata_object() is None:
-            replace_file(Path(self.folder, names.METADATA), metadata, sync=sync)
+        os.close(disk.open_regular(self.path, os.O_WRONLY | os.O_CREAT))
+        with contextlib.suppress(FileNotFoundError), self._locked_children(0):
+            pass
+        if self._metadata_object() is None:
+            disk.replace_file(Path(self.folder, disk.METADATA), metadata, sync=sync)
         earlier = self.graph()
         if earlier == graph:
             return False
         if earlier is not None:
             # Kept for the records that name it.
             kept = Path(self.folder, f"graph-{graphs.digest(earlier)}.json")
-            replace_file(kept, earlier, sync=sync)
-        replace_file(Path(self.folder, names.GRAPH), graph, sync=sync)
+            disk.replace_file(kept, earlier, sync=sync)
+        disk.replace_file(Path(self.folder, disk.GRAPH), graph, sync=sync)
         return earlier is not None and not graphs.same(earlier, graph)
 
     def graph(self, digest: str | None = None) -> bytes | None:
         """The current graph, or an earlier one."""
-        if digest is not None and not _EARLIER_GRAPH.fullmatch(f"graph-{digest}.json"):
+        name = disk.GRAPH if digest is None else f"graph-{digest}.json"
+        if digest is not None and not _EARLIER_GRAPH.fullmatch(name):
             return None
-        name = names.GRAPH if digest is None else f"graph-{digest}.json"
-        return read_small(f"{self.folder}/{name}", _GRAPH_BYTES)
+        return disk.read_small(f"{self.folder}/{name}", _GRAPH_BYTES)
 
     def earlier_graphs(self) -> list[str]:
         """Digests of the graphs that the run had before."""
@@ -237,60 +212,57 @@ class FileRun(LogFile):
 
     def children(self) -> Iterator[bytes]:
         """The lines of ``children.jsonl``."""
-        try:
-            fd = open_regular(f"{self.folder}/{names.CHILDREN}")
-        except OSError:
-            return
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = stack.enter_context(disk.opened(f"{self.folder}/{disk.CHILDREN}"))
+            except OSError:
+                return
             for line in lines_forward(fd, 0, os.fstat(fd).st_size):
                 yield line.data
-        finally:
-            os.close(fd)
 
     def add_child(self, line: bytes, *, sync: bool) -> None:
         """Add a line to ``children.jsonl``."""
-        with self._locked_children(os.O_CREAT) as (fd, path):
-            mend_tail(fd, path)
+        with self._locked_children(os.O_CREAT) as fd:
             os.write(fd, line + b"\n")
             if sync:
                 os.fdatasync(fd)
 
     @contextlib.contextmanager
-    def _locked_children(self, flags: int) -> Iterator[tuple[int, str]]:
-        path = f"{self.folder}/{names.CHILDREN}"
-        fd = open_regular(path, os.O_RDWR | os.O_APPEND | flags)
-        try:
-            with _locked(fd):
-                yield fd, path
-        finally:
-            os.close(fd)
+    def _locked_children(self, flags: int) -> Iterator[int]:
+        """``children.jsonl``, locked and mended."""
+        path = f"{self.folder}/{disk.CHILDREN}"
+        with disk.opened(path, os.O_RDWR | os.O_APPEND | flags) as fd, disk.locked(fd):
+            mend_tail(fd, path)
+            yield fd
 
     # --- open sessions -----------------------------------------------------------------------
 
+    def _marker(self, session_id: str) -> str:
+        return f"{self.folder}/{disk.OPEN_PREFIX}{session_id}"
+
     def mark_open(self, session_id: str, marker: bytes) -> None:
         """Make the marker of a session."""
-        write_file(f"{self.folder}/{names.OPEN_PREFIX}{session_id}", marker, sync=False)
+        disk.write_file(self._marker(session_id), marker, sync=False)
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self.folder}/{names.OPEN_PREFIX}{session_id}")  # noqa: PTH108
+            os.unlink(self._marker(session_id))  # noqa: PTH108 - a path costs more
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
         """Markers of sessions, in the order of their ids."""
-        try:
-            found = sorted(os.listdir(self.folder))  # noqa: PTH208 - names alone are needed
-        except OSError:
-            return
-        for name in found:
-            if name.startswith(names.OPEN_PREFIX):
-                data = read_small(f"{self.folder}/{name}", _METADATA_BYTES)
+        names: list[str] = []
+        with contextlib.suppress(OSError):
+            names = sorted(os.listdir(self.folder))  # noqa: PTH208 - names alone are needed
+        for name in names:
+            if name.startswith(disk.OPEN_PREFIX):
+                data = disk.read_small(f"{self.folder}/{name}", _SMALL_BYTES)
                 if data is not None:
-                    yield name[len(names.OPEN_PREFIX) :], data
+                    yield name.removeprefix(disk.OPEN_PREFIX), data
 
     def hold(self, session_id: str) -> AbstractContextManager[bool]:
         """Hold a session that is to be completed."""
-        return hold(f"{self.folder}/{names.OPEN_PREFIX}{session_id}")
+        return hold(self._marker(session_id))
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the process lives, where this host can tell."""
@@ -307,59 +279,42 @@ def _indexed(
     """Lines before an offset: those that the index lacks, and those that it names."""
     covered = min(index.covered, unread)
     yield from lines_backward(fd, unread, covered)
-    for entry in index.find(kinds, sequence_id, covered):
-        data = os.pread(fd, entry.length, entry.offset)
-        if len(data) != entry.length or data.find(b"\n") != entry.length - 1:
+    for kind, number, offset, length in index.find(kinds, sequence_id, covered):
+        data = os.pread(fd, length, offset)
+        if len(data) != length or data.find(b"\n") != length - 1:
             raise _StaleIndexError
-        kind = kind_of_line(data)
-        if kind != (_TYPES.get(entry.kind, ROOT_RECORD), kind and kind[1]) or (
-            entry.kind in _TYPES and kind[1] != entry.sequence_id
-        ):
+        found, found_id = kind_of_line(data) or (None, None)
+        if found is None or kind not in kinds_of([found]) or found_id not in (None, number):
             raise _StaleIndexError
-        yield Line(entry.offset, entry.offset + entry.length, data, complete=True)
+        yield Line(offset, offset + length, data, complete=True)
 
 
 def _extend(fd: int, size: int, index: Index) -> bool:
     """Index the next part of the log; whether there may be more.
 
-    Reading goes on outside the lock, so that no writer waits for it.
+    Reading goes on outside the lock, so that no writer waits for it. It stops at damage, which the
+    next writer mends, and at a line that is perhaps being written at this moment.
     """
-    start, damaged_at = index.covered, None
-    entries: list[Entry] = []
-    end = start
+    start = end = index.covered
+    noted: list[Noted] = []
     for part in sound_parts(lines_forward(fd, start, size)):
-        if part.record is None and damaged_at is None:
-            damaged_at = part.position
-        if not part.complete and part.end == size:
-            break  # perhaps being written at this moment
-        end = part.end
-        entry = None if part.record is None else entry_of(part.data, part.record)
-        if entry is not None and part.complete:
-            entries.append(Entry(*entry, part.position, part.end - part.position))
-        if len(entries) >= _BATCH_ENTRIES:
+        if part.record is None or not part.complete or len(noted) >= BATCH_ENTRIES:
             break
-    with _locked(fd):
+        end = part.end
+        entry = entry_of(part.data, part.record)
+        if entry is not None:
+            noted.append((*entry, part.position, end - part.position))
+    with disk.locked(fd):
         index.reload()
         if index.covered == start:  # else somebody else was quicker
-            sound = damaged_at if index.sound == start and damaged_at is not None else None
-            index.extend(entries, end, sound=sound)
+            index.extend(noted, end)
     return end > start
-
-
-@contextlib.contextmanager
-def _locked(fd: int) -> Iterator[None]:
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        # Closing would not do: a process that was forked meanwhile has the lock too.
-        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _after_fork_in_child() -> None:
     global _runs_lock
     _runs_lock = threading.RLock()
-    pool.after_fork()
+    forget_open_files()
     for run in list(_runs.values()):
         run.after_fork()
 
