@@ -66,7 +66,7 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
 
 
 async def _answers(session: Session, sequence_id: int) -> None:
-    for answer in session.handed.answers(sequence_id):
+    for answer in session.answers(sequence_id):
         waiting = asyncio.wrap_future(answer)
         waiting.add_done_callback(_seen)
         # Unlike `await waiting`, it cancels nothing when this task is cancelled.
@@ -81,11 +81,11 @@ def _seen(waiting: asyncio.Future[Any]) -> None:
 
 def settle_unanswered(run: Run, session: Session, error: BaseException | None) -> None:
     """Of steps whose asynchronous hook never came, because another hook raised before it."""
-    for sequence_id in session.handed.steps():
+    for sequence_id in list(session.handed):
         try:
-            for answer in session.handed.answers(sequence_id):
+            for answer in session.answers(sequence_id):
                 wait([answer])
         except SnapshotError as failure:  # noqa: PERF203 - of each step
             run.tell_lost(failure, error)
         finally:
-            session.handed.forget(sequence_id)
+            session.handed.pop(sequence_id, None)

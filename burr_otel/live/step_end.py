@@ -168,7 +168,7 @@ def _write(
             return None
     if failure is not None:
         record = _unkept(step, record, failure)
-    session.settle_step(record._replace(state=None))
+    session.append(record._replace(state=None))
     return failure
 
 

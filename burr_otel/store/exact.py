@@ -14,7 +14,7 @@ import enum
 import importlib
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from burr_otel.printable import logger_of_lines
@@ -29,10 +29,20 @@ USER_KEYS: Final = "user_keys"
 OBJECT: Final = "object"
 
 _MAX_DEPTH: Final = 50
-_SEQUENCES: Final[dict[type, str]] = {
-    tuple: "tuple", list: "list", set: "set", frozenset: "frozenset",
-}  # fmt: skip
-_DATES: Final[dict[type, str]] = {dt.datetime: "datetime", dt.date: "date", dt.time: "time"}
+_ATOMS: Final = (bytes, str, int, float, bool, type(None))
+_CONTAINERS: Final[dict[str, Callable[[Any], Any]]] = {
+    kind.__name__: kind for kind in (tuple, list, set, frozenset, dict)
+}
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "bool": bool,
+    "float": float.fromhex,
+    "bytes": base64.b64decode,
+    "decimal": decimal.Decimal,
+    "uuid": uuid.UUID,
+    "datetime": dt.datetime.fromisoformat,
+    "date": dt.date.fromisoformat,
+    "time": dt.time.fromisoformat,
+}
 
 
 class MissingClassError(Exception):
@@ -72,28 +82,24 @@ def encode_atom(value: Any) -> list[Any] | None:  # noqa: PLR0911 - one case eac
 
 def encode_object(value: Any, depth: int = 0) -> list[Any] | None:  # noqa: PLR0911 - one case each
     """A value that comes back equal, of those that Burr would keep as text; None: it cannot."""
-    kind = type(value)
+    kind, name = type(value), type(value).__name__.lower()
     if depth > _MAX_DEPTH:
         return None
-    if kind in _SEQUENCES:
-        items = [encode_object(item, depth + 1) for item in value]
-        return None if None in items else [_SEQUENCES[kind], items]
-    if kind is dict:
-        pairs = [encode_object(pair, depth + 1) for pair in value.items()]
-        return None if None in pairs else ["dict", pairs]
+    if kind is _CONTAINERS.get(name):
+        members = value.items() if kind is dict else value
+        items = [encode_object(item, depth + 1) for item in members]
+        return None if None in items else [name, items]
     if isinstance(value, enum.Enum):
         return _encode_enum(value)
-    if kind in _DATES:
-        return [_DATES[kind], value.isoformat()]
+    if kind in (dt.datetime, dt.date, dt.time):
+        return [name, value.isoformat()]
     if kind is dt.timedelta:
-        return ["timedelta", [value.days, value.seconds, value.microseconds]]
-    if kind is decimal.Decimal or kind is uuid.UUID:
-        return [kind.__name__.lower(), str(value)]
+        return [name, [value.days, value.seconds, value.microseconds]]
+    if kind in (decimal.Decimal, uuid.UUID):
+        return [name, str(value)]
     if kind is complex:
-        return ["complex", [value.real.hex(), value.imag.hex()]]
-    if kind in (bytes, str, int, float, bool, type(None)):
-        return encode_atom(value)
-    return None
+        return [name, [value.real.hex(), value.imag.hex()]]
+    return encode_atom(value) if kind in _ATOMS else None
 
 
 def _encode_enum(value: enum.Enum) -> list[Any] | None:
@@ -107,43 +113,34 @@ def _encode_enum(value: enum.Enum) -> list[Any] | None:
     return ["enum", [kind.__module__, kind.__qualname__, value.name]]
 
 
-def decode_atom(kind: str, payload: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case each
+def decode_atom(kind: str, payload: Any) -> Any:  # noqa: PLR0911 - one case each
     """Read what `encode_atom` or `encode_object` wrote."""
-    if kind in ("null", "bool"):
-        return payload
+    if kind in _CONTAINERS:
+        return _CONTAINERS[kind](decode_atom(*item) for item in payload)
+    if kind in _READERS:
+        return _READERS[kind](payload)
+    if kind == "null":
+        return None
     if kind == "int":
         return int(payload, 16)
-    if kind == "float":
-        return float.fromhex(payload)
     if kind == "str":
         return base64.b64decode(payload).decode("utf-8", "surrogatepass")
-    if kind == "bytes":
-        return base64.b64decode(payload)
     if kind == "complex":
         return complex(*map(float.fromhex, payload))
-    if kind == "decimal":
-        return decimal.Decimal(payload)
-    if kind == "uuid":
-        return uuid.UUID(payload)
     if kind == "timedelta":
         return dt.timedelta(*payload)
-    for each, name in _DATES.items():
-        if name == kind:
-            return each.fromisoformat(payload)  # type: ignore[attr-defined]  # all three have it
-    for each, name in _SEQUENCES.items():
-        if name == kind:
-            return each(decode_atom(*item) for item in payload)
-    if kind == "dict":
-        return dict(decode_atom(*pair) for pair in payload)
     if kind == "enum":
-        module, name, member = payload
-        found = _find(module, name, imports=True)
-        if not (isinstance(found, type) and issubclass(found, enum.Enum)):
-            raise MissingClassError(f"{module}.{name} is no enumeration")
-        if member not in found.__members__:
-            raise MissingClassError(f"{module}.{name} has no member {member!r}")
-        return found[member]
+        return _decode_enum(*payload)
     raise ValueError(f"unknown kind of exact value {kind!r}")
+
+
+def _decode_enum(module: str, name: str, member: str) -> enum.Enum:
+    found = _find(module, name, imports=True)
+    if not (isinstance(found, type) and issubclass(found, enum.Enum)):
+        raise MissingClassError(f"{module}.{name} is no enumeration")
+    if member not in found.__members__:
+        raise MissingClassError(f"{module}.{name} has no member {member!r}")
+    return found[member]
 
 
 def restore(document: dict[Any, Any], patches: Iterable[Any]) -> None:

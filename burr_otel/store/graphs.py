@@ -8,7 +8,7 @@ import json
 import weakref
 from typing import Any, Final
 
-from burr_otel.records import encode_text
+from burr_otel.records import encode_json
 
 _NO_SOURCE: Final = "No source available"
 _sources: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -17,38 +17,34 @@ _sources: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 def graph_json(graph: Any) -> bytes:
     """What ``graph.json`` holds of an `ApplicationGraph`."""
     actions = [
-        b'{"type":"action","name":%b,"reads":%b,"writes":%b,"code":%b,"inputs":%b,'
-        b'"optional_inputs":%b}'
-        % (
-            encode_text(action.name),
-            _texts(action.reads),
-            _texts(action.writes),
-            encode_text(_source(action)),
-            _texts(sorted(action.optional_and_required_inputs[0])),
-            _texts(sorted(action.optional_and_required_inputs[1])),
-        )
+        {
+            "type": "action",
+            "name": action.name,
+            "reads": list(map(str, action.reads)),
+            "writes": list(map(str, action.writes)),
+            "code": _source(action),
+            "inputs": sorted(action.optional_and_required_inputs[0]),
+            "optional_inputs": sorted(action.optional_and_required_inputs[1]),
+        }
         for action in graph.actions
     ]
     transitions = [
-        b'{"type":"transition","from_":%b,"to":%b,"condition":%b}'
-        % (
-            encode_text(item.from_.name),
-            encode_text(item.to.name),
-            encode_text(item.condition.name),
-        )
+        {
+            "type": "transition",
+            "from_": item.from_.name,
+            "to": item.to.name,
+            "condition": item.condition.name,
+        }
         for item in graph.transitions
     ]
-    facts = [b"%b:%b" % (encode_text(action.name), _facts(action)) for action in graph.actions]
-    return (
-        b'{"type":"application","entrypoint":%b,"actions":[%b],"transitions":[%b],'
-        b'"otel":{"actions":{%b}}}'
-        % (
-            encode_text(graph.entrypoint.name),
-            b",".join(actions),
-            b",".join(transitions),
-            b",".join(facts),
-        )
-    )
+    tree = {
+        "type": "application",
+        "entrypoint": graph.entrypoint.name,
+        "actions": actions,
+        "transitions": transitions,
+        "otel": {"actions": {action.name: _facts(action) for action in graph.actions}},
+    }
+    return encode_json(tree)
 
 
 def digest(graph: bytes) -> str:
@@ -64,10 +60,6 @@ def same(left: bytes, right: bytes) -> bool:
         return False
 
 
-def _texts(items: Any) -> bytes:
-    return b"[%b]" % b",".join([encode_text(str(item)) for item in items])
-
-
 def _comparable(graph: Any) -> Any:
     """A graph without the order of inputs, which Burr takes from a set, and without ours."""
     if not isinstance(graph, dict):
@@ -79,22 +71,18 @@ def _comparable(graph: Any) -> Any:
     return {**graph, "actions": actions, "otel": None}
 
 
-def _facts(action: Any) -> bytes:
+def _facts(action: Any) -> dict[str, Any]:
     """What Burr's layout has no field for: an action's tags, and where its code is."""
-    members = [b'"tags":%b' % _texts(action.tags)]
+    facts: dict[str, Any] = {"tags": list(map(str, action.tags))}
     function = getattr(action, "fn", None)
     if function is None:
         function = getattr(type(action), "run_and_update" if action.single_step else "run", None)
     function = inspect.unwrap(function) if callable(function) else None
     code = getattr(function, "__code__", None)
     if function is not None and code is not None:
-        name = f"{function.__module__}.{function.__qualname__}"
-        members += [
-            b'"function":%b' % encode_text(name),
-            b'"file":%b' % encode_text(code.co_filename),
-            b'"line":%d' % code.co_firstlineno,
-        ]
-    return b"{%b}" % b",".join(members)
+        facts["function"] = f"{function.__module__}.{function.__qualname__}"
+        facts |= {"file": code.co_filename, "line": code.co_firstlineno}
+    return facts
 
 
 def _source(action: Any) -> str:

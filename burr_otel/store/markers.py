@@ -54,14 +54,12 @@ class OpenSession(NamedTuple):
         self.log.unmark(self.session_id)
 
 
-def read_marker(marker: bytes) -> dict[str, Any] | None:
+def _read_marker(marker: bytes) -> dict[str, Any] | None:
     """What a marker tells; None: it was half written, or is none of ours."""
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         found = json.loads(marker)
         if isinstance(found["owner"], dict) and isinstance(found["otel"], dict):
             return dict(found)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
     return None
 
 
@@ -72,7 +70,7 @@ def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:
     seconds without a record.
     """
     for session_id, data in log.open_markers():
-        owner = (read_marker(data) or {}).get("owner", {})
+        owner = (_read_marker(data) or {}).get("owner", {})
         alive = log.owner_lives(owner)
         if alive is None:
             alive = now_ns - log.changed_ns < recover_after_s * 1e9
@@ -87,7 +85,7 @@ def left_open(log: RunLog, *, now_ns: int, recover_after_s: float) -> Iterator[O
     owner lives, it is taken for dead after so many seconds without a record.
     """
     for session_id, data in log.open_markers():
-        marker = read_marker(data)
+        marker = _read_marker(data)
         if marker is None or log.owner_lives(marker["owner"]):
             continue
         with log.hold(session_id) as ours:
@@ -100,25 +98,19 @@ def left_open(log: RunLog, *, now_ns: int, recover_after_s: float) -> Iterator[O
 
 
 def _session(log: RunLog, session_id: str, marker: dict[str, Any]) -> OpenSession:
-    root, partition_key = marker["otel"], marker.get("partition_key")
-    last_ns, completed, began = 0, False, root.get("time_unix_nano")
+    root, key, completed = marker["otel"], marker.get("partition_key"), False
+    began = root.get("time_unix_nano")
+    last_ns = began if isinstance(began, int) else 0
     for record in _tail(log):
         otel = otel_of(record) or {}
         time_ns = otel.get("time_unix_nano")
         if otel.get("session") == session_id and isinstance(time_ns, int):
             # Its root may have ended by idling before; that is not the end that `end` writes.
             completed = record["type"] == ROOT_END and otel.get("outcome") == _CRASHED
-            last_ns = time_ns
+            last_ns = max(last_ns, time_ns)
             break
-    return OpenSession(
-        log,
-        session_id,
-        marker["owner"],
-        root,
-        partition_key if isinstance(partition_key, str) else None,
-        max(last_ns, began if isinstance(began, int) else 0),
-        completed,
-    )
+    key = key if isinstance(key, str) else None
+    return OpenSession(log, session_id, marker["owner"], root, key, last_ns, completed)
 
 
 def _tail(log: RunLog) -> Iterator[dict[str, Any]]:

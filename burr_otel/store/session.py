@@ -6,6 +6,8 @@ import contextlib
 import functools
 import os
 import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any, Final
 
 import orjson
@@ -28,7 +30,6 @@ from burr_otel.records import (
 from burr_otel.store import port
 from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing, head_checksum
-from burr_otel.store.handed import Handed, HandedOver
 from burr_otel.store.lines import otel_of
 from burr_otel.store.loading import newest_records
 from burr_otel.store.owner import this_owner
@@ -40,38 +41,47 @@ _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
 _MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces
 _QUOTE: Final = ord('"')
 _UNUSED: Final = -1  # generation of a session that has not written yet
+_KEPT: Final = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
 _MOST_WARNED: Final = 10_000
 _mixed_runs: set[str] = set()  # of which it was said that sessions run at once
 _generation = 0  # counts forks: a session belongs to the process that opened it
+
+
+class Handed:
+    """The newest record of a step, handed to a store which answers later.
+
+    `placed` is told where it lies, and `again` hands it over whole if it was displaced.
+    """
+
+    __slots__ = ("again", "answer", "is_awaited", "placed")
+
+    def __init__(
+        self,
+        answer: Future[tuple[int, int]],
+        placed: Callable[[int, int], None],
+        *,
+        is_awaited: bool = False,
+    ) -> None:
+        self.answer = answer
+        self.placed: Callable[[int, int], None] | None = placed
+        self.again: Callable[[], None] | None = None
+        self.is_awaited = is_awaited  # somebody will ask for the answer to the step's end
 
 
 class Session:
     """Appends the records of one application; made by `Store.open_session`.
 
     Safe to use from several threads. After a fork, the child's copy writes nothing. `run` is
-    ``project/app_id``.
+    ``project/app_id``; `handed` has what was handed over, by step, until somebody has asked for the
+    `answers`; `grown_from` tells of the large values of the state that was written last, or that
+    the first step found.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_begin",
-        "_chain",
-        "_claim",
-        "_durability",
-        "_end",
-        "_ended",
-        "_exclusive",
-        "_forked_from",
-        "_generation",
-        "_log",
-        "_mixed",
-        "_tag",
-        "_told",
-        "grown_from",
-        "handed",
-        "run",
-        "session_id",
-    )
+        "__weakref__", "_begin", "_chain", "_claim", "_durability", "_end", "_ended", "_exclusive",
+        "_forked_from", "_generation", "_log", "_mixed", "_tag", "_told", "grown_from", "handed",
+        "run", "session_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -91,24 +101,18 @@ class Session:
         self._tag = b'"session":%b' % orjson.dumps(session_id)
         self._end = self._begin = -1  # of our newest record, and newest begin of a step
         self._mixed = False  # whether others have written since that
-        self._generation = _generation
+        self._generation = _generation if forked_from is None else _UNUSED
         self._ended = self._told = False
         self._forked_from = forked_from
-        self.handed = HandedOver(self.run, self._chain)  # by the steps of an event loop
-        # Of the state that was written last, or that the first step found.
+        self.handed: dict[int, Handed] = {}
         self.grown_from: dict[str, Growing] | None = None
-
-    @property
-    def app_id(self) -> str:
-        """Of the run."""
-        return self._log.app_id
 
     def fork(self, session_id: str) -> Session:
         """In a forked child: a session of the child's own.
 
         It writes nothing before its first step, so that children that run none leave no trace.
         """
-        child = Session(
+        return Session(
             self._log,
             session_id,
             self._durability,
@@ -117,8 +121,6 @@ class Session:
             delta=self._chain is not None,
             forked_from=self.session_id,
         )
-        child._generation = _UNUSED
-        return child
 
     def begin(self, record: BeginRoot, more: bytes, entry: tuple[int, int]) -> None:
         """Record that the session begins, and mark it as open."""
@@ -127,7 +129,19 @@ class Session:
         durability: Durability = "fsync" if self._durability == "fsync" else "flush"
         self._log.append(line, entry, durability=durability)
         if record.kind != "fork":
-            self._mark(record.origin and record.origin.ids, record.time_ns, ended=False)
+            self.mark_open(record.origin and record.origin.ids, record.time_ns, ended=False)
+
+    def _begin_forked(self, time_ns: int) -> None:
+        """The first step in a forked child: only now is it known that the child writes at all."""
+        parent, self._forked_from = self._forked_from, None
+        roots = (record for _, record in newest_records(self._log, (ROOT,)))
+        own = (each for each in roots if (otel_of(each) or {}).get("session") == parent)
+        fields = {key: value for key, value in next(own, {}).items() if key in _KEPT}
+        fields |= {"owner": this_owner(), "forked_from": parent}
+        self._log.repair()
+        self.begin(BeginRoot(fields, time_ns, kind="fork"), b"", (port.ROOT, -1))
+
+    # --- steps -------------------------------------------------------------------------------
 
     def begin_step(self, record: BeginStep, *, later: bool = False) -> None:
         """Record that a step begins; `later`: somebody asks what was `handed` over."""
@@ -155,6 +169,144 @@ class Session:
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
         self._begun(start, end)
+
+    def begin_with(self, state: EncodedState) -> None:
+        """Note values that the first step found: another session has written them."""
+        self.grown(state)
+        self.grown_from = state.grown
+
+    def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
+        """Large lists and texts that go on from the value that this session wrote last.
+
+        Gives how many bytes of its JSON and how many items or characters did not change.
+        """
+        found, known = {}, self.grown_from or {}
+        for key, count in state.counts().items():
+            fragment = state.fragments[key]
+            shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
+            if (
+                0 < shared < len(fragment)
+                and fragment.endswith(ending, 0, shared)
+                and (fragment[0] == _QUOTE or fragment[shared] in b",]")
+                and zlib.crc32(memoryview(fragment)[:shared]) == checksum
+            ):
+                found[key] = shared, items
+                head = head_checksum(fragment, checksum, shared)
+            else:
+                head = head_checksum(fragment)
+            state.heads[key] = head
+            state.grown[key] = Growing(len(fragment) - 1, head, count, fragment[-17:-1])
+        return found
+
+    def end_step(self, record: EndStep, state: EncodedState, *, exact: bool) -> int:
+        """Record that a step has ended, with the state after it; the record's length in bytes.
+
+        `exact` is what `encode_mapping` said of the result.
+        """
+        int64 = _INT64[exact and state.int64]
+        chain = self._chain
+        if chain is None or not chain.lock.acquire(blocking=False):
+            # The lock is another thread's step's, or a dropped stream is finalized within this very
+            # method: the log notices that it came between.
+            length = self._append_end(record, whole_snapshot(state), int64)
+        else:
+            snapshot: Snapshot | None = None
+            try:
+                snapshot = chain.next(state)
+                try:
+                    length = self._append_end(record, snapshot, int64)
+                    handed = self.handed.get(record.sequence_id)
+                    if handed is not None:
+                        handed.again = functools.partial(self._end_anew, record, state, int64)
+                except DisplacedError:  # others wrote since: a new chain begins
+                    snapshot = chain.whole(state)
+                    length = self._append_end(record, snapshot, int64)
+            except BaseException:
+                snapshot = None
+                raise
+            finally:
+                chain.keep(snapshot)
+                chain.lock.release()
+        self.grown_from = state.grown
+        return length
+
+    def _end_anew(self, record: EndStep, state: EncodedState, int64: bytes) -> None:
+        """Hand a step's end over again, whole: others came between."""
+        if self._chain is not None:
+            snapshot = self._chain.whole(state)
+            self._append_end(record, snapshot, int64)
+            self._chain.keep(snapshot)
+
+    def _append_end(self, record: EndStep, snapshot: Snapshot, int64: bytes) -> int:
+        pieces, members, after, mark, *_ = snapshot
+        line = encode_end_step(record, self._tag, pieces, b",%b%b" % (members, int64))
+        length = sum(map(len, line))
+        if self._generation != _generation:
+            return length  # the parent writes what it began
+        handed = self.handed.get(record.sequence_id)
+        later = handed is not None and handed.is_awaited
+        append = self._log.hand_over if later else self._log.append  # type: ignore[attr-defined]
+        try:
+            written: Any = append(
+                b"".join(line) if length < _MOST_COPIED_BYTES else line,
+                (port.END, record.sequence_id),
+                durability=self._durability,
+                after=after,
+                mark=mark,
+            )
+        except (OSError, StoreError) as error:
+            raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
+        if later:
+            self.handed[record.sequence_id] = Handed(written, self._placed, is_awaited=True)
+        else:
+            self._placed(*written)
+        return length
+
+    def answers(self, sequence_id: int) -> Iterator[Future[tuple[int, int]]]:
+        """What to wait for, one after the other, until a step's newest record is kept.
+
+        Raises:
+            SnapshotError: It is not.
+        """
+        while (handed := self.handed.get(sequence_id)) is not None and handed.placed is not None:
+            yield handed.answer
+            error = handed.answer.exception()
+            if isinstance(error, DisplacedError) and handed.again is not None:
+                handed.again()
+                continue
+            placed, handed.placed = handed.placed, None
+            if error is None:
+                placed(*handed.answer.result())
+                continue
+            if self._chain is not None:
+                self._chain.forget()
+            if not isinstance(error, OSError | StoreError):
+                raise error
+            raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
+
+    def append(self, record: Record) -> None:
+        """Append a record that no resume needs; a failure is told once and otherwise ignored."""
+        if self._generation != _generation:
+            return
+        try:
+            self._placed(*self._log.append(encode(record, self._tag), durability=self._durability))
+        except Exception as error:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "%s: records of spans, attributes or streams are dropped, because they cannot "
+                    "be written: %s",
+                    self.run,
+                    error,
+                )
+
+    # --- where records lie, and what lies between --------------------------------------------
+
+    def _placed(self, start: int, end: int) -> None:
+        """A record lies there; (-1, -1): not known."""
+        if start >= 0:
+            self._mixed = self._mixed or start != self._end
+            self._end = end
 
     def _begun(self, start: int, end: int) -> None:
         """A begin lies there; warn, once a run, if others have begun a step since our last one.
@@ -186,93 +338,7 @@ class Session:
                     return str(session or "of another tracker")
         return None
 
-    def begin_with(self, state: EncodedState) -> None:
-        """Note values that the first step found: another session has written them."""
-        self.grown(state)
-        self.grown_from = state.grown
-
-    def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
-        """Large lists and texts that go on from the value that this session wrote last.
-
-        Gives how many bytes of its JSON and how many items or characters did not change.
-        """
-        found, known = {}, self.grown_from or {}
-        for key, count in state.counts().items():
-            fragment = state.fragments[key]
-            shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
-            if (
-                0 < shared < len(fragment)
-                and fragment.endswith(ending, 0, shared)
-                and (fragment[0] == _QUOTE or fragment[shared] in b",]")
-                and zlib.crc32(memoryview(fragment)[:shared]) == checksum
-            ):
-                found[key] = shared, items
-                state.heads[key] = head_checksum(fragment, checksum, shared)
-            else:
-                state.heads[key] = head_checksum(fragment)
-            state.grown[key] = Growing(len(fragment) - 1, state.heads[key], count, fragment[-17:-1])
-        return found
-
-    def end_step(self, record: EndStep, state: EncodedState, *, exact: bool) -> int:
-        """Record that a step has ended, with the state after it; the record's length in bytes.
-
-        `exact` is what `encode_mapping` said of the result.
-        """
-        int64 = _INT64[exact and state.int64]
-        chain = self._chain
-        if chain is None:
-            length = self._append_end(record, whole_snapshot(state), int64)
-        elif not chain.lock.acquire(blocking=False):
-            # Another thread's step, or a dropped stream that is finalized within this very method.
-            # The log notices that it came between.
-            length = self._append_end(record, whole_snapshot(state), int64)
-        else:
-            snapshot: Snapshot | None = None
-            try:
-                snapshot = chain.next(state)
-                try:
-                    length = self._append_end(record, snapshot, int64)
-                    handed = self.handed.get(record.sequence_id)
-                    if handed is not None:
-                        handed.again = functools.partial(self._end_anew, record, state, int64)
-                except DisplacedError:  # others wrote since: a new chain begins
-                    snapshot = chain.whole(state)
-                    length = self._append_end(record, snapshot, int64)
-            except BaseException:
-                snapshot = None
-                raise
-            finally:
-                chain.keep(snapshot)
-                chain.lock.release()
-        self.grown_from = state.grown
-        return length
-
-    def _end_anew(self, record: EndStep, state: EncodedState, int64: bytes) -> None:
-        """Hand a step's end over again, whole: others came between."""
-        if self._chain is not None:
-            snapshot = self._chain.whole(state)
-            self._append_end(record, snapshot, int64)
-            self._chain.keep(snapshot)
-
-    def settle_step(self, record: EndStep) -> None:
-        """Record that a step is over and left no state: a resume runs it again."""
-        self.append(record)
-
-    def append(self, record: Record) -> None:
-        """Append a record that no resume needs; a failure is told once and otherwise ignored."""
-        if self._generation != _generation:
-            return
-        try:
-            self._placed(*self._log.append(encode(record, self._tag), durability=self._durability))
-        except Exception as error:
-            if not self._told:
-                self._told = True
-                logger.warning(
-                    "%s: records of spans, attributes or streams are dropped, because they cannot "
-                    "be written: %s",
-                    self.run,
-                    error,
-                )
+    # --- the end -----------------------------------------------------------------------------
 
     def end(self, record: EndRoot) -> None:
         """Record that the session has ended and give an exclusive run free; idempotent."""
@@ -282,9 +348,21 @@ class Session:
             self.unmark()
         self.close()
 
-    def mark_open(self, ids: SpanIds | None, time_ns: int) -> None:
-        """Mark the ended session as open again while a step runs."""
-        self._mark(ids, time_ns, ended=True)
+    def mark_open(self, ids: SpanIds | None, time_ns: int, *, ended: bool = True) -> None:
+        """Mark the session as open: again, while a step runs, or when it begins."""
+        otel: dict[str, Any] = {"time_unix_nano": time_ns, "ended": ended}
+        if ids is not None:
+            otel["trace_id"], otel["span_id"] = f"{ids.trace_id:032x}", f"{ids.span_id:016x}"
+            otel["flags"] = ids.flags
+            if ids.trace_state:
+                otel["trace_state"] = ids.trace_state
+        marker = {"owner": this_owner(), "otel": otel, "partition_key": self._log.partition_key}
+        try:
+            self._log.mark_open(self.session_id, orjson.dumps(marker))
+        except FileExistsError:
+            pass  # another step did
+        except (OSError, StoreError) as error:
+            logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
 
     def unmark(self) -> None:
         """Take away the mark that the session is open."""
@@ -311,68 +389,6 @@ class Session:
         claim, self._claim = self._claim, None
         if claim is not None:
             claim.release()
-
-    def _append_end(self, record: EndStep, snapshot: Snapshot, int64: bytes) -> int:
-        pieces, members, after, mark, *_ = snapshot
-        line = encode_end_step(record, self._tag, pieces, b",%b%b" % (members, int64))
-        length = sum(map(len, line))
-        if self._generation != _generation:
-            return length  # the parent writes what it began
-        handed = self.handed.get(record.sequence_id)
-        later = handed is not None and handed.is_awaited
-        append = self._log.hand_over if later else self._log.append  # type: ignore[attr-defined]
-        try:
-            written: Any = append(
-                b"".join(line) if length < _MOST_COPIED_BYTES else line,
-                (port.END, record.sequence_id),
-                durability=self._durability,
-                after=after,
-                mark=mark,
-            )
-        except (OSError, StoreError) as error:
-            raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
-        if later:
-            handed = Handed(written, self._placed)
-            handed.is_awaited = True
-            self.handed[record.sequence_id] = handed
-        else:
-            self._placed(*written)
-        return length
-
-    def _placed(self, start: int, end: int) -> None:
-        """A record lies there; (-1, -1): not known."""
-        if start >= 0:
-            self._mixed = self._mixed or start != self._end
-            self._end = end
-
-    def _mark(self, ids: SpanIds | None, time_ns: int, *, ended: bool) -> None:
-        otel: dict[str, Any] = {"time_unix_nano": time_ns, "ended": ended}
-        if ids is not None:
-            otel |= {
-                "trace_id": f"{ids.trace_id:032x}",
-                "span_id": f"{ids.span_id:016x}",
-                "flags": ids.flags,
-            }
-            if ids.trace_state:
-                otel["trace_state"] = ids.trace_state
-        marker = {"owner": this_owner(), "otel": otel, "partition_key": self._log.partition_key}
-        try:
-            self._log.mark_open(self.session_id, orjson.dumps(marker))
-        except FileExistsError:
-            pass  # another step did
-        except (OSError, StoreError) as error:
-            logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
-
-    def _begin_forked(self, time_ns: int) -> None:
-        """The first step in a forked child: only now is it known that the child writes at all."""
-        parent, self._forked_from = self._forked_from, None
-        roots = (record for _, record in newest_records(self._log, (ROOT,)))
-        own = (each for each in roots if (otel_of(each) or {}).get("session") == parent)
-        kept = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
-        fields = {key: value for key, value in next(own, {}).items() if key in kept}
-        fields |= {"owner": this_owner(), "forked_from": parent}
-        self._log.repair()
-        self.begin(BeginRoot(fields, time_ns, kind="fork"), b"", (port.ROOT, -1))
 
 
 def _after_fork_in_child() -> None:

@@ -248,7 +248,7 @@ def test_a_forked_child_does_not_end_the_step_that_its_parent_began(store, monke
     monkeypatch.setattr(session_module, "_generation", session_module._generation + 1)
     finish_step(session, 0, {"n": 1})
     log_attribute(session, sequence_id=0)
-    session.settle_step(settled())
+    session.append(settled())
     session.end(ENDED)
     assert records_of(store) == before
 

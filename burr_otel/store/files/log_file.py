@@ -181,8 +181,8 @@ class LogFile:
                     self._end = start + len(data)
                     for line, entry, mark in lines:
                         if entry is not None:
-                            if entry[0] == END:
-                                self._newest = mark
+                            if entry[0] == END and mark is None:
+                                self._newest = None  # `_put_off` has set it to any other
                             if self._index_from >= 0:
                                 self._pending += _NOTED.pack(*entry, start, len(line))
                         start += len(line)
