@@ -16,13 +16,12 @@ from burr_otel.cli.terminal import LONGEST_LINE, CommandResult, bar
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, RunInUseError, RunLockedError, UnknownRunError
 from burr_otel.store import Store, StoredRun, is_url, without_password
-from burr_otel.store.stored_run import Bounds, runs_beyond
-from burr_otel.store.copying import RunCopy
+from burr_otel.store.copying import RunCopy, write_plain
 from burr_otel.store.engines import open_engine
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.markers import check_unused
-from burr_otel.store.copying import write_plain
 from burr_otel.store.port import Engine
+from burr_otel.store.stored_run import Bounds, runs_beyond
 from burr_otel.view.find import runs
 from burr_otel.view.text import one_line, plural
 

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.store.encoded import EncodedState
-from burr_otel.store.engines import is_url, without_password
+from burr_otel.store.engines import is_url, projects, without_password
 from burr_otel.store.graphs import digest, graph_json
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import ALL
 from burr_otel.store.session import Session
-from burr_otel.store.store import RunHistory, Store, projects
+from burr_otel.store.store import RunHistory, Store
 from burr_otel.store.stored_run import StoredRun
 
 if TYPE_CHECKING:

@@ -53,6 +53,11 @@ def open_engine(storage_dir: str | os.PathLike[str]) -> Engine:
     return engine
 
 
+def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
+    """Names of the projects in a storage directory, sorted."""
+    return open_engine(storage_dir).projects()
+
+
 def _engine_class(url: str) -> Callable[[str], Engine]:
     scheme = url.partition(":")[0].lower()
     if scheme not in _ENGINES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from burr_otel.printable import logger_of_lines
@@ -20,12 +20,15 @@ def newest_record(
     *,
     sequence_id: int | None = None,
     with_state: bool = False,
+    accept: Callable[[dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any] | None:
-    """The newest sound record of such types: of one step, or of any.
+    """The newest sound record of such types: of one step, or of any; `accept` may pass it over.
 
     With `with_state` only records will do from which a run can be resumed; the state is whole.
     """
     for position, record in newest_records(run, kinds, sequence_id, with_state=with_state):
+        if accept is not None and not accept(record):
+            continue
         if not with_state:
             return record
         ends = newest_records(run, (END_ENTRY,), before=position)

@@ -31,7 +31,7 @@ from burr_otel.store import port
 from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing, head_checksum
 from burr_otel.store.lines import otel_of
-from burr_otel.store.loading import newest_records
+from burr_otel.store.loading import newest_record, newest_records
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
 
@@ -134,9 +134,10 @@ class Session:
     def _begin_forked(self, time_ns: int) -> None:
         """The first step in a forked child: only now is it known that the child writes at all."""
         parent, self._forked_from = self._forked_from, None
-        roots = (record for _, record in newest_records(self._log, (ROOT,)))
-        own = (each for each in roots if (otel_of(each) or {}).get("session") == parent)
-        fields = {key: value for key, value in next(own, {}).items() if key in _KEPT}
+        record = newest_record(
+            self._log, (ROOT,), accept=lambda r: (otel_of(r) or {}).get("session") == parent
+        )
+        fields = {key: value for key, value in (record or {}).items() if key in _KEPT}
         fields |= {"owner": this_owner(), "forked_from": parent}
         self._log.repair()
         self.begin(BeginRoot(fields, time_ns, kind="fork"), b"", (port.ROOT, -1))

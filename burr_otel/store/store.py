@@ -21,8 +21,8 @@ from burr_otel.records import (
     END_ENTRY,
     ROOT,
     BeginRoot,
-    encode_text,
     local_time,
+    sound_text,
     state_data,
 )
 from burr_otel.store import port
@@ -56,11 +56,6 @@ class RunHistory(NamedTuple):
     last_root: dict[str, Any] | None
     last_step: dict[str, Any] | None
     last_sequence_id: int | None
-
-
-def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
-    """Names of the projects in a storage directory, sorted."""
-    return open_engine(storage_dir).projects()
 
 
 class Store:
@@ -396,11 +391,7 @@ def _pointer(value: Any) -> dict[str, Any] | None:
     partition_key, sequence_id = value.partition_key, value.sequence_id
     return {
         "type": "pointer_data",
-        "app_id": _clean(app_id),
+        "app_id": sound_text(str(app_id)),
         "sequence_id": sequence_id if isinstance(sequence_id, int) else None,
-        "partition_key": None if partition_key is None else _clean(partition_key),
+        "partition_key": None if partition_key is None else sound_text(str(partition_key)),
     }
-
-
-def _clean(value: Any) -> str:
-    return str(orjson.loads(encode_text(str(value))))

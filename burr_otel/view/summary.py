@@ -14,8 +14,8 @@ from burr_otel.history.read import run_outcome
 from burr_otel.history.tree import ERROR, Alive, AliveOf
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage, time_of, writer_zone
 from burr_otel.store import StoredRun
+from burr_otel.store.lines import otel_of
 from burr_otel.store.loading import newest_record
-from burr_otel.store.query import otel_of
 from burr_otel.view.find import record_of, runs
 
 STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
