@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from burr_otel.errors import BurrOtelError
-from burr_otel.store.files.folder import replace_file
+from burr_otel.store.files.disk import replace_file
 from burr_otel.view.text import clean, one_line
 
 _PLAIN_WIDTH: Final = 100  # of text that goes to a file or a pipe
