@@ -19,10 +19,15 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
 
 from burr_otel import semconv
-from burr_otel.check.ask import Answer, ask
-from burr_otel.check.diagnose import diagnose, shown, wrong_address
-from burr_otel.check.mistakes import PASSING, Problem, problem
-from burr_otel.check.probe import Place
+from burr_otel.check.mistakes import (
+    PASSING,
+    Problem,
+    diagnose,
+    problem,
+    shown,
+    wrong_address,
+)
+from burr_otel.check.probe import Answer, Place, ask
 from burr_otel.config import ENV_PREFIX, OtelConfig
 from burr_otel.errors import BurrOtelError
 from burr_otel.spans import provider

@@ -29,7 +29,6 @@ _DELETED: Final = "deleted"
 _DELETABLE: Final = "would be deleted"
 _IN_USE: Final = "in use"
 _SUFFIX: Final = "-plain"
-_MOST_NAMED: Final = 10
 
 
 def _names(run: StoredRun) -> dict[str, Any]:
@@ -270,12 +269,9 @@ def materialize_command(
     hint = f"In the Burr UI: burr_path={shlex.quote(str(target_dir))} burr"
     if not copied.lost:
         return CommandResult(data, [line], [hint])
-    named = ", ".join(map(str, copied.lost[:_MOST_NAMED]))
-    more = len(copied.lost) - _MOST_NAMED
-    rest = f" and {more:,} more" if more > 0 else ""
     problem = (
         f"the state of {plural(len(copied.lost), 'step')} could not be made again, because a "
-        f"record that it builds on is damaged: {named}{rest}. The copy lacks them."
+        f"record that it builds on is damaged. The copy lacks: {', '.join(map(str, copied.lost))}."
     )
     return CommandResult(data, [line], [hint], [problem])
 

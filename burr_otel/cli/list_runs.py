@@ -15,23 +15,16 @@ from burr_otel.cli import options
 from burr_otel.cli.terminal import CommandResult, output
 from burr_otel.history.tree import writer_lives
 from burr_otel.view.as_json import summary_as_json
+from burr_otel.view.rows import look
 from burr_otel.view.summary import STATUSES, RunSummary, newest
 from burr_otel.view.text import duration, fit, local_time, one_line
 
 _GAP: Final = 2
+_UNUSUAL: Final = {"empty": "dim", "unreadable": "red"}  # statuses that are no outcomes
 _SHORTEST_NAME: Final = 8  # cells of a name that is cut
 _LONGEST_INITIAL: Final = 60  # characters
 # Burr's own id of a parallel application: its beginning tells it from others, and commands take it.
 _HASH: Final = re.compile(r"\A([0-9a-f]{16})[0-9a-f]{48}\Z")
-_STATUS_STYLES: Final = {
-    "failed": "red",
-    "crashed": "bold red",
-    "running": "blue",
-    "cancelled": "yellow",
-    "abandoned": "yellow",
-    "empty": "dim",
-    "unreadable": "red",
-}
 
 
 @click.command("list")
@@ -100,7 +93,7 @@ def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:
     yield Text("─" * (sum(column.width + _GAP for column in columns) - _GAP), style="dim")
     for row, run in enumerate(runs):
         styles = {"app id": "bold", "trace": "dim"}
-        styles["status"] = _STATUS_STYLES.get(run.status, "green")
+        styles["status"] = _UNUSUAL.get(run.status) or look(run.status).style
         texts = [column.cells[row] for column in columns]
         yield _line(columns, texts, [styles.get(column.title, "") for column in columns])
 
