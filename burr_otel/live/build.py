@@ -22,7 +22,7 @@ from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginRoot, Origin, read_ids
 from burr_otel.spans import describe, inside, keeper, shield
 from burr_otel.spans.burr_span import LIMITS
-from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document, is_sound, portable
+from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document, is_scalar, portable
 from burr_otel.spans.scope import (
     context_of,
     current_span_context,
@@ -295,7 +295,7 @@ class _Start:
             found["resource"] = {
                 key: portable(value)
                 for key, value in resource.attributes.items()
-                if type(key) is str and is_sound(key)
+                if type(key) is str and is_scalar(key)
             }
             found["scope_version"] = None if scope is None else scope.version
             found["schema_url"] = None if scope is None else scope.schema_url

@@ -232,24 +232,8 @@ def _texts(value: Any) -> tuple[str, ...]:
 # value becomes an object whose one key says what it is; no other value becomes an object.
 
 
-def is_sound(text: str) -> bool:
-    """Whether `text` is valid Unicode."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def portable(value: Any) -> Any:  # noqa: PLR0911 - one case each
+def portable(value: Any) -> Any:
     """An attribute's value as something that `orjson` writes and every JSON reader reads."""
-    kind = type(value)
-    if kind is str:
-        if is_sound(value):
-            return value
-        return {"utf16": value.encode("utf-16-le", "surrogatepass").hex()}
     if value is None or is_scalar(value):
         return value
     if isinstance(value, list | tuple):
@@ -258,9 +242,10 @@ def portable(value: Any) -> Any:  # noqa: PLR0911 - one case each
         return {"map": [[portable(key), portable(item)] for key, item in value.items()]}
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
-    if kind is int or kind is float:
-        return {kind.__name__: repr(value)}
-    return portable(str(value))
+    if type(value) in (int, float):
+        return {type(value).__name__: repr(value)}
+    text = str(value)
+    return text if is_scalar(text) else {"utf16": text.encode("utf-16-le", "surrogatepass").hex()}
 
 
 def from_portable(value: Any) -> Any:
@@ -284,9 +269,8 @@ def from_portable(value: Any) -> Any:
 def is_scalar(value: Any) -> bool:
     """Whether JSON and attributes have a value in the same form."""
     kind = type(value)
-    return (
-        kind is str
-        or kind is bool
-        or (kind is int and -_INT64 <= value < _INT64)
-        or (kind is float and math.isfinite(value))
-    )
+    if kind is str:
+        return bool(sound_text(value) == value)
+    if kind is int:
+        return bool(-_INT64 <= value < _INT64)
+    return kind is bool or (kind is float and math.isfinite(value))

@@ -75,8 +75,11 @@ class ChildSpans(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp a span inside a step, and record its begin."""
         own: Any = span
-        if type(own) is BurrSpan or span.parent is None or _is_ours(span):
+        if type(own) is BurrSpan or span.parent is None:
             return
+        scope = span.instrumentation_scope
+        if scope is not None and scope.name == semconv.SCOPE_NAME:
+            return  # ours all the same: Logfire's tracers, for instance, give spans of their own
         try:
             parent = trace.get_current_span(parent_context)
             above = self._places.get(span.parent.span_id)
@@ -110,11 +113,6 @@ class ChildSpans(SpanProcessor):
                 _record_end(span, attributes, place)
         except Exception as error:
             shield.report("looking at a span inside a step", error)
-
-
-def _is_ours(span: ReadableSpan) -> bool:
-    scope = span.instrumentation_scope  # Logfire's tracers, for instance, give other spans
-    return scope is not None and scope.name == semconv.SCOPE_NAME
 
 
 # --- usage ----------------------------------------------------------------------------------------

@@ -202,12 +202,8 @@ class Scope:
         entries = {SPAN_KEY: self.current, _SCOPE_KEY: self} if valid else {_SCOPE_KEY: self}
         context, tag = Context({**self.outer, **entries}), self.tag
         if tag.sends_baggage and self.parent is None:
-            named = (
-                (semconv.GEN_AI_CONVERSATION_ID, tag.run.conversation_id),
-                (semconv.GEN_AI_AGENT_NAME, tag.run.project),
-            )
-            for name, value in named:
-                context = baggage.set_baggage(name, value, context)
+            for name in (semconv.GEN_AI_CONVERSATION_ID, semconv.GEN_AI_AGENT_NAME):
+                context = baggage.set_baggage(name, tag.run.identity[name], context)
         otel_context.attach(context)
 
     def pause(self) -> None:
