@@ -17,8 +17,7 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor
-from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.trace import Span as SpanOfSdk
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
@@ -106,7 +105,7 @@ class _Readable(NamedTuple):
     status: Status
 
 
-class _UserSpan(SdkSpan):
+class _SdkSpan(SpanOfSdk):
     """Holds what code other than ours sets on an open span, by the rules and limits of the SDK."""
 
     def taken(self) -> dict[str, Any]:
@@ -170,7 +169,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._start_time, self._end_time = start_ns, None
         self._source, self._describe = source, describe_nothing
         self._content: _Readable | None = None
-        self._user: _UserSpan | None = None
+        self._user: _SdkSpan | None = None
         self._held_bytes = 0
         self.burr_step = burr_step
         self.burr_uid: str | None = None  # Burr's id of an inner span
@@ -233,39 +232,28 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     def _within_limits(self, content: SpanContent) -> _Readable:
         """The content within the limits of the provider, as the SDK's own spans apply them."""
-        limits = self._source.limits or _NO_LIMITS
-        attributes: Mapping[str, Any] = content.attributes
-        longest = limits.max_attribute_length
-        events = [
-            Event(
-                each.name,
-                BoundedAttributes(limits.max_event_attributes, each.attributes, True, longest),
-                each.time_ns,
-            )
-            for each in content.events
-        ]
-        links = [
-            Link(
-                each.context,
-                BoundedAttributes(limits.max_link_attributes, each.attributes, True, longest),
-            )
-            for each in (*self._first_links, *map(link_of, content.links))
-        ]
+        attributes: Any = content.attributes
+        events: Any = [Event(*each) for each in content.events]
+        links: Any = [*self._first_links, *map(link_of, content.links)]
+        if events or links:
+            made = self._sdk_span(events=events, links=links)
+            events, links = made._events, made._links  # noqa: SLF001 - they know what they dropped
         status = sdk_status(content.status)
         user = self._user
         if user is not None and self._end_time is None:  # no record tells of this yet
             attributes = {**attributes, **user.taken()}
             events, links = [*events, *user.events], [*links, *user.links]
             status = status if user.status.is_unset else user.status
+        limits = self._source.limits or _NO_LIMITS
         most, longest = limits.max_span_attributes, limits.max_span_attribute_length
         if longest is not None or (most is not None and len(attributes) > most):
             attributes = BoundedAttributes(most, attributes, False, longest)
-        return _Readable(
-            attributes,
-            BoundedList.from_seq(limits.max_events, events) if events else (),
-            BoundedList.from_seq(limits.max_links, links) if links else (),
-            status,
-        )
+        return _Readable(attributes, events, links, status)
+
+    def _sdk_span(self, **content: Any) -> _SdkSpan:
+        limits = self._source.limits or _NO_LIMITS
+        context, resource = self.get_span_context(), self._source.resource
+        return _SdkSpan("", context, resource=resource, limits=limits, **content)
 
     def _let_go(self) -> None:
         size_bytes, self._held_bytes = self._held_bytes, 0
@@ -308,10 +296,7 @@ class BurrSpan(ReadableSpan, trace.Span):
             logger.warning("What is set on a span that has ended is ignored.")
             return trace.INVALID_SPAN
         if self._user is None:
-            source = self._source
-            limits = source.limits or _NO_LIMITS
-            context = self.get_span_context()
-            self._user = _UserSpan("", context, resource=source.resource, limits=limits)
+            self._user = self._sdk_span()
         return self._user
 
     set_attributes = _set_by_others("set_attributes")
