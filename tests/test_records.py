@@ -71,7 +71,7 @@ def line_of(record):
 def facts(record):
     """A record without what only a record that was read has."""
     kept = {
-        name: value
+        name: value.value if isinstance(value, Document) else value
         for name, value in record._asdict().items()
         if name not in ("session", "otel", "kind", "about", "state")
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from burr_otel import semconv
 from burr_otel.content import ContentPolicy, raised_of_text
-from burr_otel.history.tree import CRASHED, ERROR, RUNNING, SessionNode, SpanNode, session_of
+from burr_otel.history.tree import RUNNING, SessionNode, SpanNode, session_of
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginInner,
@@ -109,10 +110,10 @@ def _end_root(span: SessionNode) -> EndRoot | None:
     if isinstance(span.end, EndRoot) or span.outcome == RUNNING:
         return span.end if isinstance(span.end, EndRoot) else None
     failed = None
-    if span.last_failure is not None and span.outcome == ERROR:
+    if span.last_failure is not None and span.outcome == semconv.ERROR:
         failed = _parsed(span.last_failure)
     # Of a process that died nobody knows all steps; Burr's client never tells of an end.
-    known = span.outcome != CRASHED or span.begin is None
+    known = span.outcome != semconv.CRASHED or span.begin is None
     return EndRoot(
         span.closed_ns or span.last_ns,
         span.outcome,

@@ -11,16 +11,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from burr_otel.history.tree import (
-    ABANDONED,
-    CRASHED,
-    OK,
-    RUNNING,
-    Alive,
-    SessionNode,
-    SpanNode,
-    settle,
-)
+from burr_otel import semconv
+from burr_otel.history.tree import RUNNING, Alive, SessionNode, SpanNode, settle
 from burr_otel.records import (
     BeginInner,
     BeginRoot,
@@ -148,7 +140,7 @@ class Fold:
         return []
 
     def _end_root(self, session: SessionNode, record: EndRoot) -> list[SpanNode]:
-        session.recovered = session.recovered or record.outcome == CRASHED
+        session.recovered = session.recovered or record.outcome == semconv.CRASHED
         # A second end is that of a step which a killed process left open when the first had come.
         if session.end is None:
             session.end, session.end_ns, session.outcome = record, record.time_ns, record.outcome
@@ -225,7 +217,7 @@ class Fold:
         session.steps_ended += 1
         session.steps_failed += step.is_bad
         session.last_step, session.last_failure = step, record.raised if step.is_bad else None
-        if record.outcome == OK:
+        if record.outcome == semconv.OK:
             session.prior = record.action
         if record.state is not None:
             session.state = self._state = record
@@ -243,7 +235,7 @@ class Fold:
         session.inner.pop(step.sequence_id or 0, None)
         for span, depth in step.walk():
             if depth and span.end is None:
-                span.outcome, span.closed_ns = ABANDONED, step.end_ns
+                span.outcome, span.closed_ns = semconv.ABANDONED, step.end_ns
                 span.end_ns = step.end_ns
         return _with_inner(step)
 

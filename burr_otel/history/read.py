@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, NamedTuple
 
+from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
-from burr_otel.history.tree import OK, Alive, LeftOut, SpanNode
+from burr_otel.history.tree import Alive, LeftOut, SessionNode, SpanNode
 from burr_otel.records import EndRoot
 from burr_otel.store import StoredRun
 
 _MOST_NESTED_RUNS: Final = 200
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(NamedTuple):
     """Another run, and the step of it where the two meet."""
 
     app_id: str
@@ -24,12 +24,11 @@ class Pointer:
     partition_key: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChildRun:
+class ChildRun(NamedTuple):
     """A run that was forked from a step of this one, or spawned by it."""
 
     app_id: str
-    kind: Literal["fork", "spawn"]
+    kind: str  # "fork" or "spawn"
     sequence_id: int | None
 
 
@@ -89,15 +88,12 @@ def run_outcome(sessions: Sequence[SpanNode]) -> str:
         (each.children[-1].last_record_ns, at) for at, each in enumerate(sessions) if each.children
     ]
     newest = max(acted)[1] if acted else -1
-    for session in reversed(sessions[newest + 1 :]):
-        if session.outcome != OK:
-            return session.outcome
-    if not acted:
-        return OK
+    later = [each.outcome for each in sessions[newest + 1 :] if each.outcome != semconv.OK]
+    if later or not acted:
+        return later[-1] if later else semconv.OK
     session = sessions[newest]
-    if getattr(session, "ended_late", False):
-        return session.children[-1].outcome
-    return session.outcome
+    is_late = isinstance(session, SessionNode) and session.ended_late
+    return session.children[-1].outcome if is_late else session.outcome
 
 
 def read_run(
@@ -167,9 +163,8 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
     be read is named in `tree.skipped`.
     """
     seen = {tree.app_id}
-    queue = [tree]
-    while queue:
-        parent = queue.pop(0)
+    trees = [tree]
+    for parent in trees:  # grows
         for child in parent.children:
             if child.kind != "spawn" or child.app_id in seen or len(seen) > _MOST_NESTED_RUNS:
                 continue
@@ -187,18 +182,19 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
                 if step is not None:
                     step.adopt(session)
                     step.children.sort(key=lambda span: span.start_ns)
-            queue.append(found)
+            trees.append(found)
 
 
 def _spawning_step(parent: RunTree, numbers: set[int | None], session: SpanNode) -> SpanNode | None:
     """The step that a child's session ran in: one id may have been spawned again and again."""
     steps = [step for step in parent.steps if step.sequence_id in numbers]
-    for step in steps:
-        if step.start_ns <= session.start_ns and (
-            step.end_ns is None or session.start_ns <= step.end_ns
-        ):
-            return step
-    return steps[0] if steps else None
+    began_ns = session.start_ns
+    around = (
+        step
+        for step in steps
+        if step.start_ns <= began_ns and (step.end_ns is None or began_ns <= step.end_ns)
+    )
+    return next(around, steps[0] if steps else None)
 
 
 def pointer_of(found: Any) -> Pointer | None:
@@ -217,11 +213,8 @@ def children_of(run: StoredRun) -> list[ChildRun]:
     """The runs that were forked from a run or spawned by it, each once."""
     found: dict[ChildRun, None] = {}
     for record in run.children:
-        pointer, sequence_id = pointer_of(record.get("child")), record.get("sequence_id")
+        pointer, number = pointer_of(record.get("child")), record.get("sequence_id")
         if pointer is not None:
-            kind: Literal["fork", "spawn"] = (
-                "fork" if record.get("event_type") == "fork" else "spawn"
-            )
-            number = sequence_id if type(sequence_id) is int else None
-            found[ChildRun(pointer.app_id, kind, number)] = None
+            kind = "fork" if record.get("event_type") == "fork" else "spawn"
+            found[ChildRun(pointer.app_id, kind, number if type(number) is int else None)] = None
     return list(found)

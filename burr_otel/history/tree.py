@@ -26,11 +26,7 @@ from burr_otel.records import (
 from burr_otel.store import StoredRun
 
 RUNNING: Final = "running"  # begun, not ended, and its writer lives
-OK: Final = "ok"
-ERROR: Final = "error"
-CRASHED: Final = "crashed"
-ABANDONED: Final = "abandoned"
-BAD: Final = frozenset({ERROR, CRASHED, "failed"})
+BAD: Final = frozenset({semconv.ERROR, semconv.CRASHED, semconv.FAILED})
 
 Kind = Literal["application", "step", "span"]
 
@@ -62,7 +58,7 @@ class SpanNode:
     name: str
     start_ns: int
     end_ns: int | None = None
-    outcome: str = OK
+    outcome: str = semconv.OK
     app_id: str = ""
     session: str | None = None
     sequence_id: int | None = None
@@ -252,7 +248,7 @@ def settle(session: SessionNode, open_steps: Sequence[SpanNode], alive: Alive) -
     for step in open_steps:
         # Burr's client has one endless session: a step that another one followed is over.
         lives = session.lives and (step is newest or not is_burrs)
-        step.outcome = RUNNING if lives else CRASHED
+        step.outcome = RUNNING if lives else semconv.CRASHED
         if not lives:
             last = session if step is open_steps[-1] else step
             step.closed_ns = last.last_record_ns
@@ -265,8 +261,8 @@ def settle(session: SessionNode, open_steps: Sequence[SpanNode], alive: Alive) -
     # Burr's client does not record when an application ends, nor that it goes on. A forked process
     # has no application span of its own: it ended between two steps.
     if is_burrs or (session.donor is not None and not session.lives and not open_steps):
-        session.outcome = newest.outcome if newest is not None else OK
+        session.outcome = newest.outcome if newest is not None else semconv.OK
     else:
-        session.outcome = RUNNING if session.lives else CRASHED
+        session.outcome = RUNNING if session.lives else semconv.CRASHED
     if not session.lives:
         session.closed_ns = session.last_record_ns

@@ -52,10 +52,7 @@ def encode_json(tree: Any) -> bytes:
         return orjson.dumps(tree)
     except orjson.JSONEncodeError:
         text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        return sound_text(text).encode()
 
 
 class Document:
@@ -83,11 +80,6 @@ class Document:
     def __bool__(self) -> bool:
         return self.text != b"{}"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Document) and self.value == other.value
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 NO_DOCUMENT: Final = Document(b"{}", {})
 
@@ -95,17 +87,13 @@ NO_DOCUMENT: Final = Document(b"{}", {})
 class Fragments(Mapping[str, bytes]):
     """A state that was read: the JSON of each of its top-level keys is made on demand."""
 
-    __slots__ = ("_texts", "data")
+    __slots__ = ("data",)
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self._texts: dict[str, bytes] = {}
         self.data = data
 
     def __getitem__(self, key: str) -> bytes:
-        text = self._texts.get(key)
-        if text is None:
-            text = self._texts[key] = encode_json(self.data[key])
-        return text
+        return encode_json(self.data[key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.data)

@@ -8,6 +8,7 @@ way to the span comes back hidden or cut, whatever the reader's settings are.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
 from burr_otel.history.content import RunContent
-from burr_otel.history.tree import SessionNode, SpanNode, session_of
+from burr_otel.history.tree import SpanNode, session_of
 from burr_otel.records import EndStep, read_links, state_data
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.facts import from_portable, is_scalar, items, mapping
@@ -24,7 +25,6 @@ from burr_otel.store import StoredRun
 
 _ACTION_NAMES: Final = ("burr.action.name", "graph.node.id")
 _WRITES: Final = "burr.action.writes"
-_UNKNOWN: Final = object()
 
 Attributes = dict[str, "AttributeValue"]
 
@@ -41,78 +41,69 @@ class LegacyContent:
         otel = raw.get("otel")
         if raw.get("type") == "begin_entry" and isinstance(otel, dict) and "action" in otel:
             facts: Attributes = dict.fromkeys(_ACTION_NAMES, raw["action"])
-            for key, value in mapping(otel["action"]).items():
-                facts[key] = from_portable(value)
+            facts |= {key: from_portable(told) for key, told in mapping(otel["action"]).items()}
             self._facts[otel.get("session"), raw["action"]] = facts
         return raw
 
     def of(self, span: SpanNode) -> SpanContent | None:
         """What a span said; None when its records are not of this kind."""
-        begin = getattr(span.begin, "otel", {})
+        begin, end = getattr(span.begin, "otel", {}), getattr(span.end, "otel", {})
         # Of a step that lost its begin, the end alone tells what it said.
-        end_alone = span.kind == "step" and span.begin is None and _is_legacy(_end_of(span))
+        end_alone = span.kind == "step" and span.begin is None and _is_legacy(end)
         if not _is_legacy(begin) and not end_alone:
             return None
         attributes, name = self._begun(span, begin), span.name
-        if not isinstance(span, SessionNode):
-            own = begin.get("name")
-            name = span.name if own is None else str(from_portable(own))
-        end = _end_of(span)
+        if span.kind != "application" and begin.get("name") is not None:
+            name = str(from_portable(begin["name"]))
         if not _is_legacy(end):
             return self._left_open(span, attributes, name)
         if "name" in end:
             name = str(from_portable(end["name"]))
-        logged = {each.key: _native(each.value.value) for each in span.logged}
-        known = {**attributes, **{k: v for k, v in logged.items() if v is not _UNKNOWN}}
+        for each in span.logged:
+            with contextlib.suppress(TypeError, ValueError):  # an integer beyond 64 bits
+                attributes[each.key] = _native(each.value.value)
         if span.kind != "span":
-            known[semconv.OUTCOME] = span.outcome
-        return SpanContent(
-            name,
-            _read(known, end, self._ended_bases(span)),
-            [
-                SpanEvent(from_portable(text), from_portable(said), time_ns)
-                for text, time_ns, said in items(end.get("events"))
-            ],
-            _status(end),
-            read_links(end.get("links")),
-        )
-
-    def _identity(self, span: SpanNode) -> Attributes:
-        key = session_of(span).root.fields.get("partition_key", self._run.partition_key)
-        found: Attributes = {
-            semconv.SESSION_ID: self._run.app_id,
-            semconv.PROJECT: self._run.project,
-            semconv.APP_ID: self._run.app_id,
-        }
-        if key is not None:
-            found[semconv.PARTITION_KEY] = key
-        return found
+            attributes[semconv.OUTCOME] = span.outcome
+        events = [
+            SpanEvent(from_portable(text), from_portable(said), time_ns)
+            for text, time_ns, said in items(end.get("events"))
+        ]
+        code, text = end["status"] if isinstance(end.get("status"), list) else (None, None)
+        status = SpanStatus() if code is None else SpanStatus(code, from_portable(text))
+        attributes = _read(attributes, end, self._ended_bases(span))
+        return SpanContent(name, attributes, events, status, read_links(end.get("links")))
 
     def _begun(self, span: SpanNode, otel: Mapping[str, Any]) -> Attributes:
         """What the span said when it began."""
-        identity = self._identity(span)
-        if isinstance(span, SessionNode):
-            known: Attributes = {
+        project, app_id, session = self._run.project, self._run.app_id, session_of(span)
+        known: Attributes = {
+            semconv.SESSION_ID: app_id,
+            semconv.PROJECT: project,
+            semconv.APP_ID: app_id,
+        }
+        key = session.root.fields.get("partition_key", self._run.partition_key)
+        if key is not None:
+            known[semconv.PARTITION_KEY] = key
+        if span is session:
+            known |= {
                 "gen_ai.operation.name": "invoke_workflow",
-                "gen_ai.workflow.name": self._run.project,
-                "gen_ai.agent.name": self._run.project,
-                "gen_ai.conversation.id": self._run.app_id,
+                "gen_ai.workflow.name": project,
+                "gen_ai.agent.name": project,
+                "gen_ai.conversation.id": app_id,
                 "openinference.span.kind": "CHAIN",
-                "graph.node.id": self._run.project,
-                **identity,
+                "graph.node.id": project,
             }
-            return _read(known, otel, {semconv.GRAPH: _graph(self._content.graph(span))})
-        identity = {semconv.SEQUENCE_ID: span.sequence_id or 0, **identity}
+            return _read(known, otel, {semconv.GRAPH: _graph(self._content.graph(session))})
+        known[semconv.SEQUENCE_ID] = span.sequence_id or 0
         if span.kind == "span":
-            return identity
+            return known
         facts = self._facts.get((span.session, span.name), {}) if span.begun else {}
         inputs = getattr(span.begin, "inputs", None)
         bases = {} if inputs is None else {semconv.INPUTS: _json(inputs.value)}
-        return _read({**facts, **identity}, otel, bases)
+        return _read({**facts, **known}, otel, bases)
 
     def _ended_bases(self, span: SpanNode) -> dict[str, bytes | None]:
-        end = span.end
-        found: dict[str, bytes | None] = {}
+        end, found = span.end, dict[str, bytes | None]()
         if not isinstance(end, EndStep):
             return found
         if end.result is not None:
@@ -127,24 +118,19 @@ class LegacyContent:
     def _left_open(self, span: SpanNode, attributes: Attributes, name: str) -> SpanContent:
         """What a span says of which no record tells how it ended."""
         described = self._content.of(span)
+        said = described.attributes
         if span.end is None:
             policy = self._content.facts(session_of(span)).policy
-            names = {semconv.TRUNCATED, *(policy.name(each.key) for each in span.logged)}
-            said = {key: value for key, value in described.attributes.items() if key in names}
-            attributes = {**said, **attributes, semconv.OUTCOME: span.outcome}
+            shown = {semconv.TRUNCATED, *(policy.name(each.key) for each in span.logged)}
+            attributes = {**attributes, semconv.OUTCOME: span.outcome}
         else:
-            hidden = {semconv.INPUTS, semconv.GRAPH} - attributes.keys()
-            said = {k: value for k, value in described.attributes.items() if k not in hidden}
-            attributes = {**said, **attributes}
+            shown = said.keys() - ({semconv.INPUTS, semconv.GRAPH} - attributes.keys())
+        attributes = {**{key: said[key] for key in said if key in shown}, **attributes}
         return described._replace(name=name, attributes=attributes)
 
 
 def _is_legacy(otel: Mapping[str, Any]) -> bool:
     return isinstance(otel.get("attributes"), Mapping) and "crc" not in otel
-
-
-def _end_of(span: SpanNode) -> Mapping[str, Any]:
-    return {} if span.end is None else span.end.otel
 
 
 def _read(
@@ -158,9 +144,12 @@ def _read(
     found = dict(known)
     content = mapping(otel.get("content"))
     for key, base in bases.items():
-        text = base if key not in content else _applied(content[key], base)
+        if key in content:
+            text = _applied(content[key], base)
+        else:
+            text = None if base is None else base.decode()
         if text is not None:
-            found[key] = text if isinstance(text, str) else text.decode()
+            found[key] = text
     for key, change in content.items():
         if isinstance(change, dict) and change.get("as") in found:
             found[key] = found[change["as"]]
@@ -171,13 +160,6 @@ def _read(
     for key in items(otel.get("absent")):
         found.pop(from_portable(key), None)
     return found
-
-
-def _status(otel: Mapping[str, Any]) -> SpanStatus:
-    kept = otel.get("status")
-    if not isinstance(kept, list):
-        return SpanStatus()
-    return SpanStatus(kept[0], from_portable(kept[1]))
 
 
 def _graph(graph: Mapping[str, Any] | None) -> bytes | None:
@@ -202,9 +184,8 @@ def _applied(change: Any, base: bytes | None) -> str | None:
     head, middle, tail = change
     if head + tail > len(base):
         return None
-    data: bytes = base[:head] + middle.encode() + base[len(base) - tail :]
     try:
-        return data.decode()
+        return str(base[:head] + middle.encode() + base[len(base) - tail :], "utf-8")
     except UnicodeDecodeError:
         return None
 
@@ -215,8 +196,7 @@ def _native(value: Any) -> Any:
         return value
     if type(value) is list and len(set(map(type, value))) == 1 and all(map(is_scalar, value)):
         return tuple(value)
-    text = _json(value)
-    return _UNKNOWN if text is None else text.decode()
+    return orjson.dumps(value).decode()
 
 
 def _json(value: Any) -> bytes | None:

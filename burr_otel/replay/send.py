@@ -9,7 +9,6 @@ reason.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +28,7 @@ _WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)
 _MOST_REFUSED_IN_A_ROW: Final = 20
 _MOST_REASONS: Final = 5  # of one run
 
+# What an endpoint says when nothing is wrong with the spans, and when it would take none whatever.
 _LATER: Final = re.compile(
     r"UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED|ABORTED|RESOURCE_EXHAUSTED"
     r"|due to timeout|code: (?:408|429|5\d\d)|[Cc]onnection|[Tt]imed out"
@@ -47,13 +47,6 @@ class SendingStoppedError(BurrOtelError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"the endpoint takes nothing: {reason}")
-
-
-class _Verdict(enum.Enum):
-    TAKEN = enum.auto()
-    LATER = enum.auto()  # nothing is wrong with the spans
-    NEVER = enum.auto()  # whatever they were
-    NOT_THESE = enum.auto()
 
 
 class Sender:
@@ -87,12 +80,10 @@ class Sender:
             yield from self._settle(batch)
 
     def _settle(self, batch: list[ReadableSpan]) -> Iterator[Settled]:
-        verdict, reason = self._try(batch)
-        if verdict is _Verdict.TAKEN:
+        reason = self._refusal(batch)
+        if not reason:
             self._refused_in_a_row = 0
             yield [(span, "") for span in batch]
-        elif verdict is not _Verdict.NOT_THESE:
-            raise SendingStoppedError(reason)
         elif len(batch) > 1:
             half = len(batch) // 2
             yield from self._settle(batch[:half])
@@ -105,31 +96,26 @@ class Sender:
                     f"it refused {self._refused_in_a_row} spans in a row, the last with: {reason}"
                 )
 
-    def _try(self, batch: list[ReadableSpan]) -> tuple[_Verdict, str]:
+    def _refusal(self, batch: list[ReadableSpan]) -> str:
+        """Why a batch is refused for what is in it; empty when it is taken."""
         for wait_s in (*_WAITS_S, None):
             self._said.clear()
             try:
-                result = self._exporter.export(batch)
+                if self._exporter.export(batch) is SpanExportResult.SUCCESS:
+                    return ""
             except Exception as error:
-                result = SpanExportResult.FAILURE
                 self._said.append(f"{type(error).__name__}: {error}")
-            if result is SpanExportResult.SUCCESS:
-                return _Verdict.TAKEN, ""
             # The last line may only say that the exporter gave up, and the one before it why.
-            reason = " ".join(self._said[-2:]) or "it gave no reason"
-            verdict = _verdict(self._said[-1] if self._said else "")
-            if verdict is not _Verdict.LATER or wait_s is None:
+            reason = " ".join((" ".join(self._said[-2:]) or "it gave no reason").split())[:500]
+            last = self._said[-1] if self._said else ""
+            if TOO_LARGE.search(last):
+                break
+            if _NEVER.search(last) or (wait_s is None and _LATER.search(last)):
+                raise SendingStoppedError(reason)
+            if wait_s is None or not _LATER.search(last):
                 break
             self._wait(wait_s)
-        return verdict, " ".join(reason.split())[:500]
-
-
-def _verdict(reason: str) -> _Verdict:
-    if TOO_LARGE.search(reason):
-        return _Verdict.NOT_THESE
-    if _NEVER.search(reason):
-        return _Verdict.NEVER
-    return _Verdict.LATER if _LATER.search(reason) else _Verdict.NOT_THESE
+        return reason
 
 
 @dataclasses.dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +64,7 @@ def run_as_json(view: RunTree) -> dict[str, Any]:
         "active_seconds": view.active_ns / 1e9,
         "forked_from": _pointer(view.forked_from),
         "spawned_by": _pointer(view.spawned_by),
-        "children": [dataclasses.asdict(child) for child in view.children],
+        "children": [child._asdict() for child in view.children],
         "skipped": view.skipped,
         "ends_without_begin": view.stray_ends,
         "spans": spans,

@@ -8,10 +8,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.fold import Fold
 from burr_otel.history.read import run_outcome
-from burr_otel.history.tree import ERROR, Alive, AliveOf
+from burr_otel.history.tree import Alive, AliveOf
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage, time_of, writer_zone
 from burr_otel.store import StoredRun
 from burr_otel.store.lines import otel_of
@@ -74,7 +75,7 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
         steps=max(1, (steps[-1].sequence_id or 0) - first + 1) if steps else 0,
         last_action=steps[-1].name if steps else None,
         # Whether an exception told of a failure is a detail.
-        status="failed" if outcome == ERROR else outcome,
+        status="failed" if outcome == semconv.ERROR else outcome,
         trace_id=next((each.trace_id for each in newest_first if each.trace_id), None),
         usage=next((each.usage for each in newest_first if each.usage), None),
         initial=next((each.initial for each in newest_first if each.initial), None),
