@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import subprocess
 import sys
 import textwrap
@@ -283,6 +284,19 @@ def test_a_step_that_fails_after_its_session_has_ended(tracker, tmp_path):
         app.step()
     assert view_of(tmp_path).outcome == "error"
     assert summary_of(tmp_path).status == "failed"
+
+
+def test_a_damaged_line_of_burrs_own_log_is_named_once(tmp_path):
+    """Although such a log is looked through for its time zone too."""
+    step = {"action": "x", "sequence_id": 0}
+    begin = {"type": "begin_entry", "start_time": "2024-01-01T00:00:00", "inputs": {}, **step}
+    end = {"type": "end_entry", "end_time": "2024-01-01T00:00:01", "state": {}, **step}
+    end |= {"result": {}, "exception": None}
+    (tmp_path / "proj" / "a1").mkdir(parents=True)
+    text = f"{json.dumps(begin)}\ngarbage\n{json.dumps(end)}\n"
+    (tmp_path / "proj" / "a1" / "log.jsonl").write_text(text)
+    [skipped] = view_of(tmp_path).skipped
+    assert skipped.startswith("8 bytes")
 
 
 # --- both ends of a long log ----------------------------------------------------------------------

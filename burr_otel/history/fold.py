@@ -65,7 +65,7 @@ class Fold:
     @classmethod
     def of_run(cls, run: StoredRun, *, keep: bool = True) -> Fold:
         """One that takes times without a zone for those of the run's writer."""
-        zone = functools.cache(lambda: writer_zone(run.records()))
+        zone = functools.cache(lambda: writer_zone(StoredRun(run.log).records()))
         return cls(run.project, run.app_id, keep=keep, zone=zone)
 
     def spans(self, records: Iterable[Mapping[str, Any]], alive: Alive) -> Iterator[SpanNode]:

@@ -60,14 +60,6 @@ def _traceback(raised: Raised | None) -> str | None:
     return None if raised is None else raised.traceback or raised.type
 
 
-def _fragment(document: Document) -> orjson.Fragment:
-    return orjson.Fragment(document.text)
-
-
-def _document(value: Any) -> Document:
-    return Document(None, value)
-
-
 def _result(value: Any) -> Document | None:
     return None if value is None else Document(None, value)
 
@@ -105,15 +97,13 @@ def _grown(heads: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
 TIMES: Final = ("start_time", "end_time", "time_logged", "stream_init_time", "first_item_time")
 _WRITTEN: Final[dict[str, Callable[[Any], Any]]] = {
     "exception": _traceback,
-    "inputs": _fragment,
-    "value": _fragment,
     "span_dependencies": _texts,
     "tags": _text_tags,
     "swallowed": _flat,
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
-    "inputs": _document,
-    "value": _document,
+    "inputs": functools.partial(Document, None),
+    "value": functools.partial(Document, None),
     "result": _result,
     "state": _state,
     "span_dependencies": _texts,
@@ -308,14 +298,18 @@ def _members(record: Any, layout: Layout, more: Mapping[str, Any] = _NOTHING) ->
 
 
 def _json_members(told: dict[str, Any]) -> bytes:
-    """Members, each after a comma, of named tuples too; lone surrogates become U+FFFD."""
+    """Members, each after a comma; lone surrogates become U+FFFD."""
     if not told:
         return b""
     try:
-        text = orjson.dumps(told, default=tuple)
+        text = orjson.dumps(told, default=_of_ours)
     except orjson.JSONEncodeError:
-        text = orjson.dumps(_sound(told), default=tuple)
+        text = orjson.dumps(_sound(told), default=_of_ours)
     return b",%b" % text[1:-1]
+
+
+def _of_ours(value: Any) -> Any:
+    return orjson.Fragment(value.text) if isinstance(value, Document) else tuple(value)
 
 
 def _sound(tree: Any) -> Any:
@@ -354,17 +348,13 @@ def _ids_members(origin: tuple[SpanIds, SpanIds | None, Sequence[LinkIds]]) -> b
 def link_data(link: LinkIds) -> dict[str, Any]:
     """A link as records hold it; `read_links` reads it."""
     target = link.target
-    found: dict[str, Any] = {
+    found = {
         "trace_id": f"{target.trace_id:032x}",
         "span_id": f"{target.span_id:016x}",
         "flags": target.flags,
+        "trace_state": target.trace_state or None,
+        "is_remote": target.is_remote or None,
+        "attributes": link.attributes,
+        "type": link.kind if link.attributes is None else None,
     }
-    if target.trace_state:
-        found["trace_state"] = target.trace_state
-    if target.is_remote:
-        found["is_remote"] = True
-    if link.attributes is not None:
-        found["attributes"] = link.attributes
-    else:
-        found["type"] = link.kind
-    return found
+    return {key: value for key, value in found.items() if value is not None}

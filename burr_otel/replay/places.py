@@ -8,6 +8,7 @@ in UTF-8 behind its length in bytes as a decimal number and a colon.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any, Final, TypeGuard
 
@@ -132,31 +133,26 @@ class Relatives:
     """Finds steps of other runs of a project by Burr's pointers."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        # The steps of the runs that were read last, by number and in order of their start.
-        self._known: dict[str, tuple[dict[int | None, list[SpanNode]], Places] | None] = {}
-        self._depth = 0
+        self._store, self._depth = store, 0
+        self._steps_of = functools.lru_cache(_MOST_REMEMBERED)(self._read)
 
     def find_step(self, pointer: Pointer, before_ns: int) -> SpanIds | None:
         """The span of the step that a pointer names, of several the last begun by `before_ns`."""
         if self._depth >= _DEEPEST:
             return None
-        if pointer.app_id not in self._known:
-            if len(self._known) >= _MOST_REMEMBERED:
-                self._known.pop(next(iter(self._known)))
-            self._known[pointer.app_id] = self._read(pointer.app_id)
-        steps, places = self._known[pointer.app_id] or ({}, None)
-        begun = steps.get(pointer.sequence_id)
-        if begun is None or places is None:
-            return None
+        places, steps = self._steps_of(pointer.app_id)
+        begun = steps.get(pointer.sequence_id, [])
         earlier = [step for step in begun if step.start_ns <= before_ns]
         self._depth += 1
         try:
-            return places.ids((earlier or begun[:1])[-1])
+            if places is None or not begun:
+                return None
+            return places.ids(earlier[-1] if earlier else begun[0])
         finally:
             self._depth -= 1
 
-    def _read(self, app_id: str) -> tuple[dict[int | None, list[SpanNode]], Places] | None:
+    def _read(self, app_id: str) -> tuple[Places | None, dict[int | None, list[SpanNode]]]:
+        """The steps of a run by number, in order of their start."""
         found: list[SpanNode] = []
         try:
             run = self._store.read(app_id)
@@ -167,8 +163,8 @@ class Relatives:
                     span.children = []
                     found.append(span)
         except (BurrOtelError, OSError):
-            return None  # another store has it, or none
+            return None, {}  # another store has it, or none
         steps: dict[int | None, list[SpanNode]] = {}
         for step in sorted(found, key=lambda each: each.start_ns):
             steps.setdefault(step.sequence_id, []).append(step)
-        return steps, Places(run, self)
+        return Places(run, self), steps
