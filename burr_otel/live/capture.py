@@ -13,24 +13,26 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from burr_otel import semconv
 from burr_otel.content import capture_exception, new_messages, shown_messages
 from burr_otel.records import NO_DOCUMENT, Document, Raised
-from burr_otel.spans.describe import exception_attributes
 from burr_otel.store import encode_mapping, encode_value
 
 if TYPE_CHECKING:
-    from burr_otel.content import Attribute, ContentPolicy
+    from burr_otel.content import Attribute
     from burr_otel.live.shared import Shared
+    from burr_otel.live.step import LiveStep
     from burr_otel.records import Logged
-    from burr_otel.spans.facts import ActionFacts
     from burr_otel.store import EncodedState
 
 _MOST_EXCEPTION_BYTES: Final = 64 * 1024
 _MOST_LOGGED_BYTES: Final = 4 * 1024
 _NULL: Final = Document(b"null")
+Shown = dict[str, Any]
+"""Attributes that a record carries as spans show them."""
+
 _NAMES: Final = (semconv.ACTION_NAME, semconv.GRAPH_NODE_ID, semconv.GEN_AI_TOOL_NAME)
 
 
-def show(shown: dict[str, Any], name: str, content: Attribute | None) -> None:
-    """Put content into `shown`, the attributes that a record carries as spans show them."""
+def show(shown: Shown, name: str, content: Attribute | None) -> None:
+    """Put content into `shown`."""
     if content is None:
         return
     shown[name] = content.value
@@ -39,87 +41,27 @@ def show(shown: dict[str, Any], name: str, content: Attribute | None) -> None:
 
 
 def captured(
-    shared: Shared,
-    run: str,
-    kind: Literal["inputs", "results"],
-    name: str,
-    values: Mapping[str, Any],
-    shown: dict[str, Any],
+    step: LiveStep, kind: Literal["inputs", "results"], values: Mapping[str, Any], shown: Shown
 ) -> tuple[Document, bool]:
     """Inputs or a result as JSON, and whether that says all; if not, `shown` gets the rest."""
     if not values:
         return NO_DOCUMENT, True
-    if not shared.keeps:  # showing takes a bounded time, whatever the values; encoding does not
+    shared, exact, document = step.shared, False, NO_DOCUMENT
+    if shared.keeps:  # else showing takes a bounded time, whatever the values; encoding does not
+        what = "input" if kind == "inputs" else "result"
+        text, exact = encode_mapping(
+            values, serde_kwargs=shared.serde_kwargs, run=step.run, what=what
+        )
+        document = Document(text)
+    if not shared.keeps or (shared.starter is not None and (not exact or shared.policy.asks_user)):
+        name = semconv.INPUTS if kind == "inputs" else semconv.RESULT
         show(shown, name, shared.policy.document(kind, values))
-        return NO_DOCUMENT, False
-    what = "input" if kind == "inputs" else "result"
-    text, exact = encode_mapping(values, serde_kwargs=shared.serde_kwargs, run=run, what=what)
-    if shared.starter is not None and (not exact or shared.policy.asks_user):
-        show(shown, name, shared.policy.document(kind, values))
-    return Document(text), exact
+    return document, exact
 
 
-def show_prompt(
-    policy: ContentPolicy,
-    action: ActionFacts,
-    inputs: Mapping[str, Any],
-    state: Any,
-    shown: dict[str, Any],
-) -> None:
-    """Put the messages that a step asks a model with into `shown`, if it has them."""
-    read = {key: state[key] for key in action.reads if key in state}
-    found = shown_messages(policy, "user", ("inputs", inputs), ("state", read))
-    show(shown, semconv.GEN_AI_INPUT_MESSAGES, found)
-
-
-def show_answer(
-    policy: ContentPolicy,
-    action: ActionFacts,
-    before: Any,
-    state: Any,
-    result: Any,
-    shown: dict[str, Any],
-) -> None:
-    """Put the messages that a model gave into `shown`, if the step has them."""
-    results = result if isinstance(result, Mapping) else {}
-    given = {key: new_messages(None, value) for key, value in results.items()}
-    written = {
-        key: new_messages(before.get(key), state[key]) for key in action.writes if key in state
-    }
-    found = shown_messages(policy, "assistant", ("results", given), ("state", written))
-    show(shown, semconv.GEN_AI_OUTPUT_MESSAGES, found)
-
-
-def show_state(
-    policy: ContentPolicy,
-    name: str,
-    keys: tuple[str, ...],
-    state: Any,
-    encoded: EncodedState | None,
-    shown: dict[str, Any],
-) -> None:
-    """Put a part of a state into `shown` if its JSON does not say all of it."""
-    present = [key for key in keys if key in state]
-    if encoded is not None and not policy.asks_user and all(map(encoded.is_exact, present)):
-        return
-    show(shown, name, policy.document("state", {key: state[key] for key in present}))
-
-
-def raised_of(error: BaseException) -> Raised:
-    """An exception as bounded texts, which keep none of its frames alive."""
-    return Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
-
-
-def show_exception(policy: ContentPolicy, raised: Raised, shown: dict[str, Any]) -> None:
-    """Put an exception into `shown` if the user has a say in what is shown of it."""
-    if policy.asks_user:
-        shown |= exception_attributes(policy, raised)
-
-
-def show_names(
-    policy: ContentPolicy, action: ActionFacts, prior: str | None, shown: dict[str, Any]
-) -> None:
+def show_names(step: LiveStep, prior: str | None, shown: Shown) -> None:
     """Put names into `shown` if the user has a say in what is shown of them."""
+    policy, action = step.shared.policy, step.action
     if not policy.asks_user:
         return
     shown |= {
@@ -129,6 +71,41 @@ def show_names(
     }
     if prior is not None:
         shown[semconv.GRAPH_NODE_PARENT_ID] = policy.name(prior)
+
+
+def show_prompt(step: LiveStep, inputs: Mapping[str, Any], shown: Shown) -> None:
+    """Put the messages that a step asks a model with into `shown`, if it has them."""
+    state = step.state_before
+    read = {key: state[key] for key in step.action.reads if key in state}
+    found = shown_messages(step.shared.policy, "user", ("inputs", inputs), ("state", read))
+    show(shown, semconv.GEN_AI_INPUT_MESSAGES, found)
+
+
+def show_answer(step: LiveStep, state: Any, result: Any, shown: Shown) -> None:
+    """Put the messages that a model gave into `shown`, if the step has them."""
+    before, results = step.state_before, result if isinstance(result, Mapping) else {}
+    given = {key: new_messages(None, value) for key, value in results.items()}
+    keys = [key for key in step.action.writes if key in state]
+    written = {key: new_messages(before.get(key), state[key]) for key in keys}
+    found = shown_messages(step.shared.policy, "assistant", ("results", given), ("state", written))
+    show(shown, semconv.GEN_AI_OUTPUT_MESSAGES, found)
+
+
+def show_state(
+    step: LiveStep, state: Any, encoded: EncodedState | None, shown: Shown, *, failed: bool
+) -> None:
+    """Put the state that a step wrote, or read and failed, into `shown` if JSON says not all."""
+    policy, action = step.shared.policy, step.action
+    present = [key for key in (action.reads if failed else action.writes) if key in state]
+    if encoded is not None and not policy.asks_user and all(map(encoded.is_exact, present)):
+        return
+    name = semconv.STATE_READ if failed else semconv.STATE_WRITTEN
+    show(shown, name, policy.document("state", {key: state[key] for key in present}))
+
+
+def raised_of(error: BaseException) -> Raised:
+    """An exception as bounded texts, which keep none of its frames alive."""
+    return Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
 
 
 def show_attribute(shared: Shared, run: str, key: Any, value: Any) -> tuple[Document, Any]:

@@ -118,7 +118,7 @@ class LiveStep(Scope):
         outer, document = current_context(), NO_DOCUMENT
         shown: dict[str, Any] = {}
         if inputs:
-            document, _ = captured(shared, self.run, "inputs", semconv.INPUTS, inputs, shown)
+            document, _ = captured(self, "inputs", inputs, shown)
         if root.is_valid and (shared.shows_more or action.kind == "llm"):
             self._show_more(inputs, prior, shown)
         if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
@@ -170,12 +170,12 @@ class LiveStep(Scope):
         """Put into `shown` what only the hook can show."""
         policy, settings, state = self.shared.policy, self.shared.settings, self.state_before
         if self.shared.shows_more:
-            show_names(policy, self.action, prior, shown)
+            show_names(self, prior, shown)
         if settings.capture_state_read == "all":
             read = {key: state[key] for key in self.action.reads if key in state}
             show(shown, semconv.STATE_READ, policy.document("state", read))
         if self.action.kind == "llm":
-            show_prompt(policy, self.action, inputs, state, shown)
+            show_prompt(self, inputs, shown)
 
     def _place(
         self, current: trace.Span, outer: Context

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
-from burr_otel.live.capture import captured, raised_of, show_answer, show_exception, show_state
+from burr_otel.live.capture import captured, raised_of, show_answer, show_state
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
 from burr_otel.spans import describe, shield
+from burr_otel.spans.describe import exception_attributes
 from burr_otel.spans.signals import emit_log
 from burr_otel.store import encode_state
 from burr_otel.store.encoded import GROWING_BYTES
@@ -76,7 +77,7 @@ def _record(
     document, exact = None, True
     if result:
         named = result if isinstance(result, Mapping) else {"result": result}
-        document, exact = captured(shared, step.run, "results", semconv.RESULT, named, shown)
+        document, exact = captured(step, "results", named, shown)
     elif result is not None:
         document = NO_DOCUMENT
     raised = None if error is None else raised_of(error)
@@ -85,14 +86,13 @@ def _record(
         outcome, failed = _outcome(step, error, result, state)
     if step.traced:
         wanted = error is None or shared.settings.capture_state_read != "never"
-        if state is not None and told and wanted:
-            name = semconv.STATE_WRITTEN if error is None else semconv.STATE_READ
-            if encoded is None or encoded.inexact or policy.redactor is not None:
-                show_state(policy, name, told, state, encoded, shown)
-        if raised is not None:
-            show_exception(policy, raised, shown)
-        elif action.kind == "llm" and state is not None:
-            show_answer(policy, action, step.state_before, state, result, shown)
+        inexact = encoded is None or encoded.inexact or policy.redactor is not None
+        if state is not None and told and wanted and inexact:
+            show_state(step, state, encoded, shown, failed=error is not None)
+        if raised is not None and policy.asks_user:
+            shown |= exception_attributes(policy, raised)
+        elif raised is None and action.kind == "llm" and state is not None:
+            show_answer(step, state, result, shown)
     fragments = None
     if encoded is not None:
         texts = encoded.fragments
@@ -123,26 +123,16 @@ def _outcome(
     step: LiveStep, error: BaseException | None, result: Any, state: Any
 ) -> tuple[str, str | None]:
     """The outcome of a step, and why it failed if it raised nothing."""
-    failed = step.tag.failed
-    if error is None and failed is None:
-        failed = _found_failed(step, result, state)
+    why, asked = step.tag.failed, step.shared.config.failed
+    if error is None and why is None and asked is not None and state is not None:
+        try:
+            why = asked(step.action.name, result, state)
+        except Exception as problem:
+            logger.warning("%s: the setting `failed` raised %r", step.run, problem)
     outcome = step.shared.outcome_of(error)
-    if outcome != semconv.OK or failed is None:
+    if outcome != semconv.OK or why is None:
         return outcome, None
-    return semconv.FAILED, failed
-
-
-def _found_failed(step: LiveStep, result: Any, state: Any) -> str | None:
-    """What the setting `failed` says of a step that raised nothing."""
-    found = step.shared.config.failed
-    if found is None or state is None:
-        return None
-    try:
-        why = found(step.action.name, result, state)
-    except Exception as error:
-        logger.warning("%s: the setting `failed` raised %r", step.run, error)
-        return None
-    return None if why is None else str(why)
+    return semconv.FAILED, str(why)
 
 
 def _write(
