@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 
 from burr_otel.cli.list_runs import run_table
-from burr_otel.view.summary import RunSummary
+from burr_otel.view.find import RunSummary
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -21,8 +21,8 @@ from burr_otel.history.tree import LeftOut, SpanNode, writer_lives
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import MISSING, Change
+from burr_otel.view.find import summarise
 from burr_otel.view.rows import began_text, session_axis
-from burr_otel.view.summary import summarise
 
 
 def view_run(run, *, details=True):

@@ -13,7 +13,7 @@ from burr_otel.history.tree import writer_lives
 from burr_otel.spans import keeper
 from burr_otel.store import Store
 from burr_otel.store.owner import this_owner
-from burr_otel.view.summary import summarise
+from burr_otel.view.find import summarise
 
 
 @pytest.fixture

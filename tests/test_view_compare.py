@@ -33,7 +33,7 @@ def compare_runs(folder, one, other, ignore=()):
     left, right = (
         ShownContent(store.read(each), ContentPolicy(), details=True) for each in (one, other)
     )
-    return compare(left, right, lambda run: lambda fields, last_ns: False, ignore)
+    return compare(left, right, ignore)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from cli_support import run
 from opentelemetry import trace
 
 from burr_otel import OtelTracker, UnknownRunError
-from burr_otel.view.find import AmbiguousRunError, find
+from burr_otel.view.find import NoSingleRunError, find
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_trace_of_two_runs_is_ambiguous(make, spans, tmp_path):
         apps.counter(tracker, "a1").step()
         apps.counter(tracker, "a2").step()
     trace_id = ids(spans.named("request"))[0]
-    with pytest.raises(AmbiguousRunError, match="proj/a1, proj/a2"):
+    with pytest.raises(NoSingleRunError, match="proj/a1, proj/a2"):
         find(str(tmp_path), trace_id)
 
 

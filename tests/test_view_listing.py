@@ -4,12 +4,11 @@ import apps
 import pytest
 
 from burr_otel import OtelTracker
-from burr_otel.history.tree import writer_lives
-from burr_otel.view.summary import newest
+from burr_otel.view.find import newest
 
 
 def listed(folder, **filters):
-    found = newest(str(folder), None, 0, writer_lives(), **filters)
+    found = newest(str(folder), None, 0, **filters)
     return sorted(summary.app_id for summary in found)
 
 

@@ -14,7 +14,8 @@ from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
 from burr_otel.view.drawing import step_sheet, value_text
-from burr_otel.view.steps import UnknownStepError, read_step
+from burr_otel.view.find import NoSingleRunError
+from burr_otel.view.steps import read_step
 
 
 @action(reads=["chat"], writes=["chat", "odd"])
@@ -31,7 +32,7 @@ def talked(tracker, app_id="a1"):
 
 def read_of(run, sequence_id):
     shown = ShownContent(run, ContentPolicy(), details=True)
-    step = read_step(shown, lambda run: lambda fields, last_ns: False, sequence_id)
+    step = read_step(shown, sequence_id)
     return step.span, step
 
 
@@ -97,7 +98,7 @@ def test_a_failed_step_changed_nothing(tracker, tmp_path):
 def test_an_unknown_step_names_the_known_ones(tracker, tmp_path):
     """The message says which steps there are."""
     talked(tracker)
-    with pytest.raises(UnknownStepError, match="no step 9; it has steps 0 to 1"):
+    with pytest.raises(NoSingleRunError, match="no step 9; it has steps 0 to 1"):
         read(tmp_path, 9)
 
 

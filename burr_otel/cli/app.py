@@ -169,12 +169,10 @@ def _complain_of(error: Exception) -> int:
             click.echo(f"{context.get_usage()}\n{hint}\n", err=True)
         complain(error.format_message())
         return error.exit_code
-    from burr_otel.view.find import AmbiguousRunError, UnknownProjectError
-    from burr_otel.view.steps import UnknownStepError
+    from burr_otel.view.find import NoSingleRunError
 
     complain(str(error))
-    unknown = UnknownRunError, UnknownProjectError, AmbiguousRunError, UnknownStepError
-    return NO_SUCH_RUN if isinstance(error, unknown) else FAILED
+    return NO_SUCH_RUN if isinstance(error, UnknownRunError | NoSingleRunError) else FAILED
 
 
 def _give_up_output() -> None:

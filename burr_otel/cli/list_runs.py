@@ -13,10 +13,9 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.terminal import CommandResult, output
-from burr_otel.history.tree import writer_lives
 from burr_otel.view.as_json import summary_as_json
+from burr_otel.view.find import STATUSES, RunSummary, newest
 from burr_otel.view.rows import look
-from burr_otel.view.summary import STATUSES, RunSummary, newest
 from burr_otel.view.text import duration, fit, local_time, one_line
 
 _GAP: Final = 2
@@ -59,7 +58,7 @@ def list_command(
       burr-otel list --json | jq -r '.[].app_id'
     """
     wanted = where.partition, status, since
-    found = list(newest(where.storage_dir, where.project, limit, writer_lives(), *wanted))
+    found = list(newest(where.storage_dir, where.project, limit, *wanted))
     if not found:
         none = "No runs yet. `burr-otel demo` makes one."
         if wanted != (None, None, None):

@@ -14,7 +14,6 @@ from burr_otel.cli.app import DIFFERENT
 from burr_otel.cli.terminal import CommandResult, write_file
 from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
-from burr_otel.history.tree import writer_lives
 from burr_otel.store import Store, StoredRun
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import comparison_as_json
@@ -56,7 +55,7 @@ def diff_command(
         ShownContent(where.run(app_id), policy, details=True, unredacted=unredacted)
         for app_id in (app_a, app_b)
     )
-    found = compare(left, right, writer_lives(), ignore)
+    found = compare(left, right, ignore)
     exit_code = 0 if found.parts_at is None else DIFFERENT
     data, lines = comparison_as_json(found), comparison_lines(found)
     return CommandResult(data, lines, exit_code=exit_code)
@@ -184,15 +183,18 @@ def test_case_command(
       burr-otel test-case 5b2f9f072eceeea4 -o tests/regressions
       burr-otel test-case demo-1f3a9c02 --step 7 --redacted
     """
-    from burr_otel.view.test_case import burr_case, step_case
+    from burr_otel.view.test_case import step_case
 
     run, _, named_step = where.find(app_id)
-    number, alive = named_step if step is None else step, writer_lives()(run)
-    case = step_case(run, alive, number, reader_policy(), redacted=redacted, action=action)
-    test = folder / f"test_{case.name}.py"
-    texts = {test.with_suffix(".json"): case.data, test: case.code}
-    if for_burr:
-        texts = {folder / f"{case.name}.json": burr_case(case)}
+    found = step_case(
+        run,
+        named_step if step is None else step,
+        reader_policy(),
+        redacted=redacted,
+        action=action,
+        for_burr=for_burr,
+    )
+    texts = {folder / name: text for name, text in found.items()}
     for file in texts:
         if file.exists() and not replace:
             raise StoreError(f"{file} is there already; --replace writes it anew.")

@@ -22,9 +22,9 @@ from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json
 from burr_otel.view.content import ShownContent, load, reader_policy
 from burr_otel.view.drawing import Waterfall, frame, grow, header, step_sheet
+from burr_otel.view.find import summarise
 from burr_otel.view.rows import failure_text, look, relatives
 from burr_otel.view.steps import read_step
-from burr_otel.view.summary import summarise
 from burr_otel.view.text import duration, one_line
 
 _STEPS_DRAWN: Final = (200, 1_800)  # of a long run, at its beginning and at its end
@@ -110,7 +110,7 @@ def drawing(view: RunTree) -> Iterator[RenderableType]:
 
 
 def _show_step(content: ShownContent, sequence_id: int, *, as_json: bool) -> None:
-    step = read_step(content, writer_lives(), sequence_id)
+    step = read_step(content, sequence_id)
     if as_json:
         print_json(step_as_json(step))
         return

@@ -28,7 +28,7 @@ from burr_otel.spans.describe import SpanContent, soonest_end
 from burr_otel.spans.facts import content_policy, from_portable
 from burr_otel.spans.scope import context_of, link_of
 from burr_otel.store import Store, StoredRun
-from burr_otel.view.find import find_run, runs
+from burr_otel.view.find import find, runs
 
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 
@@ -42,7 +42,7 @@ def choose(
 ) -> list[StoredRun]:
     """Runs by id (with those that they spawned) or all, in the order they were written to last."""
     if app_ids:
-        named = [find_run(storage_dir, app_id, project, partition) for app_id in app_ids]
+        named = [find(storage_dir, app_id, project, partition).run for app_id in app_ids]
         found = {
             (each.project, each.partition_key, each.app_id): each
             for run in named

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from burr_otel.history.read import Pointer, RunTree
+from burr_otel.history.read import RunTree
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds
 from burr_otel.view.diff import MISSING, Change
-from burr_otel.view.summary import RunSummary
+from burr_otel.view.find import RunSummary
 from burr_otel.view.text import iso
 
 if TYPE_CHECKING:
@@ -28,42 +28,32 @@ def summary_as_json(summary: RunSummary) -> dict[str, Any]:
     if summary.started_ns is not None and summary.last_ns is not None:
         seconds = max(0, summary.last_ns - summary.started_ns) / 1e9
     return {
-        "project": summary.project,
-        "app_id": summary.app_id,
-        "partition_key": summary.partition_key,
+        **_fields(summary, "project", "app_id", "partition_key"),
         "started": iso(summary.started_ns),
         "last_record": iso(summary.last_ns),
         "seconds": seconds,
-        "steps": summary.steps,
-        "last_action": summary.last_action,
-        "status": summary.status,
-        "trace_id": summary.trace_id,
+        **_fields(summary, "steps", "last_action", "status", "trace_id"),
         "usage": None if summary.usage is None else summary.usage._asdict(),
-        "initial": summary.initial,
-        "place": summary.place,
+        **_fields(summary, "initial", "place"),
     }
 
 
 def run_as_json(view: RunTree) -> dict[str, Any]:
-    """What `burr-otel show --json` prints: the run, and its spans as a flat list.
-
-    A span's ``parent`` is the position of its parent in that list.
-    """
+    """What `burr-otel show --json` prints; a span's parent is a position in the list of spans."""
     spans: list[dict[str, Any]] = []
     parents: list[int] = []  # position of the span last seen at each depth
     for span, depth in view.walk():
         del parents[depth:]
         spans.append({"parent": parents[-1] if parents else None, **span_as_json(span)})
         parents.append(len(spans) - 1)
+    pointers = {"forked_from": view.forked_from, "spawned_by": view.spawned_by}
     return {
-        "project": view.project,
-        "app_id": view.app_id,
-        "partition_key": view.partition_key,
-        "place": view.place,
-        "outcome": view.outcome,
+        **_fields(view, "project", "app_id", "partition_key", "place", "outcome"),
         "active_seconds": view.active_ns / 1e9,
-        "forked_from": _pointer(view.forked_from),
-        "spawned_by": _pointer(view.spawned_by),
+        **{
+            name: None if pointer is None else _fields(pointer, "app_id", "sequence_id")
+            for name, pointer in pointers.items()
+        },
         "children": [child._asdict() for child in view.children],
         "skipped": view.skipped,
         "ends_without_begin": view.stray_ends,
@@ -75,8 +65,7 @@ def step_as_json(step: StepDetails) -> dict[str, Any]:
     """What `burr-otel show --step --json` prints."""
     details = step.span.details
     return {
-        "project": step.run.project,
-        "app_id": step.run.app_id,
+        **_fields(step.run, "project", "app_id"),
         "step": span_as_json(step.span),
         "times": step.times,
         **{part: details.get(part) for part in ("inputs", "read", "result")},
@@ -98,8 +87,7 @@ def comparison_as_json(found: Comparison) -> dict[str, Any]:
         "changes": {part: _changes(changed) for part, changed in found.changes.items()},
         "runs": [
             {
-                "project": side.project,
-                "app_id": side.app_id,
+                **_fields(side, "project", "app_id"),
                 "steps": [dict(zip(names, step, strict=True)) for step in side.rest],
             }
             for side in (found.left, found.right)
@@ -110,13 +98,7 @@ def comparison_as_json(found: Comparison) -> dict[str, Any]:
 def span_as_json(span: SpanNode) -> dict[str, Any]:
     """One span, without those below it."""
     found: dict[str, Any] = {
-        "kind": span.kind,
-        "name": span.name,
-        "app_id": span.app_id,
-        "session": span.session,
-        "sequence_id": span.sequence_id,
-        "trace_id": span.trace_id,
-        "span_id": span.span_id,
+        **_fields(span, "kind", "name", "app_id", "session", "sequence_id", "trace_id", "span_id"),
         "start": iso(span.start_ns),
         "end": iso(span.end_ns),
         "start_unix_nano": span.start_ns,
@@ -161,7 +143,5 @@ def _link(link: LinkIds) -> dict[str, Any]:
     return {**ids, "attributes": dict(link.attributes)}
 
 
-def _pointer(pointer: Pointer | None) -> dict[str, Any] | None:
-    if pointer is None:
-        return None
-    return {"app_id": pointer.app_id, "sequence_id": pointer.sequence_id}
+def _fields(value: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}

@@ -28,11 +28,6 @@ _PARTS: Final = {
     "result": semconv.RESULT,
     "state": semconv.STATE_WRITTEN,
 }
-_FAILURE: Final = (
-    semconv.EXCEPTION_TYPE,
-    semconv.EXCEPTION_MESSAGE,
-    semconv.EXCEPTION_STACKTRACE,
-)
 INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
 
 ShowValue = Callable[[tuple[Any, ...], Any], Any]
@@ -40,11 +35,7 @@ ShowValue = Callable[[tuple[Any, ...], Any], Any]
 
 
 def reader_policy() -> ContentPolicy:
-    """The reader's own policy, from the settings of the environment.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """The reader's own policy, from the settings of the environment."""
     return content_policy(OtelConfig.resolve())
 
 
@@ -70,10 +61,7 @@ def load(
 
 
 class ShownContent:
-    """Fills `failure`, `details` and `attributes` of the spans of a run, and redacts their names.
-
-    Without `details` nothing else than failures and names is looked at: a waterfall shows no more.
-    """
+    """Fills `failure` of a run's spans and redacts their names; `details` and `attributes` too."""
 
     def __init__(
         self, run: StoredRun, policy: ContentPolicy, *, details: bool, unredacted: bool = False
@@ -119,7 +107,8 @@ class ShownContent:
         exceptions = [each for each in content.events if each.name == semconv.EVENT_EXCEPTION]
         if exceptions:
             told = exceptions[-1].attributes
-            span.failure = Raised(*(str(told.get(name, "")) for name in _FAILURE))
+            names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
+            span.failure = Raised(*(str(told.get(name, "")) for name in names))
         elif content.status.description and span.outcome == semconv.FAILED:
             span.failure = Raised("", content.status.description, "")
         if not self._details:
@@ -181,12 +170,17 @@ def shown_changes(
     ]
 
 
+def recorded_state(record: Any) -> dict[str, Any] | None:
+    """The state in a record as its JSON has it; None without one."""
+    state = getattr(record, "state", None)
+    return None if state is None else dict(state_data(state))
+
+
 def whole_state(record: Any) -> dict[str, Any] | None:
     """The state in a record with its exact values, without Burr's own keys; None without one."""
-    state = getattr(record, "state", None)
-    if state is None:
+    values = recorded_state(record)
+    if values is None:
         return None
-    values = dict(state_data(state))
     # An enumeration stays the text that stands for it: nothing is imported that a log names.
     patches = [patch for patch in exact_patches(record) if '"enum"' not in json.dumps(patch)]
     if patches:

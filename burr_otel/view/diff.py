@@ -32,11 +32,7 @@ class Change(NamedTuple):
 
 
 def changes(before: Any, after: Any) -> Iterator[Change]:
-    """The differences, in the order of the left side's keys, then of the right's new ones.
-
-    Lists are compared without their common beginning and end, so that an item put in front of or
-    behind many others is one difference; of a list that keeps its newest items, the others.
-    """
+    """The differences, in the order of the left side's keys, then of the right's new ones."""
     # A stack, not recursion: a state may be nested deeper than Python recurses.
     stack: list[tuple[Path, Any, Any]] = [((), before, after)]
     while stack:
@@ -75,7 +71,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def _items(path: Path, left: list[Any], right: list[Any]) -> Iterator[tuple[Path, Any, Any]]:
-    """The items between common beginning and end; of a list that moved on, what went and came."""
+    """What differs between common beginning and end; of a list that moved on, what went, came."""
     shorter = min(len(left), len(right))
     front = 0
     while front < shorter and same(left[front], right[front]):

@@ -1,16 +1,35 @@
-"""Which stored run a person means."""
+"""Which stored run a person means, and one line about each, read from the ends of its log."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
+import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from burr_otel.errors import ConfigError, StoreError, UnknownRunError
-from burr_otel.records import ROOT, DamageError, parse, read, read_ids
+from burr_otel import semconv
+from burr_otel.errors import BurrOtelError, ConfigError, StoreError, UnknownRunError
+from burr_otel.history.fold import Fold
+from burr_otel.history.read import run_outcome
+from burr_otel.history.tree import Alive, writer_lives
+from burr_otel.records import (
+    BEGIN_ENTRY,
+    END_ENTRY,
+    ROOT,
+    ROOT_END,
+    DamageError,
+    Usage,
+    parse,
+    read,
+    read_ids,
+    time_of,
+    writer_zone,
+)
 from burr_otel.store import ALL, Store, StoredRun, is_url, without_password
 from burr_otel.store import projects as project_names
 from burr_otel.store.lines import otel_of
@@ -22,20 +41,21 @@ _TRACE_OR_SPAN_ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{16}")
 _TRACE_DIGITS: Final = 32
 _MOST_COMPARED: Final = 200_000  # difflib takes some 15 µs a name
 
+STATUSES: Final = ("ok", "failed", "crashed", "running", "cancelled", "abandoned")
+"""What a run's status may be."""
 
-class UnknownProjectError(StoreError):
-    """There is no project of that name; the message names the nearest."""
+_HEAD_LINES: Final = 21
+_LONGEST_TAIL_BYTES: Final = 16 * 1024 * 1024  # a larger last state is not read for one line
+_LONGEST_SEARCH_BYTES: Final = 1024 * 1024
+_ROOT_LINES: Final = (b'{"type":"otel_root"', b'{"type":"otel_root_end"')
 
 
-class AmbiguousRunError(StoreError):
-    """More than one run is meant; the message names some of them."""
+class NoSingleRunError(StoreError):
+    """What was named is no project or step, or more than one run; the message tells what is."""
 
 
 class FoundRun(NamedTuple):
-    """A run, and what of it was named: itself, a session by its trace, or a step by its span.
-
-    `otel` is of the record that has the trace or span, `sequence_id` the step's.
-    """
+    """A run, and `otel` of the record whose trace or span was named, with the step's number."""
 
     run: StoredRun
     otel: Mapping[str, Any] | None = None
@@ -43,12 +63,7 @@ class FoundRun(NamedTuple):
 
 
 def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
-    """The projects of a storage directory, in order of their names, or only the named one.
-
-    Raises:
-        InvalidIdentifierError: `project` cannot be a project's name.
-        StoreError: There is no such place or project, or it cannot be read.
-    """
+    """The projects of a storage directory, in order of their names, or only the named one."""
     place = _place(storage_dir)
     try:
         names = project_names(storage_dir)
@@ -57,14 +72,12 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
             f"no storage directory {place}: nothing has been recorded there. "
             "Pass --storage-dir, or run `burr-otel demo` for a first run."
         ) from None
-    except OSError as error:
-        raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
     if project is not None:
         store = Store(project, storage_dir)
         if project not in names:
             close = difflib.get_close_matches(project, names, n=2, cutoff=0.5)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise UnknownProjectError(f"no project {project!r} under {place}.{hint}")
+            raise NoSingleRunError(f"no project {project!r} under {place}.{hint}")
         yield store
         return
     for name in names:
@@ -75,7 +88,7 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
 def runs(
     storage_dir: str, project: str | None = None, partition: str | None = None
 ) -> Iterator[StoredRun]:
-    """All runs, or those of a partition ('': of none), in no order; see `stores` for errors."""
+    """All runs, or those of a partition ('': of none), in no order."""
     key = ALL if partition is None else partition or None
     place = _place(storage_dir)
     try:
@@ -86,25 +99,10 @@ def runs(
         raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
 
 
-def find_run(
-    storage_dir: str, app_id: str, project: str | None = None, partition: str | None = None
-) -> StoredRun:
-    """The run that `find` finds."""
-    return find(storage_dir, app_id, project, partition).run
-
-
 def find(
     storage_dir: str, app_id: str, project: str | None = None, partition: str | None = None
 ) -> FoundRun:
-    """The run of that id, or the only one whose id begins so, or that has such a trace or span.
-
-    Of the runs of one trace it is the one that spawned the others.
-
-    Raises:
-        UnknownRunError: There is none; names the nearest ids.
-        AmbiguousRunError: There are several.
-        StoreError: The files cannot be read.
-    """
+    """The run of that id, or the only one whose id begins so, or that has such a trace or span."""
     known = list(runs(storage_dir, project, partition))
     found = [FoundRun(run) for run in known if run.app_id == app_id]
     if app_id and not found:
@@ -117,7 +115,7 @@ def find(
         where = f"{_place(storage_dir)}/{project or ''}".rstrip("/")
         raise UnknownRunError(app_id, where, _nearest(app_id, [run.app_id for run in known]))
     if len(found) > 1:
-        raise AmbiguousRunError(_ambiguous(app_id, [each.run for each in found]))
+        raise NoSingleRunError(_ambiguous(app_id, [each.run for each in found]))
     return found[0]
 
 
@@ -133,7 +131,7 @@ def _ambiguous(app_id: str, found: Sequence[StoredRun]) -> str:
 
 
 def _of_trace(candidates: Sequence[StoredRun], trace_id: int) -> list[FoundRun]:
-    """The runs of which a session's application span is in that trace."""
+    """The runs with a session in that trace; without those that another of them spawned."""
     found = []
     for run in candidates:
         root = newest_record(run.log, (ROOT,), accept=lambda each: _ids(each)[0] == trace_id)
@@ -186,3 +184,125 @@ def _nearest(app_id: str, names: list[str]) -> list[str]:
     inside = [name for name in names if app_id and app_id.lower() in name.lower()]
     close = difflib.get_close_matches(app_id, names[:_MOST_COMPARED], n=3, cutoff=0.5)
     return list(dict.fromkeys([*close, *inside]))[:3]
+
+
+# --- one line about each run ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a table says about a run."""
+
+    project: str
+    app_id: str
+    partition_key: str | None = None
+    started_ns: int | None = None
+    last_ns: int | None = None
+    steps: int = 0  # by the first and the last sequence id
+    last_action: str | None = None
+    status: str = "empty"  # or "unreadable", or one of `STATUSES`
+    trace_id: str | None = None  # of the newest session that was traced
+    place: str = ""
+    usage: Usage | None = None
+    initial: str | None = None  # what a spawned run began with
+
+
+def summarise(run: StoredRun, alive: Alive) -> RunSummary:
+    """Read both ends of a run's log."""
+    blank = RunSummary(run.project, run.app_id, run.partition_key, place=run.place)
+    tail = _tail(run)
+    head = _head(run) if tail else []
+    zone = functools.cache(lambda: writer_zone([*head, *tail]))
+    fold = Fold(run.project, run.app_id, zone=zone)
+    for record in tail:
+        fold.add(record)
+    fold.finish(alive)
+    if not fold.sessions:
+        return blank
+    steps = [step for session in fold.sessions for step in session.children]
+    first = next((n for record in head if type(n := record.get("sequence_id")) is int), 0)
+    last_ns = max(time_of(record, zone) for record in tail) or None
+    newest_first = fold.sessions[::-1]
+    outcome = run_outcome(fold.sessions)
+    return dataclasses.replace(
+        blank,
+        started_ns=next((ns for record in head if (ns := time_of(record, zone))), last_ns),
+        last_ns=last_ns,
+        steps=max(1, (steps[-1].sequence_id or 0) - first + 1) if steps else 0,
+        last_action=steps[-1].name if steps else None,
+        # Whether an exception told of a failure is a detail.
+        status="failed" if outcome == semconv.ERROR else outcome,
+        trace_id=next((each.trace_id for each in newest_first if each.trace_id), None),
+        usage=next((each.usage for each in newest_first if each.usage), None),
+        initial=next((each.initial for each in newest_first if each.initial), None),
+    )
+
+
+def newest(
+    storage_dir: str,
+    project: str | None,
+    limit: int,
+    partition_key: str | None = None,
+    status: str | None = None,
+    since_ns: int | None = None,
+) -> Iterator[RunSummary]:
+    """Runs by their last record, newest first, opened only until `limit` pass (0: all)."""
+    found = [(run.changed_ns, run) for run in runs(storage_dir, project, partition_key)]
+    found = [each for each in found if since_ns is None or each[0] >= since_ns]
+    found.sort(key=lambda each: (each[0], each[1].project, each[1].app_id), reverse=True)
+    alive_of, passed = writer_lives(), 0
+    for _, run in found:
+        try:
+            summary = summarise(run, alive_of(run))
+        except (OSError, BurrOtelError):
+            summary = RunSummary(run.project, run.app_id, status="unreadable", place=run.place)
+        if status in (None, summary.status):
+            yield summary
+            passed += 1
+            if passed == limit:
+                return
+
+
+def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
+    """The records from the last one of a step on, behind begin and earlier end of its session."""
+    # An application span may have ended by idling while its application went on.
+    found: list[Mapping[str, Any]] = []  # newest first
+    session, end, longest_bytes = None, None, _LONGEST_TAIL_BYTES
+    is_step_found = False
+    for line in run.backward():
+        end = line.end if end is None else end
+        is_read = not is_step_found or line.data.startswith(_ROOT_LINES)
+        record = record_of(line) if is_read else None
+        if record is not None and not is_step_found:
+            found.append(record)
+            is_step_found = record["type"] in (BEGIN_ENTRY, END_ENTRY)
+            if is_step_found:
+                session, end, longest_bytes = _session(record), line.position, _LONGEST_SEARCH_BYTES
+                if session is None:
+                    return found[::-1]
+        elif record is not None and _session(record) == session:
+            found.append(record)
+            if record["type"] == ROOT:
+                return found[::-1]
+        if end - line.position > longest_bytes:
+            break
+    root = None
+    if session is not None:
+        root = newest_record(run.log, (ROOT,), accept=lambda each: _session(each) == session)
+    return found[::-1] if root is None else [root, *found[::-1]]
+
+
+def _head(run: StoredRun) -> list[Mapping[str, Any]]:
+    """The first records, up to the end of the first step: what tells the time zone is in there."""
+    found: list[Mapping[str, Any]] = []
+    for record in filter(None, map(record_of, itertools.islice(run.forward(), _HEAD_LINES))):
+        found.append(record)
+        exact = type(record.get("sequence_id")) is int and _session(record) is not None
+        if exact or record["type"] in (END_ENTRY, ROOT_END):
+            break
+    return found
+
+
+def _session(record: Mapping[str, Any]) -> str | None:
+    session = (otel_of(record) or {}).get("session")
+    return session if isinstance(session, str) else None

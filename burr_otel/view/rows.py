@@ -51,11 +51,7 @@ def look(outcome: str) -> Look:
 
 
 class Axis:
-    """Maps time onto a width; long idle `pauses`, start and end each, are cut out.
-
-    So a chat over a day stays readable. `busy` has start and end of everything that ran, in any
-    order; `whole` is widened to hold all of it.
-    """
+    """Maps time onto a width without long idle pauses: a chat over a day stays readable."""
 
     def __init__(self, busy: Iterable[tuple[int, int]], whole: tuple[int, int]) -> None:
         ran = sorted((start, max(start, end)) for start, end in busy)

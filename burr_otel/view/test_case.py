@@ -1,8 +1,6 @@
-"""A recorded step as a test: a pytest file, and its data beside it.
+"""A recorded step as a test: a pytest file, and its data beside it."""
 
-Nothing of a log stands in the code but what is known to be a name that can be imported, and what
-`repr` has quoted; all else is in the data.
-"""
+# Nothing of a log stands in the code but names that can be imported and what `repr` has quoted.
 
 from __future__ import annotations
 
@@ -12,16 +10,16 @@ import keyword
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import StoreError
 from burr_otel.history.content import RunContent
-from burr_otel.history.tree import Alive, session_of
-from burr_otel.records import BeginStep, EndStep, state_data
+from burr_otel.history.tree import session_of
+from burr_otel.records import BeginStep, EndStep
 from burr_otel.store import StoredRun
-from burr_otel.view.content import INTERNAL_KEYS, exact_patches
+from burr_otel.view.content import INTERNAL_KEYS, exact_patches, recorded_state
 from burr_otel.view.steps import newest_step
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
@@ -43,32 +41,17 @@ _FAILS: Final = "It raised what `STEP.raised` says; this passes once it no longe
 _WORKS: Final = "It still gives what was recorded."
 
 
-class StepCase(NamedTuple):
-    """The two files, and what they are called without their suffixes."""
-
-    name: str
-    code: str
-    data: str
-
-
 def step_case(
     run: StoredRun,
-    alive: Alive,
     sequence_id: int | None,
     policy: ContentPolicy,
     *,
     redacted: bool = False,
     action: str | None = None,
-) -> StepCase:
-    """A step as a test: the one of that number, else the last that failed, else the last.
-
-    `action` is ``MODULE:NAME`` of the action in place of the one that was recorded.
-
-    Raises:
-        UnknownStepError: There is no such step.
-        StoreError: It cannot be a test; the message says why.
-    """
-    span, _ = newest_step(run, alive, sequence_id)
+    for_burr: bool = False,
+) -> dict[str, str]:
+    """A step, chosen as by `newest_step`, as texts of files by their names."""
+    span, _ = newest_step(run, sequence_id)
     begin, end = span.begin, span.end if isinstance(span.end, EndStep) else None
     content, session = RunContent(run, policy), session_of(span)
     if redacted and content.is_hidden(session):
@@ -77,7 +60,7 @@ def step_case(
     if redacted:
         hides = dataclasses.replace(content.facts(session).policy, max_attribute_bytes=_MOST_BYTES)
     raised = None if end is None else end.raised
-    found = _values(span.before or end)
+    found = recorded_state(span.before or end) or {}
     if span.before is None and raised is None:  # that is the state after it
         found = {key: value for key, value in found.items() if key not in facts.writes}
     inputs = begin.inputs.value if isinstance(begin, BeginStep) else {}
@@ -102,7 +85,7 @@ def step_case(
             "the state that an application is built with. Choose a later step."
         )
     if end is not None and raised is None:
-        data["written"] = _part(_values(end), facts.writes, hides, end)
+        data["written"] = _part(recorded_state(end) or {}, facts.writes, hides, end)
         if end.result is not None and semconv.RESULT not in end.shown:
             data["result"] = _part(end.result.value, end.result.value, hides)
     slugs = (
@@ -110,27 +93,20 @@ def step_case(
         for part in (span.name, run.app_id[:8], str(span.sequence_id))
     )
     name = "_".join(slugs)
+    if for_burr:  # which knows no inputs
+        before, written = data["state"]["values"], data["written"] or {"values": {}}
+        case = {"action": span.name, "name": name, "input_state": before}
+        case["expected_state"] = {**before, **written["values"]}
+        return {f"{name}.json": _json([case])}
     if action is None:
         recorded = facts.attributes.get(semconv.CODE_FUNCTION_NAME)
         action = _importable(str(recorded), _file(run, span.name)) if recorded else span.name
     code = _code(action, name, data)
-    return StepCase(name, code, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    return {f"test_{name}.json": _json(data), f"test_{name}.py": code}
 
 
-def burr_case(case: StepCase) -> str:
-    """The same in the format of Burr's ``burr-test-case``, which knows no inputs."""
-    data = json.loads(case.data)
-    written = data["written"] or {"values": {}}
-    before = data["state"]["values"]
-    found = {"action": data["action"], "name": case.name, "input_state": before}
-    found["expected_state"] = {**before, **written["values"]}
-    return json.dumps([found], indent=1, ensure_ascii=False) + "\n"
-
-
-def _values(record: Any) -> dict[str, Any]:
-    """The state in a record as its JSON has it."""
-    state = getattr(record, "state", None)
-    return {} if state is None else dict(state_data(state))
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _part(

@@ -1,9 +1,4 @@
-"""Text that is safe and short enough for a terminal.
-
-Names, messages and state come from user code, so they may carry terminal escape sequences
-(which move the cursor, retitle the window or hide text), control characters, bidirectional
-overrides and lone surrogates. Everything drawn goes through `clean` or `one_line` first.
-"""
+"""Text that is safe and short enough for a terminal: all that is drawn goes through here first."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """A run as one HTML page that needs nothing else: no network, no other file.
 
-Names, messages and values are data. In the markup they are escaped; in the page's JSON ``<`` never
-stands as itself, so no text can end the element that holds it; the script shows them as text
-only; and the page's policy lets no script run but its own.
+Names, messages and values are data: escaped in the markup, text to the script, whose JSON cannot
+end the element that holds it. The page's policy lets no script run but its own.
 """
 
 from __future__ import annotations
