@@ -28,7 +28,6 @@ from burr_otel.spans.scope import (
     current_span_context,
     links_to,
     origin_of,
-    root_parent,
     suppressed,
 )
 from burr_otel.spans.start import NO_SPAN
@@ -233,7 +232,8 @@ class _Start:
         # Burr passes a fork pointer without an app id when an application is merely resumed.
         is_fork = built.fork is not None and built.fork.app_id is not None
         forked = self._recorded_step(built.fork) if is_fork else None
-        parent = root_parent(ambient, spawner)
+        in_its_trace = spawner is None or (ambient and ambient.trace_id == spawner.trace_id)
+        parent = ambient if in_its_trace else spawner
         if parent is None and self._shared.config.on_resume == "continue":
             parent = earlier
         over: trace.Span | None = trace.get_current_span()

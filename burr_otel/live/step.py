@@ -41,7 +41,6 @@ from burr_otel.spans.scope import (
     innermost_scope,
     link,
     origin_of,
-    step_parent,
 )
 from burr_otel.spans.start import NO_SPAN, unseen
 
@@ -181,12 +180,12 @@ class LiveStep(Scope):
         self, current: trace.Span, outer: Context
     ) -> tuple[trace.Span, SpanContext | SpanIds | None, Sequence[Link]]:
         """The parent, and links, where a span of others or of another application is current."""
-        root = self.root
-        policy, ambient = self.shared.config.step_parent, current_span_context(outer)
-        chosen, links = step_parent(policy, root.context, ambient)
-        if chosen is root.context:
-            return root.stand_in, root.ids, links
-        return current, chosen, links
+        root, ambient = self.root, current_span_context(outer)
+        if ambient is not None and self.shared.config.step_parent == "ambient":
+            return current, ambient, [link(root.context, semconv.LINK_APPLICATION)]
+        if ambient is None or ambient.trace_id == root.context.trace_id:
+            return root.stand_in, root.ids, ()
+        return root.stand_in, root.ids, [link(ambient, semconv.LINK_AMBIENT)]
 
     def _link_back(self, current: trace.Span) -> None:
         """Link to this step from a span of another trace that is current around it."""

@@ -246,7 +246,7 @@ class Scope:
         otel_context.attach(consumer)
 
 
-# --- parents --------------------------------------------------------------------------------------
+# --- sub-applications -----------------------------------------------------------------------------
 
 
 class Spawner(NamedTuple):
@@ -270,25 +270,3 @@ def copied_spawner() -> Spawner:
     context = step.context if step.context.is_valid else None
     pointer = str(run.identity[semconv.APP_ID]), step.sequence_id
     return Spawner(context, pointer, run.conversation_id)
-
-
-def root_parent(
-    current: SpanContext | None, spawning_step: SpanContext | None
-) -> SpanContext | None:
-    """Parent of an application span: what is current, unless it was spawned in another trace."""
-    if spawning_step is None or (current and current.trace_id == spawning_step.trace_id):
-        return current
-    return spawning_step
-
-
-def step_parent(
-    policy: str, root: SpanContext, current: SpanContext | None
-) -> tuple[SpanContext, list[Link]]:
-    """Parent of a step, and its links to what else it belongs to; see `OtelConfig.step_parent`."""
-    if current is None:
-        return root, []
-    if policy == "ambient":
-        return current, links_to((root, semconv.LINK_APPLICATION))
-    if current.trace_id == root.trace_id:
-        return root, []
-    return root, links_to((current, semconv.LINK_AMBIENT))
