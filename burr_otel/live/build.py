@@ -13,12 +13,10 @@ from opentelemetry import trace
 
 from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError, StoreError
-from burr_otel.live.capture import show
-from burr_otel.live.initial import differing
+from burr_otel.live.capture import differing, show, surrounding_attributes
 from burr_otel.live.registry import registry
 from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run
-from burr_otel.live.surroundings import surrounding_attributes
 from burr_otel.records import BeginRoot, Origin, read_ids
 from burr_otel.spans import describe, inside, keeper, shield
 from burr_otel.spans.burr_span import LIMITS

@@ -7,27 +7,39 @@ user gave a function that redacts, which no later reader has.
 
 from __future__ import annotations
 
+import sys
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import orjson
+from opentelemetry import baggage
+
 from burr_otel import semconv
 from burr_otel.content import capture_exception, new_messages, shown_messages
+from burr_otel.errors import SnapshotError
 from burr_otel.records import NO_DOCUMENT, Document, Raised
-from burr_otel.store import encode_mapping, encode_value
+from burr_otel.store import EncodedState, encode_mapping, encode_state, encode_value
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from burr_otel.config import OtelConfig
     from burr_otel.content import Attribute
     from burr_otel.live.shared import Shared
     from burr_otel.live.step import LiveStep
     from burr_otel.records import Logged
-    from burr_otel.store import EncodedState
+
+OPENINFERENCE: Final = "openinference.instrumentation"
+
+Shown = dict[str, Any]
+"""Attributes that a record carries as spans show them."""
+Digests = Mapping[str, "int | None"]
+"""A checksum of each value of a state; None for what is no JSON."""
 
 _MOST_EXCEPTION_BYTES: Final = 64 * 1024
 _MOST_LOGGED_BYTES: Final = 4 * 1024
 _NULL: Final = Document(b"null")
-Shown = dict[str, Any]
-"""Attributes that a record carries as spans show them."""
-
 _NAMES: Final = (semconv.ACTION_NAME, semconv.GRAPH_NODE_ID, semconv.GEN_AI_TOOL_NAME)
 
 
@@ -131,3 +143,59 @@ def light(shared: Shared, record: Logged, value: Any) -> Logged:
         shown = None if content is None else [content.value, content.truncated]
         record = record._replace(shown=shown)
     return record._replace(value=_NULL)
+
+
+def surrounding_attributes(config: OtelConfig, context: Context) -> dict[str, Any]:
+    """What OpenInference's `using_attributes` set here, and the wanted baggage."""
+    found: dict[str, Any] = {}
+    if OPENINFERENCE in sys.modules:
+        told = getattr(sys.modules[OPENINFERENCE], "get_attributes_from_context", None)
+        for key, value in () if told is None else told():
+            found[key] = list(value) if isinstance(value, tuple) else value
+    for key in config.baggage_keys:
+        value = baggage.get_baggage(key, context)
+        if value is not None:
+            found[key] = str(value)
+    return found
+
+
+# --- what an application begins with: of a spawned one it tells which branch it is ------------
+
+# Its siblings are not known, and may be in other processes; but all of them began with the state of
+# the step that spawned them, so that what is the same there is common to all.
+
+
+def state_digests(state: Any) -> Digests:
+    """A checksum of each value of a state; None for what is no JSON."""
+    return {key: _digest(value) for key, value in _public(state).items()}
+
+
+def differing(state: Any, digests: Digests) -> dict[str, Any]:
+    """The keys of a state that are new, or whose values are known to be others."""
+    return {
+        key: value
+        for key, value in _public(state).items()
+        if key not in digests or (digests[key] is not None and digests[key] != _digest(value))
+    }
+
+
+def found_by_step(
+    state: Any, keys: tuple[str, ...], serde_kwargs: Mapping[str, Any], run: str
+) -> EncodedState:
+    """The values of a state that a step may go on from: lists and texts that it writes."""
+    wanted = {key: state[key] for key in keys if key in state and type(state[key]) in (list, str)}
+    try:
+        return encode_state(wanted, serde_kwargs=serde_kwargs, run=run, sequence_id=None)
+    except SnapshotError:  # the step's end tells of it
+        return EncodedState({}, {})
+
+
+def _public(state: Any) -> dict[str, Any]:
+    return {key: value for key, value in state.get_all().items() if not key.startswith("__")}
+
+
+def _digest(value: Any) -> int | None:
+    try:
+        return zlib.crc32(orjson.dumps(value))
+    except orjson.JSONEncodeError:
+        return None

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.live.capture import raised_of, show_attribute
-from burr_otel.live.surroundings import surrounding_attributes
+from burr_otel.live.capture import raised_of, show_attribute, surrounding_attributes
 from burr_otel.records import BeginInner, EndInner, Logged
 from burr_otel.spans import describe, shield
 from burr_otel.spans.burr_span import BurrSpan

@@ -19,7 +19,7 @@ from burr_otel.spans.scope import copied_spawner
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from burr_otel.live.initial import Digests
+    from burr_otel.live.capture import Digests
     from burr_otel.live.run import Run
     from burr_otel.spans.scope import Spawner
 

@@ -17,8 +17,7 @@ from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
 from burr_otel.live.answers import settle_unanswered
-from burr_otel.live.capture import raised_of
-from burr_otel.live.initial import found_by_step
+from burr_otel.live.capture import found_by_step, raised_of
 from burr_otel.live.inner import InnerSpan, logged_records
 from burr_otel.live.registry import registry
 from burr_otel.live.step import LiveStep

@@ -11,16 +11,17 @@ from opentelemetry import trace
 
 from burr_otel import semconv
 from burr_otel.live.capture import (
+    OPENINFERENCE,
     captured,
     light,
     raised_of,
     show,
     show_names,
     show_prompt,
+    state_digests,
+    surrounding_attributes,
 )
-from burr_otel.live.initial import state_digests
 from burr_otel.live.inner import logged_records
-from burr_otel.live.surroundings import OPENINFERENCE, surrounding_attributes
 from burr_otel.printable import logger_of_lines
 from burr_otel.records import (
     NO_DOCUMENT,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanContext
 
-    from burr_otel.live.initial import Digests
+    from burr_otel.live.capture import Digests
     from burr_otel.live.inner import InnerSpan
     from burr_otel.live.run import Run
     from burr_otel.spans.facts import ActionFacts

@@ -252,7 +252,7 @@ class Scope:
 class Spawner(NamedTuple):
     """The step in progress where a tracker was copied, for the sub-application's process.
 
-    `digests` are checksums of the state that the step found, see `live.initial`.
+    `digests` are checksums of the state that the step found, see `live.capture`.
     """
 
     context: SpanContext | None = None
