@@ -65,7 +65,7 @@ def replay_command(
     if target.problem and not dry_run:
         raise BurrOtelError(target.problem)
     found = choose(where.storage_dir, app_id, where.project, since, where.partition)
-    job, interrupted = _send(found, where.storage_dir, None if dry_run else target)
+    job, interrupted = send(found, where.storage_dir, None if dry_run else target)
     rest = found[job.done :] if interrupted or job.stopped else []
     go_on = f"{iso(min(run.changed_ns for run in rest))!s:.19}Z" if rest else None
     data = {
@@ -83,11 +83,11 @@ def replay_command(
     return CommandResult(data, _summary(job, data), exit_code=exit_code)
 
 
-def _send(found: Sequence[StoredRun], storage_dir: str, target: Target | None) -> tuple[Job, bool]:
+def send(found: Sequence[StoredRun], storage_dir: str, target: Target | None) -> tuple[Job, bool]:
     """Send, or rehearse without a target; gives the job, and whether it was interrupted."""
-    from burr_otel.cli.sending import BATCH_TIMEOUT_S, open_exporter
+    from burr_otel.cli.sending import open_sender
     from burr_otel.replay.read import opened
-    from burr_otel.replay.send import Job, Sender
+    from burr_otel.replay.send import Job
 
     began, doing = time.monotonic(), "reading" if target is None else "sending"
     with contextlib.ExitStack() as stack:
@@ -97,10 +97,7 @@ def _send(found: Sequence[StoredRun], storage_dir: str, target: Target | None) -
             rate = spans / max(time.monotonic() - began, 1e-3)
             moved(read_bytes, f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s")
 
-        job = Job(None, told)
-        if target is not None:
-            exporter, said = stack.enter_context(open_exporter(target, BATCH_TIMEOUT_S))
-            job = Job(Sender(exporter, said, time.sleep), told)
+        job = Job(None if target is None else stack.enter_context(open_sender(target)), told)
         try:
             job.run(opened(found, storage_dir))
         except KeyboardInterrupt:

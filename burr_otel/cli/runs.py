@@ -87,7 +87,7 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
     """
     template = read_template(OtelConfig.resolve(strict=True).trace_url)
     run, otel, _ = where.find(app_id)
-    live = _live_trace(run, where.storage_dir, otel)
+    live = live_trace(run, where.storage_dir, otel)
     place = live or _replayed_trace(run, where.storage_dir)
     url = trace_url(template, place)
     opened = browser and webbrowser.open(url)
@@ -105,9 +105,10 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
     return CommandResult(data, [url], [] if live else [note], problems)
 
 
-def _live_trace(
-    run: StoredRun, storage_dir: str, named: Mapping[str, Any] | None
+def live_trace(
+    run: StoredRun, storage_dir: str, named: Mapping[str, Any] | None = None
 ) -> TracePlace | None:
+    """The trace that a record names, else the newest one of the run; `None`: it was not traced."""
     history = Store(run.project, storage_dir).history(run.app_id, run.partition_key)
     root = named or (history.last_root if history else None) or {}
     trace_id, began_ns, flags = map(root.get, ("trace_id", "time_unix_nano", "flags"))

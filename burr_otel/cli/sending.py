@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter
 
 from burr_otel.check.probe import answers, host_and_port
 from burr_otel.check.run import kept_warnings
@@ -26,7 +25,7 @@ from burr_otel.spans.exporters import (
 )
 
 _OTLP_HTTP_PORT: Final = 4318
-BATCH_TIMEOUT_S: Final = 10.0
+_BATCH_TIMEOUT_S: Final = 10.0  # its own tries included
 
 
 class Target(NamedTuple):
@@ -75,13 +74,13 @@ def find_target(to: str | None = None) -> Target:
 
 
 @contextlib.contextmanager
-def open_exporter(target: Target, timeout_s: float) -> Iterator[tuple[SpanExporter, list[str]]]:
-    """An exporter that spends so long on one batch, its own tries included, and what it logs."""
+def open_sender(target: Target) -> Iterator[Sender]:
+    """What sends spans to a target and waits until they are taken."""
     endpoint = target.endpoint if target.named else None  # else it reads the variables itself
     with kept_warnings("opentelemetry") as said:
-        exporter = bare_exporter(target.protocol, endpoint, timeout=timeout_s)
+        exporter = bare_exporter(target.protocol, endpoint, timeout=_BATCH_TIMEOUT_S)
         try:
-            yield exporter, said
+            yield Sender(exporter, said, time.sleep)
         finally:
             exporter.shutdown()
 
@@ -97,13 +96,13 @@ class Courier:
         """Send the spans of one session, and tell whether they were taken."""
         if not spans or self._stopped:
             return not spans
-        with open_exporter(self._target, BATCH_TIMEOUT_S) as (exporter, said):
-            try:
-                batches = list(Sender(exporter, said, time.sleep).send(spans))
-            except SendingStoppedError as error:
-                self._stopped = True
-                self.problem = f"{self._target.shown} takes nothing: {error.reason}"
-                return False
+        try:
+            with open_sender(self._target) as sender:
+                batches = list(sender.send(spans))
+        except SendingStoppedError as error:
+            self._stopped = True
+            self.problem = f"{self._target.shown} takes nothing: {error.reason}"
+            return False
         refused = [reason for settled in batches for _, reason in settled if reason]
         if refused:
             self.problem = f"{self._target.shown} refused a span: {refused[0]}"

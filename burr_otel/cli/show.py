@@ -195,20 +195,16 @@ def _write_page(view: RunTree, store: Store, file: str) -> None:
     """Write the page to a file, or to standard output for ``-``."""
     from burr_otel.view.page import html_page
 
-    places = _places(view, store)
-    traces = {place.app_id: trace_id for trace_id, place in places.items()}
     template = read_template(OtelConfig.resolve().trace_url)
-    whole = TracePlace(
-        "",
-        view.project,
-        view.app_id,
-        min((session.start_ns for session in view.sessions), default=0),
-        max((span.last_ns for span, _ in view.walk()), default=0),
-    )
+    start_ns = min((session.start_ns for session in view.sessions), default=0)
+    last_ns = max((span.last_ns for span, _ in view.walk()), default=0)
+    own = TracePlace("", view.project, view.app_id, start_ns, last_ns)
+    others = {place.trace_id: place for place in _traces_of_relatives(view, store)}
 
     def address(trace_id: str) -> str:
-        return trace_url(template, places.get(trace_id, whole)._replace(trace_id=trace_id))
+        return trace_url(template, others.get(trace_id, own)._replace(trace_id=trace_id))
 
+    traces = {place.app_id: trace_id for trace_id, place in others.items()}
     page = html_page(view, address, traces)
     if file == "-":
         click.echo(page, nl=False)
@@ -218,15 +214,8 @@ def _write_page(view: RunTree, store: Store, file: str) -> None:
     print_parts(output(), [f"Wrote {file} ({size}). Open it in a browser."])
 
 
-def _places(view: RunTree, store: Store) -> dict[str, TracePlace]:
-    """The traces of the run, and of those that it comes from and that were forked from it."""
-    found = {
-        span.trace_id: TracePlace(
-            span.trace_id, view.project, span.app_id, span.start_ns, span.last_ns
-        )
-        for span, _ in view.walk()
-        if span.kind == "application" and span.trace_id
-    }
+def _traces_of_relatives(view: RunTree, store: Store) -> Iterator[TracePlace]:
+    """The newest traces of the runs that a run comes from, and that were forked from it."""
     alive = writer_lives()
     for _, _, app_id in relatives(view)[:_MOST_LOOKED_UP]:
         with contextlib.suppress(BurrOtelError, OSError):  # it may be gone, or damaged
@@ -234,5 +223,4 @@ def _places(view: RunTree, store: Store) -> dict[str, TracePlace]:
             told = summarise(run, alive(run))
             if told.trace_id:
                 times = told.started_ns or 0, told.last_ns or 0
-                found[told.trace_id] = TracePlace(told.trace_id, view.project, app_id, *times)
-    return found
+                yield TracePlace(told.trace_id, view.project, app_id, *times)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,23 +13,21 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, UNREACHED
+from burr_otel.cli.resend import send
+from burr_otel.cli.runs import live_trace
 from burr_otel.cli.show import drawing
 from burr_otel.cli.terminal import CommandResult
 from burr_otel.config import OtelConfig
-from burr_otel.history.read import RunTree
-from burr_otel.store import Store, without_password
+from burr_otel.store import Store, StoredRun, without_password
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json
 from burr_otel.view.content import load, reader_policy
 from burr_otel.view.text import clean
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from burr_otel.check.run import Report
     from burr_otel.cli.sending import Target
 
-_EXPORT_TIMEOUT_S: Final = 5.0
 _JAEGER_PAGE: Final = "http://localhost:16686"
 _HOW_TO_GET_ONE: Final = (
     "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
@@ -53,8 +51,6 @@ def demo_command(storage_dir: str) -> CommandResult:
       OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 burr-otel demo
     """
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from burr_otel import OtelTracker
     from burr_otel.check.run import kept_warnings
@@ -62,54 +58,50 @@ def demo_command(storage_dir: str) -> CommandResult:
     from burr_otel.demo import DEMO_PROJECT, build_demo, run_demo
     from burr_otel.spans.provider import service_resource
 
-    target, kept = find_target(), InMemorySpanExporter()
+    target = find_target()
     provider = TracerProvider(resource=service_resource(DEMO_PROJECT), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
     tracker = OtelTracker(DEMO_PROJECT, storage_dir, tracer_provider=provider)
     # Burr logs the traceback of the step that is meant to fail.
     with kept_warnings("burr"):
-        run = run_demo(build_demo(tracker))
+        app_id = run_demo(build_demo(tracker)).app_id
     tracker.close()
-    refusal = _send(target, kept.get_finished_spans())
     store = Store(DEMO_PROJECT, storage_dir)
-    view = load(store.read(run.app_id), store, reader_policy(), details=True)
-    again = ["burr-otel", "show", run.app_id]
+    run = store.read(app_id)
+    view = load(run, store, reader_policy(), details=True)
+    place = live_trace(run, storage_dir)
+    refusal = _refusal(target, run, storage_dir, is_traced=place is not None)
+    told: Iterable[Text] = [Text(refusal or "", style="" if target.problem else "yellow")]
+    if place is not None and refusal is None:
+        told = _sent_lines(target, place)
+    again = ["burr-otel", "show", app_id]
     if storage_dir != options.DEFAULT_STORAGE_DIR:
         again += ["--storage-dir", without_password(storage_dir)]
     last = f"To draw it again: {shlex.join(again)}"
-    parts: list[RenderableType] = [*drawing(view), "", *_sent_lines(target, refusal, view), last]
     sent_to = target.shown if refusal is None else None
+    parts: list[RenderableType] = [*drawing(view), "", *told, last]
     return CommandResult({**run_as_json(view), "sent_to": sent_to}, parts)
 
 
-def _send(target: Target, spans: Sequence[ReadableSpan]) -> str | None:
-    """Send the trace in one batch; why it is not there, if it is not."""
-    from opentelemetry.sdk.trace.export import SpanExportResult
-
-    from burr_otel.cli.sending import open_exporter
-
+def _refusal(target: Target, run: StoredRun, storage_dir: str, *, is_traced: bool) -> str | None:
+    """Send the trace; why it is not there, if it is not."""
     if target.problem:
         return f"{target.problem}\n{_HOW_TO_GET_ONE}" if target.unreachable else target.problem
-    if not spans:
+    if not is_traced:
         sampler = os.environ.get("OTEL_TRACES_SAMPLER", "")
         return f"Nothing was sent: the sampler {sampler!r} left this trace out."
-    with open_exporter(target, _EXPORT_TIMEOUT_S) as (exporter, said):
-        taken = exporter.export(spans) is SpanExportResult.SUCCESS
-    reason = said[-1] if said else "it gave no reason"
-    return None if taken else f"{target.shown} answers but did not take the trace: {reason}"
+    job, interrupted = send([run], storage_dir, target)
+    if interrupted:
+        raise click.Abort
+    reason = job.stopped or "; ".join(job.reports[0].reasons)
+    return f"{target.shown} answers but did not take the trace: {reason}" if reason else None
 
 
-def _sent_lines(target: Target, refusal: str | None, view: RunTree) -> Iterator[Text]:
+def _sent_lines(target: Target, place: TracePlace) -> Iterator[Text]:
     from burr_otel.check.probe import answers
 
-    if refusal is not None:
-        yield Text(refusal, style="" if target.problem else "yellow")
-        return
-    session = next(session for session in view.sessions if session.trace_id)
-    yield Text(f"Sent to {target.shown} as trace {session.trace_id}.", style="green")
-    setting, times = OtelConfig.resolve().trace_url, (session.start_ns, session.start_ns)
+    yield Text(f"Sent to {target.shown} as trace {place.trace_id}.", style="green")
+    setting = OtelConfig.resolve().trace_url
     if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
-        place = TracePlace(str(session.trace_id), view.project, view.app_id, *times)
         yield Text(f"To look at it: {trace_url(read_template(setting), place)}")
 
 
