@@ -51,7 +51,7 @@ class Fold:
         self._by_id: dict[str | None, SessionNode] = {}
         self._state: EndStep | BeginRoot | None = None  # the newest record that has one
         self._newest: SessionNode | None = None  # that of the newest step
-        self._handlers: dict[type, Callable[[SessionNode, Any], list[SpanNode]]] = {
+        self._handlers: dict[type, Callable[[SessionNode, Any], list[SpanNode] | None]] = {
             BeginRoot: self._begin_root,
             BeginStep: self._begin_step,
             EndStep: self._end_step,
@@ -76,15 +76,13 @@ class Fold:
 
     def add(self, raw: Mapping[str, Any]) -> list[SpanNode]:
         """Take the next record, and give the spans that it completes, those inside others first."""
-        if not isinstance(raw.get("type"), str):
-            return []
         try:
             record = read(raw, self._zone)
             if record is None:
                 return []
             session = self._session_of(record)
             session.touch(record.time_ns)
-            return self._handlers[type(record)](session, record)
+            return self._handlers[type(record)](session, record) or []
         except (DamageError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
             self.damaged += 1
             return []
@@ -127,7 +125,7 @@ class Fold:
                 session.ids = record.origin.ids._replace(span_id=record.root_span_id)
         return session
 
-    def _begin_root(self, session: SessionNode, record: BeginRoot) -> list[SpanNode]:
+    def _begin_root(self, session: SessionNode, record: BeginRoot) -> None:
         if session.begin is not None:
             raise DamageError("a session begins once")
         session.begin, session.begun, session.start_ns = record, True, record.time_ns
@@ -137,15 +135,13 @@ class Fold:
             session.ids, session.links = record.origin.ids, list(record.origin.links)
         if record.state is not None:
             session.state = self._state = record
-        return []
 
-    def _end_root(self, session: SessionNode, record: EndRoot) -> list[SpanNode]:
+    def _end_root(self, session: SessionNode, record: EndRoot) -> None:
         session.recovered = session.recovered or record.outcome == semconv.CRASHED
         # A second end is that of a step which a killed process left open when the first had come.
         if session.end is None:
             session.end, session.end_ns, session.outcome = record, record.time_ns, record.outcome
             session.usage = record.usage
-        return []
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -241,7 +237,7 @@ class Fold:
 
     # --- spans inside steps -----------------------------------------------------------------------
 
-    def _log(self, session: SessionNode, record: Logged) -> list[SpanNode]:
+    def _log(self, session: SessionNode, record: Logged) -> None:
         step = self._step_of(session, record)
         # Old versions of Burr name the step itself as a span that never begins.
         target = session.inner.get(record.sequence_id, {}).get(record.span_id or "", step)
@@ -250,15 +246,13 @@ class Fold:
         target.logged.append(record)
         target.touch(record.time_ns)
         step.touch(record.time_ns)
-        return []
 
-    def _mark(self, session: SessionNode, record: StreamMark) -> list[SpanNode]:
+    def _mark(self, session: SessionNode, record: StreamMark) -> None:
         step = self._step_of(session, record)
         step.marks.append(record)
         step.touch(record.time_ns)
-        return []
 
-    def _begin_inner(self, session: SessionNode, record: BeginInner) -> list[SpanNode]:
+    def _begin_inner(self, session: SessionNode, record: BeginInner) -> None:
         step, origin = self._step_of(session, record), record.origin
         inner = session.inner.setdefault(record.sequence_id, {})
         above, earlier = inner.get(record.parent_span_id or "", step), inner.get(record.span_id)
@@ -283,17 +277,15 @@ class Fold:
         inner[record.span_id] = span
         above.adopt(span)
         step.touch(span.start_ns)
-        return []
 
-    def _end_inner(self, session: SessionNode, record: EndInner) -> list[SpanNode]:
+    def _end_inner(self, session: SessionNode, record: EndInner) -> None:
         span = session.inner.get(record.sequence_id, {}).get(record.span_id)
         if span is None or span.step is None or span.end is not None:
             self.stray_ends += 1
-            return []
+            return
         span.end, span.outcome = record, record.outcome
         span.end_ns = record.time_ns or span.last_record_ns or span.start_ns
         span.step.touch(record.time_ns)
-        return []
 
 
 def _with_inner(step: SpanNode) -> list[SpanNode]:

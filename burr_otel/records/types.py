@@ -17,15 +17,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-# The types of records, as they stand in a log.
+# Types of records that others look for in a log; `write.LAYOUTS` has all.
 BEGIN_ENTRY: Final = "begin_entry"
 END_ENTRY: Final = "end_entry"
-BEGIN_SPAN: Final = "begin_span"
-END_SPAN: Final = "end_span"
-ATTRIBUTE: Final = "attribute"
 ROOT: Final = "otel_root"
 ROOT_END: Final = "otel_root_end"
-STEP_END: Final = "otel_step_end"
 
 
 # --- JSON -----------------------------------------------------------------------------------------

@@ -11,14 +11,10 @@ from typing import Any, Final
 import orjson
 
 from burr_otel.records.types import (
-    ATTRIBUTE,
     BEGIN_ENTRY,
-    BEGIN_SPAN,
     END_ENTRY,
-    END_SPAN,
     ROOT,
     ROOT_END,
-    STEP_END,
     BeginInner,
     BeginRoot,
     BeginStep,
@@ -176,14 +172,18 @@ LAYOUTS: Final = {
     ),
     # Not an `end_entry`, which a resume would take for the step's completion. This one and those of
     # sessions have no `sequence_id` of their own: the Burr UI would count them as steps.
-    STEP_END: Layout(EndStep, "action_sequence_id end_time action", "exception", _OF_STEP_END),
-    BEGIN_SPAN: Layout(
+    "otel_step_end": Layout(
+        EndStep, "action_sequence_id end_time action", "exception", _OF_STEP_END
+    ),
+    "begin_span": Layout(
         BeginInner,
         "start_time action_sequence_id span_id span_name parent_span_id span_dependencies",
         otel="kind scope",
     ),
-    END_SPAN: Layout(EndInner, "end_time action_sequence_id span_id", otel="outcome user"),
-    ATTRIBUTE: Layout(Logged, "key action_sequence_id value tags", "span_id time_logged", "shown"),
+    "end_span": Layout(EndInner, "end_time action_sequence_id span_id", otel="outcome user"),
+    "attribute": Layout(
+        Logged, "key action_sequence_id value tags", "span_id time_logged", "shown"
+    ),
     "begin_stream": Layout(StreamMark, "action_sequence_id stream_init_time", "span_id"),
     "first_item_stream": Layout(StreamMark, "action_sequence_id first_item_time", "span_id"),
     "end_stream": Layout(StreamMark, "action_sequence_id end_time items_streamed", "span_id"),
@@ -192,7 +192,8 @@ LAYOUTS: Final = {
         EndRoot, "", "end_time", "outcome steps steps_failed error error_type usage shown user"
     ),
 }
-_TYPES: Final = {layout.kind: name for name, layout in LAYOUTS.items()}  # of EndStep: STEP_END
+# The type of an `EndStep` is `otel_step_end`: `encode_end_step` writes the other.
+_TYPES: Final = {layout.kind: name for name, layout in LAYOUTS.items()}
 
 
 # --- records -> lines -----------------------------------------------------------------------------
