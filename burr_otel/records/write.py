@@ -283,7 +283,7 @@ def encode_end_step(
 
 def _members(record: Any, layout: Layout, more: Mapping[str, Any] = _NOTHING) -> bytes:
     """What stands in `otel` of a record behind session and time, each member after a comma."""
-    told = {**more}
+    told = {key: value for key, value in more.items() if value is not None and value != {}}
     for key, at, write in layout.written_otel:
         value = record[at]
         if value is not None and value != {}:
