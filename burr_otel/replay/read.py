@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -70,10 +71,8 @@ def _with_spawned(run: StoredRun, storage_dir: str) -> list[StoredRun]:
 def opened(found: Iterable[StoredRun], storage_dir: str) -> Iterator[RunSpans]:
     """The spans of each run, with the settings of the environment."""
     policy, alive_of = content_policy(OtelConfig.resolve()), writer_lives()
-    relatives: dict[str, Relatives] = {}
+    relatives_of = functools.cache(lambda project: Relatives(Store(project, storage_dir)))
     for run in found:
-        if run.project not in relatives:
-            relatives[run.project] = Relatives(Store(run.project, storage_dir))
         # As a tracker of that project would make it, but without what tells of this process, so
         # that a second replay says the same.
         made = provider.service_resource(run.project)
@@ -81,7 +80,7 @@ def opened(found: Iterable[StoredRun], storage_dir: str) -> Iterator[RunSpans]:
         yield RunSpans(
             run,
             policy=policy,
-            relatives=relatives[run.project],
+            relatives=relatives_of(run.project),
             alive=alive_of(run),
             resource=Resource(kept, made.schema_url),
         )
