@@ -46,6 +46,7 @@ _LONGEST_PATH: Final = 512
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _MOST_TRIES: Final = 8
 _LEAST_BYTES: Final = 64
+_SHORT_BYTES: Final = 256  # that are not worth to be parsed only in part
 _LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
 _NO_NUMBERS: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -85,9 +86,8 @@ class _Reader:
         self._asking = asking
         self._clock = clock
         self._until = clock() + _SECONDS
-        # The containers that have more items, and who reads them on.
-        self._waiting: collections.deque[tuple[CutDict | CutList, Iterator[None]]]
-        self._waiting = collections.deque()
+        self._containers: list[CutDict | CutList] = []
+        self._waiting: collections.deque[Iterator[bool]] = collections.deque()
         # Where long texts go, their depths and paths.
         self._long: list[tuple[Any, Any, int, str]] = []
 
@@ -96,17 +96,14 @@ class _Reader:
         root: list[Any] = [None]
         self._put(root, 0, value, (), path)
         while self._waiting and self._left > 0:
-            out, turns = self._waiting.popleft()
-            for _ in turns:  # one turn
-                self._waiting.append((out, turns))
-                break
-            else:
-                self.cut |= out.missing > 0
-        self.cut |= any(out.missing > 0 for out, _ in self._waiting)
+            turns = self._waiting.popleft()
+            if next(turns, False):
+                self._waiting.append(turns)
+        self.cut |= any(container.missing > 0 for container in self._containers)
         self._place_long_texts()
         return root[0]
 
-    def _read(self, parts: Parts, out: Any, above: tuple[Any, ...], path: str) -> Iterator[None]:
+    def _read(self, parts: Parts, out: Any, above: tuple[Any, ...], path: str) -> Iterator[bool]:
         """Read a container, a few more items at each turn; `out` tells how many are missing."""
         items = iter(parts.parts)
         numbers: dict[str, int] = {}
@@ -128,7 +125,7 @@ class _Reader:
                 most *= 3
                 # At least one, where the container told no size, or a wrong one.
                 out.missing = parts.size - taken if taken <= parts.size else 1
-                yield
+                yield True
         out.missing = max(parts.size - taken, 0)
 
     def _put(self, home: Any, key: Any, value: Any, above: tuple[Any, ...], path: str) -> None:
@@ -196,8 +193,9 @@ class _Reader:
         if len(above) >= MAX_DEPTH:
             self.cut |= parts.size != 0
             return too_deep(named=parts.named, size=parts.size)
-        out = CutDict({}, parts.size) if parts.named else CutList((), parts.size)
-        self._waiting.append((out, self._read(parts, out, (*above, value), path)))
+        out: Any = CutDict({}, parts.size) if parts.named else CutList((), parts.size)
+        self._containers.append(out)
+        self._waiting.append(self._read(parts, out, (*above, value), path))
         return out
 
     def _in_time(self, parts: Iterable[Any]) -> Iterator[Any]:
@@ -288,9 +286,11 @@ def tree_of_parts(
     tree: dict[str, Any] = {}
     any_cut = bool(continued)
     for key, part in parts.items():
+        if (limit_bytes := limit_bytes - min(sizes[key], _LEAST_BYTES)) < 0:
+            return CutDict(tree, len(parts) - len(tree)), True
         node = _continued(part, *continued[key], room) if key in continued else None
         if node is None:
-            node, cut = _head(part, room - len(key) - 4)
+            node, cut = _head(part, max(room - len(key) - 4, _SHORT_BYTES))
             any_cut |= cut
         tree[key] = node
     return tree, any_cut

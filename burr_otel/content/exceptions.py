@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import itertools
 import linecache
+import operator
 import re
 import sys
 import time
@@ -21,7 +22,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple
 
 from burr_otel.content.capture import capture
-from burr_otel.content.objects import Failure, call_safely, is_heavy, type_name
+from burr_otel.content.objects import Failure, call_safely, is_heavy, text_safely, type_name
 from burr_otel.content.prune import OVERLAP, CutText, clip, fit, scrub, window
 from burr_otel.content.redact import Redaction, hide
 
@@ -30,11 +31,11 @@ _CAUSE: Final = "The above exception was the direct cause of the following excep
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 _OLDER: Final = "... older exceptions are left out ..."
 
-# The lines of a traceback that no message has, see `without_marks`.
-_PREFIX: Final = re.compile(r"(?: {2,4}\| ?)*")
-_FRAME: Final = re.compile(r'  File ".*", line (?:\d+|None), in .*')
+# The lines of a traceback that no message has, see `_without_marks`.
+_PREFIX: Final = re.compile(r"\A(?: {2,4}\| ?)+")
 _MARK: Final = re.compile(
-    rf"(?:  \+ )?(?:Exception Group )?{re.escape(_HEADER)}|{_CAUSE}|{_CONTEXT}|{re.escape(_OLDER)}"
+    r'  File ".*", line (?:\d+|None), in .*'
+    rf"|(?:  \+ )?(?:Exception Group )?{re.escape(_HEADER)}|{_CAUSE}|{_CONTEXT}|{re.escape(_OLDER)}"
     r"|  \.\.\. \d+ frames \.\.\.|  \[Previous line repeated .*\]| {2,4}\+-[-+ ]*(?:\d+ [-+a-z ]*)?"
 )
 _TITLE: Final = re.compile(r"[A-Za-z_][\w.<>]*(?=:|\Z)")
@@ -70,16 +71,10 @@ def capture_exception(
     error: BaseException, limit_bytes: int, *, clock: Callable[[], float] = time.monotonic
 ) -> RaisedText:
     """The texts of an exception of which `limit_bytes` may be shown; never raises."""
-    name = scrub(type_name(error))
     writer = _Writer(limit_bytes, clock)
-    message = call_safely(writer.message, error)
-    trace = call_safely(writer.chain, error, limit_bytes, 0)
-    unreadable = "<unreadable>"
-    return RaisedText(
-        name,
-        unreadable if isinstance(message, Failure) else _bounded(message, limit_bytes),
-        unreadable if isinstance(trace, Failure) else trace,
-    )
+    message = text_safely(writer.message, error)
+    trace = text_safely(writer.chain, error, limit_bytes, 0)
+    return RaisedText(scrub(type_name(error)), _bounded(message, limit_bytes), trace)
 
 
 class _Writer:
@@ -162,8 +157,7 @@ class _Writer:
     def _title(self, exc: BaseException, room: int) -> Iterator[str]:
         name = scrub(type_name(exc))
         left = max(room - len(name), _LEAST_BLOCK)
-        message = call_safely(self.message, exc)
-        text = "<unreadable>" if isinstance(message, Failure) else _bounded(message, left)
+        text = _bounded(text_safely(self.message, exc), left)
         yield _without_marks(f"{name}: {text}" if text else name)
         for note in _notes(exc)[:_MOST_NOTES]:
             if isinstance(note, str):
@@ -307,56 +301,45 @@ def shown_text(text: str, redaction: Redaction) -> str:
 def shown_trace(text: str, redaction: Redaction, *, content: bool) -> str:
     """A traceback without secrets, or without any content."""
     shown: list[str] = []
-    for kind, prefix, lines in _segments(text):
-        if kind == "mark":
-            shown += [prefix + line for line in lines]
-        elif kind == "source" and content:
-            shown += [prefix + redaction.source_line("", line) for line in lines]
+    by_kind = operator.itemgetter(0, 1)
+    for (kind, prefix), group in itertools.groupby(_classified(text), by_kind):
+        lines = [line for _, _, line in group]
+        if kind == "source":
+            lines = [redaction.source_line("", line) for line in lines] if content else []
         elif kind == "content" and content:
-            block = clip(shown_text("\n".join(lines), redaction), len(text) + OVERLAP)[0]
-            shown += [prefix + line for line in block.split("\n")]
+            block = shown_text("\n".join(lines), redaction)
+            lines = clip(block, len(text) + OVERLAP)[0].split("\n")
         elif kind == "content":
             title = _TITLE.match(lines[0])
-            shown += [prefix + title[0]] if title is not None else []
-            shown += [prefix.rstrip()] if lines[-1] == "" and len(lines) > 1 else []
+            blank = [""] if lines[-1] == "" and len(lines) > 1 else []
+            lines = [*([] if title is None else [title[0]]), *blank]
+        shown += [prefix + line for line in lines]
     return "\n".join(shown)
 
 
-def _segments(text: str) -> Iterator[tuple[str, str, list[str]]]:
-    """The lines of a traceback in groups of one kind: marks, source lines and content."""
-    kind, prefix, lines = "", "", list[str]()
+def _classified(text: str) -> Iterator[tuple[str, str, str]]:
+    """The lines of a traceback: marks, source lines or content, the indentation, and the rest."""
+    kind = ""
     for whole in text.split("\n"):
-        found = _PREFIX.match(whole)
-        before = found[0] if found is not None else ""
-        line = whole[len(before) :]
-        if _FRAME.fullmatch(line) or _MARK.fullmatch(line):
-            new = "mark"
-        elif kind in ("mark", "source") and line[:4] == "    ":
-            new = "source"
-        elif kind in ("mark", "source") and not line:
-            new = "mark"
+        line = _PREFIX.sub("", whole)
+        if _MARK.fullmatch(line):
+            kind = "mark"
+        elif kind not in ("mark", "source"):
+            kind = "content"
+        elif line[:4] == "    ":
+            kind = "source"
         else:
-            new = "content"
-        if (new, before) != (kind, prefix) and lines:
-            yield kind, prefix, lines
-            lines = []
-        kind, prefix = new, before
-        lines.append(line)
-    if lines:
-        yield kind, prefix, lines
+            kind = "content" if line else "mark"
+        yield kind, whole[: len(whole) - len(line)], line
 
 
 def _without_marks(text: str) -> str:
     """A message of which no line looks like another part of a traceback."""
-    if "\n" not in text:
-        return text
     first, *lines = text.split("\n")
-    return "\n".join([first, *(f"    {line}" if _looks_odd(line) else line for line in lines)])
-
-
-def _looks_odd(line: str) -> bool:
-    found = _PREFIX.match(line)
-    return bool(found and found[0]) or bool(_FRAME.fullmatch(line) or _MARK.fullmatch(line))
+    for number, line in enumerate(lines):
+        if _PREFIX.match(line) or _MARK.fullmatch(line):
+            lines[number] = f"    {line}"
+    return "\n".join([first, *lines])
 
 
 def _bounded(text: str, keep: int) -> str:

@@ -9,6 +9,7 @@ tensor are never read, they may live on a device.
 from __future__ import annotations
 
 import array
+import codecs
 import collections
 import contextlib
 import contextvars
@@ -39,17 +40,15 @@ _MOST_BITS: Final = 1000  # of an int written as a number: every JSON reader hol
 _HOLDERS: Final = (dict, list, tuple, set, frozenset, collections.deque)
 _SIZED: Final = (*_HOLDERS, str, bytes, bytearray, array.array)
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
-_VIEWS: Final[tuple[type, ...]] = (type({}.keys()), type({}.values()), type({}.items()))
+_ITERABLES: Final[tuple[Any, ...]] = (
+    *(set, frozenset, collections.deque, array.array),
+    *(type({}.keys()), type({}.values()), type({}.items())),
+)
 _CALLABLES: Final = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType),
     *(type, types.ModuleType),
 )
-_ONLY_NAMED: Final = (
-    *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType),
-    *(contextvars.ContextVar, contextvars.Context),
-    *(types.FrameType, types.TracebackType, types.CodeType),
-    *(map, filter, zip, enumerate, reversed, itertools.repeat, itertools.chain),
-)
+_ONLY_NAMED: Final = (contextvars.ContextVar, itertools.repeat, memoryview, types.FrameType)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
 
@@ -76,6 +75,12 @@ def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> 
         raise
     except BaseException as error:  # a SystemExit of a __repr__ must not end the step
         return Failure(error)
+
+
+def text_safely(function: Callable[..., str], *arguments: Any, **named: Any) -> str:
+    """The same for a text, or a word that stands for it."""
+    text = call_safely(function, *arguments, **named)
+    return "<unreadable>" if isinstance(text, Failure) else text
 
 
 def titled(title: str, members: dict[Any, Any]) -> dict[Any, Any]:
@@ -125,10 +130,10 @@ def describe(value: Any) -> Any:
             return read(value)
     module = kind.__module__
     library = _LIBRARIES.get(module.partition(".")[0]) if type(module) is str else None
-    for read in (library, _fields):
-        made = None if read is None else read(value)
-        if made is not None:
-            return made
+    made = None if library is None else library(value)
+    made = _fields(value) if made is None else made
+    if made is not None:
+        return made
     if issubclass(kind, Mapping):
         return Parts(_mapped(value), operator.length_hint(value, 0), named=True)
     return _printed(value, kind)
@@ -173,13 +178,10 @@ def _instance_dict(value: Any) -> dict[Any, Any]:
 def _mapped(value: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
     """The pairs of a mapping by its own code, which may fail for each of them."""
     keys = iter(value)
-    while True:
-        key = call_safely(next, keys)
-        if isinstance(key, Failure):
-            if not isinstance(key.error, StopIteration):
-                yield "...", _readable(key)
-            return
+    while not isinstance(key := call_safely(next, keys), Failure):
         yield key, _readable(call_safely(operator.getitem, value, key))
+    if not isinstance(key.error, StopIteration):
+        yield "...", _readable(key)
 
 
 # --- classes made of fields ---------------------------------------------------------------------
@@ -201,6 +203,7 @@ def _fields(value: Any) -> Any:
     return members
 
 
+@functools.lru_cache(256)
 def _field_names(kind: type) -> list[str] | None:
     for attribute in ("__dataclass_fields__", "__pydantic_fields__", "model_fields", "__fields__"):
         fields = getattr(kind, attribute, None)
@@ -239,28 +242,23 @@ def _bytes(value: bytes | bytearray) -> str:
     base: Any = bytes if isinstance(value, bytes) else bytearray
     size = base.__len__(value)
     head = bytes(base.__getitem__(value, slice(0, _HEAD_BYTES)))
-    for back in range(4 if size > _HEAD_BYTES else 1):  # the cut may have split a character
-        try:
-            text = head[: len(head) - back].decode()
-        except UnicodeDecodeError:
-            continue
-        return text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]"
-    return f"<{size} bytes>"
+    try:  # the cut may have split a character
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=size <= _HEAD_BYTES)
+    except UnicodeDecodeError:
+        return f"<{size} bytes>"
+    return text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]"
 
 
-def _set(value: set[Any] | frozenset[Any]) -> Parts:
-    items = _first(value, set if isinstance(value, set) else frozenset)
-    if items.size > _SORTED_SET:
-        return items
-    return items._replace(parts=sorted(items.parts, key=_order))
-
-
-def _first(value: Any, base: Any) -> Parts:
+def _items(value: Any) -> Parts:
     """The first items, or those that came before another thread changed their container."""
+    base = next(base for base in _ITERABLES if isinstance(value, base))
+    size = base.__len__(value)
     found: list[Any] = []
     with contextlib.suppress(RuntimeError):
         found.extend(itertools.islice(base.__iter__(value), _HEAVY))
-    return Parts(found, base.__len__(value), named=False)
+    if base in (set, frozenset) and size <= _SORTED_SET:
+        found.sort(key=_order)
+    return Parts(found, size, named=False)
 
 
 def _order(item: Any) -> tuple[str, float, str]:
@@ -268,11 +266,6 @@ def _order(item: Any) -> tuple[str, float, str]:
     kind = type(item)
     text = item[:_SORTED_CHARACTERS] if kind is str else ""
     return kind.__name__, item if kind in (int, float) else 0, text
-
-
-def _array(value: array.array[Any]) -> Any:
-    head = value[:_HEAD_ITEMS].tolist()
-    return titled("array", {"typecode": value.typecode, "size": len(value), "head": head})
 
 
 def _callable(value: Any) -> str:
@@ -299,17 +292,10 @@ _READERS: Final[dict[Any, Callable[[Any], Any]]] = {
     int: _int,
     float: float.__pos__,
     **dict.fromkeys((bytes, bytearray), _bytes),
-    memoryview: lambda value: f"<memoryview of {value.nbytes} bytes>",
     range: repr,
-    **dict.fromkeys((set, frozenset), _set),
-    collections.deque: lambda value: _first(value, collections.deque),
-    **dict.fromkeys(_VIEWS, lambda value: _first(value, type(value))),
-    array.array: _array,
+    **dict.fromkeys(_ITERABLES, _items),
     types.SimpleNamespace: lambda value: titled("SimpleNamespace", _instance_dict(value)),
-    **dict.fromkeys(
-        (collections.UserDict, collections.UserList, collections.UserString),
-        operator.attrgetter("data"),
-    ),
+    **dict.fromkeys((collections.UserList, collections.UserString), operator.attrgetter("data")),
     **dict.fromkeys((dt.date, dt.time), lambda value: str.__str__(value.isoformat())),
     **dict.fromkeys(
         (dt.timedelta, decimal.Decimal, fractions.Fraction, complex, uuid.UUID, pathlib.PurePath),
@@ -318,7 +304,7 @@ _READERS: Final[dict[Any, Callable[[Any], Any]]] = {
     functools.partial: _partial,
     BaseException: _exception,
     **dict.fromkeys(_CALLABLES, _callable),
-    # Their repr says no more or prints all that they hold; to iterate would consume them.
+    # Their repr prints all that they hold, or changes.
     **dict.fromkeys(_ONLY_NAMED, lambda value: f"<{type_name(value)}>"),
 }
 

@@ -6,16 +6,13 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from burr_otel.content.capture import capture, tree_of, tree_of_parts, whole
 from burr_otel.content.exceptions import RaisedText, shown_text, shown_trace
-from burr_otel.content.objects import Failure, call_safely, type_text
+from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction, hide
-
-if TYPE_CHECKING:
-    Grown = Mapping[str, tuple[int, int]]
 
 Capture = Literal["full", "types", "off"]
 Kind = Literal["inputs", "results", "state"]
@@ -28,7 +25,7 @@ _LONGEST_NAME: Final = 256  # bytes
 _LONGEST_NATIVE_LIST: Final = 128  # items
 _MOST_NAMES: Final = 512  # that are remembered as they are shown
 _MOST_TYPES: Final = 1024  # keys whose types are told
-_INT64: Final = 1 << 63
+_NUMBERS: Final = frozenset((bool, int, float))
 
 
 class Attribute(NamedTuple):
@@ -130,7 +127,10 @@ class ContentPolicy:
         return self._described(kind, document, tree_of)
 
     def shown_parts(
-        self, kind: Kind, parts: Mapping[str, bytes], grown: Grown | None = None
+        self,
+        kind: Kind,
+        parts: Mapping[str, bytes],
+        grown: Mapping[str, tuple[int, int]] | None = None,
     ) -> Attribute | None:
         """The same of an object of which the JSON of each value stands by itself."""
         return self._described(kind, parts, tree_of_parts, grown)
@@ -173,7 +173,7 @@ class ContentPolicy:
         """JSON without secrets; where `may_be_list` is given, a number or short list stays one."""
         tree, too_deep = hide(tree, self._redaction)
         cut |= too_deep
-        if may_be_list is not None and _is_native_number(tree):
+        if may_be_list is not None and type(tree) in _NUMBERS:
             return Attribute(tree, truncated=False)
         if may_be_list and not cut and self._is_native_list(tree):
             return Attribute([_without_nul(item) for item in tree], truncated=False)
@@ -198,7 +198,7 @@ class ContentPolicy:
             return False
         kinds = set(map(type, tree))
         if kinds != {str}:
-            return len(kinds) < 2 and all(map(_is_native_number, tree))  # noqa: PLR2004
+            return len(kinds) < 2 and kinds <= _NUMBERS  # noqa: PLR2004
         if len(tree) == 2 and self._redaction.is_secret_name(tree[0]):  # noqa: PLR2004  a pair
             return False
         return sum(len(text.encode()) for text in tree) <= self.max_attribute_bytes
@@ -220,8 +220,7 @@ class ContentPolicy:
         return self._text(text, self.max_attribute_bytes, "text")
 
     def _text(self, text: Any, limit_bytes: int, path: str) -> str:
-        shown = call_safely(self._text_of, text, limit_bytes, path)
-        return "<unreadable>" if isinstance(shown, Failure) else shown
+        return text_safely(self._text_of, text, limit_bytes, path)
 
     def _text_of(self, text: Any, limit_bytes: int, path: str) -> str:
         if not issubclass(type(text), str):  # isinstance() would ask the object
@@ -245,11 +244,8 @@ class ContentPolicy:
         if self.exceptions == "off":
             return RaisedText(kind, "", "")
         full = self.exceptions == "full"
-        message = call_safely(self._message, raised.message) if full else ""
-        trace = call_safely(self._trace, raised.traceback, content=full)
-        message, trace = (
-            "<unreadable>" if isinstance(text, Failure) else text for text in (message, trace)
-        )
+        message = text_safely(self._message, raised.message) if full else ""
+        trace = text_safely(self._trace, raised.traceback, content=full)
         return RaisedText(kind, message, trace)
 
     def _message(self, message: str) -> str:
@@ -266,11 +262,6 @@ class ContentPolicy:
 def _types(value: Mapping[Any, Any]) -> dict[Any, str]:
     """The types of values by their keys."""
     return {key: type_text(item) for key, item in itertools.islice(value.items(), _MOST_TYPES)}
-
-
-def _is_native_number(value: Any) -> bool:
-    kind = type(value)
-    return kind is bool or (kind is int and -_INT64 <= value < _INT64) or kind is float
 
 
 def _without_nul(value: Any) -> Any:
