@@ -671,13 +671,14 @@ def test_no_text_makes_the_search_explode(text):
 
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:
     found = [(shape.name, shape.pattern) for shape in (*patterns.SHAPES, patterns.TOKENS)]
-    found += [(needle, form) for _, needle, form in pairs._OTHER_FORMS]
+    found += [(needle, form) for needle, form in pairs._OTHER_FORMS]
     found += [
         (f"{module.__name__}.{name}", value)
         for module in (pairs, patterns, redact)
         for name, value in vars(module).items()
         if isinstance(value, re.Pattern)
     ]
+    found += [(f"yaml {number}", each) for number, pair in enumerate(pairs._YAML) for each in pair]
     found += [(f"closing {quote}", pattern) for quote, pattern in pairs._CLOSING.items()]
     return found
 

@@ -27,50 +27,42 @@ _CLOSING = {
 _SCHEME = re.compile(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]{1,4}", re.IGNORECASE)
 _BARE = re.compile(r"""(?:[^\s,&;"'`]|,(?=\S)|["'`](?=[\w!@#$%^*]))+""")
 _LINE = re.compile(r"[^\r\n]+")
-_BLOCK = re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n")
-_SEQUENCE = re.compile(r"-[ \t]")
-_SEQUENCE_END = re.compile(r"\n(?![ \t]{0,64}-[ \t])|\Z")
+_YAML = (  # the indented lines of a block, or the lines of a list
+    (re.compile(r"[|>][+\-\d]{0,2}[ \t]{0,8}\n"), re.compile(r"\n(?![ \t\n])|\Z")),
+    (re.compile(r"-[ \t]"), re.compile(r"\n(?![ \t]{0,64}-[ \t])|\Z")),
+)
 _CURLY = re.compile(r"[\u201c\u201e\u00ab]([^\u201c\u201d\u00bb]*)")
-_BLOCK_END = re.compile(r"\n(?![ \t\n])|\Z")
 _NOTHING = frozenset(("none", "null", "nil", "undefined", "true", "false", "...", ""))
 _COUNT = re.compile(r"\d{1,6}(?![\w.\-])")
 _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
 # Forms whose name does not stand before a plain separator: what must occur, and name and value.
-_OTHER_FORMS: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = (
-    # An option whose value is the next text, see `Redaction.are_clean`.
-    ("\0", "--", re.compile(r"(?:\A|\0)--([\w.\-]{1,64})(\0)")),
-    ("-", "--", re.compile(r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)")),
-    (
-        "<",
-        "</",
-        re.compile(r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>(?:<!\[CDATA\[)?([^<>]+)"),
-    ),
-    ("&", "&quot;", re.compile(r"([\w.\-]{1,64})&quot;\s{0,4}[:=]\s{0,4}&quot;([^&]+)")),
-    (
-        "=",
-        "name=",
-        re.compile(
-            r"""\bname=["']?([\w.\-]{1,64})["']?"""
-            r"""(?:[^<>\n]{0,96}?\bvalue=["']?|(?:\r?\n[^\r\n]{1,128}){0,4}?(?:\r?\n){2})"""
-            r"""([^"'\r\n]+)"""
+_OTHER_FORMS: Final = tuple(
+    (needle, re.compile(form, re.MULTILINE))
+    for needle, form in (
+        # An option whose value is the next text, see `Redaction.are_clean`.
+        ("--", r"(?:\A|\0)--([\w.\-]{1,64})(\0)"),
+        ("--", r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)"),
+        ("</", r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>(?:<!\[CDATA\[)?([^<>]+)"),
+        ("&quot;", r"([\w.\-]{1,64})&quot;\s{0,4}[:=]\s{0,4}&quot;([^&]+)"),
+        (
+            "name=",
+            (
+                r"""\bname=["']?([\w.\-]{1,64})["']?"""
+                r"""(?:[^<>\n]{0,96}?\bvalue=["']?|(?:\r?\n[^\r\n]{1,128}){0,4}?(?:\r?\n){2})"""
+                r"""([^"'\r\n]+)"""
+            ),
         ),
-    ),
-    (
-        "=",
-        "key=",
-        re.compile(r"""\bkey=["']?([\w.\-]{1,64})["']?[^<>\n]{0,96}?\bvalue=["']?([^"'\r\n]+)"""),
-    ),
-    (
-        "=",
-        "input_value=",  # pydantic's ValidationError
-        re.compile(
-            r"^([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value="
-            r"([^\n]{0,1024}?)(?=, input_type=|\n|\Z)",
-            re.MULTILINE,
+        ("key=", r"""\bkey=["']?([\w.\-]{1,64})["']?[^<>\n]{0,96}?\bvalue=["']?([^"'\r\n]+)"""),
+        (
+            "input_value=",  # pydantic's ValidationError
+            (
+                r"^([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value="
+                r"([^\n]{0,1024}?)(?=, input_type=|\n|\Z)"
+            ),
         ),
-    ),
+    )
 )
 # Names of which the values are looked for only behind those of secrets.
 _ENCODED_NAME = re.compile(  # in a URL inside of a URL, encoded once or several times
@@ -101,8 +93,7 @@ def values(
         escaped = name != line and name[0] in "nrt"  # in the repr of a text with several lines
         if at < position or not (hides(name) or (escaped and hides(name[1:]))):
             continue
-        after = _AFTER_SEPARATOR.match(text, at)
-        start = at + 1 if after is None else after.end()
+        start = _end(_AFTER_SEPARATOR, text, at)
         if _is_no_secret(text, start, name):
             continue
         quote = _quote_of(backward[match.start() + 1 : match.start(1)])
@@ -121,41 +112,34 @@ def _is_no_secret(text: str, start: int, name: str) -> bool:
 
 def _quote_of(between: str) -> str:
     """The quote that closes a name, with its backslashes when it is JSON inside of JSON."""
-    reversed_quote = between.strip()
-    quote = reversed_quote[::-1]
+    quote = between.strip()[::-1]
     return quote if quote.strip("\\") in ('"', "'") else ""
 
 
 def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int, int, str]]:
     """The values that follow a secret's name in another way, as `values` yields them."""
-    for sign, needle, form in _OTHER_FORMS:
-        if sign in text and needle in text:
+    for needle, form in _OTHER_FORMS:
+        if needle in text:
             for match in form.finditer(text):
                 if hides(match[1]):
                     yield *match.span(2), ""
-    if "%" in text and ("%3" in text or "%25" in text):
-        yield from _looked_for(text, _ENCODED_NAME, hides, _encoded_value)
-    if "," in text and ("'" in text or '"' in text):  # a list of pairs
-        yield from _looked_for(text, _LISTED, hides, _value)
+    for needles, names, value_at in _LOOKED_FOR:
+        reached = 0
+        for match in names.finditer(text) if any(map(text.__contains__, needles)) else ():
+            if match.end() >= reached and hides(match[1]):
+                found = value_at(text, match.end())
+                yield found
+                reached = found[1]
 
 
-def _looked_for(
-    text: str,
-    names: re.Pattern[str],
-    hides: Callable[[str], bool],
-    value_at: Callable[[str, int], tuple[int, int, str]],
-) -> Iterator[tuple[int, int, str]]:
-    reached = 0
-    for match in names.finditer(text):
-        if match.end() >= reached and hides(match[1]):
-            found = value_at(text, match.end())
-            yield found
-            reached = found[1]
+def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where the match of a pattern at `start` ends; `start` itself when there is none."""
+    match = pattern.match(text, start)
+    return start if match is None else match.end()
 
 
 def _encoded_value(text: str, start: int) -> tuple[int, int, str]:
-    value = _ENCODED_VALUE.match(text, start)
-    return start, start if value is None else value.end(), ""
+    return start, _end(_ENCODED_VALUE, text, start), ""
 
 
 def _value(
@@ -167,27 +151,24 @@ def _value(
         return opening.end(), _end_of_strings(text, opening), ""
     if text[start : start + 1] in _BRACKETS:
         return start, _end_of_brackets(text, start), quote
-    block = _BLOCK.match(text, start)
-    if block is not None:  # YAML: the lines that are indented
-        end = _BLOCK_END.search(text, block.end() - 1)
-        return start, len(text) if end is None else end.start(), ""
-    if _SEQUENCE.match(text, start):  # YAML: the lines of the list
-        end = _SEQUENCE_END.search(text, start)
-        return start, len(text) if end is None else end.start(), ""
+    for opening_line, ending in _YAML:
+        indented = opening_line.match(text, start)
+        if indented is not None:
+            return start, next(ending.finditer(text, indented.end() - 1)).start(), ""
     curly = _CURLY.match(text, start)
     if curly is not None:
         return *curly.span(1), ""
-    line = _LINE.match(text, start) if whole_line else None
-    return _bare_value(text, start, quote) if line is None else (start, line.end(), "")
+    line_end = _end(_LINE, text, start) if whole_line else start
+    return (start, line_end, "") if line_end > start else _bare_value(text, start, quote)
 
 
 def _bare_value(text: str, start: int, quote: str) -> tuple[int, int, str]:
-    scheme = _SCHEME.match(text, start)
-    bare = _BARE.match(text, start if scheme is None else scheme.end())
-    if bare is None:
+    scheme_end = _end(_SCHEME, text, start)
+    end = _end(_BARE, text, scheme_end)
+    if end == scheme_end:
         return start, start, ""
-    following = _NEXT_NAME.search(text, start, bare.end())
-    end = bare.end() if following is None else following.start()
+    following = _NEXT_NAME.search(text, start, end)
+    end = end if following is None else following.start()
     if quote:  # a JSON number or word: leave the comma or bracket that follows it
         end = start + len(re.split(r"[,}\]]", text[start:end], maxsplit=1)[0])
     annotated = _ANNOTATED.match(text, end)
@@ -241,3 +222,9 @@ def _end_of_brackets(text: str, start: int) -> int:
             if depth == 0:
                 return event.end()
     return len(text)
+
+
+_LOOKED_FOR: Final = (
+    (("%3", "%25"), _ENCODED_NAME, _encoded_value),
+    (("'", '"'), _LISTED, _value),
+)
