@@ -189,7 +189,8 @@ def _mapped(value: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
 
 def _fields(value: Any) -> Any:
     """A dataclass, pydantic model or attrs class by its fields, but those kept out of its repr."""
-    names = _field_names(type(value))
+    kind: Any = type(value)
+    names = _field_names(kind)
     if names is None:
         return None
     own = _instance_dict(value)
