@@ -119,10 +119,8 @@ def _send(report: Report, max_attribute_bytes: int) -> None:
     try:
         made = TracerProvider(shutdown_on_exit=False)
         report.sampler = made.sampler.get_description()
-        decision = made.sampler.should_sample(
-            None, 0, "check"
-        ).decision  # the id that any share takes
-        if decision is not Decision.RECORD_AND_SAMPLE:
+        # Id 0 is in any share but that of nothing.
+        if made.sampler.should_sample(None, 0, "check").decision is not Decision.RECORD_AND_SAMPLE:
             report.add("sampled_out", value=report.sampler)
         resource = provider.service_resource(SERVICE_NAME)
         report.service_name = str(resource.attributes["service.name"])

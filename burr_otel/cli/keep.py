@@ -256,14 +256,8 @@ def materialize_command(
     target_dir = Path(to or f"{own}{_SUFFIX}").expanduser().absolute()
     target = Path(FileEngine(target_dir).folder_of(run.project, run.app_id))
     copied = write_plain(run, target, replace=replace)
-    data = {
-        "project": run.project,
-        "app_id": run.app_id,
-        "folder": str(target),
-        "steps": copied.steps,
-        "log_bytes": copied.log_bytes,
-        "lost": list(copied.lost),
-    }
+    names = {"project": run.project, "app_id": run.app_id, "folder": str(target)}
+    data = {**names, **copied._asdict()}
     line = f"{one_line(target, LONGEST_LINE)}  {plural(copied.steps, 'step')}, "
     line += f"{copied.log_bytes:,} bytes"
     hint = f"In the Burr UI: burr_path={shlex.quote(str(target_dir))} burr"

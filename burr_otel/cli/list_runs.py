@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 import click
 from rich.cells import cell_len
@@ -69,17 +68,45 @@ def list_command(
     return CommandResult([summary_as_json(each) for each in found], run_table(found, width))
 
 
-@dataclasses.dataclass
-class _Column:
+class _Column(NamedTuple):
     title: str
-    cells: list[str]
     rank: int  # those of the highest go first when there is no room
     right: bool = False
     cut: bool = False  # shortened before it goes
-    width: int = 0
 
-    def __post_init__(self) -> None:
-        self.width = max(map(cell_len, [self.title, *self.cells]))
+
+_APP_ID, _STATUS, _TRACE = _Column("app id", 0, cut=True), _Column("status", 1), _Column("trace", 4)
+_COLUMNS: Final = (
+    _APP_ID,
+    _Column("project", 3, cut=True),
+    _Column("partition", 9, cut=True),
+    _Column("started", 2),
+    _Column("took", 6, right=True),
+    _Column("steps", 5, right=True),
+    _Column("last action", 10, cut=True),
+    _Column("tokens", 7, right=True),
+    _STATUS,
+    _TRACE,
+    _Column("began with", 8, cut=True),
+)
+
+
+def _row(run: RunSummary, *, whole: bool) -> tuple[str, ...]:
+    """What stands in each column."""
+    began_ns, last_ns, usage = run.started_ns, run.last_ns, run.usage
+    return (
+        one_line(run.app_id if whole else _HASH.sub(r"\1…", run.app_id)),
+        one_line(run.project),
+        one_line(run.partition_key or ""),
+        "" if began_ns is None else local_time(began_ns),
+        "" if began_ns is None or last_ns is None else duration(last_ns - began_ns),
+        f"{run.steps:,}",
+        one_line(run.last_action or ""),
+        "" if usage is None else f"{usage.input_tokens:,} / {usage.output_tokens:,}",
+        run.status,
+        one_line(run.trace_id or ""),
+        one_line(run.initial or "", _LONGEST_INITIAL),
+    )
 
 
 def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:
@@ -87,88 +114,50 @@ def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:
 
     Without a width everything is there, in full.
     """
-    columns = _columns(runs, width)
-    yield _line(columns, [column.title for column in columns], ["bold"] * len(columns))
-    yield Text("─" * (sum(column.width + _GAP for column in columns) - _GAP), style="dim")
-    for row, run in enumerate(runs):
-        styles = {"app id": "bold", "trace": "dim"}
-        styles["status"] = _UNUSUAL.get(run.status) or look(run.status).style
-        texts = [column.cells[row] for column in columns]
-        yield _line(columns, texts, [styles.get(column.title, "") for column in columns])
+    rows = [_row(run, whole=width is None) for run in runs]
+    cells = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
+    widths = {each: max(map(cell_len, [each.title, *cells[each]])) for each in _COLUMNS}
+    if width is not None:
+        widths = _fitting(widths, cells, width)
+    yield _line(widths, {column: column.title for column in widths}, dict.fromkeys(widths, "bold"))
+    yield Text("─" * (sum(widths.values()) + _GAP * (len(widths) - 1)), style="dim")
+    for run, row in zip(runs, rows, strict=True):
+        status = _UNUSUAL.get(run.status) or look(run.status).style
+        styles = {_APP_ID: "bold", _STATUS: status, _TRACE: "dim"}
+        yield _line(widths, dict(zip(_COLUMNS, row, strict=True)), styles)
 
 
-def _columns(runs: Sequence[RunSummary], width: int | None) -> list[_Column]:
-    def column(
-        title: str, text: Callable[[RunSummary], str | None], rank: int, **how: bool
-    ) -> _Column:
-        return _Column(title, [one_line(text(run) or "") for run in runs], rank, **how)
-
-    def app_id(run: RunSummary) -> str:
-        return run.app_id if width is None else _HASH.sub(r"\1…", run.app_id)
-
-    columns = [
-        column("app id", app_id, 0, cut=True),
-        column("project", lambda run: run.project, 3, cut=True),
-        column("partition", lambda run: run.partition_key, 9, cut=True),
-        column("started", _started, 2),
-        column("took", _took, 6, right=True),
-        column("steps", lambda run: f"{run.steps:,}", 5, right=True),
-        column("last action", lambda run: run.last_action, 10, cut=True),
-        column("tokens", _tokens, 7, right=True),
-        column("status", lambda run: run.status, 1),
-        column("trace", lambda run: run.trace_id, 4),
-        column("began with", _initial, 8, cut=True),
-    ]
-    return columns if width is None else _fitting(columns, width)
-
-
-def _started(run: RunSummary) -> str:
-    return "" if run.started_ns is None else local_time(run.started_ns)
-
-
-def _initial(run: RunSummary) -> str:
-    return one_line(run.initial or "", _LONGEST_INITIAL)
-
-
-def _took(run: RunSummary) -> str:
-    known = run.started_ns is not None and run.last_ns is not None
-    return duration((run.last_ns or 0) - (run.started_ns or 0)) if known else ""
-
-
-def _tokens(run: RunSummary) -> str:
-    """What models took and gave."""
-    usage = run.usage
-    return "" if usage is None else f"{usage.input_tokens:,} / {usage.output_tokens:,}"
-
-
-def _fitting(columns: list[_Column], width: int) -> list[_Column]:
-    """The columns that fit: status and app id, and of the others as many as there is room for."""
-    app_id, status = columns[0], next(each for each in columns if each.title == "status")
-    app_id.width = max(min(app_id.width, width - status.width - _GAP), 1)
-    chosen = [app_id, status]
-    left = width - app_id.width - status.width - _GAP
+def _fitting(
+    widths: dict[_Column, int], cells: dict[_Column, tuple[str, ...]], width: int
+) -> dict[_Column, int]:
+    """The columns that fit: app id and status, and of the others as many as there is room for."""
+    chosen = {_STATUS: widths[_STATUS]}
+    left = width - chosen[_STATUS] - _GAP
+    chosen[_APP_ID] = max(min(widths[_APP_ID], left), 1)
+    left -= chosen[_APP_ID]
 
     def rank(column: _Column) -> tuple[bool, int]:
-        tells_nothing = column.title in ("project", "partition") and len(set(column.cells)) == 1
-        return tells_nothing, column.rank
+        same_for_all = column.title in ("project", "partition") and len(set(cells[column])) == 1
+        return same_for_all, column.rank
 
-    for column in sorted(columns, key=rank):
-        if column in chosen or not any(column.cells):
+    for column in sorted(_COLUMNS, key=rank):
+        if column in chosen or not any(cells[column]):
             continue
         room = left - _GAP
-        least = min(column.width, _SHORTEST_NAME) if column.cut else column.width
+        least = min(widths[column], _SHORTEST_NAME) if column.cut else widths[column]
         if room >= max(least, len(column.title)):
-            column.width = min(column.width, room)
-            left -= column.width + _GAP
-            chosen.append(column)
-    return [column for column in columns if column in chosen]
+            chosen[column] = min(widths[column], room)
+            left -= chosen[column] + _GAP
+    return {column: chosen[column] for column in _COLUMNS if column in chosen}
 
 
-def _line(columns: list[_Column], texts: list[str], styles: list[str]) -> Text:
+def _line(
+    widths: dict[_Column, int], texts: dict[_Column, str], styles: dict[_Column, str]
+) -> Text:
     line = Text()
-    for column, text, style in zip(columns, texts, styles, strict=True):
-        blanks = " " * (column.width - cell_len(text))
-        line.append(blanks + text if column.right else fit(text, column.width), style=style)
-        line.append(" " * _GAP)
+    for column, room in widths.items():
+        text = texts[column]
+        shown = " " * (room - cell_len(text)) + text if column.right else fit(text, room)
+        line.append(shown + " " * _GAP, style=styles.get(column, ""))
     line.rstrip()
     return line

@@ -108,13 +108,19 @@ def write_file(file: str, text: str) -> None:
 @contextlib.contextmanager
 def bar(doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """A bar on a terminal while something is done; tell it how much is done, and words beside."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-    from rich.progress import TimeRemainingColumn as RemainingColumn
+    from rich import progress
 
     console = output(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    words = (TextColumn("{task.fields[told]}"), RemainingColumn())
-    shown = console.is_terminal
-    with Progress(*columns, *words, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task(doing, total=total, told="")
-        yield lambda done, told: progress.update(task, completed=done, told=told)
+    columns: list[progress.ProgressColumn] = [
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[told]}"),
+        progress.TimeRemainingColumn(),
+    ]
+    shown = progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    )
+    with shown:
+        task = shown.add_task(doing, total=total, told="")
+        yield lambda done, told: shown.update(task, completed=done, told=told)
