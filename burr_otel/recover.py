@@ -118,8 +118,7 @@ def _spans(
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
 
     from burr_otel.history.tree import session_of  # noqa: PLC0415
-    from burr_otel.replay.places import Relatives  # noqa: PLC0415
-    from burr_otel.replay.read import RunSpans  # noqa: PLC0415
+    from burr_otel.replay.read import Relatives, RunSpans  # noqa: PLC0415
 
     source = getattr(shared.starter, "source", None)
     spans = RunSpans(

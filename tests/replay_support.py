@@ -4,8 +4,7 @@ from opentelemetry.sdk.resources import Resource
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
-from burr_otel.replay.places import Relatives
-from burr_otel.replay.read import RunSpans
+from burr_otel.replay.read import Relatives, RunSpans
 from burr_otel.store import Store
 
 
