@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
-from collections.abc import Callable
 from typing import Any, Final
 
 from burr_otel import semconv
@@ -18,7 +16,7 @@ from burr_otel.history.tree import SpanNode, session_of, writer_lives
 from burr_otel.records import Raised, state_data
 from burr_otel.spans.facts import RunFacts, content_policy
 from burr_otel.store import Store, StoredRun, exact
-from burr_otel.view.diff import MISSING, Change, changes
+from burr_otel.view.diff import MISSING, Change, Path, changes
 
 _MOST_CHANGES: Final = 20_000  # of all steps together; finding out what to hide takes long
 _MOST_BYTES: Final = 1024 * 1024  # of one value; a span's own limit is that of backends
@@ -29,9 +27,6 @@ _PARTS: Final = {
     "state": semconv.STATE_WRITTEN,
 }
 INTERNAL_KEYS: Final = ("__SEQUENCE_ID", "__PRIOR_STEP")  # Burr's own, of no meaning to a user
-
-ShowValue = Callable[[tuple[Any, ...], Any], Any]
-"""Gives a recorded value as a person may see it, by the keys that lead to it."""
 
 
 def reader_policy() -> ContentPolicy:
@@ -84,8 +79,10 @@ class ShownContent:
         if self._details or span.is_bad or getattr(span.end, "raised", None) is not None:
             self._fill(span, facts)
 
-    def value(self, span: SpanNode, path: tuple[Any, ...], value: Any) -> Any:
+    def value(self, span: SpanNode, path: Path, value: Any) -> Any:
         """A recorded value as a person may see it, given the keys that lead to it."""
+        if value is MISSING:
+            return value
         session = session_of(span)
         policy = self._content.facts(session).policy
         policy = dataclasses.replace(policy, attributes=policy.state)
@@ -139,9 +136,12 @@ class ShownContent:
             before = {
                 key: after[key] for key in after if action.writes and key not in action.writes
             }
-        show = functools.partial(self.value, span)
-        span.details["changes"] = shown_changes(before, after, show, show)
-        self._changes_left -= len(span.details["changes"])
+        changed = [
+            Change(path, self.value(span, path, old), self.value(span, path, new))
+            for path, old, new in changes(before, after)
+        ]
+        span.details["changes"] = changed
+        self._changes_left -= len(changed)
 
 
 def _tree(value: Any, recorded: Any = None) -> Any:
@@ -154,20 +154,6 @@ def _tree(value: Any, recorded: Any = None) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
-
-
-def shown_changes(
-    before: Any, after: Any, show_before: ShowValue, show_after: ShowValue
-) -> list[Change]:
-    """The differences between two values, with both sides as a person may see them."""
-    return [
-        Change(
-            change.path,
-            MISSING if change.before is MISSING else show_before(change.path, change.before),
-            MISSING if change.after is MISSING else show_after(change.path, change.after),
-        )
-        for change in changes(before, after)
-    ]
 
 
 def recorded_state(record: Any) -> dict[str, Any] | None:

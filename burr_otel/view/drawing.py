@@ -18,10 +18,10 @@ from burr_otel.history.read import RunTree
 from burr_otel.history.tree import RUNNING, SpanNode
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
 from burr_otel.view.rows import (
+    Axis,
     Row,
     began_text,
     failure_text,
-    first_item,
     look,
     relatives,
     rows,
@@ -56,26 +56,29 @@ _CELL_STYLE: Final = "overflow-x:auto;line-height:normal;font-family:monospace"
 
 def header(view: RunTree) -> list[Text]:
     """What the run is, where it is, and how it went. For lines that may wrap: ids stay whole."""
-    shown = look(view.outcome)
-    title = (f"{one_line(view.project)}/{one_line(view.app_id)}", "bold")
-    lines = [Text.assemble(title, "  ", (shown.word, shown.style))]
+    lines = [_title(f"{one_line(view.project)}/{one_line(view.app_id)}", view.outcome)]
     traces = list(dict.fromkeys(s.trace_id for s in view.sessions if s.trace_id))
     traces = traces or ["none (written without OpenTelemetry)"]
-    lines += [field("trace", one_line(trace_id)) for trace_id in traces]
-    lines.append(field("place", one_line(view.place, limit=4096)))
+    lines += [_field("trace", one_line(trace_id)) for trace_id in traces]
+    lines.append(_field("place", one_line(view.place, limit=4096)))
     if view.partition_key:
-        lines.append(field("key", one_line(view.partition_key)))
-    found = [field(label, text) for label, text, _ in relatives(view)]
+        lines.append(_field("key", one_line(view.partition_key)))
+    found = [_field(label, text) for label, text, _ in relatives(view)]
     most = _MOST_FORKS + sum(each is not None for each in (view.forked_from, view.spawned_by))
     lines += found[:most]
     if len(found) > most:
-        lines.append(field("fork", f"and {len(found) - most:,} more"))
-    lines.append(field("began", began_text(view)))
-    lines += [field("skipped", one_line(reason), "yellow") for reason in view.skipped]
+        lines.append(_field("fork", f"and {len(found) - most:,} more"))
+    lines.append(_field("began", began_text(view)))
+    lines += [_field("skipped", one_line(reason), "yellow") for reason in view.skipped]
     return lines
 
 
-def field(label: str, value: str, style: str = "") -> Text:
+def _title(name: str, outcome: str) -> Text:
+    shown = look(outcome)
+    return Text.assemble((name, "bold"), "  ", (shown.word, shown.style))
+
+
+def _field(label: str, value: str, style: str = "") -> Text:
     """A fact below a title."""
     return Text.assemble((f"{label:<8}", "dim"), (value, style))
 
@@ -117,8 +120,8 @@ def _lines(row: Row, console: Console, width: int, name_cells: int) -> Iterator[
     line.append(name, style=style if bad else ("bold" if span.kind == "application" else ""))
     line.append(" ")
     cells = max(_LEAST_BAR, width - name_cells - _DURATION_CELLS - _FRAME_CELLS)
-    line.append_text(_bar(row, span, cells, style))
     said = span_notes(span)
+    line.append_text(_bar(row.axis, span, said.first_item_ns, cells, style))
     line.append(f" {said.took.rjust(_DURATION_CELLS)}", style=style if bad else "dim")
     yield line
     room = max(width - indent - 4, _LEAST_BAR)
@@ -136,27 +139,24 @@ def _lines(row: Row, console: Console, width: int, name_cells: int) -> Iterator[
             yield Text.assemble(" " * (indent + 4), part)
 
 
-def _bar(row: Row, span: SpanNode, cells: int, style: str) -> Text:
+def _bar(axis: Axis, span: SpanNode, first_item_ns: int | None, cells: int, style: str) -> Text:
     halves = 2 * cells
-    start = min(math.floor(row.axis.at(span.start_ns, halves)), halves - 1)
-    end = min(max(math.ceil(row.axis.at(span.last_ns, halves)), start + 1), halves)
+    start = min(math.floor(axis.at(span.start_ns, halves)), halves - 1)
+    end = min(max(math.ceil(axis.at(span.last_ns, halves)), start + 1), halves)
     bar = [" "] * cells
     for cell in range(start // 2, (end + 1) // 2):
         left, right = start <= 2 * cell < end, start <= 2 * cell + 1 < end
         bar[cell] = "━" if left and right else "╸" if left else "╺"
-    first = first_item(span)
-    if first is None:
+    if first_item_ns is None:
         return Text("".join(bar), style=style)
-    at = min(int(row.axis.at(first.time_ns, cells)), cells - 1)
-    bar[at] = "◆"
-    drawn = Text("".join(bar), style=style)
-    drawn.stylize("bold magenta", at, at + 1)
-    return drawn
+    at = min(int(axis.at(first_item_ns, cells)), cells - 1)
+    before, after = "".join(bar[:at]), "".join(bar[at + 1 :])
+    return Text.assemble((before, style), ("◆", "bold magenta"), (after, style))
 
 
 def _label(span: SpanNode) -> str:
-    name = one_line(span.name, limit=120)
-    return f"{span.sequence_id} {name}" if span.kind == "step" else name
+    number = f"{span.sequence_id} " if span.kind == "step" else ""
+    return number + one_line(span.name, limit=120)
 
 
 # --- a run that goes on ---------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def value_text(value: Any) -> str:
     return shown if len(text) <= _LONGEST_VALUE else f"{shown}… ({len(text):,} characters)"
 
 
-def change_lines(changed: Iterable[Change]) -> Iterator[Text]:
+def _change_lines(changed: Iterable[Change]) -> Iterator[Text]:
     """One line a difference: ``+`` new, ``-`` gone, ``~`` another value."""
     for number, change in enumerate(changed):
         if number == _MOST_CHANGES:
@@ -226,18 +226,16 @@ def change_lines(changed: Iterable[Change]) -> Iterator[Text]:
 
 def step_sheet(step: StepDetails) -> Iterator[Text]:
     """Everything recorded about a step, without its waterfall."""
-    span, shown = step.span, look(step.span.outcome)
-    title = (f"step {span.sequence_id} {one_line(span.name)}", "bold")
-    yield Text.assemble(title, "  ", (shown.word, shown.style))
-    yield field("run", f"{one_line(step.run.project)}/{one_line(step.run.app_id)}")
+    span = step.span
+    yield _title(f"step {span.sequence_id} {one_line(span.name)}", span.outcome)
+    yield _field("run", f"{one_line(step.run.project)}/{one_line(step.run.app_id)}")
     if span.trace_id:
-        yield field("trace", f"{one_line(span.trace_id)}, span {one_line(span.span_id or '?')}")
-    took = span_notes(span).took
-    yield field("began", f"{local_time(span.start_ns)}, {took}")
+        yield _field("trace", f"{one_line(span.trace_id)}, span {one_line(span.span_id or '?')}")
+    yield _field("began", f"{local_time(span.start_ns)}, {span_notes(span).took}")
     if step.times > 1:
-        yield field("times", f"run {step.times} times under this number; this is the last")
+        yield _field("times", f"run {step.times} times under this number; this is the last")
     if span.usage is not None:
-        yield field("tokens", tokens_text(span.usage))
+        yield _field("tokens", tokens_text(span.usage))
     if span.failure is not None:
         yield Text()
         yield Text(clean(failure_text(span.failure)), style="red")
@@ -261,7 +259,7 @@ def _state_lines(step: StepDetails) -> list[Text]:
         return [Text("  not recorded: the step never ended", style="dim")]
     touched = {change.path[0] for change in step.changes if change.path}
     kept = [key for key in step.after if key not in touched]
-    lines = list(change_lines(step.changes))
+    lines = list(_change_lines(step.changes))
     if kept:
         names = one_line(", ".join(kept), 200)
         lines.append(Text(f"  {plural(len(kept), 'key')} unchanged: {names}", style="dim"))
@@ -298,7 +296,7 @@ def comparison_lines(found: Comparison) -> Iterator[Text]:
         style = "red" if sign == "-" else "green"
         yield Text.assemble((f"{sign} {name:<{width}}  ", style), _path(side))
     for part, changed in found.changes.items():
-        yield from _section(f"{part} of step {found.parts_at}", change_lines(changed))
+        yield from _section(f"{part} of step {found.parts_at}", _change_lines(changed))
 
 
 def _path(side: Side) -> str:

@@ -151,7 +151,7 @@ def _of_record(candidates: Sequence[StoredRun], digits: str, *, is_trace: bool) 
     text = f'"{"trace_id" if is_trace else "span_id"}":"{digits}"'.encode()
     for run in sorted(candidates, key=lambda each: each.changed_ns, reverse=True):
         for line in run.forward():
-            record = record_of(line) if text in line.data else None
+            record = _record_of(line) if text in line.data else None
             # Not a span that the record only names.
             if record is not None and int(digits, 16) == _ids(record)[0 if is_trace else 1]:
                 number = getattr(read(record), "sequence_id", None)
@@ -165,7 +165,7 @@ def _ids(record: Mapping[str, Any]) -> tuple[int, int]:
     return (0, 0) if ids is None else (ids.trace_id, ids.span_id)
 
 
-def record_of(line: Line) -> Mapping[str, Any] | None:
+def _record_of(line: Line) -> Mapping[str, Any] | None:
     """The record on a line; None when it is damaged."""
     try:
         return parse(line.data)
@@ -272,7 +272,7 @@ def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
     for line in run.backward():
         end = line.end if end is None else end
         is_read = not is_step_found or line.data.startswith(_ROOT_LINES)
-        record = record_of(line) if is_read else None
+        record = _record_of(line) if is_read else None
         if record is not None and not is_step_found:
             found.append(record)
             is_step_found = record["type"] in (BEGIN_ENTRY, END_ENTRY)
@@ -295,7 +295,7 @@ def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
 def _head(run: StoredRun) -> list[Mapping[str, Any]]:
     """The first records, up to the end of the first step: what tells the time zone is in there."""
     found: list[Mapping[str, Any]] = []
-    for record in filter(None, map(record_of, itertools.islice(run.forward(), _HEAD_LINES))):
+    for record in filter(None, map(_record_of, itertools.islice(run.forward(), _HEAD_LINES))):
         found.append(record)
         exact = type(record.get("sequence_id")) is int and _session(record) is not None
         if exact or record["type"] in (END_ENTRY, ROOT_END):

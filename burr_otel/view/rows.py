@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from burr_otel import semconv
 from burr_otel.history.read import RunTree
 from burr_otel.history.tree import RUNNING, SpanNode
-from burr_otel.records import Raised, StreamMark, Usage
+from burr_otel.records import Raised, Usage
 from burr_otel.view.diff import as_text
 from burr_otel.view.text import duration, local_time, one_line, plural
 
@@ -177,11 +177,6 @@ def tokens_text(usage: Usage | None) -> str:
     return f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out" if usage else ""
 
 
-def first_item(span: SpanNode) -> StreamMark | None:
-    """When a stream gave its first item."""
-    return next((mark for mark in span.marks if mark.kind == "first_item_stream"), None)
-
-
 class SpanNotes(NamedTuple):
     """What is said of a span beside its name and bar; `why` it did not end well, for one."""
 
@@ -190,6 +185,7 @@ class SpanNotes(NamedTuple):
     initial: str
     stream: str
     tokens: str
+    first_item_ns: int | None
 
 
 def span_notes(span: SpanNode) -> SpanNotes:
@@ -197,9 +193,10 @@ def span_notes(span: SpanNode) -> SpanNotes:
     why = look(span.outcome).why if span.kind == "step" else ""
     if span.failure is not None:
         why = failure_text(span.failure) or "failed"
-    initial, first, stream = span.details.get("initial"), first_item(span), []
-    if first is not None:
-        stream.append(f"first item after {duration(first.time_ns - span.start_ns)}")
+    firsts = (mark.time_ns for mark in span.marks if mark.kind == "first_item_stream")
+    initial, first_ns, stream = span.details.get("initial"), next(firsts, None), []
+    if first_ns is not None:
+        stream.append(f"first item after {duration(first_ns - span.start_ns)}")
     items = next((mark.items for mark in span.marks if mark.items is not None), None)
     if items is not None:
         stream.append(plural(items, "item"))
@@ -209,4 +206,5 @@ def span_notes(span: SpanNode) -> SpanNotes:
         as_text(initial) if initial else "",
         ", ".join(stream),
         tokens_text(span.usage),
+        first_ns,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterator
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 from burr_otel.history.fold import Fold
 from burr_otel.history.tree import SpanNode, writer_lives
 from burr_otel.store import StoredRun
-from burr_otel.view.content import ShownContent, shown_changes, whole_state
-from burr_otel.view.diff import Change
+from burr_otel.view.content import ShownContent, whole_state
+from burr_otel.view.diff import Change, changes
 from burr_otel.view.find import NoSingleRunError
 
 
@@ -64,8 +63,9 @@ def read_step(content: ShownContent, sequence_id: int) -> StepDetails:
         state = whole_state(record)
         return state and {key: content.value(span, (key,), state[key]) for key in state}
 
-    before, after, changes = shown(span.before), shown(span.end), span.details.get("changes", [])
-    return StepDetails(content.run, span, times, before or {}, after, changes)
+    before, after = shown(span.before), shown(span.end)
+    changed = span.details.get("changes", [])
+    return StepDetails(content.run, span, times, before or {}, after, changed)
 
 
 # --- two runs -------------------------------------------------------------------------------------
@@ -103,9 +103,9 @@ def compare(left: ShownContent, right: ShownContent, ignore: Collection[str] = (
         sides = _side(left.run, one, number), _side(right.run, other, number)
         if mine is None or theirs is None:
             return Comparison(*sides, shared, number, ("action",), {})
-        changes = _step_changes(left, right, number, ignore)
+        differing = _step_changes(left, right, number, ignore)
         names = [name for name in ("action", "outcome") if mine[name] != theirs[name]]
-        return Comparison(*sides, shared, number, (*names, *changes), changes)
+        return Comparison(*sides, shared, number, (*names, *differing), differing)
     return Comparison(_side(left.run), _side(right.run), len(numbers), None, (), {})
 
 
@@ -128,10 +128,15 @@ def _step_changes(
 ) -> dict[str, list[Change]]:
     """The differences of a step, with the values as a person may see them."""
     one, other = newest_step(left.run, number)[0], newest_step(right.run, number)[0]
-    show, show_other = functools.partial(left.value, one), functools.partial(right.value, other)
-    found, others = _parts(one, ignore), _parts(other, ignore)
-    parts = {part: shown_changes(found[part], others[part], show, show_other) for part in found}
-    return {part: changed for part, changed in parts.items() if changed}
+    parts, others = _parts(one, ignore), _parts(other, ignore)
+    found = {
+        part: [
+            Change(path, left.value(one, path, before), right.value(other, path, after))
+            for path, before, after in changes(parts[part], others[part])
+        ]
+        for part in parts
+    }
+    return {part: changed for part, changed in found.items() if changed}
 
 
 def _parts(step: SpanNode, ignore: Collection[str]) -> dict[str, Any]:

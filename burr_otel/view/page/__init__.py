@@ -103,11 +103,9 @@ class _PageData:
         return {"rows": found, "axes": list(axes.values())}
 
     def _row(self, row: Row, span: SpanNode) -> dict[str, Any]:
-        said, usage, axis = span_notes(span), span.usage, row.axis
-        details = dict(span.details)
-        changes: list[Change] | None = details.pop("changes", None)
-        if changes is not None:
-            details.pop("state", None)
+        said, usage, axis, details = span_notes(span), span.usage, row.axis, span.details
+        changes: list[Change] | None = details.get("changes")
+        keys = [key for key in _PARTS if details.get(key) and (key != "state" or changes is None)]
         found: dict[str, Any] = {
             "kind": span.kind,
             "depth": row.depth,
@@ -127,7 +125,7 @@ class _PageData:
                 {"at": round(axis.at(mark.time_ns, 1), 5), "text": _mark_text(span, mark)}
                 for mark in span.marks
             ],
-            "parts": [self._part(_PARTS[key], details[key]) for key in _PARTS if details.get(key)],
+            "parts": [self._part(_PARTS[key], details[key]) for key in keys],
             "logged": [
                 [one_line(key), self._cut(_pretty(value), _LONGEST_VALUE)]
                 for key, value in span.attributes.items()
@@ -177,7 +175,7 @@ class _PageData:
     def _cut(self, text: str, longest: int) -> str:
         shown = text[: longest if self._left > 0 else _SHORT_PART]
         self._left -= len(shown)
-        return shown if len(shown) == len(text) else f"{shown}…"
+        return shown if shown == text else f"{shown}…"
 
 
 def _pretty(value: Any) -> str:
