@@ -249,6 +249,13 @@ def test_an_address_that_is_none_is_no_link(page, tmp_path):
     assert page.value("document.querySelectorAll('a').length") == 0
 
 
+def test_a_run_that_was_never_traced_has_no_address():
+    """Runs of Burr's own client."""
+    text = html_page(three_steps(), lambda trace_id: f"https://b.example/{trace_id}")
+    assert "none (written without OpenTelemetry)" in text
+    assert "https://b.example" not in text
+
+
 @needs_browser
 def test_search_finds_values_and_failures(page, tmp_path):
     """Matches are shown with what they are in; the count says how many there are."""

@@ -23,8 +23,8 @@ from burr_otel.view.rows import (
     began_text,
     failure_text,
     look,
-    relatives,
     rows,
+    run_facts,
     span_notes,
     tokens_text,
 )
@@ -39,7 +39,6 @@ _NAME_SHARE: Final = 0.42
 _DURATION_CELLS: Final = 8
 _FRAME_CELLS: Final = 4  # sign and the blanks between columns
 _NOTE_LINES: Final = 3
-_MOST_FORKS: Final = 5
 _FRAME_LINES: Final = 5  # blank lines, the session's own row, hidden steps, one to spare
 _ASCII: Final = str.maketrans("━╸╺◆✗⊘…·", "===*x-~.")
 
@@ -56,21 +55,8 @@ _CELL_STYLE: Final = "overflow-x:auto;line-height:normal;font-family:monospace"
 
 def header(view: RunTree) -> list[Text]:
     """What the run is, where it is, and how it went. For lines that may wrap: ids stay whole."""
-    lines = [_title(f"{one_line(view.project)}/{one_line(view.app_id)}", view.outcome)]
-    traces = list(dict.fromkeys(s.trace_id for s in view.sessions if s.trace_id))
-    traces = traces or ["none (written without OpenTelemetry)"]
-    lines += [_field("trace", one_line(trace_id)) for trace_id in traces]
-    lines.append(_field("place", one_line(view.place, limit=4096)))
-    if view.partition_key:
-        lines.append(_field("key", one_line(view.partition_key)))
-    found = [_field(label, text) for label, text, _ in relatives(view)]
-    most = _MOST_FORKS + sum(each is not None for each in (view.forked_from, view.spawned_by))
-    lines += found[:most]
-    if len(found) > most:
-        lines.append(_field("fork", f"and {len(found) - most:,} more"))
-    lines.append(_field("began", began_text(view)))
-    lines += [_field("skipped", one_line(reason), "yellow") for reason in view.skipped]
-    return lines
+    title = _title(f"{one_line(view.project)}/{one_line(view.app_id)}", view.outcome)
+    return [title, *(_field(label, text) for label, text, _ in run_facts(view))]
 
 
 def _title(name: str, outcome: str) -> Text:
@@ -78,9 +64,8 @@ def _title(name: str, outcome: str) -> Text:
     return Text.assemble((name, "bold"), "  ", (shown.word, shown.style))
 
 
-def _field(label: str, value: str, style: str = "") -> Text:
-    """A fact below a title."""
-    return Text.assemble((f"{label:<8}", "dim"), (value, style))
+def _field(label: str, value: str) -> Text:
+    return Text.assemble((f"{label:<8}", "dim"), (value, "yellow" if label == "skipped" else ""))
 
 
 class Waterfall:

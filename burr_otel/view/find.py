@@ -112,8 +112,11 @@ def find(
         found = _of_trace(known, int(app_id, 16)) if is_trace else []
         found = found or _of_record(known, app_id.lower(), is_trace=is_trace)
     if not found:
+        names = [run.app_id for run in known]
+        close = difflib.get_close_matches(app_id, names[:_MOST_COMPARED], n=3, cutoff=0.5)
+        inside = [name for name in names if app_id and app_id.lower() in name.lower()]
         where = f"{_place(storage_dir)}/{project or ''}".rstrip("/")
-        raise UnknownRunError(app_id, where, _nearest(app_id, [run.app_id for run in known]))
+        raise UnknownRunError(app_id, where, list(dict.fromkeys([*close, *inside]))[:3])
     if len(found) > 1:
         raise NoSingleRunError(_ambiguous(app_id, [each.run for each in found]))
     return found[0]
@@ -178,12 +181,6 @@ def _place(storage_dir: str) -> str:
     if is_url(storage_dir):
         return without_password(storage_dir)
     return str(Path(storage_dir).expanduser())
-
-
-def _nearest(app_id: str, names: list[str]) -> list[str]:
-    inside = [name for name in names if app_id and app_id.lower() in name.lower()]
-    close = difflib.get_close_matches(app_id, names[:_MOST_COMPARED], n=3, cutoff=0.5)
-    return list(dict.fromkeys([*close, *inside]))[:3]
 
 
 # --- one line about each run ----------------------------------------------------------------------

@@ -17,6 +17,7 @@ _SHORTEST_PAUSE_NS: Final = 1_000_000_000
 _PAUSE_SHARE: Final = 0.4  # a pause is cut when it is longer than this share of the busy time
 _DRAWN_SHARE: Final = 0.03  # and is then drawn as long as this share of the busy time
 _MOST_DRAWN_SHARE: Final = 0.3  # all cut pauses together
+_MOST_FORKS: Final = 5  # that are named
 
 
 class Look(NamedTuple):
@@ -152,6 +153,23 @@ def began_text(view: RunTree) -> str:
     if len(view.sessions) > 1:
         facts.append(plural(len(view.sessions), "session"))
     return ", ".join(facts)
+
+
+def run_facts(view: RunTree) -> list[tuple[str, str, str]]:
+    """Where a run is, what it comes from, how it went: label, text, id of a trace or other run."""
+    traces = dict.fromkeys(session.trace_id for session in view.sessions if session.trace_id)
+    found = [("trace", one_line(trace_id), trace_id) for trace_id in traces]
+    found = found or [("trace", "none (written without OpenTelemetry)", "")]
+    found.append(("place", one_line(view.place, limit=4096), ""))
+    if view.partition_key:
+        found.append(("key", one_line(view.partition_key), ""))
+    related = relatives(view)
+    most = _MOST_FORKS + sum(label == "parent" for label, *_ in related)
+    found += related[:most]
+    if len(related) > most:
+        found.append(("fork", f"and {len(related) - most:,} more", ""))
+    found.append(("began", began_text(view), ""))
+    return found + [("skipped", one_line(why), "") for why in view.skipped]
 
 
 def relatives(view: RunTree) -> list[tuple[str, str, str]]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import keyword
@@ -100,7 +101,7 @@ def step_case(
         return {f"{name}.json": _json([case])}
     if action is None:
         recorded = facts.attributes.get(semconv.CODE_FUNCTION_NAME)
-        action = _importable(str(recorded), _file(run, span.name)) if recorded else span.name
+        action = _importable(run, span.name, str(recorded)) if recorded else span.name
     code = _code(action, name, data)
     return {f"test_{name}.json": _json(data), f"test_{name}.py": code}
 
@@ -149,20 +150,13 @@ def _code(action: str, test: str, data: dict[str, Any]) -> str:
     )
 
 
-def _importable(function: str, file: str | None) -> str:
+def _importable(run: StoredRun, action: str, function: str) -> str:
     """``MODULE:NAME`` of what a recorded function is imported by."""
     module, _, name = function.rpartition(".")
     if name in _METHODS:  # of a class-based action
         module, _, name = module.rpartition(".")
-    if module == "__main__" and file is not None:
-        module = Path(file).stem
+    if module == "__main__":
+        graph: Any = run.graph
+        with contextlib.suppress(KeyError, TypeError):  # the file is not known
+            module = Path(graph["otel"]["actions"][action]["file"]).stem
     return f"{module}:{name}"
-
-
-def _file(run: StoredRun, action: str) -> str | None:
-    graph: Any = run.graph or {}
-    try:
-        file = graph["otel"]["actions"][action]["file"]
-    except (KeyError, TypeError):
-        return None
-    return file if isinstance(file, str) else None

@@ -15,9 +15,6 @@ _ACTIVE: Final = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _SPACE: Final = re.compile(r"\s+")
-_C0_END: Final = 0x20
-_DEL: Final = 0x7F
-_CONTROL_PICTURES: Final = 0x2400
 
 _US_NS: Final = 1_000
 _MS_NS: Final = 1_000_000
@@ -28,12 +25,12 @@ _DAY_NS: Final = 24 * _HOUR_NS
 
 
 def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < _C0_END:
-        return chr(_CONTROL_PICTURES + code)
-    if code == _DEL:
+    char = match[0]
+    if char < " ":
+        return chr(ord("\u2400") + ord(char))  # its picture
+    if char == "\x7f":
         return "\u2421"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - the BMP
+    return f"\\u{ord(char):04x}" if char <= "\uffff" else f"\\U{ord(char):08x}"
 
 
 def clean(text: object) -> str:

@@ -21,8 +21,7 @@ from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds, StreamMark
 from burr_otel.view.as_json import MARKS
 from burr_otel.view.diff import MISSING, Change, as_text, path_text
-from burr_otel.view.drawing import header
-from burr_otel.view.rows import Axis, Row, failure_text, look, relatives, rows, span_notes
+from burr_otel.view.rows import Axis, Row, failure_text, look, rows, run_facts, span_notes
 from burr_otel.view.text import clean, duration, iso, one_line
 
 _LONGEST_PART: Final = 20_000  # characters of one input, result or state
@@ -49,7 +48,10 @@ def html_page(
     traces: Mapping[str, str] | None = None,
 ) -> str:
     """The page of a run that was read with its details; `traces` are those of its relatives."""
-    by_text = {text: (traces or {}).get(app_id, "") for _, text, app_id in relatives(view)}
+    facts = []
+    for label, text, its_id in run_facts(view):
+        trace_id = its_id if label == "trace" else (traces or {}).get(its_id)
+        facts.append(_fact(label, text, address(trace_id) if trace_id else None))
     files = importlib.resources.files(__name__)
     script = (files / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -57,7 +59,7 @@ def html_page(
         title=html.escape(one_line(f"{view.project}/{view.app_id}")),
         outcome=html.escape(view.outcome, quote=True),
         word=html.escape(look(view.outcome).word),
-        facts="".join(_fact(text.plain, address, by_text) for text in header(view)[1:]),
+        facts="".join(facts),
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         style=(files / "page.css").read_text(encoding="utf-8"),
         data=_embedded(_PageData(address).of(view)),
@@ -65,11 +67,8 @@ def html_page(
     )
 
 
-def _fact(line: str, address: TraceAddress, traces: Mapping[str, str]) -> str:
-    label, value = html.escape(line[:8].strip()), line[8:]
-    trace_id = value if label == "trace" else traces.get(value)
-    url = address(trace_id) if trace_id else None
-    shown = html.escape(value)
+def _fact(label: str, text: str, url: str | None) -> str:
+    shown = html.escape(text)
     if url is not None and url.startswith(("http://", "https://")):
         target = html.escape(url, quote=True)
         shown = f'<a href="{target}" target="_blank" rel="noopener noreferrer">{shown}</a>'
