@@ -186,6 +186,16 @@ def test_interleaved_sessions_stay_apart():
     ]
 
 
+def test_sessions_that_say_they_were_forked_from_each_other_end():
+    """In a log that was tampered with; each has the application span of only one of them."""
+    _, sessions = build(
+        begin(0, 0, session="s2"),
+        {**root(1), "forked_from": "s2"},
+        {**root(2, "s2"), "forked_from": "s1"},
+    )
+    assert {session.top.session for session in sessions} == {"s2"}
+
+
 def test_recorded_outcome_wins_over_the_exception():
     """A cancelled step carries an exception and is not an error."""
     _, sessions = build(

@@ -130,7 +130,8 @@ class Fold:
             raise DamageError("a session begins once")
         session.begin, session.begun, session.start_ns = record, True, record.time_ns
         forked = self._by_id.get(record.fields.get("forked_from"))
-        session.donor = None if forked is session else forked
+        if forked is not None and forked.top is not session:
+            session.donor = forked
         if record.origin is not None:
             session.ids, session.links = record.origin.ids, list(record.origin.links)
         if record.state is not None:
