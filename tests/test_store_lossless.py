@@ -18,7 +18,7 @@ from store_support import begin, run_step, values_of
 from test_store_values import alike
 
 from burr_otel.errors import StateLoadError, StoreError
-from burr_otel.store import Store, lossless
+from burr_otel.store import Store, snapshot
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Deserializing pydantic class:Warning",  # Burr's, when a test loads
@@ -34,7 +34,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    lossless._warned.clear()
+    snapshot._warned.clear()
 
 
 class Mood(enum.Enum):

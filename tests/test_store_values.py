@@ -35,7 +35,7 @@ from store_support import (
 
 from burr_otel.errors import SnapshotError
 from burr_otel.records import BeginInner
-from burr_otel.store import Store, encode_state, exact, lossless, values, walk
+from burr_otel.store import Store, encode_state, exact, snapshot, values
 from burr_otel.store.encoded import object_pieces
 
 PROFILE = settings(
@@ -50,7 +50,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    lossless._warned.clear()
+    snapshot._warned.clear()
 
 
 def encode(items, **serde_kwargs):
@@ -370,7 +370,7 @@ def test_what_cannot_be_written_is_a_snapshot_error_that_names_the_key(value, wh
 
 def test_the_deepest_value_that_is_written_is_read_by_everybody(store, tmp_path):
     """The limit is below that of every reader."""
-    items = {"fast": nested(walk.MAX_DEPTH), "slow": [nested(walk.MAX_DEPTH - 2), math.inf]}
+    items = {"fast": nested(values.MAX_DEPTH), "slow": [nested(values.MAX_DEPTH - 2), math.inf]}
     run_step(begin(store), 0, items)
     assert values_of(store.load(None, "a")) == items
     LocalTrackingClient("proj", str(tmp_path)).load(None, "a")

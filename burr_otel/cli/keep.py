@@ -19,9 +19,8 @@ from burr_otel.store import Store, StoredRun, is_url, without_password
 from burr_otel.store.copying import RunCopy, write_plain
 from burr_otel.store.engines import open_engine
 from burr_otel.store.files.engine import FileEngine
-from burr_otel.store.markers import check_unused
 from burr_otel.store.port import Engine
-from burr_otel.store.stored_run import Bounds, runs_beyond
+from burr_otel.store.stored_run import Bounds, check_unused, runs_beyond
 from burr_otel.view.find import runs
 from burr_otel.view.text import one_line, plural
 

@@ -31,12 +31,11 @@ from burr_otel.store.engines import open_engine
 from burr_otel.store.graphs import digest
 from burr_otel.store.lines import kinds_of, otel_of
 from burr_otel.store.loading import newest_record
-from burr_otel.store.markers import check_unused
 from burr_otel.store.names import check_app_id, check_partition_key, check_project, is_partition_key
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog
 from burr_otel.store.session import Session
-from burr_otel.store.stored_run import StoredRun
+from burr_otel.store.stored_run import StoredRun, check_unused
 
 if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData

@@ -16,7 +16,6 @@ from typing import Any, Final
 from burr_otel.records import ROOT, kind_of_line
 from burr_otel.store import graphs
 from burr_otel.store.files import disk
-from burr_otel.store.files.claims import FolderClaim, hold
 from burr_otel.store.files.index import Index, Noted
 from burr_otel.store.files.log_file import LogFile, forget_open_files
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
@@ -262,15 +261,15 @@ class FileRun(LogFile):
 
     def hold(self, session_id: str) -> AbstractContextManager[bool]:
         """Hold a session that is to be completed."""
-        return hold(self._marker(session_id))
+        return disk.hold(self._marker(session_id))
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the process lives, where this host can tell."""
         return owner_is_alive(owner)
 
-    def claim(self, session_id: str) -> FolderClaim:
+    def claim(self, session_id: str) -> disk.FolderClaim:
         """Claim the run."""
-        return FolderClaim(self.folder, f"{self.project}/{self.app_id}", session_id)
+        return disk.FolderClaim(self.folder, f"{self.project}/{self.app_id}", session_id)
 
 
 def _indexed(
