@@ -49,6 +49,11 @@ class FileEngine:
 
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[FileRun]:
         """All runs of a project, or of one partition of it."""
+        runs = self._runs(project)
+        return (r for r in runs if partition_key is ALL or r.partition_key == partition_key)
+
+    def _runs(self, project: str, *, suffixed: bool = False) -> Iterator[FileRun]:
+        """The runs of a project, or those whose folder has not the plain name."""
         folder = f"{self.place}/{project}"
         try:
             if not check_folder(folder):
@@ -58,15 +63,15 @@ class FileEngine:
             return
         with entries:
             for entry in entries:
-                if entry.name.startswith(TEMPORARY_PREFIX):
+                has_suffix = disk.is_partition_name(entry.name)
+                if entry.name.startswith(TEMPORARY_PREFIX) or (suffixed and not has_suffix):
                     continue
                 if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
                     continue
                 run = open_run(project, entry.name, entry.path)
-                if disk.is_partition_name(entry.name):
+                if has_suffix:
                     run.app_id = run.identity()[0] or entry.name
-                if partition_key is ALL or run.partition_key == partition_key:
-                    yield run
+                yield run
 
     def app_ids(self, project: str, partition_key: Partition) -> Iterator[str]:
         """Of those runs."""
@@ -91,11 +96,7 @@ class FileEngine:
         if partition_key is not ALL:
             name = disk.partition_name(app_id, partition_key or None)
             return self._existing(project, app_id, f"{self.place}/{project}/{name}")
-        others = [
-            each
-            for each in self.runs(project)
-            if each.app_id == app_id and disk.is_partition_name(each.folder)
-        ]
+        others = [run for run in self._runs(project, suffixed=True) if run.app_id == app_id]
         return min(others, key=lambda each: each.folder, default=None)
 
     def create(
