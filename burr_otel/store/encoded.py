@@ -44,15 +44,8 @@ class EncodedState:
     """
 
     __slots__ = (
-        "_values",
-        "exact",
-        "fragments",
-        "grown",
-        "heads",
-        "inexact",
-        "int64",
-        "longest_bytes",
-    )
+        "_values", "exact", "fragments", "grown", "heads", "inexact", "int64", "longest_bytes",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -76,6 +77,15 @@ def entry_of(line: bytes, record: Mapping[str, Any]) -> tuple[int, int] | None:
     if kind not in _KINDS or sequence_id is None or sequence_id.bit_length() >= _INT64_BITS:
         return None
     return _KINDS[kind][0], sequence_id
+
+
+def object_of(data: bytes | None) -> dict[str, Any] | None:
+    """A JSON object; None when it is missing or damaged."""
+    try:
+        found = json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def inherited_id(record: Mapping[str, Any]) -> int | None:

@@ -8,7 +8,6 @@ session that was begun to be completed is found again.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -27,7 +26,7 @@ from burr_otel.records import (
     parse,
 )
 from burr_otel.store.chain import Unfolding
-from burr_otel.store.lines import otel_of, sound_parts
+from burr_otel.store.lines import object_of, otel_of, sound_parts
 from burr_otel.store.port import Line, RunLog
 
 _CRASHED: Final = "crashed"
@@ -77,16 +76,16 @@ class StoredRun:
     @cached_property
     def graph(self) -> dict[str, Any] | None:
         """The current graph in Burr's layout; None when it is lost."""
-        return _object(self.log.graph())
+        return object_of(self.log.graph())
 
     def graph_of(self, digest: str) -> dict[str, Any] | None:
         """The graph that an otel_root record names, where it is kept apart from the current one."""
-        return _object(self.log.graph(digest))
+        return object_of(self.log.graph(digest))
 
     @cached_property
     def children(self) -> list[dict[str, Any]]:
         """Forks and spawned applications, in Burr's layout."""
-        found = [_object(line) for line in self.log.children()]
+        found = [object_of(line) for line in self.log.children()]
         return [each for each in found if each is not None]
 
     @property
@@ -136,21 +135,12 @@ class StoredRun:
 
     @cached_property
     def _metadata(self) -> dict[str, Any]:
-        return _object(self.log.metadata()) or {}
+        return object_of(self.log.metadata()) or {}
 
 
 def _kind(line: Line) -> str | None:
     found = kind_of_line(line.data)
     return None if found is None else found[0]
-
-
-def _object(data: bytes | None) -> dict[str, Any] | None:
-    """A JSON object; None when it is missing or damaged."""
-    try:
-        found = None if data is None else json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _pointer(value: Any) -> dict[str, Any] | None:
@@ -224,11 +214,9 @@ class OpenSession(NamedTuple):
 
 def _read_marker(marker: bytes) -> dict[str, Any] | None:
     """What a marker tells; None: it was half written, or is none of ours."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-        found = json.loads(marker)
-        if isinstance(found["owner"], dict) and isinstance(found["otel"], dict):
-            return dict(found)
-    return None
+    found = object_of(marker) or {}
+    is_one = isinstance(found.get("owner"), dict) and isinstance(found.get("otel"), dict)
+    return found if is_one else None
 
 
 def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:

@@ -61,15 +61,17 @@ class Index:
 
     @classmethod
     def open(cls, folder: str, log_fd: int, *, writable: bool) -> Index:
-        """Open a run's index; a writable one is made when it is missing."""
-        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
-        return cls(disk.open_regular(f"{folder}/{disk.INDEX}", flags), log_fd)
+        """Open a run's index; a writable one is made when it is missing.
 
-    @classmethod
-    def temporary(cls, log_fd: int) -> Index:
-        """An index that nobody else sees, for a folder in which nothing may be written."""
-        with tempfile.TemporaryFile() as file:
-            return cls(os.dup(file.fileno()), log_fd)
+        Where it cannot be opened, it is one that nobody else sees: in a folder in which nothing may
+        be written, a log is merely slower to search.
+        """
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        try:
+            return cls(disk.open_regular(f"{folder}/{disk.INDEX}", flags), log_fd)
+        except OSError:
+            with tempfile.TemporaryFile() as file:
+                return cls(os.dup(file.fileno()), log_fd)
 
     def __enter__(self) -> Self:
         return self

@@ -329,15 +329,8 @@ class LogFile:
         damage: list[str] = []
         sound = 0
         if os.fstat(fd).st_size:
-            try:
-                index = Index.open(self.folder, fd, writable=True)
-            except OSError as error:
-                # Without an index the log is merely slower to search.
-                logger.warning("%s has no index: %s", self.path, error)
-                damage, sound = mend(fd, self.path, 0)
-            else:
-                with index:
-                    damage, sound = mend(fd, self.path, index.covered, index.extend)
+            with Index.open(self.folder, fd, writable=True) as index:
+                damage, sound = mend(fd, self.path, index.covered, index.extend)
         self._end = os.fstat(fd).st_size
         self._index_from = sound if sound == self._end else -1
         return damage

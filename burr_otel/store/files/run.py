@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import threading
@@ -19,7 +18,7 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index, Noted
 from burr_otel.store.files.log_file import LogFile, forget_open_files
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
-from burr_otel.store.lines import entry_of, kinds_of, sound_parts
+from burr_otel.store.lines import entry_of, kinds_of, object_of, sound_parts
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import Line
 
@@ -83,7 +82,7 @@ class FileRun(LogFile):
 
         None: nothing tells.
         """
-        found = self._metadata_object()
+        found = object_of(self.metadata())
         otel = (found or {}).get("otel")
         app_id = otel.get("app_id") if isinstance(otel, dict) else None
         if found is None:
@@ -101,13 +100,6 @@ class FileRun(LogFile):
     def metadata(self) -> bytes | None:
         """What ``metadata.json`` holds."""
         return disk.read_small(f"{self.folder}/{disk.METADATA}", _SMALL_BYTES)
-
-    def _metadata_object(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self.metadata() or b"")
-        except (ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
 
     def _ends(self) -> Iterator[Line]:
         """The first lines of the log, and the last, of a log of any length."""
@@ -158,20 +150,15 @@ class FileRun(LogFile):
             yield from lines_backward(fd, os.fstat(fd).st_size)
 
     def _index(self, fd: int, size: int, *, rebuild: bool) -> Index:
+        """The index, extended first where much of the log is not in it."""
         if not rebuild:
-            with contextlib.suppress(OSError):
-                index = Index.open(self.folder, fd, writable=False)
-                if size - index.covered <= _MAX_SCAN_BYTES:
-                    return index
-                index.close()
-            if size <= _MAX_SCAN_BYTES:
-                return Index.temporary(fd)
-        try:
-            index = Index.open(self.folder, fd, writable=True)
-        except OSError:  # a store that we may only read
-            index = Index.temporary(fd)
-        with disk.locked(fd):
-            if rebuild or not index.covered:
+            index = Index.open(self.folder, fd, writable=False)
+            if size - index.covered <= _MAX_SCAN_BYTES:
+                return index
+            index.close()
+        index = Index.open(self.folder, fd, writable=True)
+        if rebuild:
+            with disk.locked(fd):
                 index.clear()
         while index.covered < size and _extend(fd, size, index):
             pass
@@ -185,7 +172,7 @@ class FileRun(LogFile):
         os.close(disk.open_regular(self.path, os.O_WRONLY | os.O_CREAT))
         with contextlib.suppress(FileNotFoundError), self._locked_children(0):
             pass
-        if self._metadata_object() is None:
+        if object_of(self.metadata()) is None:
             disk.replace_file(Path(self.folder, disk.METADATA), metadata, sync=sync)
         earlier = self.graph()
         if earlier == graph:
