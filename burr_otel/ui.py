@@ -30,8 +30,7 @@ from burr_otel.config import OtelConfig, default_storage_dir
 from burr_otel.errors import BurrOtelError, InvalidIdentifierError, UnknownRunError
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, encode_json
 from burr_otel.store import ALL, Store, StoredRun, projects
-from burr_otel.store.lines import otel_of
-from burr_otel.store.loading import newest_record
+from burr_otel.store.reading import newest_record, otel_of
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 
 T = TypeVar("T")

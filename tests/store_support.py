@@ -34,7 +34,7 @@ from burr_otel.records import (
 from burr_otel.store import (
     Session,
     Store,
-    chain,
+    delta,
     encode_mapping,
     encode_state,
     encode_value,
@@ -98,7 +98,7 @@ def keep(kind: str, monkeypatch=None):
     Differences are then written for the small states of the tests too, for which they do not pay.
     """
     if kind == "delta":
-        (monkeypatch or pytest.MonkeyPatch()).setattr(chain, "_RECORD_BYTES", -1_000_000)
+        (monkeypatch or pytest.MonkeyPatch()).setattr(delta, "_RECORD_BYTES", -1_000_000)
     return {"delta": kind == "delta"}
 
 

@@ -29,7 +29,7 @@ from store_support import (
 from test_store_values import PROFILE, alike, documents, texts
 
 from burr_otel.errors import StoreError, UnknownSequenceError
-from burr_otel.store import Store, chain, delta, encode_state
+from burr_otel.store import Store, delta, encode_state
 from burr_otel.store.copying import write_plain
 
 
@@ -160,7 +160,7 @@ def test_a_load_replays_a_bounded_number_of_records_and_bytes(store):
     """At most 64 differences, which together are no longer than the state they begin with."""
     chat(store, 500)
     numbers = [r["otel"].get("delta", {"number": 0})["number"] for r in ends(store)]
-    assert max(numbers) == chain._MAX_NUMBER
+    assert max(numbers) == delta._MAX_NUMBER
     whole, since = 0, 0
     for record in ends(store):
         length = len(json.dumps(record["state"], ensure_ascii=False).encode())

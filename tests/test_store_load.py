@@ -18,7 +18,7 @@ from store_support import (
     steps,
 )
 
-from burr_otel.store import Store, chain
+from burr_otel.store import Store, delta
 
 
 @pytest.fixture(params=SNAPSHOTS)
@@ -87,7 +87,7 @@ def bytes_read(monkeypatch):
 
 def test_load_reads_a_bounded_part_of_a_long_log(store, bytes_read, monkeypatch):
     """The tail for the latest state; for any other what the writer has not indexed yet, and it."""
-    monkeypatch.setattr(chain, "_RECORD_BYTES", 256)  # differences only where they pay
+    monkeypatch.setattr(delta, "_RECORD_BYTES", 256)  # differences only where they pay
     session = begin(store)
     for number in range(400):
         run_step(session, number, {"n": number, "pad": f"{number:04}" * 5_000})

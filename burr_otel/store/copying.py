@@ -16,9 +16,9 @@ from burr_otel.errors import InvalidIdentifierError, StoreError
 from burr_otel.records import END_ENTRY, encode_json
 from burr_otel.store.files import disk
 from burr_otel.store.graphs import digest
-from burr_otel.store.lines import entry_of, sound_parts
 from burr_otel.store.names import check_app_id
 from burr_otel.store.port import Engine, Line, RunLog
+from burr_otel.store.reading import entry_of, sound_parts
 from burr_otel.store.stored_run import StoredRun, check_unused
 
 _NO_GRAPH: Final = b"null"

@@ -8,20 +8,26 @@ The `state` of such a record is for people, too: the new value of a key, the new
 the new part of a text. ``otel.delta`` says how to join it to the earlier state: ``{"number",
 "base_crc", "marker", "joins": {KEY: [kind, head, tail]}, "removed": [KEY], "order": [KEY]}``, where
 the new part stands between the first `head` and the last `tail` bytes of the earlier JSON.
+
+A record with a difference builds on the record before it that the same session wrote. It names its
+number in the chain and the checksum of the state that it builds on, and every record of a chain
+names that of its own. What does not add up, because a record is lost, damaged or another one than
+the writer saw, gives no state; it never gives a wrong one.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from burr_otel.records import encode_json, encode_text
-from burr_otel.store.encoded import head_checksum, object_pieces
+from burr_otel.store.encoded import EncodedState, head_checksum, object_pieces
 
 # A key in the `state` of a record that carries a difference. Burr's own client finds no
 # deserializer of that name: it refuses such a record, in these words, where it would otherwise
@@ -34,6 +40,8 @@ _REFUSAL: Final = (
 _JSON, _ITEMS, _TEXT = "json", "items", "text"  # how a new part is written
 _PATCH_OVERHEAD_BYTES: Final = 48
 _SHORTEST_PATCHED_BYTES: Final = 64
+_MAX_NUMBER: Final = 64  # differences after a whole state
+_RECORD_BYTES = 256  # what a record takes beside its state
 _TEXT_OR_EXPONENT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|(?<=[0-9])e\+?(?=[0-9])')
 
 
@@ -292,3 +300,80 @@ def _shared_end(left: bytes, right: bytes, most: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+# --- the chain that a session writes --------------------------------------------------------------
+
+
+class Snapshot(NamedTuple):
+    """A state as it goes into a record: the pieces of one JSON object, and members of ``otel``.
+
+    The rest places it in a chain: what its record must directly follow and what it is known as
+    (see `RunLog.append`), its document, its number, and how many bytes the differences behind it
+    may take.
+    """
+
+    pieces: list[bytes]
+    members: bytes
+    after: object | None = None
+    mark: object | None = None
+    document: DeltaState | None = None
+    number: int = 0
+    room: int = 0
+
+
+def whole_snapshot(state: EncodedState) -> Snapshot:
+    """A state that builds on nothing and is not built on."""
+    exact = b'"exact":%b,' % orjson.dumps(state.exact) if state.exact else b""
+    return Snapshot(object_pieces(state.fragments), exact)
+
+
+class Chain:
+    """The states that one session writes, each as what changed since the one before.
+
+    The newest encoded state is held until the session ends. Who writes one holds `lock`.
+    """
+
+    __slots__ = ("_newest", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._newest: Snapshot | None = None
+
+    def forget(self) -> None:
+        """Let go of the held state, so that the next one is written whole."""
+        # Where a step is being written at this moment, perhaps by this very thread, its state
+        # stays.
+        if self.lock.acquire(blocking=False):
+            self._newest = None
+            self.lock.release()
+
+    def keep(self, snapshot: Snapshot | None) -> None:
+        """This one has been written and is built on next; None: nothing is."""
+        self._newest = snapshot
+
+    def next(self, state: EncodedState) -> Snapshot:
+        """The snapshot to be written: a difference where one can be and pays."""
+        base = self._newest
+        if base is None or base.document is None or base.number >= _MAX_NUMBER:
+            return self.whole(state)
+        document, number = _document(state), base.number + 1
+        pieces, change, exact = difference(base.document, document)
+        room = base.room - sum(map(len, pieces)) - len(exact) - _RECORD_BYTES
+        if room < 0:
+            return self.whole(state)
+        checksums = document.checksum, number, base.document.checksum
+        members = b'"state_crc":%d,"delta":{"number":%d,"base_crc":%d,%b},' % (*checksums, change)
+        return Snapshot(pieces, exact + members, base.mark, object(), document, number, room)
+
+    def whole(self, state: EncodedState) -> Snapshot:
+        """A snapshot that a new chain begins with."""
+        pieces, exact, *_ = whole_snapshot(state)
+        document = _document(state)
+        members = b'%b"state_crc":%d,' % (exact, document.checksum)
+        room = document.state_bytes
+        return Snapshot(pieces, members, mark=object(), document=document, room=room)
+
+
+def _document(state: EncodedState) -> DeltaState:
+    return DeltaState(state.fragments, orjson.dumps(state.exact), state.heads)

@@ -28,12 +28,11 @@ from burr_otel.records import (
     encode_end_step,
 )
 from burr_otel.store import port
-from burr_otel.store.chain import Chain, Snapshot, whole_snapshot
+from burr_otel.store.delta import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing, head_checksum
-from burr_otel.store.lines import otel_of
-from burr_otel.store.loading import newest_record, newest_records
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
+from burr_otel.store.reading import newest_record, newest_records, otel_of
 
 logger = logger_of_lines(__name__)
 

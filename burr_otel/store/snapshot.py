@@ -18,7 +18,7 @@ from burr_otel.printable import logger_of_lines
 from burr_otel.records import ROOT
 from burr_otel.store import exact
 from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID
-from burr_otel.store.lines import inherited_id, otel_of
+from burr_otel.store.reading import inherited_id, otel_of
 
 if TYPE_CHECKING:
     from burr_otel.store.store import Store

@@ -25,9 +25,8 @@ from burr_otel.records import (
     kind_of_line,
     parse,
 )
-from burr_otel.store.chain import Unfolding
-from burr_otel.store.lines import object_of, otel_of, sound_parts
 from burr_otel.store.port import Line, RunLog
+from burr_otel.store.reading import Unfolding, object_of, otel_of, sound_parts
 
 _CRASHED: Final = "crashed"
 _MAX_SCAN_BYTES: Final = 1024 * 1024

@@ -32,9 +32,8 @@ from burr_otel.records import (
 )
 from burr_otel.store import ALL, Store, StoredRun, is_url, without_password
 from burr_otel.store import projects as project_names
-from burr_otel.store.lines import otel_of
-from burr_otel.store.loading import newest_record
 from burr_otel.store.port import Line
+from burr_otel.store.reading import newest_record, otel_of
 
 _MOST_NAMED: Final = 5
 _TRACE_OR_SPAN_ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{16}")

@@ -18,9 +18,9 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index, Noted
 from burr_otel.store.files.log_file import LogFile, forget_open_files
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
-from burr_otel.store.lines import entry_of, kinds_of, object_of, sound_parts
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import Line
+from burr_otel.store.reading import entry_of, kinds_of, object_of, sound_parts
 
 _TAIL_BYTES: Final = 16 * 1024  # looked at before the index is asked
 _MAX_SCAN_BYTES: Final = 1024 * 1024  # read without an index; more is indexed first

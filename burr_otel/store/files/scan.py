@@ -16,8 +16,8 @@ from typing import Final
 from burr_otel.store.files import disk
 from burr_otel.store.files.disk import MAX_BLOCK_BYTES
 from burr_otel.store.files.index import Noted
-from burr_otel.store.lines import entry_of, sound_parts
 from burr_otel.store.port import Line
+from burr_otel.store.reading import entry_of, sound_parts
 
 _BACKWARD_BYTES: Final = 16 * 1024  # a load needs little more than the last record
 _FORWARD_BYTES: Final = 256 * 1024
