@@ -112,7 +112,7 @@ def test_a_test_trace_that_is_taken(protocol, checked):
     for span in (root, step):
         assert {a.key: a.value for a in span.attributes}["burr.check"].bool_value
     assert headers["x-honeycomb-team"] == SECRET
-    assert report.answer.headers == ("x-honeycomb-team",)
+    assert report.answer.headers_sent == ("x-honeycomb-team",)
     assert SECRET not in told(report)
 
 
@@ -514,7 +514,7 @@ def test_our_own_variables(checked):
             BURR_OTEL_REDACT_VALUES=f"{SECRET},b",
             BURR_OTEL_DURABILITY="forever",
         )
-    own = {k: v for k, v in report.own.items() if "BACKENDS" not in k}
+    own = {k: v for k, v in report.settings.items() if "BACKENDS" not in k}
     assert own == {
         "BURR_OTEL_CAPTURE": "types",
         "BURR_OTEL_CAPTUR": "(no setting of that name)",

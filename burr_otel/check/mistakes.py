@@ -137,16 +137,16 @@ def wrong_address(place: Place) -> Problem | None:
 
 def diagnose(place: Place, answer: Answer) -> Problem | None:
     """The mistake behind an answer; `None` when the trace was taken whole."""
-    name = "partly_refused" if answer.rejected else _mistake(place, answer)
+    name = "partly_refused" if answer.rejected_spans else _mistake(place, answer)
     if name is None:
         return None
     missing = _MISSING_HEADER.search(answer.said)
-    if name == "no_key" and (missing or answer.headers):
+    if name == "no_key" and (missing or answer.headers_sent):
         name = "missing_header" if missing else "bad_key"
     values = {
-        "bad_key": " and ".join(answer.headers),
+        "bad_key": " and ".join(answer.headers_sent),
         "missing_header": missing[1] if missing else "",
-        "partly_refused": str(answer.rejected),
+        "partly_refused": str(answer.rejected_spans),
         "proxy": place.proxy or "",
         "redirect": without_secrets(answer.location),
         "too_large": f"{answer.size_bytes / 1000:,.0f} kB",
@@ -163,7 +163,7 @@ def diagnose(place: Place, answer: Answer) -> Problem | None:
 
 def shown(answer: Answer, place: Place) -> str:
     """An endpoint's words without any secret that it was sent."""
-    text = f"{answer.status or answer.code} {answer.said}".strip()
+    text = f"{answer.http_status or answer.grpc_status or ''} {answer.said}".strip()
     parts = urllib.parse.urlsplit(place.endpoint)
     asked = [value for _, value in urllib.parse.parse_qsl(parts.query)]
     for secret in (*answer.secrets, *asked, parts.password, parts.username):
@@ -184,19 +184,19 @@ def _fields(place: Place) -> dict[str, str]:
 
 
 def _mistake(place: Place, answer: Answer) -> str | None:
-    if answer.status:
-        return _by_status(place, answer)
-    if answer.code == "RESOURCE_EXHAUSTED":
+    if answer.http_status:
+        return _by_status(place, answer, answer.http_status)
+    code = answer.grpc_status or ""
+    if code == "RESOURCE_EXHAUSTED":
         return "too_large" if _TOO_LARGE.search(answer.said) else "busy"
-    if answer.code in (*_UNREACHED, "UNIMPLEMENTED"):
+    if code in (*_UNREACHED, "UNIMPLEMENTED"):
         unreached = "proxy" if place.proxy else connect_problem(place.address)
         return unreached or _by_tls(place) or _by_protocol(place, answer)
     known = {"OK": None, "UNAUTHENTICATED": "no_key", "PERMISSION_DENIED": "no_key"}
-    return known.get(answer.code, "refused")
+    return known.get(code, "refused")
 
 
-def _by_status(place: Place, answer: Answer) -> str | None:
-    status = answer.status
+def _by_status(place: Place, answer: Answer, status: int) -> str | None:
     if _OK <= status < _REDIRECT:
         return "not_otlp" if answer.said else None
     if status < _BAD_REQUEST:
@@ -230,8 +230,8 @@ def _by_protocol(place: Place, answer: Answer) -> str:
     spoken = speaks(place)
     if spoken is not None and spoken != place.protocol:
         return "grpc_to_http" if place.protocol == "grpc" else "http_to_grpc"
-    if answer.code == "UNIMPLEMENTED":
+    if answer.grpc_status == "UNIMPLEMENTED":
         return "not_otlp"
-    if spoken is None or answer.code == "DEADLINE_EXCEEDED" or "timed out" in answer.said:
+    if spoken is None or answer.grpc_status == "DEADLINE_EXCEEDED" or "timed out" in answer.said:
         return "timeout"
-    return "busy" if answer.code in ("UNAVAILABLE", "") else "refused"
+    return "busy" if answer.grpc_status in ("UNAVAILABLE", None) else "refused"

@@ -194,26 +194,26 @@ class Answer:
 
     compression: str
     size_bytes: int  # of the message, before it is compressed
-    status: int = 0  # of HTTP
-    code: str = ""  # of gRPC
+    http_status: int | None = None
+    grpc_status: str | None = None
     said: str = ""  # the endpoint's words, or the error's
-    rejected: int = 0  # spans that a partial success leaves out
+    rejected_spans: int = 0  # which a partial success leaves out
     location: str = ""  # where a redirect leads
     url: str = ""  # where the request went by HTTP
-    headers: tuple[str, ...] = ()  # names of those that the settings added
+    headers_sent: tuple[str, ...] = ()  # names of those that the settings added
     timeout_s: float = 0.0
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def note_sent(self, headers: Iterable[tuple[str, str | bytes]], timeout_s: object) -> None:
         """Note what was sent: the names of headers to show, their values never to show."""
         texts = {k.lower(): v if isinstance(v, str) else v.decode("latin-1") for k, v in headers}
-        self.headers = tuple(sorted(texts.keys() - _USUAL_HEADERS))
-        self.secrets = tuple(texts[name] for name in self.headers if len(texts[name]) > 1)
+        self.headers_sent = tuple(sorted(texts.keys() - _USUAL_HEADERS))
+        self.secrets = tuple(texts[name] for name in self.headers_sent if len(texts[name]) > 1)
         self.timeout_s = round(timeout_s, 1) if isinstance(timeout_s, int | float) else 0.0
 
     def note_response(self, response: ExportTraceServiceResponse) -> None:
         """Note what OTLP answers."""
-        self.rejected = response.partial_success.rejected_spans
+        self.rejected_spans = response.partial_success.rejected_spans
         self.said = _short(response.partial_success.error_message)
 
 
@@ -241,9 +241,9 @@ def _ask_by_grpc(request: Any, answer: Answer) -> None:
     try:
         export = exporter._client.Export  # noqa: SLF001 - likewise
         answer.note_response(export(request=request, metadata=headers, timeout=timeout_s))
-        answer.code = "OK"
+        answer.grpc_status = "OK"
     except grpc.RpcError as error:
-        answer.code, answer.said = error.code().name, _short(error.details() or str(error))
+        answer.grpc_status, answer.said = error.code().name, _short(error.details() or str(error))
     finally:
         exporter.shutdown(timeout_millis=0)
 
@@ -269,11 +269,11 @@ def _ask_by_http(spans: Sequence[ReadableSpan], answer: Answer) -> None:
 
 
 def _note_http(answer: Answer, response: Any) -> None:
-    answer.status = response.status_code
+    answer.http_status = response.status_code
     answer.location = response.headers.get("Location", "")
     kind = response.headers.get("Content-Type", "")
     body: bytes = response.content or b""
-    if answer.status < 300 and "protobuf" in kind:  # noqa: PLR2004 - success
+    if response.status_code < 300 and "protobuf" in kind:  # noqa: PLR2004 - success
         with contextlib.suppress(Exception):  # no OTLP, whatever it calls itself
             answer.note_response(ExportTraceServiceResponse.FromString(body))
         return

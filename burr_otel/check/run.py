@@ -62,7 +62,7 @@ class Report:
     warnings: list[str] = dataclasses.field(default_factory=list)  # said while it was read
     service_name: str = SERVICE_NAME
     sampler: str = ""  # in the SDK's words
-    own: dict[str, Any] = dataclasses.field(default_factory=dict)  # by BURR_OTEL_* variable
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # by BURR_OTEL_* variable
     answer: Answer | None = None  # what became of the test trace; None: none was sent
     batch: Answer | None = None  # the same of the large batch, which follows when that was taken
     trace_id: str | None = None
@@ -96,7 +96,7 @@ def check(storage_dir: str) -> Report:
         endpoint, protocol = endpoint_from_environ()
         place = Place(endpoint, protocol, otlp_variable("ENDPOINT"), otlp_variable("HEADERS"))
         hidden = without_password(storage_dir)
-        report = Report(hidden, place, exporter_names(), sdk_disabled(), own=_own())
+        report = Report(hidden, place, exporter_names(), sdk_disabled(), settings=_own_settings())
         length = OtelConfig.resolve().max_attribute_bytes
     report.warnings = list(dict.fromkeys(said))
     reason = unwritable(storage_dir)
@@ -182,7 +182,7 @@ def _contents(max_attribute_bytes: int) -> list[str]:
 # --- what is set --------------------------------------------------------------------------------
 
 
-def _own() -> dict[str, Any]:
+def _own_settings() -> dict[str, Any]:
     """Our own variables, as they are understood."""
     said = OtelConfig.said_by_environ()
     known = {field.name for field in dataclasses.fields(OtelConfig)}

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from burr_otel.cli.sending import Target
 
 _JAEGER_PAGE: Final = "http://localhost:16686"
+_REPORTED: Final = (
+    *("taken", "trace_id", "exporters", "disabled", "service_name", "sampler", "warnings"),
+    *("settings", "storage_dir", "storage_writable"),
+)
+_ANSWERED: Final = (
+    *("http_status", "grpc_status", "rejected_spans"),
+    *("headers_sent", "compression", "timeout_s"),
+)
 _HOW_TO_GET_ONE: Final = (
     "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
     "then burr-otel demo again. Or set OTEL_EXPORTER_OTLP_ENDPOINT."
@@ -137,31 +145,14 @@ def check_data(report: Report) -> dict[str, Any]:
 
     answer, batch, place = report.answer, report.batch, report.place
     return {
-        "taken": report.taken,
+        **{name: getattr(report, name) for name in _REPORTED},
         "problems": [problem._asdict() for problem in report.problems],
-        "trace_id": report.trace_id,
         "endpoint": without_secrets(place.endpoint),
         "endpoint_from": place.variable or "default",
         "protocol": place.protocol,
-        "exporters": report.exporters,
-        "disabled": report.disabled,
-        "service_name": report.service_name,
-        "sampler": report.sampler,
-        "warnings": report.warnings,
-        "settings": report.own,
-        "storage_dir": report.storage_dir,
-        "storage_writable": report.storage_writable,
         "large_batch": batch and {"bytes": batch.size_bytes, "taken": report.taken},
         "answer": answer
-        and {
-            "said": report.said,
-            "http_status": answer.status or None,
-            "grpc_status": answer.code or None,
-            "rejected_spans": answer.rejected,
-            "headers_sent": list(answer.headers),
-            "compression": answer.compression,
-            "timeout_s": answer.timeout_s,
-        },
+        and {"said": report.said, **{name: getattr(answer, name) for name in _ANSWERED}},
     }
 
 
@@ -192,15 +183,15 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if report.exporters != ["otlp"]:
         yield "exporters", ", ".join(report.exporters)
     if answer is not None:
-        source = f" ({place.headers_variable})" if answer.headers else ""
-        yield "headers", (", ".join(answer.headers) or "none") + source
+        source = f" ({place.headers_variable})" if answer.headers_sent else ""
+        yield "headers", (", ".join(answer.headers_sent) or "none") + source
         yield "sending", f"compression {answer.compression}, timeout {answer.timeout_s:g} s"
     if report.sampler:
         none_set = report.service_name == SERVICE_NAME
         whose = " (runs have their project's name, as none is set)" if none_set else ""
         yield "service", f"{report.service_name}{whose}"
         yield "sampler", report.sampler
-    for name, value in report.own.items():
+    for name, value in report.settings.items():
         yield "setting", f"{name}: {value}"
     can = "can" if report.storage_writable else "cannot"
     yield "storage", f"{report.storage_dir} ({can} be used)"
