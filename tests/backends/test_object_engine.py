@@ -23,7 +23,7 @@ from processes import running, wait_for
 from burr_otel import OtelTracker
 from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreError
 from burr_otel.store import Store
-from burr_otel.store.objects import ObjectEngine, bucket, heartbeat, lease, writer
+from burr_otel.store.objects import ObjectEngine, bucket, lease, writer
 from burr_otel.store.objects.run import ObjectRun
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
@@ -531,7 +531,7 @@ def test_a_heart_that_beats_tells_other_machines_who_lives(bucket_url, monkeypat
     owner = {**this_owner(), "host": "elsewhere"}
     assert other.owner_lives(owner) is None
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat, "this_owner", lambda: owner)
+        patch.setattr(lease, "this_owner", lambda: owner)
         run.mark_open("s", b"{}")
     assert other.owner_lives(owner) is True
     monkeypatch.setattr(lease, "LEASE_S", -1.0)
@@ -550,7 +550,7 @@ def test_a_heart_beats_while_a_session_may_be_open(bucket_url, monkeypatch):
         return real(self, path, data)
 
     monkeypatch.setattr(bucket.Bucket, "put", put)
-    monkeypatch.setattr(heartbeat.background, "add", lambda task: None)
+    monkeypatch.setattr(lease.background, "add", lambda task: None)
     for number in range(5):
         run.mark_open(f"s{number}", b"{}")
     heart = run._heartbeat
@@ -562,7 +562,7 @@ def test_a_heart_beats_while_a_session_may_be_open(bucket_url, monkeypatch):
     for number in range(5):
         run.unmark(f"s{number}")
     assert heart.tick()
-    monkeypatch.setattr(heartbeat, "_GOES_ON_S", 0.0)
+    monkeypatch.setattr(lease, "_GOES_ON_S", 0.0)
     assert not heart.tick()
 
 

@@ -8,11 +8,11 @@ import re
 import secrets
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from burr_otel.errors import ConfigError, StoreError
+from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.objects.library import keep_forever, library
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Bucket:
         self._url = self.place = f"{self._scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._client: Any = None
         self._lock = threading.Lock()
-        _buckets.add(self)
+        begin_anew_after_fork(self)
 
     def create(self, path: str, data: bytes, *, patience_s: float | None = None) -> bool:
         """Make an object unless there is one; False: there is, perhaps by a request of ours."""
@@ -284,14 +284,3 @@ def _may_pass(error: Exception) -> bool:
     if status is None:
         return "builder error" not in str(error)
     return (status[1][0] == "5" and status[1] != "501") or status[1] in ("408", "409", "429")
-
-
-_buckets: weakref.WeakSet[Bucket] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for bucket in list(_buckets):
-        bucket.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
-from burr_otel.store.objects.heartbeat import Heartbeat
+from burr_otel.store.objects.lease import Heartbeat
 from burr_otel.store.objects.probe import probe
 from burr_otel.store.objects.run import ObjectRun, identity
 from burr_otel.store.port import ALL

@@ -1,7 +1,9 @@
-"""Leases on a run or an open session: an object that its holder makes, renews and deletes.
+"""A sign of life of this process in a bucket, and claims that last as long as it is given.
 
-Another takes it over when the holder is known to be dead, or has not renewed it for a while by the
-server's own clock. Each change replaces the version that was seen: of two who want it one gets it.
+The sign is an object that is written again while the process may have open sessions or claims: its
+age, by the server's own clock, tells other machines whether the process lives. A claim on a run or
+a session is an object that names its holder. Another takes it over when the holder is dead; each
+change replaces the version that was seen, so of two who want it one gets it.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ import datetime as dt
 import json
 import os
 import secrets
+import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
+from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.objects.background import background
+from burr_otel.store.objects.keys import escaped
 from burr_otel.store.owner import owner_is_alive, this_owner
 
 if TYPE_CHECKING:
@@ -26,82 +31,148 @@ if TYPE_CHECKING:
 logger = logger_of_lines(__name__)
 
 LEASE_S = 15.0
+_GOES_ON_S: Final = 300.0  # after the last session, so that the next one need not wait for a beat
+
+
+class Heartbeat:
+    """The sign of life of this process in one bucket.
+
+    `gaps` counts how often it came so late that others may have taken the process for dead.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self.after_fork()
+        begin_anew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing is its own yet."""
+        self._lock = threading.Lock()
+        self._open: set[str] = set()
+        self._beaten_s = self._used_s = float("-inf")
+        self.gaps = 0
+
+    def begins(self, what: str) -> None:
+        """Something is about to be there that depends on this process being known to live."""
+        self._open.add(what)
+        self._used_s = time.monotonic()
+        self.beat()
+        background.add(self.tick)
+
+    def ends(self, what: str) -> None:
+        """It is there no more."""
+        self._open.discard(what)
+        self._used_s = time.monotonic()
+
+    def tick(self) -> bool:
+        """Beat in time; whether to go on."""
+        if not self._open and time.monotonic() - self._used_s > _GOES_ON_S:
+            return False
+        with contextlib.suppress(OSError):  # another try comes
+            self.beat()
+        return True
+
+    def beat(self, share: float = 1 / 3) -> None:
+        """Beat if that share of a lease has gone by."""
+        with self._lock:
+            now_s = time.monotonic()
+            late_s = now_s - self._beaten_s
+            if late_s > LEASE_S * share:
+                self._bucket.put(_path(this_owner()), b"")
+                self._beaten_s = now_s
+                self.gaps += late_s > LEASE_S / 2
+
+    def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
+        """Whether a process lives: on this machine it is seen, on another its heart beats."""
+        alive = owner_is_alive(owner)
+        if alive is not None:
+            return alive
+        found = self._bucket.fetch(_path(owner))
+        return None if found is None else self._is_fresh(found)
+
+    def claim(self, path: str, run: str, session_id: str) -> Lease:
+        """Claim what that object stands for.
+
+        Raises:
+            RunLockedError: Another has it.
+        """
+        token = secrets.token_hex(8)
+        self.begins(token)
+        data = json.dumps({"holder": session_id, **this_owner(), "lease": token}).encode()
+        version = self._bucket.replace(path, data, None)
+        if version is None:
+            found = self._bucket.fetch(path)
+            # Looked at twice: the Versity gateway, for one, may give old bytes with a new version.
+            if found is None or (self._is_over(found) and self._bucket.fetch(path) == found):
+                version = self._bucket.replace(path, data, None if found is None else found.version)
+            if version is None:
+                self.ends(token)
+                raise _locked(run, found or self._bucket.fetch(path))
+        return Lease(self, self._bucket, path, data, token)
+
+    def _is_over(self, found: Fetched) -> bool:
+        """Whether the holder of a claim is dead, or its heart has stopped."""
+        holder = _holder(found)
+        if owner_is_alive(holder) is False:
+            return True
+        return not self._is_fresh(self._bucket.fetch(_path(holder)) or found)
+
+    def _is_fresh(self, found: Fetched) -> bool:
+        return self._bucket.now() - found.changed < dt.timedelta(seconds=LEASE_S)
 
 
 class Lease:
-    """A lease that this process holds."""
+    """A claim that this process holds."""
 
-    def __init__(self, bucket: Bucket, path: str, data: bytes, version: dict[str, str]) -> None:
-        self._bucket, self._path, self._data = bucket, path, data
-        self._version: dict[str, str] | None = version
-        self._pid, self._renewed_s, self._lost = os.getpid(), time.monotonic(), False
-        tick = weakref.WeakMethod(self.tick)
-        background.add(lambda: (do := tick()) is not None and do())
+    def __init__(
+        self, heart: Heartbeat, bucket: Bucket, path: str, data: bytes, token: str
+    ) -> None:
+        self._heart, self._bucket, self._path, self._data = heart, bucket, path, data
+        self._token, self._pid, self._gaps, self._is_held = token, os.getpid(), heart.gaps, True
 
     def __del__(self) -> None:
         self.release(patience_s=0.0)
 
     def check(self, run: str) -> None:
-        """Ask the server where renewals have not come through: another may have taken it over.
+        """See that no other has taken it over.
 
         Raises:
             RunLockedError: Another has.
         """
-        if time.monotonic() - self._renewed_s > LEASE_S / 2:
-            self._renew()
-        if self._lost:
+        if not self._is_ours():
             raise _locked(run, self._bucket.fetch(self._path))
 
     def release(self, patience_s: float | None = None) -> None:
         """Give it free; idempotent."""
-        version, self._version = self._version, None
-        if version is None or self._pid != os.getpid():  # it is the parent's
-            return
-        # An older one may be another's by now, and ends by itself.
-        if time.monotonic() - self._renewed_s < LEASE_S / 2:
-            try:
-                self._bucket.delete([self._path], patience_s=patience_s)
-            except OSError as error:
-                logger.warning("a lease is left to end by itself in %.0f s: %s", LEASE_S, error)
+        is_held, self._is_held = self._is_held, False
+        if is_held and self._pid == os.getpid():  # else it is the parent's
+            self._heart.ends(self._token)
+            if self._delete(patience_s):
+                background.add(self._delete)
 
-    def tick(self) -> bool:
-        """Renew it in time; whether it is held."""
-        if time.monotonic() - self._renewed_s > LEASE_S / 3:
-            with contextlib.suppress(OSError):  # another try comes
-                self._renew()
-        return self._version is not None
-
-    def _renew(self) -> None:
-        version, now_s = self._version, time.monotonic()
-        if version is not None:
-            renewed = self._bucket.replace(self._path, self._data, version)
-            if self._version is version:  # else it was released meanwhile
-                self._version, self._renewed_s, self._lost = renewed, now_s, renewed is None
-
-
-def acquire(bucket: Bucket, path: str, run: str, session_id: str) -> Lease:
-    """Take a lease.
-
-    Raises:
-        RunLockedError: Another has it.
-    """
-    told = {"holder": session_id, **this_owner(), "lease": secrets.token_hex(8)}
-    data = json.dumps(told).encode()
-    version = bucket.replace(path, data, None)
-    if version is None:
-        found = bucket.fetch(path)
-        # Looked at twice: the Versity gateway, for one, may give old bytes with a new version.
-        if found is None or (_is_over(bucket, found) and bucket.fetch(path) == found):
-            version = bucket.replace(path, data, None if found is None else found.version)
-        if version is None:
-            raise _locked(run, found or bucket.fetch(path))
-    return Lease(bucket, path, data, version)
-
-
-def _is_over(bucket: Bucket, found: Fetched) -> bool:
-    if owner_is_alive(_holder(found)) is False:
+    def _is_ours(self) -> bool:
+        """Whether no other has taken it over; asks the store if the heart did not beat in time."""
+        self._heart.beat(1 / 2)
+        gaps = self._heart.gaps
+        if self._gaps != gaps and self._bucket.get(self._path) != self._data:
+            return False
+        self._gaps = gaps
         return True
-    return bucket.now() - found.changed > dt.timedelta(seconds=LEASE_S)
+
+    def _delete(self, patience_s: float | None = 0.0) -> bool:
+        """Delete the object if it is still ours; whether another try is needed."""
+        try:
+            if self._is_ours():
+                self._bucket.delete([self._path], patience_s=patience_s)
+        except OSError as error:
+            logger.warning("a claim is given free once the store answers again: %s", error)
+            return True
+        return False
+
+
+def _path(owner: Mapping[str, Any]) -> str:
+    parts = [str(owner.get(name)) for name in ("host", "pid", "process_start")]
+    return f"writer/{escaped(' '.join(parts))}"
 
 
 def _holder(found: Fetched | None) -> dict[str, Any]:

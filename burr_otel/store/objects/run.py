@@ -15,8 +15,7 @@ from burr_otel.errors import RunLockedError
 from burr_otel.store import graphs
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
-from burr_otel.store.objects.heartbeat import Heartbeat
-from burr_otel.store.objects.lease import Lease, acquire
+from burr_otel.store.objects.lease import Heartbeat, Lease
 from burr_otel.store.objects.writer import BatchWriter, Tail
 from burr_otel.store.port import Line
 
@@ -236,7 +235,7 @@ class ObjectRun(BatchWriter):
     def mark_open(self, session_id: str, marker: bytes) -> None:
         """Make the marker of a session."""
         path = self._marker(session_id)
-        self._heartbeat.opens(path)
+        self._heartbeat.begins(path)
         if not self.bucket.create(path, marker):
             raise FileExistsError(f"session {session_id} is marked as open already")
 
@@ -244,7 +243,7 @@ class ObjectRun(BatchWriter):
         """Take the marker of a session away."""
         path = self._marker(session_id)
         self.bucket.delete([path])
-        self._heartbeat.closes(path)
+        self._heartbeat.ends(path)
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
         """Markers of sessions, in the order of their names."""
@@ -278,7 +277,7 @@ class ObjectRun(BatchWriter):
 
     def _acquire(self, name: str, session_id: str) -> Lease:
         path = f"{self.folder}/leases/{name}"
-        return acquire(self.bucket, path, f"{self.project}/{self.app_id}", session_id)
+        return self._heartbeat.claim(path, f"{self.project}/{self.app_id}", session_id)
 
     def _marker(self, session_id: str) -> str:
         return f"{self.folder}/open/{keys.escaped(session_id)}"

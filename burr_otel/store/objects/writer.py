@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import os
+import contextlib
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
+from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.background import background
 from burr_otel.store.port import END, DisplacedError
@@ -46,14 +46,15 @@ class BatchWriter(ABC):
 
     def __init__(self, bucket: Bucket, folder: str, name: str) -> None:
         self.bucket, self.folder, self._name = bucket, folder, name
+        self._known_end = 0  # of the run, after our last append
+        self.after_fork()
+        begin_anew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent sends what waits."""
         self.lease: weakref.ref[Lease] | None = None  # an exclusive session's
         self._waiting: list[Waiting] = []
         self._newest: object | None = None  # mark of the newest end_entry; None: we lost track
-        self._known_end = 0  # of the run, after our last append
-        self._begin_anew()
-        _writers.add(self)
-
-    def _begin_anew(self) -> None:
         # Re-entrant, since a finaliser inside an append may append a dropped stream's last record.
         self._lock = threading.RLock()
         self._busy = self._told = False
@@ -79,34 +80,28 @@ class BatchWriter(ABC):
     ) -> tuple[int, int]:
         """Append a record; see `RunLog.append`."""
         data = line if isinstance(line, bytes) else b"".join(line)
-        if entry is None or durability == "none":
-            if after is not None and after is not self._newest:
+        waits = entry is not None and durability != "none"
+        # Without the lock if it does not wait: another thread may hold it until its answer comes.
+        with self._lock if waits else contextlib.nullcontext():
+            if after is not None and (after is not self._newest or (waits and self._busy)):
                 raise DisplacedError
-            self._put_off(data, entry, mark)
-            return -1, -1
-        with self._lock:
-            if after is not None and (self._busy or after is not self._newest):
-                raise DisplacedError
-            if self._busy:
-                self._put_off(data, entry, mark)
-                return -1, -1
-            found = self._send((data, entry), exact=after is not None)
-            if entry[0] == END:
+            if waits and not self._busy:
+                found = self._send((data, entry), exact=after is not None)
+            else:
+                found = -1, -1
+                self._waiting.append((data, entry))
+                background.add(self.tick)
+            if entry is not None and entry[0] == END:
                 self._newest = mark
-            return found
+        if sum(len(line) for line, _ in self._waiting) > _MOST_WAITING_BYTES:
+            self.flush()
+        return found
 
     def hand_over(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None = None,
-        *,
-        durability: Durability,
-        after: object | None = None,
-        mark: object | None = None,
+        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
     ) -> Future[tuple[int, int]]:
         """Like `append`, for an event loop: it is in the store when the future is done."""
-        append = functools.partial(self.append, durability=durability, after=after, mark=mark)
-        return background.submit(functools.partial(append, line, entry))
+        return background.pool.submit(self.append, line, entry, **more)
 
     def flush(self) -> None:
         """Send what waits."""
@@ -131,20 +126,6 @@ class BatchWriter(ABC):
             finally:
                 self._lock.release()
         return bool(self._waiting)
-
-    def after_fork(self) -> None:
-        """In a forked child: the parent sends what waits."""
-        self._waiting, self._newest, self.lease = [], None, None
-        self._begin_anew()
-
-    def _put_off(self, data: bytes, entry: tuple[int, int] | None, mark: object | None) -> None:
-        # Without the lock, under which another thread may wait for an answer.
-        self._waiting.append((data, entry))
-        if entry is not None and entry[0] == END:
-            self._newest = mark
-        background.add(self.tick)
-        if sum(len(line) for line, _ in self._waiting) > _MOST_WAITING_BYTES:
-            self.flush()
 
     def _send(
         self, own: Waiting | None = None, *, exact: bool = False, patience_s: float | None = None
@@ -247,14 +228,3 @@ class BatchWriter(ABC):
     @abstractmethod
     def read_end(self) -> Tail:
         """Where the run ends now, and the kinds of its last batch."""
-
-
-_writers: weakref.WeakSet[BatchWriter] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for writer in list(_writers):
-        writer.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
