@@ -16,7 +16,7 @@ from burr_otel import OtelTracker
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError
 from burr_otel.store.port import END
 from burr_otel.store.postgres import PostgresEngine
-from burr_otel.store.postgres.address import Address
+from burr_otel.store.postgres.database import Address
 from burr_otel.store.postgres.schema import statements
 
 

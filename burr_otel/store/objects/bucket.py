@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import importlib.util
 import os
 import random
 import re
 import secrets
+import shutil
+import sys
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -13,7 +19,6 @@ from urllib.parse import urlsplit
 
 from burr_otel.errors import ConfigError, StoreError
 from burr_otel.store.forks import begin_anew_after_fork
-from burr_otel.store.objects.library import keep_forever, library
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -44,6 +49,54 @@ _SETTINGS: Final = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
 }
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+class _Library:
+    """The obstore library, also in a forked process, where its own threads are gone."""
+
+    def __init__(self) -> None:
+        self._installed: Any = importlib.import_module("obstore._obstore")  # an extra
+        self._loaded: Any = self._installed  # None: to be loaded anew, in a forked child
+        begin_anew_after_fork(self)
+
+    def __call__(self) -> Any:
+        """Its functions and classes."""
+        if self._loaded is None:
+            self._loaded = _separate(self._installed)
+        return self._loaded
+
+    def after_fork(self) -> None:
+        """In a forked child: it is the parent's."""
+        if self._loaded is not None:
+            _keep_forever(self._loaded)
+        self._loaded = None
+
+
+library = _Library()
+
+
+def _keep_forever(thing: object) -> None:
+    """Never free what belongs to the parent: its connections would close in the parent too."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _separate(module: Any) -> Any:
+    """Load the library again, with a runtime of its own.
+
+    Tokio does not work in a forked child (tokio issue 4301): calls hang or crash, and disturb the
+    parent, whose epoll descriptor the child shares. The system loads a file of another name anew.
+    """
+    names = [name for name in sys.modules if name.partition(".")[0] == "obstore"]
+    loaded = {name: sys.modules[name] for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        path = shutil.copy(module.__file__, folder)
+        spec = importlib.util.spec_from_file_location("_obstore", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} cannot be loaded")
+        separate = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(separate)
+    sys.modules.update(loaded)  # it has put its own parts there
+    return separate
 
 
 class BucketError(StoreError, OSError):
@@ -185,7 +238,7 @@ class Bucket:
         """In a forked child: connect anew."""
         self._lock = threading.Lock()
         if self._client is not None:
-            keep_forever(self._client)
+            _keep_forever(self._client)
             self._client = None
 
     def _put(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logger_of_lines(__name__)
 
 LEASE_S = 15.0
+_SETTLED_S: Final = 0.2  # after which a store has replaced an object, bytes and version
 _GOES_ON_S: Final = 300.0  # after the last session, so that the next one need not wait for a beat
 
 
@@ -102,13 +103,18 @@ class Heartbeat:
         version = self._bucket.replace(path, data, None)
         if version is None:
             found = self._bucket.fetch(path)
-            # Looked at twice: the Versity gateway, for one, may give old bytes with a new version.
-            if found is None or (self._is_over(found) and self._bucket.fetch(path) == found):
+            # Looked at twice: the Versity gateway, for one, may give old bytes with a new version
+            # while somebody else replaces it.
+            if found is None or (self._is_over(found) and self._still(path) == found):
                 version = self._bucket.replace(path, data, None if found is None else found.version)
             if version is None:
                 self.ends(token)
                 raise _locked(run, found or self._bucket.fetch(path))
         return Lease(self, self._bucket, path, data, token)
+
+    def _still(self, path: str) -> Fetched | None:
+        time.sleep(_SETTLED_S)
+        return self._bucket.fetch(path)
 
     def _is_over(self, found: Fetched) -> bool:
         """Whether the holder of a claim is dead, or its heart has stopped."""

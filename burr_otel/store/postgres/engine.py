@@ -10,7 +10,7 @@ from burr_otel.errors import StoreError
 from burr_otel.store import graphs
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
 from burr_otel.store.postgres import schema
-from burr_otel.store.postgres.run import PostgresRun, Wanted
+from burr_otel.store.postgres.run import Found, PostgresRun, Wanted
 from burr_otel.store.postgres.writer import Writer, writer_of
 
 _PAGE_RUNS: Final = 5000
@@ -26,14 +26,15 @@ WITH RECURSIVE found (project) AS (
 ) SELECT project FROM found WHERE project IS NOT NULL"""
 _APP_IDS: Final = "SELECT app_id FROM burr_otel.run WHERE project = $1"
 _RUNS: Final = f"""\
-SELECT id, partition_key, app_id, size_bytes, changed_us
+SELECT id, partition_key, app_id, NULL, size_bytes, changed_us, NULL, NULL
 FROM burr_otel.run LEFT JOIN {schema.LAST} ON true
 WHERE project = $1 AND id > $2{{partition}} ORDER BY id LIMIT $3"""
 _FIND: Final = "SELECT * FROM burr_otel.find($1, $2, $3, '{{{kinds}}}', $4)"
 _CREATE: Final = """\
 WITH made AS (INSERT INTO burr_otel.graph VALUES ($1, $2) ON CONFLICT DO NOTHING)
 INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs)
-VALUES ($3, $4, $5, $6, ARRAY[$1]) ON CONFLICT DO NOTHING RETURNING id"""
+VALUES ($3, $4, $5, $6, ARRAY[$1]) ON CONFLICT DO NOTHING
+RETURNING id, partition_key, app_id, graphs, NULL, NULL, NULL, NULL"""
 _DELETE_RECORDS: Final = """\
 WITH gone AS (
   DELETE FROM burr_otel.record WHERE run_id = $1 AND number IN (
@@ -80,50 +81,24 @@ class PostgresEngine:
 
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[PostgresRun]:
         """All runs of a project, or of one partition of it."""
-        writer, last = self._writer, 0
-        wanted = () if partition_key is ALL else (_key(partition_key),)
+        last, wanted = 0, () if partition_key is ALL else (_key(partition_key),)
         sql = _RUNS.format(partition=" AND partition_key = $4" if wanted else "")
         while True:
-            writer.flush()
-            rows = writer.database.query(sql, project, last, _PAGE_RUNS, *wanted)
-            for run_id, key, app_id, size_bytes, changed_us in rows:
-                yield PostgresRun(
-                    writer,
-                    project,
-                    run_id,
-                    key,
-                    app_id,
-                    size_bytes=size_bytes,
-                    changed_us=changed_us,
-                )
-            if len(rows) < _PAGE_RUNS:
+            page = self._found(project, sql, project, last, _PAGE_RUNS, *wanted)
+            yield from page
+            if len(page) < _PAGE_RUNS:
                 return
-            last = rows[-1][0]
+            last = page[-1].run_id
 
     def find(
         self, project: str, app_id: str, partition_key: Partition, ahead: Wanted | None = None
     ) -> PostgresRun | None:
         """A run; with `ALL` the one that was made first."""
-        writer = self._writer
         kinds, step = ahead or ((), None)
         sql = _FIND.format(kinds=",".join(str(int(kind)) for kind in kinds))
         key = None if partition_key is ALL else _key(partition_key)
-        writer.flush()
-        for row in writer.database.query(sql, project, app_id, key, step):
-            run_id, found_key, _, digests, size_bytes, changed_us, number, body = row
-            line = [] if number is None else [(number, body)]
-            return PostgresRun(
-                writer,
-                project,
-                run_id,
-                found_key,
-                app_id,
-                size_bytes=size_bytes,
-                changed_us=changed_us,
-                digests=digests,
-                ahead=((tuple(kinds), step), line) if ahead else None,
-            )
-        return None
+        found = self._found(project, sql, project, app_id, key, step, ahead=ahead)
+        return found[0] if found else None
 
     def create(
         self,
@@ -142,18 +117,9 @@ class PostgresEngine:
             found = self.find(project, app_id, partition_key)
             if found is not None:
                 return found, False
-            for (run_id,) in self._writer.database.query(_CREATE, *values):
-                made = PostgresRun(
-                    self._writer,
-                    project,
-                    run_id,
-                    key,
-                    app_id,
-                    size_bytes=0,
-                    changed_us=0,
-                    digests=[digest],
-                )
-                return made, True
+            made = self._found(project, _CREATE, *values)
+            if made:
+                return made[0], True
         raise StoreError(f"{self.place}: {project}/{app_id} is being deleted.")
 
     def delete(self, run: RunLog) -> None:
@@ -175,6 +141,14 @@ class PostgresEngine:
         """Flush, and close the connection; it is made anew when it is needed."""
         self._writer.flush()
         self._writer.database.close()
+
+    def _found(
+        self, project: str, sql: str, *values: Any, ahead: Wanted | None = None
+    ) -> list[PostgresRun]:
+        """The runs that a statement finds; what this process has queued is there for it."""
+        self._writer.flush()
+        rows = self._writer.database.query(sql, *values)
+        return [PostgresRun(self._writer, project, Found(*row), ahead) for row in rows]
 
 
 def _key(partition_key: str | None) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from burr_otel.store import graphs
 from burr_otel.store.owner import this_owner
@@ -64,28 +64,36 @@ Wanted = tuple[Sequence[int], int | None]
 Row = tuple[int, bytes]
 
 
+class Found(NamedTuple):
+    """A run as a statement finds it; None: it did not look, or there is nothing."""
+
+    run_id: int
+    partition_key: str
+    app_id: str
+    digests: list[str] | None  # of its graphs, the current one last
+    size_bytes: int | None
+    changed_us: int | None
+    number: int | None  # of a record
+    body: bytes | None
+
+
 class PostgresRun:
-    """A run in the database, as it was found. What all handles of a run share is its `Tail`."""
+    """A run in the database, as it was found. What all handles of a run share is its `Tail`.
+
+    With `ahead`, the record that was found is the newest of those, or there is none.
+    """
 
     def __init__(
-        self,
-        writer: Writer,
-        project: str,
-        run_id: int,
-        partition_key: str,
-        app_id: str,
-        *,
-        size_bytes: int | None,
-        changed_us: int | None,
-        digests: list[str] | None = None,
-        ahead: tuple[Wanted, list[Row]] | None = None,
+        self, writer: Writer, project: str, found: Found, ahead: Wanted | None = None
     ) -> None:
-        self._writer, self.project, self.run_id = writer, project, run_id
-        self.app_id, self.partition_key = app_id, _unescaped(partition_key) or None
-        self._measures: tuple[int, int] | None = size_bytes or 0, changed_us or 0
-        self._digests = digests  # of its graphs, the current one last
-        self._ahead = ahead  # what `newest` is asked for first, and its first line if there is one
-        self._tail = writer.tail(run_id, f"{project}/{app_id}")
+        self._writer, self.project = writer, project
+        self.run_id, self.app_id = found.run_id, found.app_id
+        self.partition_key = _unescaped(found.partition_key) or None
+        self._digests = found.digests
+        self._measures: tuple[int, int] | None = found.size_bytes or 0, found.changed_us or 0
+        line = [(found.number or 0, found.body)] if found.body is not None else []
+        self._ahead = None if ahead is None else (ahead, line)
+        self._tail = writer.tail(self.run_id, f"{project}/{self.app_id}")
 
     @property
     def place(self) -> str:
@@ -187,9 +195,8 @@ class PostgresRun:
     ) -> Iterator[Line]:
         """Lines of such kinds and that step, newest first."""
         ahead, self._ahead = self._ahead, None
-        end, first = _END if before is None else before, None
-        if before is None and ahead is not None and ahead[0] == (tuple(kinds), sequence_id):
-            first = ahead[1]
+        is_read = ahead is not None and before is None and ahead[0] == (kinds, sequence_id)
+        end, first = _END if before is None else before, ahead[1] if ahead and is_read else None
         sql = _NEWEST.format(kinds=",".join(str(int(kind)) for kind in kinds))
         return self._pages(
             lambda end, limit: self._query(sql, self.run_id, sequence_id, end, limit), end, first

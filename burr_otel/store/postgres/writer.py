@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -22,11 +21,11 @@ from psycopg import errors
 
 from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger_of_lines
+from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
-from burr_otel.store.postgres.address import Address
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion, question
-from burr_otel.store.postgres.database import ANSWER_S, LOST, Database, Patience
+from burr_otel.store.postgres.database import ANSWER_S, LOST, Address, Database, Patience
 
 logger = logger_of_lines(__name__)
 
@@ -42,17 +41,13 @@ WITH commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true
 INSERT INTO burr_otel.writer (id, host, pid, process_start, lease_until)
 SELECT $1, $2, $3, $4, now() + interval '{_LEASE_S} seconds' FROM commit
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until"""
-_writers_lock = threading.RLock()
 _writers: dict[str, Writer] = {}
 
 
 def writer_of(url: str) -> Writer:
     """The writer of this process for a database."""
-    with _writers_lock:
-        found = _writers.get(url)
-        if found is None:
-            found = _writers[url] = Writer(Address(url))
-        return found
+    # Of two threads at once, both get the one that came first.
+    return _writers.get(url) or _writers.setdefault(url, Writer(Address(url)))
 
 
 class Writer:
@@ -61,6 +56,7 @@ class Writer:
     def __init__(self, address: Address) -> None:
         self.database = Database(address)
         self._reset()
+        begin_anew_after_fork(self)
 
     def _reset(self) -> None:
         self.tails: weakref.WeakValueDictionary[int, Tail] = weakref.WeakValueDictionary()
@@ -70,6 +66,7 @@ class Writer:
         self._in_doubt = False  # whether some of it may have been written
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._leased: set[tuple[int, str]] = set()  # what depends on the lease of this process
         self._renewed_s = float("-inf")
 
@@ -146,7 +143,7 @@ class Writer:
     def _call_thread(self, *, soon: bool = True) -> None:
         self._wake.put(soon)
         if self._thread is None:
-            with _writers_lock:
+            with self._starting:
                 if self._thread is None:
                     name = "burr-otel-postgres"
                     self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -306,12 +303,4 @@ def _flush_all() -> None:
             writer.flush()
 
 
-def _after_fork_in_child() -> None:
-    global _writers_lock
-    _writers_lock = threading.RLock()
-    for writer in _writers.values():
-        writer.after_fork()
-
-
 atexit.register(_flush_all)
-os.register_at_fork(after_in_child=_after_fork_in_child)
