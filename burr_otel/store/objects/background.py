@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.forks import begin_anew_after_fork
+from burr_otel.store.remote import begin_anew_after_fork
 
 logger = logger_of_lines(__name__)
 

@@ -6,7 +6,6 @@ import ctypes
 import importlib
 import importlib.util
 import os
-import random
 import re
 import secrets
 import shutil
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from burr_otel.errors import ConfigError, StoreError
-from burr_otel.store.forks import begin_anew_after_fork
+from burr_otel.store.remote import Patience, begin_anew_after_fork
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -29,8 +28,6 @@ _T = TypeVar("_T")
 PAGE: Final = 1000  # names in an answer to one request
 
 PATIENCE_S = 10.0  # how long an outage is waited for
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 1.0
 _CLIENT: Final = {"connect_timeout": "3s", "timeout": "20s"}
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
@@ -257,17 +254,15 @@ class Bucket:
 
     def _patiently(self, request: Callable[[], _T], patience_s: float | None = None) -> _T:
         """Make a request again until it is answered, or patience ends."""
-        began, pause_s = time.monotonic(), _FIRST_PAUSE_S
-        patience_s = PATIENCE_S if patience_s is None else patience_s
+        patience = Patience(PATIENCE_S if patience_s is None else patience_s)
+        began_s = time.monotonic()
         while True:
             try:
                 return request()
             except (library().exceptions.BaseError, FileNotFoundError) as error:
-                waited_s = time.monotonic() - began
-                if not _may_pass(error) or waited_s + pause_s > patience_s:
+                waited_s = time.monotonic() - began_s
+                if not _may_pass(error) or not patience.pause():
                     raise self._unavailable(error, waited_s) from None
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _connected(self) -> Any:
         client = self._client

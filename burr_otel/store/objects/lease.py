@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.objects.background import background
 from burr_otel.store.objects.keys import escaped
 from burr_otel.store.owner import owner_is_alive, this_owner
+from burr_otel.store.remote import begin_anew_after_fork
 
 if TYPE_CHECKING:
     from burr_otel.store.objects.bucket import Bucket, Fetched

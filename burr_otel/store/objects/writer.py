@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.background import background
 from burr_otel.store.port import END, DisplacedError
+from burr_otel.store.remote import begin_anew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

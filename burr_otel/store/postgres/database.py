@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import psycopg
-from psycopg import ProgrammingError, errors
+from psycopg import ProgrammingError, abc, errors
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ExecStatus, Format
@@ -27,7 +27,8 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from burr_otel.errors import ConfigError, StoreError
 from burr_otel.printable import logger_of_lines, printable
-from burr_otel.store.postgres.schema import VERSION, VERSION_QUERY
+from burr_otel.store.postgres import schema
+from burr_otel.store.remote import Patience
 
 logger = logger_of_lines(__name__)
 
@@ -136,31 +137,6 @@ def _is_loopback(host: str) -> bool:
     return host in ("", "localhost", "::1") or host.startswith(("/", "@", "127."))
 
 
-class Patience:
-    """How long a statement is tried again. In an outage that lasts, later ones are tried once."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._until = time.monotonic() + (0 if database.is_down else OUTAGE_S)
-        self._pause_s = 0.05
-
-    def pause(self, error: Exception) -> None:
-        """Wait before the next attempt.
-
-        Raises:
-            OSError: The outage lasts.
-            StoreError: There is no point in another attempt.
-        """
-        self._database.drop()
-        left_s = self._until - time.monotonic()
-        problem = self._database.problem(error)
-        if left_s <= 0 or isinstance(problem, StoreError):
-            self._database.is_down = True
-            raise problem from error
-        time.sleep(min(self._pause_s, left_s))
-        self._pause_s = min(2 * self._pause_s, 1.0)
-
-
 class Database:
     """A database as this process uses it."""
 
@@ -174,6 +150,7 @@ class Database:
         self.holder: int | None = None  # the thread that is using the connection
         self.writer_id = uuid.uuid4().hex
         self._connection: Connection | None = None
+        self._form: abc.Transformer = Transformer()  # of values, to and from the connection's
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
@@ -193,12 +170,12 @@ class Database:
             StoreError: It refuses.
         """
         with self.using():
-            patience = Patience(self)
+            patience = self.patience()
             while True:
                 try:
                     return self.run(sql, values, answer_s)
                 except LOST as error:
-                    patience.pause(error)
+                    self.reconnect(error, patience)
                 except psycopg.Error as error:
                     raise self.problem(error) from error
 
@@ -211,7 +188,7 @@ class Database:
         """
         # Past psycopg's cursors, which take longer for a record than the server does.
         connection, until = self._connected(), time.monotonic() + answer_s
-        form = Transformer(connection)
+        form = self._form  # to make one takes as long as the rest
         try:
             sent = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
             connection.pgconn.send_query_params(
@@ -228,12 +205,14 @@ class Database:
             return [(result.command_tuples or 0,)]
         form.set_pgresult(result)
         rows: list[tuple[Any, ...]] = form.load_rows(0, result.ntuples, tuple)
+        form.set_pgresult(None)
         return rows
 
     def _connected(self) -> Connection:
         """The connection, made if need be, to a database that has our tables."""
         if self._connection is None or self._connection.closed:
             self._connection = self.connect(autocommit=True)
+            self._form = Transformer(self._connection)
             try:
                 self._check()
             except BaseException:
@@ -249,19 +228,31 @@ class Database:
 
     def _check(self) -> None:
         """See whether the tables are there, in this version."""
-        command = f"`burr-otel store init {self.place}`"
-        found = self.run(VERSION_QUERY)
-        version = found[0][0] if found else 0
-        if version < VERSION:
+        found = self.run(schema.VERSION_QUERY)
+        version = schema.checked(found[0][0] if found else 0, self.place)
+        if version < schema.VERSION:
             raise StoreError(
                 f"the tables in {self.place} are of version {version} and this burr-otel needs "
-                f"version {VERSION}: run {command} to upgrade them."
+                f"version {schema.VERSION}: run `burr-otel store init {self.place}` to upgrade "
+                "them."
             )
-        if version > VERSION:
-            raise StoreError(
-                f"the tables in {self.place} are of version {version} and this burr-otel knows "
-                f"version {VERSION}: install a newer burr-otel."
-            )
+
+    def patience(self) -> Patience:
+        """How long a statement is tried again; once an outage has lasted, not at all."""
+        return Patience(0 if self.is_down else OUTAGE_S)
+
+    def reconnect(self, error: Exception, patience: Patience) -> None:
+        """Let go of a connection that has failed, and wait before the next attempt.
+
+        Raises:
+            OSError: The outage lasts.
+            StoreError: There is no point in another attempt.
+        """
+        self.drop()
+        problem = self.problem(error)
+        if isinstance(problem, StoreError) or not patience.pause():
+            self.is_down = True
+            raise problem from error
 
     def drop(self) -> None:
         """Let go of a connection that has failed."""

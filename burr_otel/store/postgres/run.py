@@ -18,6 +18,7 @@ from burr_otel.store.postgres.writer import Writer, locked
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _MOST_LINES: Final = 1000  # of a page
 _END: Final = 2**62  # behind every record
+_NOT_LOOKED_FOR: Final = 0, -1
 
 _MEASURE: Final = f"SELECT size_bytes, changed_us FROM (SELECT $1::bigint AS id) AS run, {LAST}"
 _NEWEST: Final = "SELECT number, body FROM burr_otel.newest($1, '{{{kinds}}}', $2, $3, $4)"
@@ -123,16 +124,10 @@ class PostgresRun:
     # --- writing ------------------------------------------------------------------------------
 
     def append(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None = None,
-        *,
-        durability: Durability,
-        after: object | None = None,
-        mark: object | None = None,
+        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
     ) -> tuple[int, int]:
         """Append a record; one that is not looked for is not waited for."""
-        record = self._record(line, entry, durability, after, mark)
+        record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
         if not record.is_awaited:
             self._writer.put(record, soon=False)
             return record.result
@@ -140,16 +135,10 @@ class PostgresRun:
         return found
 
     def hand_over(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None = None,
-        *,
-        durability: Durability,
-        after: object | None = None,
-        mark: object | None = None,
+        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
     ) -> Future[tuple[int, int]]:
         """Like `append`, for an event loop: it is in the database when the future is done."""
-        record = self._record(line, entry, durability, after, mark)
+        record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
         self._writer.put(record, soon=record.is_awaited)
         if record.is_awaited:
             return record.future
@@ -160,14 +149,15 @@ class PostgresRun:
     def _record(
         self,
         line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None,
+        entry: tuple[int, int],
+        *,
         durability: Durability,
-        after: object | None,
-        mark: object | None,
+        after: object | None = None,
+        mark: object | None = None,
     ) -> Record:
         self._measures = None
         body = line if isinstance(line, bytes) else b"".join(line)
-        kind, sequence_id = entry or (0, -1)
+        kind, sequence_id = entry
         # An end that is on the server's disk has everything before it there, too.
         commit = DISK if durability == "fsync" else ANSWER
         commit = NOTHING if kind in (0, BEGIN) else commit

@@ -162,7 +162,7 @@ def prepare(database: Database, *, dry_run: bool) -> list[str]:
     """Make the tables, or upgrade them; what was done, or the SQL that does it."""
     try:
         with database.connect() as connection:  # one transaction
-            found = _version(connection)
+            found = _version(connection, database.place)
             if dry_run:
                 return [statements(found), _ROLES]
             if found < VERSION:
@@ -184,7 +184,7 @@ def prepare(database: Database, *, dry_run: bool) -> list[str]:
     return [f"{database.place}: the tables are {how}, version {VERSION}. {roles}"]
 
 
-def _version(connection: psycopg.Connection[Any]) -> int:
+def _version(connection: psycopg.Connection[Any], place: str) -> int:
     """The version of the tables, 0 for none; others who prepare wait for the transaction's end."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('burr_otel'))")
     encoding = connection.info.parameter_status("server_encoding")
@@ -197,10 +197,14 @@ def _version(connection: psycopg.Connection[Any]) -> int:
     if not row or not row[0]:
         return 0
     row = connection.execute(VERSION_QUERY).fetchone()
-    version = row[0] if row else 0
+    return checked(row[0] if row else 0, place)
+
+
+def checked(version: int, place: str) -> int:
+    """A version that this burr-otel knows."""
     if version > VERSION:
         raise StoreError(
-            f"the tables are of version {version} and this burr-otel knows version {VERSION}: "
-            "install a newer burr-otel."
+            f"the tables in {place} are of version {version} and this burr-otel knows version "
+            f"{VERSION}: install a newer burr-otel."
         )
-    return int(version)
+    return version

@@ -21,11 +21,11 @@ from psycopg import errors
 
 from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.forks import begin_anew_after_fork
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion, question
-from burr_otel.store.postgres.database import ANSWER_S, LOST, Address, Database, Patience
+from burr_otel.store.postgres.database import ANSWER_S, LOST, Address, Database
+from burr_otel.store.remote import Patience, begin_anew_after_fork
 
 logger = logger_of_lines(__name__)
 
@@ -206,8 +206,8 @@ class Writer:
             except errors.UniqueViolation:
                 continue  # somebody else wrote to a run, or we did, and the answer was lost
             except LOST as error:
-                patience = patience or Patience(self.database)
-                patience.pause(error)
+                patience = patience or self.database.patience()
+                self.database.reconnect(error, patience)
 
     def _write_records(self) -> None:
         by_tail: dict[Tail, list[Record]] = {}
