@@ -263,29 +263,25 @@ def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
     """The records from the last one of a step on, behind begin and earlier end of its session."""
     # An application span may have ended by idling while its application went on.
     found: list[Mapping[str, Any]] = []  # newest first
-    session, end, longest_bytes = None, None, _LONGEST_TAIL_BYTES
-    is_step_found = False
+    step, session, left_bytes = None, None, _LONGEST_TAIL_BYTES
     for line in run.backward():
-        end = line.end if end is None else end
-        is_read = not is_step_found or line.data.startswith(_ROOT_LINES)
+        is_read = step is None or line.data.startswith(_ROOT_LINES)
         record = _record_of(line) if is_read else None
-        if record is not None and not is_step_found:
+        left_bytes -= len(line.data)
+        if record is not None and step is None:
             found.append(record)
-            is_step_found = record["type"] in (BEGIN_ENTRY, END_ENTRY)
-            if is_step_found:
-                session, end, longest_bytes = _session(record), line.position, _LONGEST_SEARCH_BYTES
-                if session is None:
-                    return found[::-1]
+            if record["type"] in (BEGIN_ENTRY, END_ENTRY):
+                step, session, left_bytes = record, _session(record), _LONGEST_SEARCH_BYTES
         elif record is not None and _session(record) == session:
             found.append(record)
             if record["type"] == ROOT:
                 return found[::-1]
-        if end - line.position > longest_bytes:
+        if left_bytes < 0 or (step is not None and session is None):
             break
     root = None
     if session is not None:
         root = newest_record(run.log, (ROOT,), accept=lambda each: _session(each) == session)
-    return found[::-1] if root is None else [root, *found[::-1]]
+    return [*([] if root is None else [root]), *found[::-1]]
 
 
 def _head(run: StoredRun) -> list[Mapping[str, Any]]:
