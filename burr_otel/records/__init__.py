@@ -64,6 +64,7 @@ _HEAD: Final = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d
 # Burr's client writes the sequence id last. A brace or comma after the number would be another
 # object's, so this only matches the outermost one.
 _TAIL_ID: Final = re.compile(rb',\s*"sequence_id":\s*(-?\d{1,18})\s*\}\s*$')
+_START: Final = re.compile(rb'\{"type":')
 _MOST_SALVAGE_TRIES: Final = 16
 _QUARTER_HOUR: Final = dt.timedelta(minutes=15)
 _LARGEST_OFFSET: Final = dt.timedelta(hours=15)
@@ -132,15 +133,9 @@ def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
     # A writer that takes no locks appends to a torn line, and a file system that lost power leaves
     # NULs before the next record. No text in a record looks like the beginning of one, since JSON
     # escapes its quotes.
-    at = 0
-    for _ in range(_MOST_SALVAGE_TRIES):
-        at = line.find(b'{"type":', at + 1)
-        if at < 0:
-            return None
-        try:
-            return at, parse(line[at:])
-        except DamageError:
-            continue
+    for start in itertools.islice(_START.finditer(line, 1), _MOST_SALVAGE_TRIES):
+        with contextlib.suppress(DamageError):
+            return start.start(), parse(line[start.start() :])
     return None
 
 
