@@ -75,15 +75,12 @@ class _Reader:
     """Reads one value."""
 
     def __init__(
-        self,
-        limit_bytes: int,
-        asking: Redaction | None,
-        clock: Callable[[], float],
+        self, limit_bytes: int, asking: Redaction | None, clock: Callable[[], float]
     ) -> None:
         self.cut = False
         self._limit_bytes = limit_bytes
         self._left = allowance(limit_bytes)
-        self._asking = asking
+        self._asking: Any = asking  # given whenever there is a path
         self._clock = clock
         self._until = clock() + _SECONDS
         self._containers: list[CutDict | CutList] = []
@@ -137,25 +134,20 @@ class _Reader:
         if type(node) is str and len(node) > _LONG_TEXT:
             self._long.append((home, key, len(above), path))
         elif type(node) is str:
-            node = self._shown(scrub(node), path)
+            node = self._asking.asked(scrub(node), path) if path else scrub(node)
         home[key] = node
 
     def _asked(self, key: Any, value: Any, path: str) -> tuple[Any, str]:
         """A value as the user's function lets it through; what that returned is final."""
-        asking: Any = self._asking
         is_flag = value is None or value is True or value is False
-        if type(key) is str and not is_flag and asking.hides(key):
+        if type(key) is str and not is_flag and self._asking.hides(key):
             return MARKER, ""
         if issubclass(type(value), str):
             return value, path  # asked when it is clear how much of it is kept
-        shown = call_safely(asking.redactor, path, value)
+        shown = call_safely(self._asking.redactor, path, value)
         if isinstance(shown, Failure):
             return MARKER, ""
         return (value, path) if shown is value else (shown, "")
-
-    def _shown(self, text: str, path: str) -> Any:
-        """A text as the user's function lets it through, after the patterns."""
-        return self._asking.asked(text, path) if path and self._asking is not None else text
 
     def _node(self, value: Any, above: tuple[Any, ...], path: str) -> Any:
         kind = type(value)
@@ -226,7 +218,7 @@ class _Reader:
             most = share(sizes[depth], _TEXT_BUDGET * self._limit_bytes)
             text = window(home[key], min(most, self._limit_bytes))
             self.cut |= isinstance(text, CutText)
-            home[key] = self._shown(text, path)
+            home[key] = self._asking.asked(text, path) if path else text
 
 
 def _parts_of(value: Any, kind: type) -> Parts | None:
@@ -357,4 +349,4 @@ def _new_text(text: str, same: int, room: int) -> CutText | None:
         return None
     start = max(same, len(text) - room)
     context = min(start, OVERLAP)
-    return CutText.of("", text[start - context :], start, unchanged=same, context=context)
+    return CutText("", text[start - context :], start, same, context)

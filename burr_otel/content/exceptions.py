@@ -294,7 +294,7 @@ def shown_text(text: str, redaction: Redaction) -> str:
         shown: str = redaction.text(text)
         return shown
     head, tail, missing = text[: note.start()], text[note.end() :], int(note[1])
-    cut = CutText.of(head, tail, missing + 2 * OVERLAP, context=OVERLAP)
+    cut = CutText(head, tail, missing + 2 * OVERLAP, context=OVERLAP)
     return redaction.text(cut)  # type: ignore[no-any-return]
 
 
@@ -347,4 +347,4 @@ def _bounded(text: str, keep: int) -> str:
     cut = window(text, keep)
     if not isinstance(cut, CutText):
         return cut
-    return f"{str.__str__(cut)}... [{cut.missing - 2 * OVERLAP} more characters] ...{cut.tail}"
+    return f"{cut.head}... [{cut.missing - 2 * OVERLAP} more characters] ...{cut.tail}"

@@ -187,7 +187,7 @@ class ContentPolicy:
         if self.attributes == "types":
             return Attribute(scrub(type_text(value)), truncated=False)
         tree, cut = self._captured(value, f"attributes.{name[:_LONGEST_NAME]}")
-        if isinstance(tree, str):
+        if isinstance(tree, str | CutText):
             return Attribute(*self._clean(self._redaction.text(tree)))
         may_be_list = type(value) in (list, tuple) and not self.asks_user
         return self._written(tree, cut, may_be_list=may_be_list)
@@ -225,14 +225,14 @@ class ContentPolicy:
     def _text_of(self, text: Any, limit_bytes: int, path: str) -> str:
         if not issubclass(type(text), str):  # isinstance() would ask the object
             tree, _ = capture(text, limit_bytes)
-            if not isinstance(tree, str):
+            if not isinstance(tree, str | CutText):
                 return fit(hide(tree, self._redaction)[0], limit_bytes)[0].decode()
             text = tree
         if not isinstance(text, CutText):
             text = window(str.__str__(text), limit_bytes)
         return self._clean(self._redaction.asked(text, path), limit_bytes)[0]
 
-    def _clean(self, text: str, limit_bytes: int = 0) -> tuple[str, bool]:
+    def _clean(self, text: str | CutText, limit_bytes: int = 0) -> tuple[str, bool]:
         """A text without NULs that fits; also tells whether it was cut."""
         return clip(_without_nul(text), limit_bytes or self.max_attribute_bytes)
 
@@ -268,5 +268,5 @@ def _without_nul(value: Any) -> Any:
     """A text that a database behind a collector takes; other values as they are."""
     if isinstance(value, CutText):
         head, tail, missing, unchanged = value.parts()
-        return CutText.of(_without_nul(head), _without_nul(tail), missing, unchanged=unchanged)
+        return CutText(_without_nul(head), _without_nul(tail), missing, unchanged)
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value

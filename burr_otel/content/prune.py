@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -29,27 +29,17 @@ _KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?---
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
-class CutText(str):
+class CutText(NamedTuple):
     """The head of a long text, its `tail`, and how many characters are `missing` between."""
 
     # Of the missing characters, `unchanged` were there in the earlier value. At the cut, `context`
     # characters of both ends are not shown: they only serve the search for secrets.
 
-    __slots__ = ("context", "missing", "tail", "unchanged")
-
+    head: str
     tail: str
     missing: int
-    unchanged: int
-    context: int
-
-    @classmethod
-    def of(
-        cls, head: str, tail: str, missing: int, *, unchanged: int = 0, context: int = 0
-    ) -> CutText:
-        """A text with these parts."""
-        text = cls(head)
-        text.tail, text.missing, text.unchanged, text.context = tail, missing, unchanged, context
-        return text
+    unchanged: int = 0
+    context: int = 0
 
     def safe_start(self) -> int:
         """Where in the tail a secret has ended that may have begun in the part between."""
@@ -66,9 +56,8 @@ class CutText(str):
 
     def parts(self) -> tuple[str, str, int, int]:
         """Head and tail as they may be shown, what is missing between, and what is unchanged."""
-        head, context = str.__str__(self), self.context
-        head = head[: len(head) - context] if context else head
-        return head, self.tail[context:], self.missing, self.unchanged
+        head, tail = self.head[: len(self.head) - self.context], self.tail[self.context :]
+        return head, tail, self.missing, self.unchanged
 
 
 class CutList(list[Any]):
@@ -135,14 +124,14 @@ def too_deep(*, named: bool, size: int) -> Any:
     return {} if named else []
 
 
-def window(text: str, keep: int) -> str:
+def window(text: str, keep: int) -> str | CutText:
     """The parts of a text of which at most about `keep` characters will be shown."""
     tail = keep // 3  # the head may need all of the room, where the tail cannot be shown
     if len(text) <= keep + tail + 2 * OVERLAP:
         return scrub(text)
     head = scrub(text[: keep + OVERLAP])
     end = scrub(text[len(text) - tail - OVERLAP :])
-    return CutText.of(head, end, len(text) - keep - tail, context=OVERLAP)
+    return CutText(head, end, len(text) - keep - tail, context=OVERLAP)
 
 
 def dumps(node: Any) -> bytes:
@@ -165,7 +154,7 @@ def _with_note(node: Any) -> Any:
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def clip(text: str, limit_bytes: int) -> tuple[str, bool]:
+def clip(text: str | CutText, limit_bytes: int) -> tuple[str, bool]:
     """Cut a text to at most so many bytes of UTF-8 (at least three); also tells whether it was."""
     if not isinstance(text, CutText) and len(text) <= limit_bytes:
         size = len(text) if text.isascii() else len(text.encode())
@@ -178,14 +167,15 @@ def _escaped(text: str) -> bytes:
     return orjson.dumps(text)[1:-1]
 
 
-def _excerpt(text: str, room: int, encode: Callable[[str], bytes]) -> str:
+def _excerpt(text: str | CutText, room: int, encode: Callable[[str], bytes]) -> str:
     """Head and tail of a text that take at most `room` bytes when they are encoded."""
-    head, tail, missing, unchanged = text, "", 0, 0
     if isinstance(text, CutText):
         head, tail, missing, unchanged = text.parts()
         whole = _joined(head, tail, missing, unchanged)
         if len(encode(whole)) <= room:
             return whole
+    else:
+        head, tail, missing, unchanged = text, text, -len(text), 0  # the ends overlap
     total = len(head) + missing + len(tail)
     room -= len(_note(total, unchanged)) + len(" ...")
     if room < 0:
@@ -193,7 +183,6 @@ def _excerpt(text: str, room: int, encode: Callable[[str], bytes]) -> str:
     if unchanged:
         end = _end(tail, room, encode)
         return _joined("", end, missing + len(tail) - len(end), unchanged)
-    tail = tail if isinstance(text, CutText) else head
     end = _end(tail, room // 3, encode) if room >= _SHORTEST_BOTH_ENDS else ""
     begin = _begin(head, room - len(encode(end)), encode)
     return _joined(begin, end, total - len(begin) - len(end), 0)
@@ -229,7 +218,7 @@ def fit(node: Any, room: int) -> tuple[bytes, bool]:
     data = dumps(node)
     if len(data) <= room:
         return data, False
-    if isinstance(node, str):
+    if isinstance(node, str | CutText):
         data = orjson.dumps(_excerpt(node, room - 2, _escaped))
     elif isinstance(node, dict):
         data = _cut_members(node, room)

@@ -113,20 +113,20 @@ class Redaction:
 
     # --- texts ----------------------------------------------------------------------------------
 
-    def text(self, text: str) -> Any:
+    def text(self, text: str | CutText) -> Any:
         """A text, or the parts of a cut one, without secrets."""
         return self._cut_text(text) if isinstance(text, CutText) else self._covered(text)
 
     def _cut_text(self, text: CutText) -> CutText:
         """The parts of a long text that may be shown."""
         # What stands at the cut may be the rest of a secret that began in the part between.
-        head, tail = str.__str__(text), text.tail
+        head, tail = text.head, text.tail
         spans = self.spans(head)
         shown_head = self._covered(head, 0, len(head) - text.context, spans)
         open_end = text.context > 0 and any(span.end >= len(head) for span in spans)
         start = len(tail) if open_end else text.safe_start()
         missing = text.missing + start - text.context
-        return CutText.of(shown_head, self._covered(tail, start), missing, unchanged=text.unchanged)
+        return CutText(shown_head, self._covered(tail, start), missing, text.unchanged)
 
     def _covered(
         self, text: str, start: int = 0, end: int | None = None, spans: list[Span] | None = None
@@ -144,17 +144,17 @@ class Redaction:
         shown.append(text[position:end])
         return "".join(shown)
 
-    def asked(self, text: str, path: str) -> Any:
+    def asked(self, text: str | CutText, path: str) -> Any:
         """A text as the user's redactor lets it through, after the patterns."""
         if not isinstance(text, CutText):
             return self.answer(self.text(text), path)
         # The function sees the parts beyond the cut too, so that it knows what stands across it.
-        head = self.answer(self.text(str.__str__(text)), path)
+        head = self.answer(self.text(text.head), path)
         tail = self.answer(self.text(text.tail), path)
         safe = self._cut_text(text)
         head = head[: max(len(head) - text.context, 0)]
         tail = tail[text.context :] if safe.tail else ""
-        return CutText.of(head, tail, safe.missing, unchanged=text.unchanged)
+        return CutText(head, tail, safe.missing, text.unchanged)
 
     def answer(self, text: str, path: str) -> str:
         """What the user's redactor makes of a text; its failure hides the text."""
@@ -252,7 +252,7 @@ def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:
                 below += node
                 named = named or (len(node) == 2 and redaction.is_secret_name(node[0]))  # noqa: PLR2004  a pair
             elif kind is CutText:
-                texts += (str.__str__(node), node.tail)
+                texts += (node.head, node.tail)
                 if node.safe_start() != node.context:
                     return False, False
         level = below
@@ -274,7 +274,7 @@ class _Hiding:
 
     def node(self, node: Any, depth: int) -> Any:
         """The node without secrets."""
-        if isinstance(node, str):
+        if isinstance(node, str | CutText):
             return node if self._texts_clean else self._redaction.text(node)
         if not isinstance(node, dict | list):
             return node
