@@ -670,7 +670,9 @@ def test_no_text_makes_the_search_explode(text):
 
 
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:
-    found = [(shape.name, shape.pattern) for shape in (*patterns.SHAPES, patterns.TOKENS)]
+    found = [
+        (shape.needles or "tokens", shape.pattern) for shape in (*patterns.SHAPES, patterns.TOKENS)
+    ]
     found += [(needle, form) for needle, form in pairs._OTHER_FORMS]
     found += [
         (f"{module.__name__}.{name}", value)

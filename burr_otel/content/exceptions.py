@@ -159,7 +159,9 @@ class _Writer:
         left = max(room - len(name), _LEAST_BLOCK)
         text = _bounded(text_safely(self.message, exc), left)
         yield _without_marks(f"{name}: {text}" if text else name)
-        for note in _notes(exc)[:_MOST_NOTES]:
+        own = call_safely(object.__getattribute__, exc, "__dict__")
+        notes = own.get("__notes__") if type(own) is dict else None
+        for note in notes[:_MOST_NOTES] if type(notes) is list else ():
             if isinstance(note, str):
                 text = _bounded(str.__str__(note), max(room // 8, _LEAST_BLOCK))
                 yield _without_marks(f"\n{text}")[1:]
@@ -253,12 +255,6 @@ def _size(lines: list[str]) -> int:
 def _slot(exc: BaseException, name: str) -> Any:
     """An attribute that every exception has, read past what its class overrides."""
     return BaseException.__dict__[name].__get__(exc)
-
-
-def _notes(exc: BaseException) -> list[Any]:
-    own = call_safely(object.__getattribute__, exc, "__dict__")
-    notes = own.get("__notes__") if type(own) is dict else None
-    return notes if type(notes) is list else []
 
 
 def _members_of(exc: BaseException) -> list[BaseException]:

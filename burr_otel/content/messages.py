@@ -17,14 +17,8 @@ from burr_otel.content.prune import fit
 _MOST_BYTES: Final = 4 * 1024  # of earlier messages: the spans of earlier steps have them
 _PROMPTS: Final = ("prompt", "question", "query", "message", "user_input", "input")
 _ANSWERS: Final = (
-    "response",
-    "answer",
-    "reply",
-    "completion",
-    "output",
-    "message",
-    "content",
-    "text",
+    *("response", "answer", "reply", "completion"),
+    *("output", "message", "content", "text"),
 )
 _TEXTS: Final = (None, "text", "input_text", "output_text")
 
@@ -110,8 +104,7 @@ def _message(message: dict[str, Any], role: str) -> dict[str, Any]:
     calls = message.get("tool_calls")
     for call in calls if type(calls) is list else ():
         function = call.get("function", call)
-        told = {"name": function.get("name"), "arguments": function.get("arguments")}
-        parts.append({"type": "tool_call", "id": call.get("id"), **told})
+        parts.append(_tool_call(call.get("id"), function, "arguments"))
     written = {"role": message["role"], "parts": parts}
     if role == "assistant":
         asks = any(part.get("type") == "tool_call" for part in parts)
@@ -119,13 +112,17 @@ def _message(message: dict[str, Any], role: str) -> dict[str, Any]:
     return written
 
 
+def _tool_call(identity: Any, call: dict[str, Any], arguments: str) -> dict[str, Any]:
+    told = {"name": call.get("name"), "arguments": call.get(arguments)}
+    return {"type": "tool_call", "id": identity, **told}
+
+
 def _part(block: Any) -> dict[str, Any]:
     if type(block) is not dict:
         return {"type": "text", "content": block if type(block) is str else str(block)}
     kind = block.get("type")
     if kind == "tool_use":
-        told = {"name": block.get("name"), "arguments": block.get("input")}
-        return {"type": "tool_call", "id": block.get("id"), **told}
+        return _tool_call(block.get("id"), block, "input")
     if "tool_call_id" in block or kind == "tool_result":
         identity = block.get("tool_call_id", block.get("tool_use_id"))
         return {"type": "tool_call_response", "id": identity, "response": block.get("content")}

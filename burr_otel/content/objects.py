@@ -278,11 +278,6 @@ def _callable(value: Any) -> str:
     return f"<{type(value).__name__} {name}>"
 
 
-def _partial(value: functools.partial[Any]) -> str:
-    name = getattr(value.func, "__qualname__", None)
-    return f"<partial of {name if type(name) is str else type_name(value.func)}>"
-
-
 def _exception(value: BaseException) -> Any:
     return {"type": type_name(value), "args": BaseException.__dict__["args"].__get__(value)}
 
@@ -302,7 +297,7 @@ _READERS: Final[dict[Any, Callable[[Any], Any]]] = {
         (dt.timedelta, decimal.Decimal, fractions.Fraction, complex, uuid.UUID, pathlib.PurePath),
         lambda value: str.__str__(str(value)),
     ),
-    functools.partial: _partial,
+    functools.partial: lambda value: f"<partial of {_callable(value.func)}>",
     BaseException: _exception,
     **dict.fromkeys(_CALLABLES, _callable),
     # Their repr prints all that they hold, or changes.

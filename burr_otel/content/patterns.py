@@ -227,7 +227,6 @@ _USERINFO: Final = r"[^\s:@/?#\"'<>]"
 class Shape(NamedTuple):
     """A secret that is known by its own form: group 1 of the pattern, or all of it."""
 
-    name: str
     needles: str  # one of these, apart by "|", must occur for the pattern to match
     text: str
 
@@ -241,53 +240,40 @@ _compiled = functools.cache(re.compile)
 
 SHAPES: Final = (
     Shape(
-        "private key block",
         "PRIVATE KEY",
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)",
     ),
-    Shape("bearer token", "earer ", r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
-    Shape(
-        "basic credentials",
-        "asic ",
-        r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})",
-    ),
-    Shape(
-        "user and password in a URL",
+    Shape("earer ", r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
+    Shape("asic ", r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})"),
+    Shape(  # user and password in a URL
         "@",
         rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
         r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@",
     ),
-    Shape(
-        "user and password of curl",
-        "-u",
-        r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)",
-    ),
-    Shape(
-        "password in SQL",
+    Shape("-u", r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),  # of curl
+    Shape(  # SQL
         "IDENTIFIED|identified",
         r"(?i:\bidentified (?:with [\w'\"]{1,40} )?by )([\"'][^\"']{1,512})",
     ),
     Shape(
-        "webhook address",
         "hook",
         r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
         r"([^\s\"'<>]{8,})",
     ),
-    Shape(
-        "secret named in prose",
+    Shape(  # prose
         "assw|assphr|oken |ecret |PASSWO|PI key",
         r"\b(?i:pass(?:word|wd|phrase)|secret|token|api key)(?i:s)? "
         rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})|(?i:is |was )?(?=[\"'`]))"
         r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})",
     ),
-    Shape("Azure client secret", "~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),
-    Shape("Telegram bot", ":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),
-    Shape("Braintree", "$", r"access_token\$\w{4,20}\$[\w$]{16,}"),
+    Shape("~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),  # Azure, client secret
+    Shape(":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),  # Telegram bot
+    Shape("$", r"access_token\$\w{4,20}\$[\w$]{16,}"),  # Braintree
 )
 """The built-in value patterns, but for those of `TOKENS`."""
 
-TOKENS: Final = Shape("token of a service", "", _one_pattern(TOKEN_FORMATS))
+TOKENS: Final = Shape("", _one_pattern(TOKEN_FORMATS))
 
 _BY_NEEDLE: Final = tuple((each, shape) for shape in SHAPES for each in shape.needles.split("|"))
 # Every token has at least so many letters, digits and signs in a row.

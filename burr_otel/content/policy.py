@@ -79,7 +79,7 @@ class ContentPolicy:
         )
         object.__setattr__(self, "_redaction", redaction)
         object.__setattr__(self, "asks_user", self.redactor is not None)
-        name = functools.partial(self._text, limit_bytes=self._name_bytes, path="name")
+        name = functools.partial(self._told, limit_bytes=self._name_bytes, path="name")
         object.__setattr__(self, "_name", functools.lru_cache(_MOST_NAMES)(name))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,7 +209,7 @@ class ContentPolicy:
         """A span's or event's name, or an attribute's key, that user code chose."""
         if type(text) is str and not self.asks_user and len(text) <= _LONGEST_NAME:
             return self._name(text)
-        return self._text(text, self._name_bytes, "name")
+        return self._told(text, self._name_bytes, "name")
 
     @property
     def _name_bytes(self) -> int:
@@ -217,9 +217,9 @@ class ContentPolicy:
 
     def text(self, text: Any) -> str:
         """A text of user code's making, such as a status description."""
-        return self._text(text, self.max_attribute_bytes, "text")
+        return self._told(text, self.max_attribute_bytes, "text")
 
-    def _text(self, text: Any, limit_bytes: int, path: str) -> str:
+    def _told(self, text: Any, limit_bytes: int, path: str) -> str:
         return text_safely(self._text_of, text, limit_bytes, path)
 
     def _text_of(self, text: Any, limit_bytes: int, path: str) -> str:

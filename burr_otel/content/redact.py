@@ -115,34 +115,21 @@ class Redaction:
 
     def text(self, text: str | CutText) -> Any:
         """A text, or the parts of a cut one, without secrets."""
-        return self._cut_text(text) if isinstance(text, CutText) else self._covered(text)
+        if isinstance(text, CutText):
+            return self._cut_text(text)
+        return _covered(text, self.spans(text))
 
     def _cut_text(self, text: CutText) -> CutText:
         """The parts of a long text that may be shown."""
         # What stands at the cut may be the rest of a secret that began in the part between.
         head, tail = text.head, text.tail
         spans = self.spans(head)
-        shown_head = self._covered(head, 0, len(head) - text.context, spans)
+        shown_head = _covered(head, spans, end=len(head) - text.context)
         open_end = text.context > 0 and any(span.end >= len(head) for span in spans)
         start = len(tail) if open_end else text.safe_start()
         missing = text.missing + start - text.context
-        return CutText(shown_head, self._covered(tail, start), missing, text.unchanged)
-
-    def _covered(
-        self, text: str, start: int = 0, end: int | None = None, spans: list[Span] | None = None
-    ) -> str:
-        """The text from `start` to `end` with `MARKER` in place of what is hidden."""
-        shown: list[str] = []
-        position = start
-        end = len(text) if end is None else end
-        for span in self.spans(text) if spans is None else spans:
-            if span.start >= end:
-                break
-            if span.end > position:
-                shown += (text[position : max(span.start, position)], span.shown)
-                position = span.end
-        shown.append(text[position:end])
-        return "".join(shown)
+        shown_tail = _covered(tail, self.spans(tail), start)
+        return CutText(shown_head, shown_tail, missing, text.unchanged)
 
     def asked(self, text: str | CutText, path: str) -> Any:
         """A text as the user's redactor lets it through, after the patterns."""
@@ -209,6 +196,17 @@ class Redaction:
         if self._builtin or self._user_keys:
             for start, end, quote in pairs.values(text, self._hides_phrase, self._may_hide):
                 yield Span(start, end, f"{quote}{MARKER}{quote}")
+
+
+def _covered(text: str, spans: list[Span], start: int = 0, end: int | None = None) -> str:
+    """The text from `start` to `end` with `MARKER` in place of what is hidden."""
+    shown: list[str] = []
+    end = len(text) if end is None else end
+    for span in spans:
+        if span.start < end and span.end > start:
+            shown += (text[start : max(span.start, start)], span.shown)
+            start = span.end
+    return "".join((*shown, text[start:end]))
 
 
 def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:
