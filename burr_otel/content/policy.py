@@ -167,16 +167,11 @@ class ContentPolicy:
         asking = self._redaction if self.asks_user else None
         return capture(value, self.max_attribute_bytes, path=path, asking=asking)
 
-    def _written(
-        self, tree: Any, cut: bool = False, *, may_be_list: bool | None = None
-    ) -> Attribute:
-        """JSON without secrets; where `may_be_list` is given, a number or short list stays one."""
+    def _written(self, tree: Any, cut: bool = False) -> Attribute:
         tree, too_deep = hide(tree, self._redaction)
-        cut |= too_deep
-        if may_be_list is not None and type(tree) in _NUMBERS:
-            return Attribute(tree, truncated=False)
-        if may_be_list and not cut and self._is_native_list(tree):
-            return Attribute([_without_nul(item) for item in tree], truncated=False)
+        return self._fitted(tree, cut or too_deep)
+
+    def _fitted(self, tree: Any, cut: bool) -> Attribute:
         data, too_long = fit(tree, self.max_attribute_bytes)
         return Attribute(data.decode(), cut or too_long)
 
@@ -189,8 +184,14 @@ class ContentPolicy:
         tree, cut = self._captured(value, f"attributes.{name[:_LONGEST_NAME]}")
         if isinstance(tree, str | CutText):
             return Attribute(*self._clean(self._redaction.text(tree)))
-        may_be_list = type(value) in (list, tuple) and not self.asks_user
-        return self._written(tree, cut, may_be_list=may_be_list)
+        tree, too_deep = hide(tree, self._redaction)
+        cut |= too_deep
+        is_list = type(value) in (list, tuple) and not (cut or self.asks_user)
+        if type(tree) in _NUMBERS:
+            return Attribute(tree, truncated=False)
+        if is_list and self._is_native_list(tree):
+            return Attribute([_without_nul(item) for item in tree], truncated=False)
+        return self._fitted(tree, cut)
 
     def _is_native_list(self, tree: Any) -> bool:
         """Whether it is a short list of one type, which attributes can hold."""
