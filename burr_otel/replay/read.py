@@ -189,9 +189,10 @@ class RunSpans:
             resource = Resource(attributes, otel.get("resource_schema_url"))
             version, schema_url = otel.get("scope_version"), otel.get("schema_url")
             scope = InstrumentationScope(semconv.SCOPE_NAME, version, schema_url)
-        limits, kept = None, otel.get("limits")
-        if isinstance(kept, Mapping) and set(map(type, kept.values())) <= {int}:
-            limits = SpanLimits(**{name: kept.get(name, SpanLimits.UNSET) for name in LIMITS})
+        kept = otel.get("limits")
+        if not isinstance(kept, Mapping) or set(map(type, kept.values())) - {int}:
+            kept = {}
+        limits = SpanLimits(**{name: kept.get(name, SpanLimits.UNSET) for name in LIMITS})
         return SpanSource(resource, scope, limits, self._content.policy)
 
 

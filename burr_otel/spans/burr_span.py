@@ -47,7 +47,6 @@ LIMITS: Final = (
 )
 """The limits of a provider that spans are held to; a session's record keeps those that are set."""
 
-_NO_LIMITS: Final = SpanLimits(**dict.fromkeys(LIMITS, SpanLimits.UNSET))
 _UNSET: Final = Status(StatusCode.UNSET)
 
 Describe = Callable[[], SpanContent]
@@ -58,7 +57,7 @@ class SpanSource(NamedTuple):
 
     resource: Resource
     scope: InstrumentationScope | None
-    limits: SpanLimits | None
+    limits: SpanLimits
     policy: ContentPolicy
     processor: Any = SpanProcessor()
     on_ending: Callable[[BurrSpan], None] | None = None
@@ -106,7 +105,7 @@ class _Readable(NamedTuple):
 
 
 class _SdkSpan(SpanOfSdk):
-    """Holds what code other than ours sets on an open span, by the rules and limits of the SDK."""
+    """A span of the SDK's, for its rules and limits: keeps what other code sets on an open one."""
 
     def taken(self) -> dict[str, Any]:
         """Its attributes so far, whatever other threads do."""
@@ -129,6 +128,8 @@ class _SdkSpan(SpanOfSdk):
 
 
 def _set_by_others(method: str) -> Any:
+    """A method of the API, done by the SDK's span; the end's record keeps what it sets."""
+
     def set_by_others(self: BurrSpan, *args: Any, **kwargs: Any) -> None:
         getattr(self._writable(), method)(*args, **kwargs)
 
@@ -244,16 +245,15 @@ class BurrSpan(ReadableSpan, trace.Span):
             attributes = {**attributes, **user.taken()}
             events, links = [*events, *user.events], [*links, *user.links]
             status = status if user.status.is_unset else user.status
-        limits = self._source.limits or _NO_LIMITS
+        limits = self._source.limits
         most, longest = limits.max_span_attributes, limits.max_span_attribute_length
         if longest is not None or (most is not None and len(attributes) > most):
             attributes = BoundedAttributes(most, attributes, False, longest)
         return _Readable(attributes, events, links, status)
 
     def _sdk_span(self, **content: Any) -> _SdkSpan:
-        limits = self._source.limits or _NO_LIMITS
-        context, resource = self.get_span_context(), self._source.resource
-        return _SdkSpan("", context, resource=resource, limits=limits, **content)
+        context, source = self.get_span_context(), self._source
+        return _SdkSpan("", context, resource=source.resource, limits=source.limits, **content)
 
     def _let_go(self) -> None:
         size_bytes, self._held_bytes = self._held_bytes, 0
