@@ -335,9 +335,9 @@ def test_a_snapshot_that_could_not_be_written_is_nothing_to_build_on(store, monk
 def test_the_held_state_goes_with_the_session(store):
     """An ended session holds no copy of its state."""
     session = chat(store, 12)
-    assert session._chain._newest is not None
+    assert session._chain.newest is not None
     session.end(ENDED)
-    assert session._chain._newest is None
+    assert session._chain.newest is None
 
 
 def test_burrs_own_client_refuses_a_part_of_a_state(store, tmp_path):

@@ -334,27 +334,23 @@ class Chain:
     The newest encoded state is held until the session ends. Who writes one holds `lock`.
     """
 
-    __slots__ = ("_newest", "lock")
+    __slots__ = ("lock", "newest")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._newest: Snapshot | None = None
+        self.newest: Snapshot | None = None  # that was written, and is built on next
 
     def forget(self) -> None:
         """Let go of the held state, so that the next one is written whole."""
         # Where a step is being written at this moment, perhaps by this very thread, its state
         # stays.
         if self.lock.acquire(blocking=False):
-            self._newest = None
+            self.newest = None
             self.lock.release()
-
-    def keep(self, snapshot: Snapshot | None) -> None:
-        """This one has been written and is built on next; None: nothing is."""
-        self._newest = snapshot
 
     def next(self, state: EncodedState) -> Snapshot:
         """The snapshot to be written: a difference where one can be and pays."""
-        base = self._newest
+        base = self.newest
         if base is None or base.document is None or base.number >= _MAX_NUMBER:
             return self.whole(state)
         document, number = _document(state), base.number + 1

@@ -14,6 +14,7 @@ SEQUENCE_ID: Final = "__SEQUENCE_ID"
 PRIOR_STEP: Final = "__PRIOR_STEP"
 
 GROWING_BYTES: Final = 1024  # of a shorter value nobody asks what is new
+_QUOTE: Final = ord('"')
 _GROWING_TYPES: Final = (list, str)
 _LARGE_BYTES: Final = 64 * 1024  # a copy of so many bytes costs more than a further piece
 _MOST_PIECES: Final = 512  # `writev` takes 1,024
@@ -40,7 +41,7 @@ class EncodedState:
     `fragments` has the JSON of every key, in order, `exact` the patches for what JSON cannot carry
     (see `burr_otel.store.exact`). `int64` is whether every integer fits in 64 bits, so that fast
     parsers read it right. `heads` (checksums of fragments without their last byte) and `grown` are
-    filled by the session.
+    filled by `go_on_from`.
     """
 
     __slots__ = (
@@ -63,15 +64,32 @@ class EncodedState:
         self._values = values
         self.longest_bytes = max(map(len, fragments.values()), default=0)
 
-    def counts(self) -> dict[str, int]:
-        """The items of large lists and the characters of large texts."""
-        return {
-            key: len(self._values[key])
-            for key, fragment in self.fragments.items()
-            if len(fragment) >= GROWING_BYTES
-            and key not in self.inexact
-            and type(self._values[key]) in _GROWING_TYPES
-        }
+    def go_on_from(self, known: Mapping[str, Growing]) -> dict[str, tuple[int, int]]:
+        """Fill `heads` and `grown`, and tell of large values that go on from earlier ones.
+
+        Gives how many bytes of their JSON and how many items or characters did not change.
+        """
+        found = {}
+        for key, fragment in self.fragments.items():
+            if len(fragment) < GROWING_BYTES or key in self.inexact:
+                continue
+            value = self._values[key]
+            if type(value) not in _GROWING_TYPES:
+                continue
+            shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
+            if (
+                0 < shared < len(fragment)
+                and fragment.endswith(ending, 0, shared)
+                and (fragment[0] == _QUOTE or fragment[shared] in b",]")
+                and zlib.crc32(memoryview(fragment)[:shared]) == checksum
+            ):
+                found[key] = shared, items
+                head = head_checksum(fragment, checksum, shared)
+            else:
+                head = head_checksum(fragment)
+            self.heads[key] = head
+            self.grown[key] = Growing(len(fragment) - 1, head, len(value), fragment[-17:-1])
+        return found
 
     def is_exact(self, key: str) -> bool:
         """Whether the value is plain JSON: exact types, and integers of 64 bits."""

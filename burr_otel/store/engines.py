@@ -13,14 +13,11 @@ from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.port import Engine
 
 # By scheme: the module that has the engine, its class, and the extra that installs what it needs.
-_POSTGRES: Final = "burr_otel.store.postgres", "PostgresEngine", "postgres"
-_OBJECTS: Final = "burr_otel.store.objects", "ObjectEngine", "objects"
 _ENGINES: Final = {
-    "postgresql": _POSTGRES,
-    "postgres": _POSTGRES,
-    "s3": _OBJECTS,
-    "gs": _OBJECTS,
-    "az": _OBJECTS,
+    **dict.fromkeys(
+        ("postgresql", "postgres"), ("burr_otel.store.postgres", "PostgresEngine", "postgres")
+    ),
+    **dict.fromkeys(("s3", "gs", "az"), ("burr_otel.store.objects", "ObjectEngine", "objects")),
 }
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # Hides too much rather than too little: a password may hold any character, quoted or not.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final
@@ -29,7 +28,7 @@ from burr_otel.records import (
 )
 from burr_otel.store import port
 from burr_otel.store.delta import Chain, Snapshot, whole_snapshot
-from burr_otel.store.encoded import EncodedState, Growing, head_checksum
+from burr_otel.store.encoded import EncodedState, Growing
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
 from burr_otel.store.reading import newest_record, newest_records, otel_of
@@ -38,7 +37,6 @@ logger = logger_of_lines(__name__)
 
 _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
 _MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces
-_QUOTE: Final = ord('"')
 _UNUSED: Final = -1  # generation of a session that has not written yet
 _KEPT: Final = ("app_id", "partition_key", "parent_pointer", "spawning_parent_pointer", "graph")
 _MOST_WARNED: Final = 10_000
@@ -180,23 +178,7 @@ class Session:
 
         Gives how many bytes of its JSON and how many items or characters did not change.
         """
-        found, known = {}, self.grown_from or {}
-        for key, count in state.counts().items():
-            fragment = state.fragments[key]
-            shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
-            if (
-                0 < shared < len(fragment)
-                and fragment.endswith(ending, 0, shared)
-                and (fragment[0] == _QUOTE or fragment[shared] in b",]")
-                and zlib.crc32(memoryview(fragment)[:shared]) == checksum
-            ):
-                found[key] = shared, items
-                head = head_checksum(fragment, checksum, shared)
-            else:
-                head = head_checksum(fragment)
-            state.heads[key] = head
-            state.grown[key] = Growing(len(fragment) - 1, head, count, fragment[-17:-1])
-        return found
+        return state.go_on_from(self.grown_from or {})
 
     def end_step(self, record: EndStep, state: EncodedState, *, exact: bool) -> int:
         """Record that a step has ended, with the state after it; the record's length in bytes.
@@ -225,7 +207,7 @@ class Session:
                 snapshot = None
                 raise
             finally:
-                chain.keep(snapshot)
+                chain.newest = snapshot
                 chain.lock.release()
         self.grown_from = state.grown
         return length
@@ -235,7 +217,7 @@ class Session:
         if self._chain is not None:
             snapshot = self._chain.whole(state)
             self._append_end(record, snapshot, int64)
-            self._chain.keep(snapshot)
+            self._chain.newest = snapshot
 
     def _append_end(self, record: EndStep, snapshot: Snapshot, int64: bytes) -> int:
         pieces, members, after, mark, *_ = snapshot

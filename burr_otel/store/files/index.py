@@ -16,8 +16,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from typing_extensions import Self
-
 from burr_otel.store.files import disk
 from burr_otel.store.port import END, INHERITED, ROOT
 
@@ -72,12 +70,6 @@ class Index:
         except OSError:
             with tempfile.TemporaryFile() as file:
                 return cls(os.dup(file.fileno()), log_fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the file descriptor."""

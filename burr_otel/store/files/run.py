@@ -130,7 +130,7 @@ class FileRun(LogFile):
             for rebuild in (False, True):
                 if not unread:
                     return
-                with self._index(fd, size, rebuild=rebuild) as index:
+                with contextlib.closing(self._index(fd, size, rebuild=rebuild)) as index:
                     try:
                         for line in _indexed(fd, index, kinds, sequence_id, unread):
                             unread = line.position
