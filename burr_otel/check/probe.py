@@ -256,6 +256,7 @@ def _ask_by_http(spans: Sequence[ReadableSpan], answer: Answer) -> None:
             answer.url = str(request.url)
             answer.note_sent(request.headers.items(), options.get("timeout"))
             try:
+                options["allow_redirects"] = False  # OpenTelemetry 1.38 follows one
                 response = super().send(request, **options)
                 _note_http(answer, response)
             except requests.RequestException as error:

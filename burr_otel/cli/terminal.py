@@ -108,9 +108,12 @@ def write_file(file: str, text: str) -> None:
 @contextlib.contextmanager
 def bar(doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """A bar on a terminal while something is done; tell it how much is done, and words beside."""
+    console = output(stderr=True)
+    if not console.is_terminal:
+        yield lambda _done, _told: None
+        return
     from rich import progress
 
-    console = output(stderr=True)
     columns: list[progress.ProgressColumn] = [
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -118,9 +121,6 @@ def bar(doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
         progress.TextColumn("{task.fields[told]}"),
         progress.TimeRemainingColumn(),
     ]
-    shown = progress.Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    )
-    with shown:
+    with progress.Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(doing, total=total, told="")
         yield lambda done, told: shown.update(task, completed=done, told=told)
