@@ -73,9 +73,6 @@ class Document:
             raise AttributeError(name)
         return getattr(self, name)
 
-    def __bool__(self) -> bool:
-        return self.text != b"{}"
-
 
 NO_DOCUMENT: Final = Document(b"{}", {})
 
