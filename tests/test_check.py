@@ -151,6 +151,14 @@ def test_a_certificate_that_is_named_is_trusted(checked, tmp_path):
         assert names(report) == [], report.said
 
 
+def test_an_authority_whose_file_is_missing_is_named(checked, tmp_path):
+    """Whatever gRPC makes of that, its server speaks TLS."""
+    missing = str(tmp_path / "missing.pem")
+    with grpc_server(tls=True) as endpoint:
+        report = checked(endpoint, OTEL_EXPORTER_OTLP_CERTIFICATE=missing)
+    assert f"there is no file {missing}" in sentence(report, "certificate")
+
+
 # --- it is not there ----------------------------------------------------------------------------
 
 

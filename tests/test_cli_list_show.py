@@ -184,7 +184,14 @@ def test_list_reads_only_the_ends_of_a_long_log(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("show", "a"), ("open", "a"), ("materialize", "a"), ("diff", "a", "a")],
+    [
+        ("show", "a"),
+        ("open", "a"),
+        ("materialize", "a"),
+        ("diff", "a", "a"),
+        ("replay", "a", "--dry-run"),
+        ("recover", "a"),
+    ],
 )
 def test_partition_tells_runs_of_one_id_apart(tmp_path, arguments):
     """One id in two partitions is two runs: the message names the option, and the option chooses."""
