@@ -40,7 +40,6 @@ from burr_otel.records.types import (
     StreamTimes,
     Usage,
     encode_json,
-    encode_text,
     sound_text,
     state_data,
 )

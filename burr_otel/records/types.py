@@ -27,14 +27,6 @@ ROOT_END: Final = "otel_root_end"
 # --- JSON -----------------------------------------------------------------------------------------
 
 
-def encode_text(text: str) -> bytes:
-    """One JSON string; lone surrogates become U+FFFD."""
-    try:
-        return orjson.dumps(text)
-    except orjson.JSONEncodeError:
-        return orjson.dumps(sound_text(text))
-
-
 def sound_text(text: str) -> str:
     """The text with U+FFFD in place of lone surrogates."""
     if text.isascii():
@@ -43,7 +35,7 @@ def sound_text(text: str) -> str:
 
 
 def encode_json(tree: Any) -> bytes:
-    """Strict JSON of exact JSON types; integers may have any size; see `encode_text`."""
+    """Strict JSON of exact JSON types: integers of any size; lone surrogates become U+FFFD."""
     try:
         return orjson.dumps(tree)
     except orjson.JSONEncodeError:

@@ -31,7 +31,7 @@ from burr_otel.records.types import (
     StreamMark,
     StreamTimes,
     Usage,
-    encode_text,
+    encode_json,
     sound_text,
 )
 
@@ -219,7 +219,7 @@ def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
     return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
 
 
-_name = functools.lru_cache(1024)(encode_text)  # actions have few names
+_name = functools.lru_cache(1024)(encode_json)  # actions have few names
 
 
 def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> bytes:
@@ -265,7 +265,7 @@ def encode_end_step(
             time_ns % _S_NS // _US_NS,
             _name(record.action),
             b"null" if record.result is None else record.result.text,
-            b"null" if raised is None else encode_text(raised.traceback or raised.type),
+            b"null" if raised is None else encode_json(raised.traceback or raised.type),
         )
     )
     rare = record.failed, record.stream, record.swallowed, record.grown, record.usage, record.user
@@ -327,7 +327,7 @@ def _trace_members(
 ) -> bytes:
     text = b',"trace_id":"%032x","flags":%d' % (trace_id, flags)
     if trace_state:
-        text += b',"trace_state":%b' % encode_text(trace_state)
+        text += b',"trace_state":%b' % encode_json(trace_state)
     if parent is not None:
         text += b',"parent_span_id":"%016x"' % parent.span_id
         if parent.trace_id != trace_id:

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from burr_otel.records import encode_json, encode_text
+from burr_otel.records import encode_json
 from burr_otel.store.encoded import EncodedState, head_checksum, object_pieces
 
 # A key in the `state` of a record that carries a difference. Burr's own client finds no
@@ -62,7 +62,7 @@ class DeltaState:
         """Of all keys and values, in order."""
         if self._checksum < 0:
             pieces = [
-                b"%b%d:%d," % (encode_text(key), len(text), zlib.crc32(text[-1:], self._head(key)))
+                b"%b%d:%d," % (encode_json(key), len(text), zlib.crc32(text[-1:], self._head(key)))
                 for key, text in self.parts.items()
             ]
             self._checksum = zlib.crc32(self.exact, zlib.crc32(b"".join(pieces)))
@@ -135,7 +135,7 @@ def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, b
     marker = STATE_KEY
     while marker in written:
         marker += "~"
-    members = [b'"marker":%b' % encode_text(marker)]
+    members = [b'"marker":%b' % encode_json(marker)]
     if joins:
         members.append(b'"joins":%b' % orjson.dumps(joins))
     removed = [name for name in base.parts if name not in new.parts]
@@ -247,7 +247,7 @@ def _joined(
     if kind == _ITEMS and isinstance(value, list):
         between = b",%b" % encode(value)[1:-1]
     elif kind == _TEXT and isinstance(value, str):
-        between = encode_text(value)[1:-1]
+        between = encode_json(value)[1:-1]
     elif kind == _JSON and isinstance(value, str):
         between = value.encode()
     else:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from burr_otel.records import encode_text
+from burr_otel.records import encode_json
 
 # Burr's own keys in a state; all others are the user's.
 SEQUENCE_ID: Final = "__SEQUENCE_ID"
@@ -19,7 +19,7 @@ _GROWING_TYPES: Final = (list, str)
 _LARGE_BYTES: Final = 64 * 1024  # a copy of so many bytes costs more than a further piece
 _MOST_PIECES: Final = 512  # `writev` takes 1,024
 
-_key_json: Final = functools.lru_cache(1024)(encode_text)  # states have few keys
+_key_json: Final = functools.lru_cache(1024)(encode_json)  # states have few keys
 
 
 class Growing(NamedTuple):

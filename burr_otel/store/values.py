@@ -20,7 +20,7 @@ from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
 from burr_otel.printable import logger_of_lines
-from burr_otel.records import encode_json, encode_text
+from burr_otel.records import encode_json
 from burr_otel.store import exact, snapshot
 from burr_otel.store.encoded import EncodedState, object_pieces
 
@@ -126,7 +126,7 @@ def encode_value(
                 type_name,
                 _text_of(error),
             )
-        return encode_text(f"<{type_name}: {type(error).__name__}: {_text_of(error)}>"), False
+        return encode_json(f"<{type_name}: {type(error).__name__}: {_text_of(error)}>"), False
 
 
 def _plain_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
