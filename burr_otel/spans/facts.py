@@ -29,22 +29,14 @@ _INT64: Final = 1 << 63
 _INJECTED: Final = frozenset({"__tracer", "__context"})  # Burr's own, not data
 
 
-class ActionKind(NamedTuple):
-    """What an action of a kind is called in the conventions."""
-
-    openinference: str
-    operation: str | None = None
-    name_attribute: str | None = None
-
-
 KINDS: Final = {
-    "chain": ActionKind("CHAIN"),
-    "llm": ActionKind("LLM", "chat"),
-    "tool": ActionKind("TOOL", "execute_tool", semconv.GEN_AI_TOOL_NAME),
-    "agent": ActionKind("AGENT", "invoke_agent"),
-    "retriever": ActionKind("RETRIEVER", "retrieval"),
+    "chain": None,
+    "llm": "chat",
+    "tool": "execute_tool",
+    "agent": "invoke_agent",
+    "retriever": "retrieval",
 }
-"""What follows ``otel.kind:`` in a tag of an action."""
+"""What follows ``otel.kind:`` in a tag of an action, and what the GenAI conventions call it."""
 
 
 class ActionFacts(NamedTuple):
@@ -141,18 +133,18 @@ def actions_of_graph(graph: Any, policy: ContentPolicy) -> dict[str, ActionFacts
 def _action(data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPolicy) -> ActionFacts:
     name = data["name"]
     word = _kind(name, _texts(more.get("tags")), policy)
-    kind, shown = KINDS[word], policy.name(name)
+    operation, shown = KINDS[word], policy.name(name)
     attributes: dict[str, AttributeValue] = {
         semconv.ACTION_NAME: shown,
-        semconv.OPENINFERENCE_SPAN_KIND: kind.openinference,
+        semconv.OPENINFERENCE_SPAN_KIND: word.upper(),
         semconv.GRAPH_NODE_ID: shown,
     }
     if isinstance(more.get("function"), str):
         attributes[semconv.CODE_FUNCTION_NAME] = more["function"]
-    if kind.operation is not None:
-        attributes[semconv.GEN_AI_OPERATION_NAME] = kind.operation
-    if kind.name_attribute is not None:
-        attributes[kind.name_attribute] = shown
+    if operation is not None:
+        attributes[semconv.GEN_AI_OPERATION_NAME] = operation
+    if word == "tool":
+        attributes[semconv.GEN_AI_TOOL_NAME] = shown
     inputs = frozenset(_texts(data.get("inputs")) + _texts(data.get("optional_inputs")))
     inputs -= _INJECTED
     reads, writes = _texts(data.get("reads")), _texts(data.get("writes"))
