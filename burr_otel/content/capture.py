@@ -168,7 +168,7 @@ class _Reader:
         if kind is int:
             text = describe(value)
             return text if type(text) is str else orjson.Fragment(b"%d" % text)
-        parts = _parts_of(value, kind)
+        parts = value if kind is Parts else _parts_of(value, kind)
         if parts is None:
             if self._clock() > self._until:
                 self.cut = True

@@ -352,12 +352,9 @@ def _pandas(value: Any) -> Any:
     return None
 
 
-def _row(columns: Any, cells: Any) -> dict[Any, Any]:
+def _row(columns: Any, cells: Any) -> Parts:
     """The cells of a row by column; columns of one name stay apart."""
-    row: dict[Any, Any] = {}
-    for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
-        row[f"{column} (column {number})" if column in row else column] = cell
-    return row
+    return Parts(zip(columns, cells, strict=True), len(cells), named=True)
 
 
 def _tensor(value: Any) -> Any:
