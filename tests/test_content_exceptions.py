@@ -511,6 +511,21 @@ def test_the_redactor_is_asked_about_messages_and_the_traceback():
     assert (content.message, content.traceback) == (MARKER, MARKER)
 
 
+def test_the_redactor_is_asked_about_both_ends_of_a_long_message():
+    """It gets texts, and what it hides at the cut does not show in part."""
+
+    def mask(path, value):
+        return value.replace("alice@example.com", "<the mail>")
+
+    policy = ContentPolicy(redactor=mask, max_attribute_bytes=300)
+    for before in range(250, 320, 3):
+        text = "x " * (before // 2) + "alice@example.com " + "y " * 5000
+        message = described(policy, ValueError(text)).message
+        assert message.startswith("x x ")
+        assert message.endswith(" y ")
+        assert "alice" not in message
+
+
 # --- what was captured or recorded ------------------------------------------------------------------
 
 

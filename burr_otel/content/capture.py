@@ -26,6 +26,7 @@ from burr_otel.content.prune import (
     CutDict,
     CutList,
     CutText,
+    clip,
     dumps,
     scrub,
     share,
@@ -204,7 +205,9 @@ class _Reader:
             return str(key)
         if type(key) is not str:
             node = _Reader(_KEY_BYTES, None, self._clock).tree(key, "")
-            key = node if isinstance(node, str) else dumps(node).decode()
+            self.cut |= isinstance(node, CutText)
+            is_text = isinstance(node, str | CutText)
+            key = clip(node, 2 * _LONGEST_KEY)[0] if is_text else dumps(node).decode()
         if len(key) > 2 * _LONGEST_KEY:
             key = f"{key[:_LONGEST_KEY]}...{key[-_LONGEST_KEY:]}"
         return scrub(key)

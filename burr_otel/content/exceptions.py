@@ -1,7 +1,7 @@
 """Exceptions as text: type, message and the traceback of the whole chain, bounded.
 
 `capture_exception` runs where the exception is, and keeps none of its frames; what of its texts is
-shown is decided later, by `shown_text` and `shown_trace`. The traceback reads like Python's own. It
+shown is decided later, by `ContentPolicy.exception`. The traceback reads like Python's own. It
 is written here, not by `traceback`, because that runs code of the values involved (suggestions for
 misspelt names), follows chains and groups of any size, and prints source lines as it finds them.
 """
@@ -283,15 +283,13 @@ def raised_of_text(text: str) -> RaisedText:
     return RaisedText(title[0], last[title.end() :].removeprefix(":").strip(), text)
 
 
-def shown_text(text: str, redaction: Redaction) -> str:
-    """A message without secrets; one that was cut when it was captured stays a cut text."""
+def captured_text(text: str) -> str | CutText:
+    """A message as it was captured: one that was cut then is a cut text again."""
     note = _CUT_NOTE.search(text)
     if note is None or note.start() < OVERLAP or len(text) - note.end() < OVERLAP:
-        shown: str = redaction.text(text)
-        return shown
+        return text
     head, tail, missing = text[: note.start()], text[note.end() :], int(note[1])
-    cut = CutText(head, tail, missing + 2 * OVERLAP, context=OVERLAP)
-    return redaction.text(cut)  # type: ignore[no-any-return]
+    return CutText(head, tail, missing + 2 * OVERLAP, context=OVERLAP)
 
 
 def shown_trace(text: str, redaction: Redaction, *, content: bool) -> str:
@@ -303,7 +301,7 @@ def shown_trace(text: str, redaction: Redaction, *, content: bool) -> str:
         if kind == "source":
             lines = [redaction.source_line("", line) for line in lines] if content else []
         elif kind == "content" and content:
-            block = shown_text("\n".join(lines), redaction)
+            block = redaction.text(captured_text("\n".join(lines)))
             lines = clip(block, len(text) + OVERLAP)[0].split("\n")
         elif kind == "content":
             title = _TITLE.match(lines[0])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from burr_otel.content.capture import capture, tree_of, tree_of_parts, whole
-from burr_otel.content.exceptions import RaisedText, shown_text, shown_trace
+from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
 from burr_otel.content.redact import MARKER, Redaction, hide
@@ -250,8 +250,8 @@ class ContentPolicy:
         return RaisedText(kind, message, trace)
 
     def _message(self, message: str) -> str:
-        shown = shown_text(scrub(message), self._redaction)
-        return self._clean(self._redaction.answer(shown, "exception.message"))[0]
+        text = captured_text(scrub(message))
+        return self._clean(self._redaction.asked(text, "exception.message"))[0]
 
     def _trace(self, trace: str, *, content: bool) -> str:
         shown = shown_trace(scrub(trace), self._redaction, content=content)
