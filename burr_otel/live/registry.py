@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from burr_otel.spans.scope import copied_spawner
+from burr_otel import semconv
+from burr_otel.spans.scope import Spawner, current_span_context, innermost_scope
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.live.capture import Digests
     from burr_otel.live.run import Run
-    from burr_otel.spans.scope import Spawner
 
 
 class Owner:
@@ -146,11 +146,15 @@ class Registry:
         return known[0] if known else None
 
     def spawner(self) -> Spawner:
-        """The step in progress here, with what the state that it found tells of its children's."""
-        here = copied_spawner()
-        if here.pointer is None:
-            return here
-        return here._replace(digests=self.state_digests(*here.pointer))
+        """The step in progress here, else the span that is current."""
+        scope = innermost_scope()
+        if scope is None:
+            return Spawner(current_span_context())
+        step, run = scope.tag, scope.tag.run
+        context = step.context if step.context.is_valid else None
+        app_id = str(run.identity[semconv.APP_ID])
+        digests = self.state_digests(app_id, step.sequence_id)
+        return Spawner(context, (app_id, step.sequence_id), run.conversation_id, digests)
 
     def state_digests(self, app_id: str, sequence_id: int) -> Digests | None:
         """Checksums of the state that a step of this process in progress found."""

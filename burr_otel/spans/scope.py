@@ -259,14 +259,3 @@ class Spawner(NamedTuple):
     pointer: tuple[str, int] | None = None  # app id and sequence id
     conversation_id: str | None = None
     digests: Mapping[str, int | None] | None = None
-
-
-def copied_spawner() -> Spawner:
-    """The step in progress here, else the span that is current."""
-    scope = innermost_scope()
-    if scope is None:
-        return Spawner(current_span_context())
-    step, run = scope.tag, scope.tag.run
-    context = step.context if step.context.is_valid else None
-    pointer = str(run.identity[semconv.APP_ID]), step.sequence_id
-    return Spawner(context, pointer, run.conversation_id)
