@@ -131,7 +131,7 @@ def wrong_address(place: Place) -> Problem | None:
     if mark and scheme in ("http", "https", "unix") and rest:
         user = place.protocol == "grpc" and "@" in rest.partition("/")[0]
         return problem("user_in_url", _fields(place)) if user else None
-    meant = without_secrets(place.endpoint).rpartition("://")[2] or "localhost:4317"
+    meant = place.shown.rpartition("://")[2] or "localhost:4317"
     return problem("wrong_scheme", {**_fields(place), "place": meant})
 
 
@@ -173,7 +173,7 @@ def shown(answer: Answer, place: Place) -> str:
 
 
 def _fields(place: Place) -> dict[str, str]:
-    parts, endpoint = urllib.parse.urlsplit(place.endpoint), without_secrets(place.endpoint)
+    parts, endpoint = urllib.parse.urlsplit(place.endpoint), place.shown
     return {
         "endpoint": endpoint,
         "variable": place.variable or "OTEL_EXPORTER_OTLP_ENDPOINT",

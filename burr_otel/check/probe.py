@@ -21,7 +21,13 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import ReadableSpan
 
-from burr_otel.spans.exporters import Protocol, bare_exporter, compression_from_environ
+from burr_otel.spans.exporters import (
+    Protocol,
+    bare_exporter,
+    compression_from_environ,
+    otlp_variable,
+    without_secrets,
+)
 
 Address = tuple[str, int]
 """Host and port."""
@@ -36,7 +42,6 @@ _FRAME_HEADER_BYTES: Final = 9
 # The gRPC library reads these, and only in small letters.
 _GRPC_PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _GRPC_DIRECT: Final = ("no_grpc_proxy", "no_proxy")
-_AUTHORITIES: Final = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 # What the exporters and their libraries send in any case.
 _USUAL_HEADERS: Final = {
     *("accept", "accept-encoding", "connection", "content-encoding", "content-length"),
@@ -60,6 +65,11 @@ class Place(NamedTuple):
         return host_and_port(self.endpoint) or ("", 443)
 
     @property
+    def shown(self) -> str:
+        """The endpoint as it may be shown."""
+        return without_secrets(self.endpoint)
+
+    @property
     def is_tls(self) -> bool:
         """Whether TLS is meant."""
         return self.endpoint.startswith("https://")
@@ -68,8 +78,9 @@ class Place(NamedTuple):
     def authority(self) -> str | None:
         """The file of the certificates that are trusted; `None`: the usual authorities."""
         # With HTTP, those of the requests library win over the exporter's.
-        names = () if self.protocol == "grpc" else ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-        return next((os.environ[n] for n in (*names, *_AUTHORITIES) if os.environ.get(n)), None)
+        names = [] if self.protocol == "grpc" else ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+        names.append(otlp_variable("CERTIFICATE") or "")
+        return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
     @property
     def proxy(self) -> str | None:

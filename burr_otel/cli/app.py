@@ -152,7 +152,8 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        _give_up_output()
+        # The interpreter flushes standard output once more at exit, and would complain of the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (click.ClickException, BurrOtelError, OSError) as error:
         return _complain_of(error)
@@ -173,10 +174,3 @@ def _complain_of(error: Exception) -> int:
 
     complain(str(error))
     return NO_SUCH_RUN if isinstance(error, UnknownRunError | NoSingleRunError) else FAILED
-
-
-def _give_up_output() -> None:
-    # The interpreter flushes standard output once more at exit, and would complain about the pipe.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

@@ -141,13 +141,11 @@ def check_command(storage_dir: str) -> CommandResult:
 
 def check_data(report: Report) -> dict[str, Any]:
     """What was found, for programs."""
-    from burr_otel.spans.exporters import without_secrets
-
     answer, batch, place = report.answer, report.batch, report.place
     return {
         **{name: getattr(report, name) for name in _REPORTED},
         "problems": [problem._asdict() for problem in report.problems],
-        "endpoint": without_secrets(place.endpoint),
+        "endpoint": place.shown,
         "endpoint_from": place.variable or "default",
         "protocol": place.protocol,
         "large_batch": batch and {"bytes": batch.size_bytes, "taken": report.taken},
@@ -175,10 +173,9 @@ def check_lines(report: Report) -> Iterator[Text]:
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
     """What is set, and what came back, a line each."""
     from burr_otel.check.run import SERVICE_NAME
-    from burr_otel.spans.exporters import without_secrets
 
     place, answer, batch = report.place, report.answer, report.batch
-    yield "endpoint", f"{without_secrets(place.endpoint)} ({place.variable or 'default'})"
+    yield "endpoint", f"{place.shown} ({place.variable or 'default'})"
     yield "protocol", place.protocol
     if report.exporters != ["otlp"]:
         yield "exporters", ", ".join(report.exporters)
