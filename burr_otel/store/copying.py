@@ -88,14 +88,14 @@ class RunCopy:
             line = next(missing, None)
             if line is None or line.data != there.data:
                 raise self._is_another(log, f"its record {self.records + 1:,} differs")
-            self._count(line)
+            self.records, self.size_bytes = self.records + 1, self.size_bytes + len(line.data)
             yield line.end
         line = next(missing, None)
         while line is not None:
             following = next(missing, None)
             # The last one reaches the disk, and with it all before it.
             log.append(line.data, _entry(line), durability="none" if following else "fsync")
-            self._count(line)
+            self.records, self.size_bytes = self.records + 1, self.size_bytes + len(line.data)
             self.added += 1
             yield line.end
             line = following
@@ -129,10 +129,6 @@ class RunCopy:
                 yield line
             else:
                 self.left_out_bytes += line.end - line.position
-
-    def _count(self, line: Line) -> None:
-        self.records += 1
-        self.size_bytes += len(line.data)
 
     def _is_another(self, log: RunLog, why: str) -> StoreError:
         return StoreError(

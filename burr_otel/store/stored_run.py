@@ -93,8 +93,23 @@ class StoredRun:
         return any(True for _ in self.log.open_markers())
 
     def left_open(self, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
-        """Sessions whose owner is dead, each held until the next one is asked for."""
-        return left_open(self.log, now_ns=now_ns, recover_after_s=recover_after_s)
+        """Sessions whose owner is dead, each held until the next one is asked for.
+
+        Two that look at once are not given the same one. Where it cannot be told from here whether
+        an owner lives, it is taken for dead after so many seconds without a record.
+        """
+        log = self.log
+        for session_id, data in log.open_markers():
+            marker = _read_marker(data)
+            if marker is None or log.owner_lives(marker["owner"]):
+                continue
+            with log.hold(session_id) as ours:
+                if not ours:
+                    continue
+                session = _session(log, session_id, marker)
+                known_dead = log.owner_lives(marker["owner"]) is False
+                if known_dead or now_ns - session.last_ns > recover_after_s * 1e9:
+                    yield session
 
     def records(self, ends: tuple[int, int] | None = None) -> Iterator[dict[str, Any]]:
         """The sound records in file order, with whole states; damaged parts go to `skipped`.
@@ -111,12 +126,11 @@ class StoredRun:
                 self.skipped.append((part.position, part.end - part.position, part.reason))
                 continue
             record = unfolding.whole(part.record, part.data)
-            if record is None and self.left_out:
+            if record is None:
                 record = {**part.record, "state": None}
-            elif record is None:
-                reason = "the record that its state builds on is lost"
-                self.skipped.append((part.position, part.end - part.position, reason))
-                record = {**part.record, "state": None}
+                if not self.left_out:
+                    reason = "the record that its state builds on is lost"
+                    self.skipped.append((part.position, part.end - part.position, reason))
             yield record
 
     def _at_ends(self, first: int, last: int) -> Iterator[Line]:
@@ -231,25 +245,6 @@ def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:
             alive = now_ns - log.changed_ns < recover_after_s * 1e9
         if alive:
             raise RunInUseError(f"{log.project}/{log.app_id}", session_id, owner)
-
-
-def left_open(log: RunLog, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
-    """Sessions whose owner is dead, each of them held until the next one is asked for.
-
-    Two that look at once are not given the same one. Where it cannot be told from here whether an
-    owner lives, it is taken for dead after so many seconds without a record.
-    """
-    for session_id, data in log.open_markers():
-        marker = _read_marker(data)
-        if marker is None or log.owner_lives(marker["owner"]):
-            continue
-        with log.hold(session_id) as ours:
-            if not ours:
-                continue
-            session = _session(log, session_id, marker)
-            known_dead = log.owner_lives(marker["owner"]) is False
-            if known_dead or now_ns - session.last_ns > recover_after_s * 1e9:
-                yield session
 
 
 def _session(log: RunLog, session_id: str, marker: dict[str, Any]) -> OpenSession:
