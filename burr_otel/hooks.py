@@ -18,11 +18,10 @@ from burr.tracking.base import SyncTrackingClient
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, SnapshotError
 from burr_otel.live.build import BuiltApplication, start_run
-from burr_otel.live.registry import Owner, registry
+from burr_otel.live.registry import Owner, Spawner, registry
 from burr_otel.live.run import Run
 from burr_otel.live.shared import Shared
 from burr_otel.spans import keeper, shield
-from burr_otel.spans.scope import Spawner
 from burr_otel.store import Store
 
 

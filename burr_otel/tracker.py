@@ -19,14 +19,14 @@ from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
 from burr_otel.errors import BurrOtelError, UnknownRunError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
-from burr_otel.live.registry import Owner, registry
+from burr_otel.live.registry import Owner, Spawner, registry
 from burr_otel.live.shared import Shared, session_settings
 from burr_otel.loader import DEFAULT_STORAGE_DIR, RunLoader
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import inside, keeper, provider, shield
 from burr_otel.spans.facts import content_policy
-from burr_otel.spans.scope import Spawner, context_of
+from burr_otel.spans.scope import context_of
 from burr_otel.spans.signals import step_metrics
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import ALL, Store, is_url, without_password

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.content import Attribute
+    from burr_otel.live.registry import Spawner
     from burr_otel.live.shared import Shared
-    from burr_otel.spans.scope import Spawner
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import RunHistory, Session, Store
 

@@ -12,10 +12,10 @@ import uuid
 import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel import semconv
-from burr_otel.spans.scope import Spawner, current_span_context, innermost_scope
+from burr_otel.spans.scope import current_span_context, innermost_scope
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -40,6 +40,18 @@ class Owner:
                 return True
             owner = owner._original  # noqa: SLF001  # our own class
         return False
+
+
+class Spawner(NamedTuple):
+    """The step in progress where a tracker was copied, for the sub-application's process.
+
+    `digests` are checksums of the state that the step found, see `live.capture`.
+    """
+
+    context: SpanContext | None = None
+    pointer: tuple[str, int] | None = None  # app id and sequence id
+    conversation_id: str | None = None
+    digests: Mapping[str, int | None] | None = None
 
 
 class Registry:

@@ -9,8 +9,8 @@ what was current before it, and leaving one attaches that.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
@@ -244,18 +244,3 @@ class Scope:
         """The generator yields: its consumer's context is current again."""
         self._inside = otel_context.get_current()
         otel_context.attach(consumer)
-
-
-# --- sub-applications -----------------------------------------------------------------------------
-
-
-class Spawner(NamedTuple):
-    """The step in progress where a tracker was copied, for the sub-application's process.
-
-    `digests` are checksums of the state that the step found, see `live.capture`.
-    """
-
-    context: SpanContext | None = None
-    pointer: tuple[str, int] | None = None  # app id and sequence id
-    conversation_id: str | None = None
-    digests: Mapping[str, int | None] | None = None
