@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from burr_otel.content.patterns import FUNCTION_WORD, LINE_KEY, snake
+from burr_otel.content.patterns import FUNCTION_WORD, LINE_KEY, rarest, snake
 
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
 _BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""
@@ -39,7 +39,7 @@ _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
 # Forms whose name does not stand before a plain separator: what must occur, and name and value.
 _OTHER_FORMS: Final = tuple(
-    (needle, re.compile(form, re.MULTILINE))
+    (rarest(needle), needle, re.compile(form, re.MULTILINE))
     for needle, form in (
         # An option whose value is the next text, see `Redaction.are_clean`.
         ("--", r"(?:\A|\0)--([\w.\-]{1,64})(\0)"),
@@ -118,14 +118,15 @@ def _quote_of(between: str) -> str:
 
 def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int, int, str]]:
     """The values that follow a secret's name in another way, as `values` yields them."""
-    for needle, form in _OTHER_FORMS:
-        if needle in text:
+    for sign, needle, form in _OTHER_FORMS:
+        if sign in text and needle in text:
             for match in form.finditer(text):
                 if hides(match[1]):
                     yield *match.span(2), ""
-    for needles, names, value_at in _LOOKED_FOR:
+    for sign, needles, names, value_at in _LOOKED_FOR:
         reached = 0
-        for match in names.finditer(text) if any(map(text.__contains__, needles)) else ():
+        may_match = sign in text and any(map(text.__contains__, needles))
+        for match in names.finditer(text) if may_match else ():
             if match.end() >= reached and hides(match[1]):
                 found = value_at(text, match.end())
                 yield found
@@ -225,6 +226,6 @@ def _end_of_brackets(text: str, start: int) -> int:
 
 
 _LOOKED_FOR: Final = (
-    (("%3", "%25"), _ENCODED_NAME, _encoded_value),
-    (("'", '"'), _LISTED, _value),
+    ("%", ("%3", "%25"), _ENCODED_NAME, _encoded_value),
+    (",", ("'", '"'), _LISTED, _value),
 )

@@ -275,7 +275,17 @@ SHAPES: Final = (
 
 TOKENS: Final = Shape("", _one_pattern(TOKEN_FORMATS))
 
-_BY_NEEDLE: Final = tuple((each, shape) for shape in SHAPES for each in shape.needles.split("|"))
+_RAREST_FIRST: Final = "zqjxkvbywgpfmucdlhrsnioate "
+
+
+def rarest(needle: str) -> str:
+    """The rarest character of a needle: whether a text has that is told much sooner."""
+    return min(needle, key=_RAREST_FIRST.find)
+
+
+_BY_SIGN: Final = tuple(
+    (rarest(each), each, shape) for shape in SHAPES for each in shape.needles.split("|")
+)
 # Every token has at least so many letters, digits and signs in a row.
 _RUN: Final = b"x" * 16
 _RUN_BYTES: Final = bytes(
@@ -294,8 +304,8 @@ def matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
 
 def known_forms(text: str) -> Iterator[tuple[int, int]]:
     """Start and end of each secret that is known by its form."""
-    for needle, shape in _BY_NEEDLE:
-        if needle in text:
+    for sign, needle, shape in _BY_SIGN:
+        if sign in text and needle in text:
             yield from matches(shape.pattern, text)
     text = f" {text}"  # what stands before a token belongs to the pattern: that is quicker
     runs = text.encode("ascii", "replace").translate(_RUN_BYTES)
@@ -304,6 +314,8 @@ def known_forms(text: str) -> Iterator[tuple[int, int]]:
     while start >= 0:
         end = runs.find(b" ", start)
         end = len(text) if end < 0 else end
-        for match in tokens.finditer(text, start - 1, end + 2):  # some end in "=="
+        match = tokens.search(text, start - 1, end + 2)  # some end in "=="
+        while match is not None:
             yield match.start(1) - 1, match.end(1) - 1
+            match = tokens.search(text, match.end(), end + 2)
         start = runs.find(_RUN, end)
