@@ -14,7 +14,6 @@ from rich.text import Text
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.terminal import LONGEST_LINE, CommandResult, bar
-from burr_otel.errors import BurrOtelError
 from burr_otel.store import StoredRun
 from burr_otel.view.find import runs
 from burr_otel.view.text import iso, one_line, plural
@@ -63,7 +62,7 @@ def replay_command(
 
     target = find_target(to)
     if target.problem and not dry_run:
-        raise BurrOtelError(target.problem)
+        return CommandResult(None, problems=[target.problem])
     found = choose(where.storage_dir, app_id, where.project, since, where.partition)
     job, interrupted = send(found, where.storage_dir, None if dry_run else target)
     rest = found[job.done :] if interrupted or job.stopped else []

@@ -26,7 +26,7 @@ LONGEST_LINE: Final = 4000
 class CommandResult(NamedTuple):
     """What a command found or did, for `options.printed` to print."""
 
-    data: Any  # printed with --json
+    data: Any  # printed with --json, unless it is None
     parts: Iterable[RenderableType] = ()  # printed without it
     notes: Iterable[str] = ()  # likewise, to standard error
     problems: Sequence[str] = ()  # printed as errors in any case
@@ -62,11 +62,11 @@ def print_parts(console: Console, parts: Iterable[RenderableType]) -> None:
 
 def print_result(result: CommandResult, *, as_json: bool) -> None:
     """Print what a command found."""
-    if as_json:
-        print_json(result.data)
-    else:
+    if not as_json:
         print_parts(output(), result.parts)
         print_parts(output(stderr=True), result.notes)
+    elif result.data is not None:
+        print_json(result.data)
     for problem in result.problems:
         complain(problem)
 
