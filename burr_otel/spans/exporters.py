@@ -25,7 +25,7 @@ PROTOCOLS = tuple(_DEFAULT_ENDPOINT)
 def otlp_variable(what: str) -> str | None:
     """The variable that sets, for traces, the ``ENDPOINT``, ``HEADERS`` and so on; one, if any."""
     names = f"OTEL_EXPORTER_OTLP_TRACES_{what}", f"OTEL_EXPORTER_OTLP_{what}"
-    return next((name for name in names if os.environ.get(name)), None)
+    return next((name for name in names if os.environ.get(name, "").strip()), None)
 
 
 def _said(what: str, default: str) -> str:
