@@ -141,6 +141,7 @@ def test_a_project_that_is_a_link_is_not_followed(store, tmp_path):
 SMALL = ["metadata.json", "graph.json", "children.jsonl", "log.index", "log.jsonl"]
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("what", ["link", "pipe", "folder", "deep", "empty", "huge"])
 def test_a_file_that_is_something_else_is_not_read_and_nothing_waits(store, tmp_path, name, what):
@@ -177,6 +178,7 @@ def test_a_file_that_is_something_else_is_not_read_and_nothing_waits(store, tmp_
         run_step(begin(store), 40)
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("nuls", [1, 5_000, 300_000, 1 << 28])
 @pytest.mark.parametrize("ended", ["", "newline", "record"])
 def test_nuls_at_the_end_cost_nothing(store, nuls, ended):

@@ -13,6 +13,8 @@ import pytest
 
 from burr_otel.store import Store
 
+pytestmark = pytest.mark.one_python
+
 POD = Path(__file__).with_name("pod.py")
 
 
