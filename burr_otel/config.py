@@ -306,9 +306,10 @@ def default_storage_dir() -> str:
 
 def _hidden_instead(name: str) -> list[str]:
     """The kinds of content that are kept back when the variable of a setting cannot be used."""
-    captures = [each for each in OtelConfig.__dataclass_fields__ if each.startswith("capture")]
-    captures.remove("capture_state_read")  # which steps, not how much of them
-    return captures if name in ("redact_keys", "redact_values") else [name] * (name in captures)
+    captures = [each for each, kinds in _types().items() if kinds[0] == Capture]
+    if name in ("redact_keys", "redact_values"):
+        return captures
+    return [name] if name in captures else []
 
 
 def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -338,9 +339,8 @@ _warn_once = functools.cache(logger.warning)
 @functools.cache
 def _types() -> dict[str, tuple[Any, ...]]:
     """Of each setting the types that it may have: more than one for ``... | None``."""
-    hints = get_type_hints(OtelConfig)
-    unions = (Union, UnionType)
-    return {n: get_args(h) if get_origin(h) in unions else (h,) for n, h in hints.items()}
+    unions, hints = (Union, UnionType), get_type_hints(OtelConfig).items()
+    return {k: get_args(hint) if get_origin(hint) in unions else (hint,) for k, hint in hints}
 
 
 def _parsed(field: dataclasses.Field[Any], text: str) -> Any:

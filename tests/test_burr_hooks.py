@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import threading
 
 import burr.core.application
 import burr.lifecycle.base
@@ -201,3 +202,21 @@ def test_every_driver_is_wrapped(tracker):
     inner = burr.core.application.Application._step
     assert hasattr(inner, "__wrapped__")
     assert not hasattr(inner.__wrapped__, "__wrapped__")
+
+
+def test_threads_that_make_the_first_trackers_wrap_burr_once(monkeypatch):
+    """A stream whose driver is wrapped twice would be made current twice."""
+    names, others = [], []
+
+    def replace(_owner, name, _wrap):
+        names.append(name)
+        if not others:  # another thread comes in the middle of it
+            others.append(threading.Thread(target=burr_patches.install, args=(OtelTracker,)))
+            others[0].start()
+            others[0].join(0.2)
+
+    monkeypatch.setattr(burr_patches, "_installed", set())
+    monkeypatch.setattr(burr_patches, "_replace", replace)
+    burr_patches.install(OtelTracker)
+    others[0].join(60)
+    assert len(names) == len(set(names))

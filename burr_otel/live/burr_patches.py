@@ -20,6 +20,7 @@ one that makes every span a second time, and calls no execute hooks. Ours is not
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +45,23 @@ DRIVERS = {
 """Burr's functions that drive a stream, and whether each is asynchronous."""
 
 
-@functools.lru_cache(maxsize=1)
+_lock = threading.Lock()  # two threads may make their first trackers at once
+_installed: set[type] = set()
+
+
 def install(kind: type) -> None:
-    """Wrap Burr's functions for trackers of a class."""
-    for name, is_async in DRIVERS.items():
-        _replace(burr_application, name, functools.partial(_driving, is_async=is_async))
-    _replace(Application, "_step", _noting)
-    _replace(ApplicationBuilder, "with_tracker", functools.partial(_adding_tracker, kind))
-    _replace(ApplicationBuilder, "with_hooks", functools.partial(_adding_hooks, kind))
-    _replace(ApplicationBuilder, "build", functools.partial(_building, kind))
-    _replace(ApplicationBuilder, "abuild", functools.partial(_building_async, kind))
+    """Wrap Burr's functions for trackers of a class; idempotent."""
+    with _lock:
+        if kind in _installed:
+            return
+        for name, is_async in DRIVERS.items():
+            _replace(burr_application, name, functools.partial(_driving, is_async=is_async))
+        _replace(Application, "_step", _noting)
+        _replace(ApplicationBuilder, "with_tracker", functools.partial(_adding_tracker, kind))
+        _replace(ApplicationBuilder, "with_hooks", functools.partial(_adding_hooks, kind))
+        _replace(ApplicationBuilder, "build", functools.partial(_building, kind))
+        _replace(ApplicationBuilder, "abuild", functools.partial(_building_async, kind))
+        _installed.add(kind)
 
 
 def _replace(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Any]) -> None:

@@ -159,10 +159,11 @@ def surrounding_attributes(config: OtelConfig, context: Context) -> dict[str, An
     return found
 
 
-# --- what an application begins with: of a spawned one it tells which branch it is ------------
+# --- what an application begins with ----------------------------------------------------------
 
-# Its siblings are not known, and may be in other processes; but all of them began with the state of
-# the step that spawned them, so that what is the same there is common to all.
+# It tells which branch a spawned application is. Its siblings are not known, and may be in other
+# processes; but all of them began with the state of the step that spawned them, so what equals that
+# state is common to all.
 
 
 def state_digests(state: Any) -> Digests:

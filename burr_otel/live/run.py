@@ -224,7 +224,8 @@ class Run:
         """Steps whose post hook never came, because another hook raised or a stream was dropped."""
         here = innermost_scope()
         for step in list(self._steps.values()):
-            if step.sequence_id != sequence_id if step.streaming else step.encloses(here):
+            is_over = step.sequence_id != sequence_id if step.streaming else step.encloses(here)
+            if is_over:
                 self.settle(step, state)
 
     def end_step(
