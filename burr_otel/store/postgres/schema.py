@@ -134,10 +134,8 @@ END $$;
 UPDATE burr_otel.version SET version = 2;
 """
 
-_STEPS: Final[Sequence[str]] = (
-    _FIRST,
-    _SECOND,
-)  # each brings a schema of that version to the next one
+# Each brings a schema to the next version.
+_STEPS: Final[Sequence[str]] = (_FIRST, _SECOND)
 VERSION: Final = len(_STEPS)
 VERSION_QUERY: Final = "SELECT version FROM burr_otel.version"
 
