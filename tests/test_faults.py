@@ -120,7 +120,7 @@ def test_an_exporter_that_blocks_holds_up_no_step(tmp_path):
     tracker = OtelTracker("proj", tmp_path, tracer_provider=provider)
     try:
         apps.counter(tracker, "a0").run(halt_after=["finish"])
-        assert exporter.entered.wait(10)
+        assert exporter.entered.wait(60)
         for number in range(1, 40):
             _, _, state = apps.counter(tracker, f"a{number}").run(halt_after=["finish"])
             assert state["answer"] == 30

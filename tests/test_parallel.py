@@ -256,7 +256,7 @@ def test_two_live_applications_of_one_id_keep_their_children_apart(tracker, span
 
     class Meeting(Doubles):
         def states(self, state, context, inputs):
-            barrier.wait(10)  # both steps, of one app id and sequence id, are in progress
+            barrier.wait(60)  # both steps, of one app id and sequence id, are in progress
             yield state.update(n=1)
 
     def serve(request):

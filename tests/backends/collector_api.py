@@ -79,7 +79,7 @@ class Collector:
         lines = _text(f"http://127.0.0.1:{self.ports.own_metrics}/metrics").splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
-    def wait_for_own_metric(self, name: str, at_least: float, timeout_s: float = 30.0) -> float:
+    def wait_for_own_metric(self, name: str, at_least: float, timeout_s: float = 120.0) -> float:
         """Wait until the collector itself has counted that much."""
 
         def probe() -> float | None:
@@ -110,5 +110,5 @@ def validate(
 
 
 def _text(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=30) as response:
         return response.read().decode()

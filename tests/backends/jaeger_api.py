@@ -69,7 +69,7 @@ class Jaeger:
         """Names of the services that it has spans of."""
         return self._get("/api/v3/services").get("services") or []
 
-    def trace(self, trace_id: int | str, *, spans: int = 1, timeout_s: float = 30.0) -> Trace:
+    def trace(self, trace_id: int | str, *, spans: int = 1, timeout_s: float = 120.0) -> Trace:
         """The trace, once it has at least `spans` spans.
 
         Raises:

@@ -38,7 +38,7 @@ class Phoenix:
         )
 
     def spans(
-        self, trace_id: int, *, count: int, project: str = "default", timeout_s: float = 30.0
+        self, trace_id: int, *, count: int, project: str = "default", timeout_s: float = 120.0
     ) -> list[dict[str, Any]]:
         """The trace's spans by start time, once there are at least `count`."""
         query = urllib.parse.urlencode({"trace_id": f"{trace_id:032x}", "limit": 1000})

@@ -129,7 +129,7 @@ class Postgres(_Program):
             part for key, value in self.settings.items() for part in ("-c", f"{key}={value}")
         ]
         self._launch([self._bin / "postgres", "-D", self.data, "-p", self.port, *settings])
-        wait_for("PostgreSQL", self._answers, 60)
+        wait_for("PostgreSQL", self._answers)
 
     def _answers(self) -> bool | None:
         assert self._process is not None
@@ -190,7 +190,7 @@ class PgBouncer(_Program):
             "server_round_robin = 1\n"  # so that a client meets many servers
         )
         self._launch([self._program, config])
-        wait_for("PgBouncer", self._answers, 30)
+        wait_for("PgBouncer", self._answers)
 
     def _answers(self) -> bool | None:
         try:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
 
 
@@ -37,7 +37,7 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
-def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = 30.0) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = 120.0) -> T:
     """The first answer of `probe` that is not None.
 
     Raises:

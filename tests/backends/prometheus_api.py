@@ -57,7 +57,7 @@ class Prometheus:
 
     def _get(self, path: str, parameters: dict[str, str]) -> dict[str, Any]:
         url = f"{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=30) as response:
             answer = json.load(response)
         assert answer["status"] == "success", answer
         return answer["data"]

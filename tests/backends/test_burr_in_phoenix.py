@@ -89,7 +89,7 @@ def looked_at(page: str, expected: str, folder: pathlib.Path) -> str:
         )
         return done.stdout if expected in done.stdout else None
 
-    shown = wait_for(f"Phoenix's page to show {expected!r}", look, 120)
+    shown = wait_for(f"Phoenix's page to show {expected!r}", look)
     assert picture.stat().st_size > 0
     return shown
 

@@ -96,7 +96,7 @@ def test_nothing_is_lost_when_jaeger_is_away_and_the_collector_restarts(
         traces = jaeger.find_traces("outage")
         return traces if sum(map(len, traces.values())) >= sent else None
 
-    traces = wait_for(f"{sent} spans in Jaeger", everything, 60)
+    traces = wait_for(f"{sent} spans in Jaeger", everything)
 
     assert sent == 200
     assert len(traces) == 40

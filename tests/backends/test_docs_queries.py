@@ -100,7 +100,7 @@ def test_jaeger(jaeger_with_runs: Jaeger, line: int, found: str) -> None:
             for trace in json.loads(done.stdout)["data"]
         ]
 
-    assert wait_for(f"what {command} finds", lambda: app_ids() or None, 30.0) == [{found}]
+    assert wait_for(f"what {command} finds", lambda: app_ids() or None) == [{found}]
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -116,7 +116,7 @@ def test_jaegers_links(jaeger_with_runs: Jaeger, number: int) -> None:
         with urllib.request.urlopen(api, timeout=30) as response:
             return json.load(response)["data"]
 
-    [trace] = wait_for(f"what {url} finds", lambda: traces() or None, 30.0)
+    [trace] = wait_for(f"what {url} finds", lambda: traces() or None)
     values = {
         t["value"] for span in trace["spans"] for t in span["tags"] if t["key"] == "burr.app_id"
     }
@@ -155,4 +155,4 @@ def test_phoenix(phoenix_with_runs: Phoenix, line: int, found: list[str]) -> Non
         ]
         return sorted(spans) if len(spans) >= len(found) else None
 
-    assert wait_for(f"what {condition} finds", names, 30.0) == found
+    assert wait_for(f"what {condition} finds", names) == found

@@ -249,7 +249,7 @@ def test_a_lease_is_renewed_while_a_session_is_open(database, postgres: Postgres
     try:
         assert sleeper.stdout.readline().strip() == "1"
         before = wait_for("a lease", lambda: postgres.execute(query, name) or None)
-        wait_for("its renewal", lambda: postgres.execute(query, name) != before or None, 30)
+        wait_for("its renewal", lambda: postgres.execute(query, name) != before or None)
     finally:
         end(sleeper)
 
