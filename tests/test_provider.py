@@ -29,7 +29,7 @@ def _own_providers(monkeypatch):
     monkeypatch.setattr(provider, "_own", {})
 
 
-def python(code, tmp_path, *, timeout_s=60, **env):
+def python(code, tmp_path, **env):
     """Run a program that finds our test applications; its output and errors."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -43,7 +43,7 @@ def python(code, tmp_path, *, timeout_s=60, **env):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=60,
         check=True,
     )
     return done.stdout, done.stderr
@@ -223,8 +223,8 @@ def test_configure_sets_the_global_provider_once(tmp_path):
     ("protocol", "endpoint"),
     [("grpc", "http://localhost:1"), ("http/protobuf", "http://localhost:1")],
 )
-def test_nothing_listening_costs_one_warning_and_no_waiting(tmp_path, protocol, endpoint):
-    """The run is unaffected, exit does not wait out the retries, one warning names the way."""
+def test_nothing_listening_costs_one_warning(tmp_path, protocol, endpoint):
+    """The run is unaffected, one warning names the way."""
     out, err = python(
         """
         import apps
@@ -237,8 +237,6 @@ def test_nothing_listening_costs_one_warning_and_no_waiting(tmp_path, protocol, 
         tmp_path,
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
-        timeout_s=40,  # it takes three; the exporter, left alone, tries for 45
-        OTEL_EXPORTER_OTLP_TIMEOUT="3600",
     )
     assert err.count("\n") == 1, err
     assert f"cannot send spans to {endpoint}" in err
@@ -387,6 +385,36 @@ def test_an_endpoint_that_hangs_is_waited_for_once(monkeypatch, tmp_path):
     assert provider._sending[stuck].flushed.wait(60)
     tracker.close()
     assert stuck.flushes == 2
+
+
+class _BackingOff(SpanExporter):
+    """Refuses a batch, then tries the next one again and again until it is shut down."""
+
+    def __init__(self):
+        self.seen, self._stopped = [], threading.Event()
+
+    def export(self, spans):
+        if self.seen:
+            self._stopped.wait(10)
+        self.seen.append("refused")
+        return SpanExportResult.FAILURE
+
+    def shutdown(self):
+        self.seen.append("shut down")
+        self._stopped.set()
+
+
+def test_retries_are_not_waited_for_at_the_end(monkeypatch):
+    """An exporter that tries again is shut down in between; the SDK would wait for its last try."""
+    monkeypatch.setattr(provider, "_STRUGGLING_S", 0.01)
+    exporter = _BackingOff()
+    quiet = QuietExporter(exporter, "http://collector:4317")
+    made = provider._make_provider("svc", [quiet], force_name=False)
+    made.get_tracer("t").start_span("a").end()
+    made.force_flush()
+    made.get_tracer("t").start_span("b").end()
+    provider._shut_down(made, provider._sending[made])
+    assert exporter.seen[:3] == ["refused", "shut down", "refused"]
 
 
 def test_closing_at_exit_is_harmless(tmp_path):
