@@ -69,7 +69,7 @@ def collected(span_limits=None):
 def start(tracer, content=None, span_links=(), parent=None):
     content = content or SpanContent("name", {}, [], SpanStatus(), [])
     span = SpanStarter(tracer, ContentPolicy()).start(
-        content.name, parent, {}, list(span_links), ({},), NOW
+        content.name, parent, {}, link_ids(span_links), ({},), NOW
     )
     span.begin(lambda: content, parent, {})
     return span

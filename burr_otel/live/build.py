@@ -17,13 +17,14 @@ from burr_otel.live.capture import differing, show, surrounding_attributes
 from burr_otel.live.registry import registry
 from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run
-from burr_otel.records import BeginRoot, Origin, read_ids
+from burr_otel.records import BeginRoot, Origin, SpanIds, read_ids
 from burr_otel.spans import describe, inside, keeper, shield
 from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document, is_scalar, portable
 from burr_otel.spans.scope import (
     context_of,
     current_span_context,
+    ids_of,
     links_to,
     origin_of,
     suppressed,
@@ -233,7 +234,7 @@ class _Start:
         in_its_trace = spawner is None or (ambient and ambient.trace_id == spawner.trace_id)
         parent = ambient if in_its_trace else spawner
         if parent is None and self._shared.config.on_resume == "continue":
-            parent = earlier
+            parent = context_of(earlier)
         over: trace.Span | None = trace.get_current_span()
         if parent is not ambient or parent is None:
             over = None if parent is None else trace.NonRecordingSpan(parent)
@@ -253,7 +254,7 @@ class _Start:
         )
         told = functools.partial(describe.root, self.facts, self.graph, kept, None)
         span.begin(told, over, outer)
-        return span, origin_of(span.get_span_context(), parent, links)
+        return span, origin_of(span.get_span_context(), ids_of(parent), links)
 
     def _spawning_step(self, ambient: SpanContext | None) -> SpanContext | None:
         spawner, copied = self._built.spawner, self._copied
@@ -261,9 +262,9 @@ class _Start:
         if copied.context is not None and copied.pointer == pointer:
             return copied.context
         live = registry.step_context(*pointer, near=ambient)
-        return live or self._recorded_step(spawner) or copied.context
+        return live or context_of(self._recorded_step(spawner)) or copied.context
 
-    def _recorded_step(self, pointer: Any) -> SpanContext | None:
+    def _recorded_step(self, pointer: Any) -> SpanIds | None:
         if self._store is None:
             return None
         record = self._store.find_step(pointer.app_id, pointer.sequence_id)
@@ -314,5 +315,5 @@ class _Start:
         return policy.document("state", own) if own else None
 
 
-def _recorded(otel: Mapping[str, Any] | None) -> SpanContext | None:
-    return context_of(read_ids(otel or {}), is_remote=True)
+def _recorded(otel: Mapping[str, Any] | None) -> SpanIds | None:
+    return read_ids(otel or {}, is_remote=True)

@@ -27,10 +27,10 @@ from burr_otel.spans.start import NO_SPAN
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link
 
     from burr_otel.live.shared import Shared
     from burr_otel.live.step import LiveStep
+    from burr_otel.records import LinkIds
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
@@ -79,12 +79,14 @@ class InnerSpan(Scope):
         if around:
             self.current.set_attributes(around)
         step.inner[id(burr_span)] = self
-        step.named[burr_span.name] = self.context
+        step.named[burr_span.name] = ids_of(self.context)
         self.enter()
         if session is not None:
             session.append(self.begin)
 
-    def _start(self, enclosing: LiveStep | InnerSpan, outer: Context, links: list[Link]) -> None:
+    def _start(
+        self, enclosing: LiveStep | InnerSpan, outer: Context, links: Sequence[LinkIds]
+    ) -> None:
         step = self._step
         starter = step.shared.starter
         parent = enclosing.current
@@ -106,7 +108,8 @@ class InnerSpan(Scope):
             self.begin.time_ns,
             step.tag,
         )
-        origin = origin_of(self.span.get_span_context(), parent.get_span_context(), links)
+        over = ids_of(parent.get_span_context())
+        origin = origin_of(self.span.get_span_context(), over, links)
         self.begin = self.begin._replace(origin=origin)
         told = functools.partial(describe.inner, facts, self.begin, None, self.logged)
         self.span.begin(told, parent, outer)

@@ -28,7 +28,6 @@ from burr_otel.records import (
     BeginStep,
     Logged,
     Raised,
-    SpanIds,
     StreamMark,
     StreamTimes,
 )
@@ -39,19 +38,20 @@ from burr_otel.spans.scope import (
     Scope,
     current_context,
     current_span_context,
+    ids_of,
     innermost_scope,
-    link,
+    links_to,
     origin_of,
 )
 from burr_otel.spans.start import NO_SPAN, unseen
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link, SpanContext
 
     from burr_otel.live.capture import Digests
     from burr_otel.live.inner import InnerSpan
     from burr_otel.live.run import Run
+    from burr_otel.records import LinkIds, SpanIds
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
@@ -91,7 +91,7 @@ class LiveStep(Scope):
         self.tag.sends_baggage = run.shared.config.send_baggage
         self.logged: list[Logged] = []
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
-        self.named: dict[str, SpanContext] = {}
+        self.named: dict[str, SpanIds | None] = {}
         self.claims = [True]  # who pops it ends the step: a list's `pop` is atomic
 
     @property
@@ -124,8 +124,8 @@ class LiveStep(Scope):
         if shared.config.baggage_keys or OPENINFERENCE in sys.modules:
             shown |= surrounding_attributes(shared.config, outer)
         parent: trace.Span = root.stand_in
-        over: SpanContext | SpanIds | None = root.ids
-        links: Sequence[Link] = ()
+        over = root.ids
+        links: Sequence[LinkIds] = ()
         current = trace.get_current_span(outer) if SPAN_KEY in outer else None
         try:
             if root.is_valid and shared.starter is not None:
@@ -179,14 +179,14 @@ class LiveStep(Scope):
 
     def _place(
         self, current: trace.Span, outer: Context
-    ) -> tuple[trace.Span, SpanContext | SpanIds | None, Sequence[Link]]:
+    ) -> tuple[trace.Span, SpanIds | None, Sequence[LinkIds]]:
         """The parent, and links, where a span of others or of another application is current."""
         root, ambient = self.root, current_span_context(outer)
         if ambient is not None and self.shared.config.step_parent == "ambient":
-            return current, ambient, [link(root.context, semconv.LINK_APPLICATION)]
+            return current, ids_of(ambient), links_to((root.ids, semconv.LINK_APPLICATION))
         if ambient is None or ambient.trace_id == root.context.trace_id:
             return root.stand_in, root.ids, ()
-        return root.stand_in, root.ids, [link(ambient, semconv.LINK_AMBIENT)]
+        return root.stand_in, root.ids, links_to((ids_of(ambient), semconv.LINK_AMBIENT))
 
     def _link_back(self, current: trace.Span) -> None:
         """Link to this step from a span of another trace that is current around it."""
@@ -196,8 +196,7 @@ class LiveStep(Scope):
         if ambient.trace_id == self.context.trace_id:
             return
         try:
-            back = link(self.context, semconv.LINK_STEP)
-            current.add_link(back.context, back.attributes)
+            current.add_link(self.context, {semconv.LINK_TYPE: semconv.LINK_STEP})
         except Exception as error:  # Datadog's API warns, and warnings may be errors
             logger.debug("no link back to step %s: %s", self.sequence_id, error)
 

@@ -34,7 +34,7 @@ from burr_otel.spans import provider
 from burr_otel.spans.burr_span import LIMITS, BurrSpan, SpanSource
 from burr_otel.spans.describe import SpanContent, soonest_end
 from burr_otel.spans.facts import content_policy, from_portable
-from burr_otel.spans.scope import context_of, link_of
+from burr_otel.spans.scope import context_of, links_to
 from burr_otel.store import Store, StoredRun
 from burr_otel.view.find import find, runs
 
@@ -154,9 +154,9 @@ class RunSpans:
         content = self._content.of(node) if legacy is None else legacy
         span = BurrSpan(
             content.name,
-            cast("SpanContext", context_of(origin.ids, is_remote=False)),
+            cast("SpanContext", context_of(origin.ids)),
             context_of(origin.parent),
-            [] if "links" in end else [link_of(each) for each in origin.links],
+            () if "links" in end else origin.links,
             node.start_ns,
             source,
         )
@@ -235,7 +235,7 @@ class Places:
         fork = self._pointed(session, "parent_pointer", self._run.parent_pointer)
         before = session.previous
         last_step = None if before is None else before.last_step
-        links = _links(
+        links = links_to(
             (fork, semconv.LINK_FORK),
             (None if before is None else self.ids(before), semconv.LINK_RESUME),
             (None if last_step is None else self.ids(last_step), semconv.LINK_RESUME),
@@ -275,7 +275,7 @@ class Places:
             digest.update(b"%d:%b" % (len(data), data))
         return int.from_bytes(digest.digest()[:size_bytes], "big") or 1  # zero means "no id"
 
-    def _dependencies(self, span: SpanNode) -> tuple[LinkIds, ...]:
+    def _dependencies(self, span: SpanNode) -> Sequence[LinkIds]:
         if not isinstance(span.begin, BeginInner) or not span.begin.dependencies:
             return ()
         named: dict[str, SpanNode] = {}
@@ -283,19 +283,11 @@ class Places:
             if other is not span and other.start_ns <= span.start_ns:
                 named[other.name] = other
         wanted = [named[name] for name in span.begin.dependencies if name in named]
-        return _links(*((self.ids(other), semconv.LINK_DEPENDENCY) for other in wanted))
+        return links_to(*((self.ids(other), semconv.LINK_DEPENDENCY) for other in wanted))
 
 
 def _is_sampled(ids: SpanIds | None) -> TypeGuard[SpanIds]:
     return ids is not None and bool(ids.flags & _SAMPLED)
-
-
-def _links(*targets: tuple[SpanIds | None, str]) -> tuple[LinkIds, ...]:
-    found: dict[tuple[int, int], LinkIds] = {}
-    for ids, kind in targets:
-        if ids is not None:
-            found.setdefault((ids.trace_id, ids.span_id), LinkIds(ids, kind))
-    return tuple(found.values())
 
 
 class Relatives:

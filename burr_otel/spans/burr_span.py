@@ -19,13 +19,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.trace import Span as SpanOfSdk
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy, capture_exception
 from burr_otel.printable import logger_of_lines
-from burr_otel.records import link_data
+from burr_otel.records import LinkIds, link_data
 from burr_otel.spans import shield
 from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
 from burr_otel.spans.facts import portable
@@ -60,7 +60,6 @@ class SpanSource(NamedTuple):
     limits: SpanLimits
     policy: ContentPolicy
     processor: Any = SpanProcessor()
-    on_ending: Callable[[BurrSpan], None] | None = None
 
 
 class Held:
@@ -160,7 +159,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         name: str,
         context: SpanContext,
         parent: SpanContext | None,
-        links: Sequence[Link],
+        links: Sequence[LinkIds],
         start_ns: int,
         source: SpanSource,
         burr_step: BurrStep | None = None,
@@ -197,10 +196,7 @@ class BurrSpan(ReadableSpan, trace.Span):
                 self._held_bytes = size_bytes
             else:
                 self._derived()
-        source = self._source
-        if source.on_ending is not None:
-            source.on_ending(self)
-        source.processor.on_end(self)
+        self._source.processor.on_end(self)
 
     def end(self, end_time: int | None = None) -> None:
         """End it: only for other code, since the tracker ends its spans itself."""
@@ -235,7 +231,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         """The content within the limits of the provider, as the SDK's own spans apply them."""
         attributes: Any = content.attributes
         events: Any = [Event(*each) for each in content.events]
-        links: Any = [*self._first_links, *map(link_of, content.links)]
+        links: Any = [link_of(each) for each in (*self._first_links, *content.links)]
         if events or links:
             made = self._sdk_span(events=events, links=links)
             events, links = made._events, made._links  # noqa: SLF001 - they know what they dropped

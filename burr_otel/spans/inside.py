@@ -154,7 +154,7 @@ def _record_begin(span: Span, place: _ChildPlace, parent_uid: str | None) -> Non
             parent_uid,
             (),
             span.start_time or 0,
-            origin_of(span.context, span.parent, ()),
+            origin_of(span.context, ids_of(span.parent), ()),
             kind=span.kind.name,
             scope=scope.name if scope is not None else "",
         )

@@ -9,7 +9,7 @@ what was current before it, and leaving one attaches that.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import baggage, trace
@@ -45,13 +45,12 @@ def ids_of(context: SpanContext | None) -> SpanIds | None:
     return SpanIds(trace_id, span_id, int(flags), header, is_remote)
 
 
-def context_of(ids: SpanIds | None, *, is_remote: bool | None = None) -> SpanContext | None:
-    """The span context that a record kept; `is_remote` as recorded unless given."""
+def context_of(ids: SpanIds | None) -> SpanContext | None:
+    """The span context that a record kept."""
     if ids is None:
         return None
     state = TraceState.from_header([ids.trace_state]) if ids.trace_state else None
-    remote = ids.is_remote if is_remote is None else is_remote
-    return SpanContext(ids.trace_id, ids.span_id, remote, TraceFlags(ids.flags), state)
+    return SpanContext(ids.trace_id, ids.span_id, ids.is_remote, TraceFlags(ids.flags), state)
 
 
 def current_span_context(context: Context | None = None) -> SpanContext | None:
@@ -66,18 +65,13 @@ def suppressed() -> bool:
     return bool(otel_context.get_value(_SUPPRESS_INSTRUMENTATION_KEY))
 
 
-def link(context: SpanContext, kind: str) -> Link:
-    """A link of the given ``burr.link.type``."""
-    return Link(context, {semconv.LINK_TYPE: kind})
-
-
-def links_to(*targets: tuple[SpanContext | None, str]) -> list[Link]:
-    """Links to those targets that are known, each target once."""
-    found: dict[tuple[int, int], Link] = {}
-    for context, kind in targets:
-        if context is not None and context.is_valid:
-            found.setdefault((context.trace_id, context.span_id), link(context, kind))
-    return list(found.values())
+def links_to(*targets: tuple[SpanIds | None, str]) -> Sequence[LinkIds]:
+    """Links to those targets that are known, each target once, with their ``burr.link.type``."""
+    found: dict[tuple[int, int], LinkIds] = {}
+    for ids, kind in targets:
+        if ids is not None:
+            found.setdefault((ids.trace_id, ids.span_id), LinkIds(ids, kind))
+    return tuple(found.values())
 
 
 def link_ids(links: Iterable[Link]) -> list[LinkIds]:
@@ -101,18 +95,15 @@ def link_of(kept: LinkIds) -> Link:
     context = context_of(kept.target) or trace.INVALID_SPAN_CONTEXT
     if kept.attributes is not None:
         return Link(context, from_portable(kept.attributes))
-    return link(context, str(kept.kind))
+    return Link(context, {semconv.LINK_TYPE: str(kept.kind)})
 
 
 def origin_of(
-    context: SpanContext, parent: SpanContext | SpanIds | None, links: Iterable[Link]
+    context: SpanContext, parent: SpanIds | None, links: Sequence[LinkIds]
 ) -> Origin | None:
-    """What a record keeps of a span's ids, parent and links; None for a span that is not valid."""
+    """What a record keeps of where a span stands; None for a span that is not valid."""
     ids = ids_of(context)
-    if ids is None:
-        return None
-    over = parent if isinstance(parent, SpanIds) else ids_of(parent)
-    return Origin(ids, over, link_ids(links) if links else ())
+    return None if ids is None else Origin(ids, parent, links)
 
 
 # --- what is current ------------------------------------------------------------------------------

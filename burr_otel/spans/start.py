@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -10,19 +11,19 @@ from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, sampling
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from burr_otel.content import ContentPolicy
+from burr_otel.records import LinkIds
 from burr_otel.spans.burr_span import BurrSpan, Describe, SpanSource, sdk_status
-from burr_otel.spans.scope import BurrStep, context_under
+from burr_otel.spans.scope import BurrStep, context_under, link_of
 
 _ALWAYS_ON: Final = sampling.ALWAYS_ON.get_description()
 _FLAGS: Final = 3  # in a span context, a tuple: its properties cost a call
-_RANDOM_TRACE_ID: Final = 2  # a flag of W3C Trace Context level 2
 
 
 class SystemSeededIds(IdGenerator):
@@ -123,27 +124,29 @@ NO_SPAN: Final = unseen(trace.INVALID_SPAN_CONTEXT)
 class SpanStarter:
     """Starts the spans of one tracer."""
 
+    source: SpanSource | None = None
+
     def __init__(self, tracer: trace.Tracer, policy: ContentPolicy) -> None:
-        self._tracer = tracer
-        # Providers that wrap the SDK's (Logfire's) have tracers of their own.
-        self._sdk: Any = tracer if isinstance(tracer, SdkTracer) else None
+        self._tracer: Any = tracer
         self._asks = True
-        if self._sdk is None:
+        if not isinstance(tracer, SdkTracer):  # providers that wrap the SDK's have their own
             return
-        self._ids = id_generator(self._sdk)
-        self._asks = not _samples_children(self._sdk.sampler)
+        self._ids = id_generator(tracer)
+        self._asks = not _samples_children(tracer.sampler)
         self.source = SpanSource(
-            self._sdk.resource,
-            self._sdk._instrumentation_scope,  # noqa: SLF001 - the tracer's only way to it
-            self._sdk._span_limits,  # noqa: SLF001 - likewise
+            tracer.resource,
+            tracer._instrumentation_scope,  # noqa: SLF001 - the tracer's only way to it
+            tracer._span_limits,  # noqa: SLF001 - likewise
             policy,
-            self._sdk.span_processor,
-            getattr(self._sdk.span_processor, "_on_ending", None),  # experimental
+            tracer.span_processor,
         )
+        # Ids and samples as the SDK does; no processor hears of what it starts.
+        self._tracer = copy.copy(tracer)
+        self._tracer.id_generator, self._tracer.span_processor = self._ids, SpanProcessor()
 
     def send(self, span: ReadableSpan) -> bool:
         """Give a span that another process left behind to the processors; whether that is done."""
-        if self._sdk is None or not isinstance(span, BurrSpan):
+        if self.source is None or not isinstance(span, BurrSpan):
             return False
         span.send(self.source)
         return True
@@ -153,7 +156,7 @@ class SpanStarter:
         name: str,
         parent: trace.Span | None,
         outer: Context,
-        links: Sequence[Link],
+        links: Sequence[LinkIds],
         facts: Sequence[Mapping[str, AttributeValue]],
         start_ns: int,
         burr_step: BurrStep | None = None,
@@ -167,38 +170,22 @@ class SpanStarter:
         over = None if parent is None else parent.get_span_context()
         if over is not None and not over[_FLAGS] & TraceFlags.SAMPLED:
             return unseen(over)
-        if over is not None and not self._asks:
+        source = self.source
+        if source is not None and over is not None and not self._asks:
             trace_id, _, _, flags, state, _ = over
             context = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
-            return BurrSpan(name, context, over, links, start_ns, self.source, burr_step)
+            return BurrSpan(name, context, over, links, start_ns, source, burr_step)
         under = context_under(parent or trace.INVALID_SPAN, outer)
         told = {key: value for each in facts for key, value in each.items()}
-        if self._sdk is None:
-            span = self._tracer.start_span(
-                name, under, links=links, attributes=told, start_time=start_ns
-            )
-            return ApiSpan(span, burr_step)
-        enabled = getattr(self._sdk, "_is_enabled", None)
-        if enabled is not None and not enabled():
-            return unseen(over or trace.INVALID_SPAN_CONTEXT)
-        if over is None:
-            trace_id = self._ids.generate_trace_id()
-            is_random = getattr(self._ids, "is_trace_id_random", None)
-            bits = _RANDOM_TRACE_ID if is_random is not None and is_random() else 0
-        else:
-            trace_id, bits = over.trace_id, int(over.trace_flags)
-        answer = self._sdk.sampler.should_sample(
-            under, trace_id, name, SpanKind.INTERNAL, told, links
+        span = self._tracer.start_span(
+            name, under, links=list(map(link_of, links)), attributes=told, start_time=start_ns
         )
-        is_sampled = answer.decision.is_sampled()
-        flags = TraceFlags(bits & ~TraceFlags.SAMPLED | (TraceFlags.SAMPLED if is_sampled else 0))
-        span_id = self._ids.generate_span_id()
-        context = SpanContext(trace_id, span_id, False, flags, answer.trace_state)
-        if not answer.decision.is_recording():
-            return unseen(context)
-        made = BurrSpan(name, context, over, links, start_ns, self.source, burr_step)
-        added = {key: each for key, each in (answer.attributes or {}).items() if key not in told}
-        if added:
+        if source is None or not span.is_recording():
+            return ApiSpan(span, burr_step)
+        span.end()
+        made = BurrSpan(name, span.context, over, links, start_ns, source, burr_step)
+        added = {key: each for key, each in span.attributes.items() if key not in told}
+        if added:  # by the sampler
             made.set_attributes(added)
         return made
 
