@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -140,8 +139,10 @@ class SpanStarter:
             policy,
             tracer.span_processor,
         )
-        # Ids and samples as the SDK does; no processor hears of what it starts.
-        self._tracer = copy.copy(tracer)
+        # A copy that samples as the SDK does, and of whose spans no processor hears. Not by
+        # `copy.copy`: OpenInference's tracers are proxies that cannot be copied.
+        self._tracer = SdkTracer.__new__(SdkTracer)
+        self._tracer.__dict__.update(tracer.__dict__)
         self._tracer.id_generator, self._tracer.span_processor = self._ids, SpanProcessor()
 
     def send(self, span: ReadableSpan) -> bool:
