@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
@@ -18,7 +17,6 @@ from burr_otel.errors import SnapshotError
 from burr_otel.live.registry import Owner, registry
 
 if TYPE_CHECKING:
-    from burr_otel.live.run import Run
     from burr_otel.store import Session
 
 
@@ -77,15 +75,3 @@ def _seen(waiting: asyncio.Future[Any]) -> None:
     """Whoever asked for the answer looks at the one of the store."""
     if not waiting.cancelled():
         waiting.exception()
-
-
-def settle_unanswered(run: Run, session: Session, error: BaseException | None) -> None:
-    """Of steps whose asynchronous hook never came, because another hook raised before it."""
-    for sequence_id in list(session.handed):
-        try:
-            for answer in session.answers(sequence_id):
-                wait([answer])
-        except SnapshotError as failure:  # noqa: PERF203 - of each step
-            run.tell_lost(failure, error)
-        finally:
-            session.handed.pop(sequence_id, None)

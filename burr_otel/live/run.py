@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
-from burr_otel.live.answers import settle_unanswered
 from burr_otel.live.capture import found_by_step, raised_of
 from burr_otel.live.inner import InnerSpan, logged_records
 from burr_otel.live.registry import registry
@@ -125,6 +124,9 @@ class Run:
         self._open()
         self._method = method.value
         self._calls += 1
+        if self.session is not None:
+            # Burr goes on at once to the next step.
+            self.session.holds_back = self._method == "run" and not self.answers_later
         self._outer_error, self._step_failed = sys.exc_info()[1], False
         self._state = weakref.ref(state)
         self.root.touch(self.shared.clock())
@@ -148,8 +150,9 @@ class Run:
         self._outer_error = None
         current_context()  # what another hook's token brought back of ours is not current any more
         registry.not_executing(self)
-        if self.answers_later and self.session is not None:
-            settle_unanswered(self, self.session, error)
+        if self.session is not None:
+            for failure in self.session.settle():  # also steps whose asynchronous hook never came
+                self.tell_lost(failure, error)
 
     def end_open_spans(self) -> None:
         """End all open spans; the state of a stream that goes on later is still kept."""
@@ -216,7 +219,8 @@ class Run:
         """The begin of a step cannot be recorded, so it does not take place."""
         if self.shared.config.on_snapshot_error == "raise":
             step = self._steps.pop(sequence_id)
-            self._finish(step, None, None, error, step.begin.time_ns, recorded=False)
+            begun = error.sequence_id != sequence_id  # an earlier step's end is what is lost
+            self._finish(step, None, None, error, step.begin.time_ns, recorded=begun)
             raise error
         logger.warning("%s", describe.snapshot_text(self.shared.policy, error))
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Final
 
 import orjson
@@ -70,14 +70,15 @@ class Session:
 
     Safe to use from several threads. After a fork, the child's copy writes nothing. `run` is
     ``project/app_id``; `handed` has what was handed over, by step, until somebody has asked for the
-    `answers`; `grown_from` tells of the large values of the state that was written last, or that
-    the first step found.
+    `answers`; with `holds_back`, Burr goes on at once to the next step, and a server is asked once
+    for the end of one and the begin of the other; `grown_from` tells of the large values of the
+    state that was written last, or that the first step found.
     """
 
     __slots__ = (
         "__weakref__", "_begin", "_chain", "_claim", "_durability", "_end", "_ended", "_exclusive",
         "_forked_from", "_generation", "_log", "_mixed", "_tag", "_told", "grown_from", "handed",
-        "run", "session_id",
+        "holds_back", "run", "session_id",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +103,7 @@ class Session:
         self._ended = self._told = False
         self._forked_from = forked_from
         self.handed: dict[int, Handed] = {}
+        self.holds_back = False
         self.grown_from: dict[str, Growing] | None = None
 
     def fork(self, session_id: str) -> Session:
@@ -165,7 +167,10 @@ class Session:
                 return
             start, end = self._log.append(line, entry, durability=self._durability)
         except (OSError, StoreError) as error:
-            raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
+            failure = SnapshotError(self.run, error, sequence_id=record.sequence_id)
+            raise next(self.settle(), failure) from error
+        for lost in self.settle():
+            raise lost
         self._begun(start, end)
 
     def begin_with(self, state: EncodedState) -> None:
@@ -227,7 +232,11 @@ class Session:
             return length  # the parent writes what it began
         handed = self.handed.get(record.sequence_id)
         later = handed is not None and handed.is_awaited
-        append = self._log.hand_over if later else self._log.append  # type: ignore[attr-defined]
+        append: Callable[..., Any] = self._log.append
+        if later:
+            append = self._log.hand_over  # type: ignore[attr-defined]
+        elif self.holds_back and hasattr(self._log, "hold_back"):
+            append, later = self._log.hold_back, True
         try:
             written: Any = append(
                 b"".join(line) if length < _MOST_COPIED_BYTES else line,
@@ -265,6 +274,20 @@ class Session:
             if not isinstance(error, OSError | StoreError):
                 raise error
             raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
+
+    def settle(self) -> Iterator[SnapshotError]:
+        """Wait until all is kept that was handed over or held back; what is not."""
+        for sequence_id in list(self.handed):
+            try:
+                for answer in self.answers(sequence_id):
+                    if not answer.done():
+                        with contextlib.suppress(OSError, StoreError):  # as the answer will say
+                            self._log.flush()
+                        wait([answer])
+            except SnapshotError as failure:  # noqa: PERF203 - of each step
+                yield failure
+            finally:
+                self.handed.pop(sequence_id, None)
 
     def append(self, record: Record) -> None:
         """Append a record that no resume needs; a failure is told once and otherwise ignored."""

@@ -138,8 +138,19 @@ class PostgresRun:
         self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
     ) -> Future[tuple[int, int]]:
         """Like `append`, for an event loop: it is in the database when the future is done."""
+        return self.hold_back(line, entry, soon=True, **more)
+
+    def hold_back(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        soon: bool = False,
+        **more: Any,
+    ) -> Future[tuple[int, int]]:
+        """Like `hand_over`, but written with the next record that is waited for."""
         record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
-        self._writer.put(record, soon=record.is_awaited)
+        self._writer.put(record, soon=soon and record.is_awaited)
         if record.is_awaited:
             return record.future
         done: Future[tuple[int, int]] = Future()

@@ -66,6 +66,7 @@ class Writer:
         self._in_doubt = False  # whether some of it may have been written
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._looks_soon = False  # the thread does, within `_LINGER_S`
         self._starting = threading.Lock()
         self._leased: set[tuple[int, str]] = set()  # what depends on the lease of this process
         self._renewed_s = float("-inf")
@@ -141,7 +142,9 @@ class Writer:
     # --- the thread ---------------------------------------------------------------------------
 
     def _call_thread(self, *, soon: bool = True) -> None:
-        self._wake.put(soon)
+        if soon or not self._looks_soon:
+            self._looks_soon = True
+            self._wake.put(soon)
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
@@ -163,6 +166,7 @@ class Writer:
                 while True:
                     wake.get_nowait()
             with self.database.using():
+                self._looks_soon = False
                 self._write(None)
                 if self._leased and time.monotonic() - self._renewed_s >= _LEASE_S / 3:
                     self._batch = [self._renewal()]
