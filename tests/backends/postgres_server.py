@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pathlib
 import shutil
@@ -18,6 +19,8 @@ from installed import absent, backends_folder
 from processes import free_ports, wait_for
 from typing_extensions import Self
 
+from burr_otel.errors import StoreError
+from burr_otel.store.postgres import writer
 from burr_otel.store.postgres.schema import statements
 
 PASSWORD = "s3cret%word"  # percent-encoded where it goes into a URL
@@ -208,6 +211,7 @@ def postgres() -> Iterator[Postgres]:
     """One PostgreSQL for the whole session; each test makes a database of its own."""
     with Postgres().running() as server:
         yield server
+        _let_go(server.port)
 
 
 @pytest.fixture
@@ -215,6 +219,7 @@ def new_postgres() -> Iterator[Postgres]:
     """A server that the test kills and starts as it likes; it runs at first."""
     with Postgres().running() as server:
         yield server
+        _let_go(server.port)
 
 
 @pytest.fixture
@@ -222,6 +227,19 @@ def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
     """A pooler in transaction mode."""
     with PgBouncer(postgres).running() as pooler:
         yield pooler
+        _let_go(pooler.port)
+
+
+def _let_go(port: int) -> None:
+    """Have this process write all that waits for a server, and close its connections there."""
+    gc.collect()  # applications that nobody holds any more have something to say
+    for url, each in list(writer._writers.items()):
+        if f":{port}/" in url:
+            with contextlib.suppress(OSError, StoreError):
+                each.flush()
+            each.database.close()
+            each._leased.clear()
+            del writer._writers[url]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
@@ -157,16 +158,19 @@ def test_a_server_that_hangs_is_given_up(new_postgres: Postgres, monkeypatch):
     monkeypatch.setattr("burr_otel.store.postgres.writer.ANSWER_S", 0.5)
     monkeypatch.setattr(database_module, "OUTAGE_S", 0.1)
     backends = new_postgres.execute("SELECT pid FROM pg_stat_activity")
-    alive = [pid for (pid,) in backends if pathlib.Path(f"/proc/{pid}").exists()]
-    everyone = [*alive, new_postgres.pid]
-    for pid in everyone:
-        os.kill(pid, signal.SIGSTOP)
+    everyone = [*(pid for (pid,) in backends), new_postgres.pid]
+
+    def signal_all(number: int) -> None:
+        for pid in everyone:
+            with contextlib.suppress(ProcessLookupError):  # the query's own has ended, say
+                os.kill(pid, number)
+
+    signal_all(signal.SIGSTOP)
     try:
         with pytest.raises(SnapshotError):
             app.step()
     finally:
-        for pid in everyone:
-            os.kill(pid, signal.SIGCONT)
+        signal_all(signal.SIGCONT)
     monkeypatch.undo()
     app.step()
     assert tracker.load(None, "a")["state"]["n"] == app.state["n"]

@@ -305,6 +305,7 @@ def _flush_all() -> None:
     for writer in list(_writers.values()):
         with contextlib.suppress(StoreError, OSError):
             writer.flush()
+        writer.database.close()  # else psycopg warns of a connection that nobody has closed
 
 
 atexit.register(_flush_all)
