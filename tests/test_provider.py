@@ -512,3 +512,22 @@ def test_closing_leaves_the_users_metrics_alone(spans, tmp_path):
     ) as tracker:
         apps.counter(tracker).run(halt_after=["finish"])
     assert len(spans.spans) == 5
+
+
+def test_a_child_that_is_forked_during_a_flush_flushes_itself(tmp_path):
+    """The thread that would have said that the flush is over is the parent's."""
+    stuck = _Stuck()
+    sending = provider._sending[stuck]
+    sending.flushed = threading.Event()
+    pid = os.fork()
+    if pid == 0:
+        flushes = 0
+        try:
+            signal.alarm(20)  # ends a child that hangs
+            stuck.go_on.set()
+            OtelTracker("proj", tmp_path, tracer_provider=stuck).close()
+            flushes = stuck.flushes
+        finally:
+            os._exit(flushes)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1

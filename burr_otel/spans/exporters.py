@@ -20,6 +20,7 @@ logger = logger_of_lines("burr_otel")
 Protocol = Literal["grpc", "http/protobuf"]
 _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}
 PROTOCOLS = tuple(_DEFAULT_ENDPOINT)
+_EXPORTERS = "opentelemetry_traces_exporter"  # where packages enter theirs
 
 
 def otlp_variable(what: str) -> str | None:
@@ -76,19 +77,16 @@ def exporters_from_environ() -> Iterator[QuietExporter]:
             continue
         if name == "otlp":
             yield otlp_exporter(protocol_from_environ())
-            continue
-        found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
-        if found:
+        elif found := list(entry_points(group=_EXPORTERS, name=name)):
             yield QuietExporter(found[0].load()(), f"{OTEL_TRACES_EXPORTER}={name}")
-            continue
-        known = sorted(e.name for e in entry_points(group="opentelemetry_traces_exporter"))
-        logger.warning(
-            "%s=%r names no installed exporter; allowed here: none, %s. "
-            "Nothing is exported for that name; the snapshots are kept all the same.",
-            OTEL_TRACES_EXPORTER,
-            name,
-            ", ".join(known),
-        )
+        else:
+            logger.warning(
+                "%s=%r names no installed exporter; allowed here: none, %s. "
+                "Nothing is exported for that name; the snapshots are kept all the same.",
+                OTEL_TRACES_EXPORTER,
+                name,
+                ", ".join(sorted(each.name for each in entry_points(group=_EXPORTERS))),
+            )
 
 
 def otlp_exporter(
@@ -114,8 +112,6 @@ def bare_exporter(
     if endpoint is None and otlp_variable("ENDPOINT") is None:  # not an empty one
         endpoint = _DEFAULT_ENDPOINT[protocol]
     compression = compression_from_environ()
-    if headers:
-        options["headers"] = headers
     # Both exporters take seconds to import grpc or requests, so only the one in use is.
     if protocol == "http/protobuf":
         from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
@@ -123,23 +119,20 @@ def bare_exporter(
             OTLPSpanExporter as HttpExporter,
         )
 
-        if compression == "gzip":
-            options["compression"] = Compression.Gzip
         if endpoint is not None:
-            _, _, rest = endpoint.partition("://")
-            path = "" if "/" in rest.rstrip("/") else "/v1/traces"
-            options["endpoint"] = endpoint.rstrip("/") + path
-        return HttpExporter(**options)
+            endpoint = endpoint.rstrip("/")
+            endpoint += "" if "/" in endpoint.partition("://")[2] else "/v1/traces"
+        packed = Compression.Gzip if compression == "gzip" else None
+        return HttpExporter(endpoint=endpoint, headers=headers, compression=packed, **options)
     import grpc  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter as GrpcExporter,
     )
 
-    if compression == "gzip":
-        options["compression"] = grpc.Compression.Gzip
-    elif compression == "none":  # the exporter of OpenTelemetry for Python refuses that word
-        options["compression"] = grpc.Compression.NoCompression
-    return GrpcExporter(endpoint=endpoint, **options)
+    # The exporter itself knows no "none".
+    known = {"gzip": grpc.Compression.Gzip, "none": grpc.Compression.NoCompression}
+    options["compression"] = known.get(compression)
+    return GrpcExporter(endpoint=endpoint, headers=headers, **options)
 
 
 def without_secrets(endpoint: str) -> str:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from opentelemetry import trace
@@ -82,14 +82,40 @@ class _Sending:
         self.exporters: list[QuietExporter] = []
         self.flushed: threading.Event | None = None  # set when the last flush is over
 
+    def flush(self, provider: Any) -> None:
+        """Flush the provider, unless it has not answered an earlier call yet."""
+        force_flush = getattr(provider, "force_flush", None)
+        if force_flush is None or (self.flushed is not None and not self.flushed.is_set()):
+            return
+        done = threading.Event()
+        work = threading.Thread(target=_do_and_tell, args=(force_flush, done), daemon=True)
+        # At exit, Python 3.12 starts no thread any more, and providers shut down by themselves.
+        with contextlib.suppress(RuntimeError):
+            work.start()
+            self.flushed = done
+            self._wait_for(done)
+
     def see_out(self, work: threading.Event) -> None:
         """Wait for the last export, not long where nobody answers; tell of losses."""
-        if not _finished(work, self.exporters):
+        if not self._wait_for(work):
             for exporter in self.exporters:
                 exporter.shutdown()  # interrupts the back-off
             work.wait(_STRUGGLING_S)
         for exporter in self.exporters:
             exporter.tell_of_losses()
+
+    def _wait_for(self, work: threading.Event) -> bool:
+        """Wait for an export as long as spans are taken; whether it is over."""
+        taken, since = 0, time.monotonic()
+        while not work.wait(0.05):
+            sent = sum(exporter.sent for exporter in self.exporters)
+            if sent != taken:
+                taken, since = sent, time.monotonic()
+            waited = time.monotonic() - since
+            struggling = any(exporter.struggling for exporter in self.exporters)
+            if waited > _LONGEST_S or (struggling and waited > _STRUGGLING_S):
+                return False
+        return True
 
 
 _own: dict[str, trace.TracerProvider] = {}
@@ -249,44 +275,13 @@ def _do_and_tell(work: Callable[[], object], done: threading.Event) -> None:
         done.set()
 
 
-def _finished(work: threading.Event, exporters: Collection[QuietExporter]) -> bool:
-    """Wait for an export, while spans are taken; whether it is over.
-
-    The wait for the next ones is shorter when the endpoint has refused some.
-    """
-    pid, taken, since = os.getpid(), 0, time.monotonic()
-    while not work.wait(0.05) and os.getpid() == pid:
-        sent = sum(exporter.sent for exporter in exporters)
-        if sent != taken:
-            taken, since = sent, time.monotonic()
-        waited = time.monotonic() - since
-        struggling = any(exporter.struggling for exporter in exporters)
-        if waited > _LONGEST_S or (struggling and waited > _STRUGGLING_S):
-            return False
-    return True
-
-
 def flush(given: trace.TracerProvider | None, project: str) -> None:
     """Send the spans that have ended, without waiting long for an endpoint that does not answer."""
     # Not the metrics: their provider is the user's, and a flush makes some readers collect twice.
     target = given if given is not None else _global_provider()
     if isinstance(target, trace.ProxyTracerProvider):
         target = _own.get(project, target)
-    _flush(target, _sending[target])
-
-
-def _flush(provider: Any, sending: _Sending) -> None:
-    """Flush a provider, unless it has not answered an earlier call yet."""
-    force_flush = getattr(provider, "force_flush", None)
-    if force_flush is None or (sending.flushed is not None and not sending.flushed.is_set()):
-        return
-    done = threading.Event()
-    work = threading.Thread(target=_do_and_tell, args=(force_flush, done), daemon=True)
-    # At exit, Python 3.12 starts no thread any more, and providers shut down by themselves.
-    with contextlib.suppress(RuntimeError):
-        work.start()
-        sending.flushed = done
-        _finished(done, sending.exporters)
+    _sending[target].flush(target)
 
 
 # --- the end of the process -----------------------------------------------------------------------
@@ -324,7 +319,7 @@ def _at_exit() -> None:
 def _at_child_exit(**_: object) -> None:
     keeper.keeper.finish_all()
     for provider, sending in _sending:
-        _flush(provider, sending)
+        sending.flush(provider)
         if sending.flushed is not None:
             sending.see_out(sending.flushed)
 
@@ -334,6 +329,7 @@ def _after_fork() -> None:
     _lock = threading.RLock()
     keeper.keeper.after_fork()
     for _, sending in _sending:
+        sending.flushed = None  # by a thread of the parent
         for exporter in sending.exporters:
             keeper.keeper.start()
             exporter.count_anew()

@@ -75,19 +75,9 @@ def links_to(*targets: tuple[SpanIds | None, str]) -> Sequence[LinkIds]:
 
 
 def link_ids(links: Iterable[Link]) -> list[LinkIds]:
-    """What a record keeps of links."""
-    kept = []
-    for each in links:
-        target = ids_of(each.context)
-        if target is None:
-            continue
-        attributes = dict(each.attributes or {})
-        kind = attributes.get(semconv.LINK_TYPE)
-        if len(attributes) == 1 and isinstance(kind, str):
-            kept.append(LinkIds(target, kind))
-        else:
-            kept.append(LinkIds(target, None, portable(attributes)))
-    return kept
+    """What a record keeps of links that other code made."""
+    found = ((ids_of(each.context), portable(each.attributes or {})) for each in links)
+    return [LinkIds(target, None, attributes) for target, attributes in found if target]
 
 
 def link_of(kept: LinkIds) -> Link:
