@@ -673,7 +673,7 @@ def _patterns() -> list[tuple[str, re.Pattern[str]]]:
     found = [
         (shape.needles or "tokens", shape.pattern) for shape in (*patterns.SHAPES, patterns.TOKENS)
     ]
-    found += [(needle, form) for _, needle, form in pairs._OTHER_FORMS]
+    found += [(each.pattern, each) for form in pairs._FORMS for each in form[1:] if each]
     found += [
         (f"{module.__name__}.{name}", value)
         for module in (pairs, patterns, redact)

@@ -19,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from burr_otel.content.objects import Failure, Parts, call_safely, describe, type_name
+from burr_otel.content.patterns import MARKER
 from burr_otel.content.prune import (
     MAX_DEPTH,
     NOTE_BYTES,
@@ -34,7 +35,7 @@ from burr_otel.content.prune import (
     unique,
     window,
 )
-from burr_otel.content.redact import MARKER, Redaction
+from burr_otel.content.redact import Redaction
 
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others

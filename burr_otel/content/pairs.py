@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from burr_otel.content.patterns import FUNCTION_WORD, LINE_KEY, rarest, snake
+from burr_otel.content.patterns import FUNCTION_WORD, LINE_KEY, MARKER, Hidden, by_needle, snake
 
 _NAME: Final = r"[\w.\-]{1,64}(?: [\w.\-]{1,24}){0,2}"
 _BETWEEN: Final = r"""\s{0,2}(?:\]\d{1,4}\[)?[\s"'`\u2018-\u201f\u00ab\u00bb\\\])>!+|*?]{0,8}"""
@@ -37,46 +37,52 @@ _COUNT = re.compile(r"\d{1,6}(?![\w.\-])")
 _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
-# Forms whose name does not stand before a plain separator: what must occur, and name and value.
-_OTHER_FORMS: Final = tuple(
-    (rarest(needle), needle, re.compile(form, re.MULTILINE))
-    for needle, form in (
+
+# Forms whose name does not stand before a plain separator: what must occur, see `Shape`; a pattern
+# with the name in group 1; and one of the value that follows, where it is no string in quotes.
+_FORMS: Final = tuple(
+    (needles, re.compile(name), None if value is None else re.compile(value))
+    for needles, name, value in (
         # An option whose value is the next text, see `Redaction.are_clean`.
-        ("--", r"(?:\A|\0)--([\w.\-]{1,64})(\0)"),
-        ("--", r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?![\-\s])(\S+)"),
-        ("</", r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>(?:<!\[CDATA\[)?([^<>]+)"),
-        ("&quot;", r"([\w.\-]{1,64})&quot;\s{0,4}[:=]\s{0,4}&quot;([^&]+)"),
+        ("--", r"(?:\A|\0)--([\w.\-]{1,64})(?=\0)", r"\0"),
+        ("--", r"(?<![\w\-])--([A-Za-z][\w\-]{2,63})[ \t]{1,4}(?!-)", r"\S+"),
+        ("</", r"<([A-Za-z][\w.:\-]{0,63})(?:\s[^<>]{0,256})?>(?:<!\[CDATA\[)?", "[^<>]+"),
+        ("&quot;", r"([\w.\-]{1,64})&quot;\s{0,4}[:=]\s{0,4}&quot;", "[^&]+"),
         (
-            "name=",
+            "name=|key=",
             (
-                r"""\bname=["']?([\w.\-]{1,64})["']?"""
+                r"""\b(?:name|key)=["']?([\w.\-]{1,64})["']?"""
                 r"""(?:[^<>\n]{0,96}?\bvalue=["']?|(?:\r?\n[^\r\n]{1,128}){0,4}?(?:\r?\n){2})"""
-                r"""([^"'\r\n]+)"""
             ),
+            r"""[^"'\r\n]+""",
         ),
-        ("key=", r"""\bkey=["']?([\w.\-]{1,64})["']?[^<>\n]{0,96}?\bvalue=["']?([^"'\r\n]+)"""),
-        (
-            "input_value=",  # pydantic's ValidationError
+        (  # pydantic's ValidationError
+            "input_value=",
+            r"(?m:^)([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value=",
+            r"[^\n]*?(?=, input_type=|\n|\Z)",
+        ),
+        (  # in a URL inside of a URL, encoded once or several times
+            "%3|%25",
             (
-                r"^([\w.\-\[\]]{1,128})\n  [^\n]{0,1024}?input_value="
-                r"([^\n]{0,1024}?)(?=, input_type=|\n|\Z)"
+                r"(?:%(?:25){0,4}[0-9A-Fa-f]{2}|(?<![\w.\-]))([\w.\-]{1,64})(?:%(?:25){0,4}22)?"
+                r"%(?:25){0,4}3[ADad](?:%(?:25){0,4}2[02]){0,2}"
             ),
+            r"(?:[^\s&;\"'%]|%(?!(?:25){0,4}2[26]))+",
+        ),
+        (  # the items of a list
+            ",",
+            r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""",
+            None,
         ),
     )
 )
-# Names of which the values are looked for only behind those of secrets.
-_ENCODED_NAME = re.compile(  # in a URL inside of a URL, encoded once or several times
-    r"(?:%(?:25){0,4}[0-9A-Fa-f]{2}|(?<![\w.\-]))([\w.\-]{1,64})(?:%(?:25){0,4}22)?"
-    r"%(?:25){0,4}3[ADad](?:%(?:25){0,4}2[02]){0,2}"
-)
-_ENCODED_VALUE = re.compile(r"(?:[^\s&;\"'%]|%(?!(?:25){0,4}2[26]))+")
-_LISTED = re.compile(r"""["']([\w.\-]{2,64})\\{0,8}["']\s{0,4},\s{0,4}(?=[rRbBuUfF]?\\{0,8}["'])""")
+_FORMS_BY_NEEDLE: Final = by_needle(_FORMS)
 
 
 def values(
     text: str, hides: Callable[[str], bool], may_hide: Callable[[str], bool]
-) -> Iterator[tuple[int, int, str]]:
-    """Start and end of each value that follows a secret's name, and the quote to put around it."""
+) -> Iterator[Hidden]:
+    """Each value that follows a secret's name."""
     # `hides` judges one name of up to three words, `may_hide` many names at once, one a line.
     yield from _other_forms(text, hides)
     if ":" not in text and "=" not in text and text.isascii():
@@ -98,9 +104,9 @@ def values(
             continue
         quote = _quote_of(backward[match.start() + 1 : match.start(1)])
         value = _value(text, start, quote, whole_line=bool(LINE_KEY.search(snake(name))))
-        if value[1] > value[0]:
+        if value.end > value.start:
             yield value
-            position = value[1]
+            position = value.end
 
 
 def _is_no_secret(text: str, start: int, name: str) -> bool:
@@ -116,21 +122,18 @@ def _quote_of(between: str) -> str:
     return quote if quote.strip("\\") in ('"', "'") else ""
 
 
-def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[tuple[int, int, str]]:
-    """The values that follow a secret's name in another way, as `values` yields them."""
-    for sign, needle, form in _OTHER_FORMS:
-        if sign in text and needle in text:
-            for match in form.finditer(text):
-                if hides(match[1]):
-                    yield *match.span(2), ""
-    for sign, needles, names, value_at in _LOOKED_FOR:
+def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[Hidden]:
+    """The values that follow a secret's name in another way."""
+    for sign, needle, (_, names, value) in _FORMS_BY_NEEDLE:
         reached = 0
-        may_match = sign in text and any(map(text.__contains__, needles))
-        for match in names.finditer(text) if may_match else ():
-            if match.end() >= reached and hides(match[1]):
-                found = value_at(text, match.end())
+        for match in names.finditer(text) if sign in text and needle in text else ():
+            at = match.end()
+            if at < reached or not hides(match[1]):
+                continue  # the end of a value is looked for only behind the name of a secret
+            found = _value(text, at) if value is None else Hidden(at, _end(value, text, at))
+            reached = found.end
+            if reached > at:
                 yield found
-                reached = found[1]
 
 
 def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
@@ -139,45 +142,39 @@ def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
     return start if match is None else match.end()
 
 
-def _encoded_value(text: str, start: int) -> tuple[int, int, str]:
-    return start, _end(_ENCODED_VALUE, text, start), ""
-
-
-def _value(
-    text: str, start: int, quote: str = "", *, whole_line: bool = False
-) -> tuple[int, int, str]:
-    """Extent of the value that begins at `start`; an empty one when there is nothing to hide."""
+def _value(text: str, start: int, quote: str = "", *, whole_line: bool = False) -> Hidden:
+    """The value that begins at `start`; an empty one when there is nothing to hide."""
     opening = _QUOTE.match(text, start)
     if opening is not None:
-        return opening.end(), _end_of_strings(text, opening), ""
+        return Hidden(opening.end(), _end_of_strings(text, opening))
     if text[start : start + 1] in _BRACKETS:
-        return start, _end_of_brackets(text, start), quote
+        return Hidden(start, _end_of_brackets(text, start), f"{quote}{MARKER}{quote}")
     for opening_line, ending in _YAML:
         indented = opening_line.match(text, start)
         if indented is not None:
-            return start, next(ending.finditer(text, indented.end() - 1)).start(), ""
+            return Hidden(start, next(ending.finditer(text, indented.end() - 1)).start())
     curly = _CURLY.match(text, start)
     if curly is not None:
-        return *curly.span(1), ""
+        return Hidden(*curly.span(1))
     line_end = _end(_LINE, text, start) if whole_line else start
-    return (start, line_end, "") if line_end > start else _bare_value(text, start, quote)
+    return Hidden(start, line_end) if line_end > start else _bare_value(text, start, quote)
 
 
-def _bare_value(text: str, start: int, quote: str) -> tuple[int, int, str]:
+def _bare_value(text: str, start: int, quote: str) -> Hidden:
     scheme_end = _end(_SCHEME, text, start)
     end = _end(_BARE, text, scheme_end)
     if end == scheme_end:
-        return start, start, ""
+        return Hidden(start, start)
     following = _NEXT_NAME.search(text, start, end)
     end = end if following is None else following.start()
     if quote:  # a JSON number or word: leave the comma or bracket that follows it
         end = start + len(re.split(r"[,}\]]", text[start:end], maxsplit=1)[0])
     annotated = _ANNOTATED.match(text, end)
     if annotated is not None:  # "password: str = 'x'"
-        return start, _value(text, annotated.end(), whole_line=True)[1], ""
+        return Hidden(start, _value(text, annotated.end(), whole_line=True).end)
     if text[start:end].rstrip(",)]};:").lower() in _NOTHING:
-        return start, start, ""
-    return start, end, quote
+        return Hidden(start, start)
+    return Hidden(start, end, f"{quote}{MARKER}{quote}")
 
 
 def _end_of_strings(text: str, opening: re.Match[str]) -> int:
@@ -223,9 +220,3 @@ def _end_of_brackets(text: str, start: int) -> int:
             if depth == 0:
                 return event.end()
     return len(text)
-
-
-_LOOKED_FOR: Final = (
-    ("%", ("%3", "%25"), _ENCODED_NAME, _encoded_value),
-    (",", ("'", '"'), _LISTED, _value),
-)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar
+
+MARKER: Final = "[redacted]"
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD: Final = re.compile(r"[^A-Za-z0-9]+")
@@ -224,6 +226,14 @@ def _one_pattern(formats: tuple[tuple[str, str], ...]) -> str:
 _USERINFO: Final = r"[^\s:@/?#\"'<>]"
 
 
+class Hidden(NamedTuple):
+    """A part of a text that is to be hidden, and what stands in its place."""
+
+    start: int
+    end: int
+    shown: str = MARKER
+
+
 class Shape(NamedTuple):
     """A secret that is known by its own form: group 1 of the pattern, or all of it."""
 
@@ -275,17 +285,17 @@ SHAPES: Final = (
 
 TOKENS: Final = Shape("", _one_pattern(TOKEN_FORMATS))
 
+_Form = TypeVar("_Form", bound=tuple[Any, ...])
 _RAREST_FIRST: Final = "zqjxkvbywgpfmucdlhrsnioate "
 
 
-def rarest(needle: str) -> str:
-    """The rarest character of a needle: whether a text has that is told much sooner."""
-    return min(needle, key=_RAREST_FIRST.find)
+def by_needle(forms: Iterable[_Form]) -> list[tuple[str, str, _Form]]:
+    """A row for each needle of each form, behind its rarest character: that is found sooner."""
+    rows = [(each, form) for form in forms for each in form[0].split("|")]
+    return [(min(needle, key=_RAREST_FIRST.find), needle, form) for needle, form in rows]
 
 
-_BY_SIGN: Final = tuple(
-    (rarest(each), each, shape) for shape in SHAPES for each in shape.needles.split("|")
-)
+_SHAPES_BY_NEEDLE: Final = by_needle(SHAPES)
 # Every token has at least so many letters, digits and signs in a row.
 _RUN: Final = b"x" * 16
 _RUN_BYTES: Final = bytes(
@@ -294,17 +304,17 @@ _RUN_BYTES: Final = bytes(
 )
 
 
-def matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of what a pattern finds: its group 1, if there is one."""
+def matches(pattern: re.Pattern[str], text: str) -> Iterator[Hidden]:
+    """What a pattern finds: its group 1, if there is one."""
     for match in pattern.finditer(text):
         start, end = match.span(1) if pattern.groups and match[1] is not None else match.span()
         if end > start:
-            yield start, end
+            yield Hidden(start, end)
 
 
-def known_forms(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each secret that is known by its form."""
-    for sign, needle, shape in _BY_SIGN:
+def known_forms(text: str) -> Iterator[Hidden]:
+    """Each secret that is known by its form."""
+    for sign, needle, shape in _SHAPES_BY_NEEDLE:
         if sign in text and needle in text:
             yield from matches(shape.pattern, text)
     text = f" {text}"  # what stands before a token belongs to the pattern: that is quicker
@@ -316,6 +326,6 @@ def known_forms(text: str) -> Iterator[tuple[int, int]]:
         end = len(text) if end < 0 else end
         match = tokens.search(text, start - 1, end + 2)  # some end in "=="
         while match is not None:
-            yield match.start(1) - 1, match.end(1) - 1
+            yield Hidden(match.start(1) - 1, match.end(1) - 1)
             match = tokens.search(text, match.end(), end + 2)
         start = runs.find(_RUN, end)

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal, NamedTuple
 from burr_otel.content.capture import capture, tree_of, tree_of_parts, whole
 from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
+from burr_otel.content.patterns import MARKER
 from burr_otel.content.prune import CutText, clip, fit, scrub, window
-from burr_otel.content.redact import MARKER, Redaction, hide
+from burr_otel.content.redact import Redaction, hide
 
 Capture = Literal["full", "types", "off"]
 Kind = Literal["inputs", "results", "state"]

@@ -9,20 +9,21 @@ little beyond.
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from burr_otel.content import pairs
 from burr_otel.content.objects import call_safely
 from burr_otel.content.patterns import (
     HARMLESS_KEY,
+    MARKER,
     NAME_KEYS,
     PHRASE_KEY,
     SECRET_KEY,
     SECRET_STEM,
     VALUE_KEYS,
+    Hidden,
     known_forms,
     matches,
     snake,
@@ -38,8 +39,6 @@ from burr_otel.content.prune import (
     unique,
 )
 
-MARKER: Final = "[redacted]"
-
 _LONGEST_KEY: Final = 128  # characters that are judged
 _LONGEST_KEY_BYTES: Final = 256  # that are shown
 _CACHED: Final = 4096
@@ -47,14 +46,6 @@ _DICTS: Final = frozenset((dict, CutDict))
 _LISTS: Final = frozenset((list, CutList))
 _NAME = re.compile(r"[\w.\-]{1,64}")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
-
-
-class Span(NamedTuple):
-    """A part of a text that is to be hidden, and what stands in its place."""
-
-    start: int
-    end: int
-    shown: str = MARKER
 
 
 class Redaction:
@@ -154,19 +145,17 @@ class Redaction:
 
     def source_line(self, before: str, line: str) -> str:
         """Hide the secrets of a source line, also of one whose name stands on a line before it."""
-        text = before + line
-        shown: list[str] = []
-        position = len(before)
-        for span in self.spans(text):
-            if span.end <= position:
-                continue
-            head = text[position : max(span.start, position)]
-            assigned = _ASSIGNED.search(head)
-            if assigned is not None:  # all of "a" + f("b") belongs to the secret
-                return "".join((*shown, head[: assigned.start(1)], MARKER))
-            shown += (head, span.shown)
-            position = span.end
-        return "".join((*shown, text[position:]))
+        text, start = before + line, len(before)
+        spans = self.spans(text)
+        shown_to = start
+        for number, span in enumerate(spans):
+            if span.end > start:
+                assigned = _ASSIGNED.search(text, shown_to, max(span.start, shown_to))
+                if assigned is not None:  # all of "a" + f("b") belongs to the secret
+                    spans[number:] = [Hidden(assigned.start(1), len(text))]
+                    break
+                shown_to = span.end
+        return _covered(text, spans, start)
 
     def are_clean(self, texts: list[str]) -> bool:
         """Whether no text holds anything to hide; never wrongly yes."""
@@ -175,30 +164,29 @@ class Redaction:
         # No pattern matches less because of what follows a NUL.
         return next(self._built_in("\0".join([*texts, ""])), None) is None
 
-    def spans(self, text: str) -> list[Span]:
+    def spans(self, text: str) -> list[Hidden]:
         """The parts of a text to hide, in order and apart from each other."""
         found = list(self._built_in(text))
         for pattern in self._user_values:
-            found += itertools.starmap(Span, matches(pattern, text))
+            found += matches(pattern, text)
         found.sort(key=lambda span: (span.start, -span.end))
-        merged: list[Span] = []
+        merged: list[Hidden] = []
         for span in found:
             if merged and span.start < merged[-1].end:
                 last = merged[-1]
-                merged[-1] = Span(last.start, max(last.end, span.end), last.shown)
+                merged[-1] = last._replace(end=max(last.end, span.end))
             else:
                 merged.append(span)
         return merged
 
-    def _built_in(self, text: str) -> Iterator[Span]:
+    def _built_in(self, text: str) -> Iterator[Hidden]:
         if self._builtin:
-            yield from itertools.starmap(Span, known_forms(text))
+            yield from known_forms(text)
         if self._builtin or self._user_keys:
-            for start, end, quote in pairs.values(text, self._hides_phrase, self._may_hide):
-                yield Span(start, end, f"{quote}{MARKER}{quote}")
+            yield from pairs.values(text, self._hides_phrase, self._may_hide)
 
 
-def _covered(text: str, spans: list[Span], start: int = 0, end: int | None = None) -> str:
+def _covered(text: str, spans: list[Hidden], start: int = 0, end: int | None = None) -> str:
     """The text from `start` to `end` with `MARKER` in place of what is hidden."""
     shown: list[str] = []
     end = len(text) if end is None else end
