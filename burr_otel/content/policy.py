@@ -65,38 +65,38 @@ class ContentPolicy:
     redact_values: tuple[str, ...] = ()
     redactor: Callable[[str, Any], Any] | None = None
     max_attribute_bytes: int = 16 * 1024
-    # Whether a function of the user's is asked, so that all must be described in the hook.
-    asks_user: bool = dataclasses.field(init=False, repr=False, compare=False)
-    _redaction: Redaction = dataclasses.field(init=False, repr=False, compare=False)
-    _name: Callable[[str], str] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Compile the patterns."""
-        redaction = Redaction(
+        """Compile the patterns, so that a bad one is found at once."""
+        _ = self._redaction
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the settings; the patterns are compiled again."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @functools.cached_property
+    def asks_user(self) -> bool:
+        """Whether a function of the user's is asked, so that all must be described in the hook."""
+        return self.redactor is not None
+
+    @functools.cached_property
+    def _redaction(self) -> Redaction:
+        return Redaction(
             builtin=self.redact,
             keys=self.redact_keys,
             values=self.redact_values,
             redactor=self.redactor,
         )
-        object.__setattr__(self, "_redaction", redaction)
-        object.__setattr__(self, "asks_user", self.redactor is not None)
-        name = functools.partial(self._told, limit_bytes=self._name_bytes, path="name")
-        object.__setattr__(self, "_name", functools.lru_cache(_MOST_NAMES)(name))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings; the patterns are compiled again."""
-        return functools.partial(ContentPolicy, **self._settings()), ()
-
-    def _settings(self) -> dict[str, Any]:
-        fields = dataclasses.fields(self)
-        return {field.name: getattr(self, field.name) for field in fields if field.init}
+    @functools.cached_property
+    def _name(self) -> Callable[[str], str]:
+        return functools.lru_cache(_MOST_NAMES)(self._told_name)
 
     # --- as data --------------------------------------------------------------------------------
 
     def to_data(self) -> dict[str, Any]:
         """The settings as plain JSON; of a `redactor`, that there was one."""
-        lists = {"redact_keys": list(self.redact_keys), "redact_values": list(self.redact_values)}
-        return self._settings() | lists | {"redactor": self.asks_user}
+        return {**self.__getstate__(), "redactor": self.asks_user}
 
     def stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
         """This policy and another one, given as data, whichever shows less; bad data: nothing."""
@@ -142,35 +142,32 @@ class ContentPolicy:
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
         """A logged attribute, as text unless it is a plain value; None when none are captured."""
-        if self.attributes == "off":
-            return None
-        made = call_safely(self._logged, key, value)
-        return made if isinstance(made, Attribute) else _UNREADABLE
+        return self._unless_off("attributes", self._logged, key, value)
 
     def _described(self, kind: Kind, content: Any, parse: Any, *more: Any) -> Attribute | None:
+        return self._unless_off(kind, self._describe, kind, content, parse, *more)
+
+    def _unless_off(
+        self, kind: str, make: Callable[..., Attribute], *arguments: Any
+    ) -> Attribute | None:
         if getattr(self, kind) == "off":
             return None
-        made = call_safely(self._describe, kind, content, parse, *more)
-        return made if isinstance(made, Attribute) else _UNREADABLE
+        made = call_safely(make, *arguments)
+        return _UNREADABLE if isinstance(made, Failure) else made
 
     def _describe(self, kind: Kind, content: Any, parse: Any, *more: Any) -> Attribute:
         is_full = getattr(self, kind) == "full"
         if parse is not None and is_full and not self.asks_user:
-            return self._written(*parse(content, self.max_attribute_bytes, *more))
-        if parse is not None:
-            content = whole(content)
-        if is_full:
-            return self._written(*self._captured(content, kind))
-        types = call_safely(_types, content)
-        return self._written(type_text(content) if isinstance(types, Failure) else types)
+            tree, cut = parse(content, self.max_attribute_bytes, *more)
+        else:
+            content = content if parse is None else whole(content)
+            tree, cut = self._captured(content, kind) if is_full else (_types(content), False)
+        tree, too_deep = hide(tree, self._redaction)
+        return self._fitted(tree, cut or too_deep)
 
     def _captured(self, value: Any, path: str) -> tuple[Any, bool]:
         asking = self._redaction if self.asks_user else None
         return capture(value, self.max_attribute_bytes, path=path, asking=asking)
-
-    def _written(self, tree: Any, cut: bool = False) -> Attribute:
-        tree, too_deep = hide(tree, self._redaction)
-        return self._fitted(tree, cut or too_deep)
 
     def _fitted(self, tree: Any, cut: bool) -> Attribute:
         data, too_long = fit(tree, self.max_attribute_bytes)
@@ -211,18 +208,15 @@ class ContentPolicy:
         """A span's or event's name, or an attribute's key, that user code chose."""
         if type(text) is str and not self.asks_user and len(text) <= _LONGEST_NAME:
             return self._name(text)
-        return self._told(text, self._name_bytes, "name")
+        return self._told_name(text)
 
-    @property
-    def _name_bytes(self) -> int:
-        return min(_LONGEST_NAME, self.max_attribute_bytes)
+    def _told_name(self, text: Any) -> str:
+        limit_bytes = min(_LONGEST_NAME, self.max_attribute_bytes)
+        return text_safely(self._text_of, text, limit_bytes, "name")
 
     def text(self, text: Any) -> str:
         """A text of user code's making, such as a status description."""
-        return self._told(text, self.max_attribute_bytes, "text")
-
-    def _told(self, text: Any, limit_bytes: int, path: str) -> str:
-        return text_safely(self._text_of, text, limit_bytes, path)
+        return text_safely(self._text_of, text, self.max_attribute_bytes, "text")
 
     def _text_of(self, text: Any, limit_bytes: int, path: str) -> str:
         if not issubclass(type(text), str):  # isinstance() would ask the object
@@ -261,9 +255,11 @@ class ContentPolicy:
         return self._clean(shown)[0]
 
 
-def _types(value: Mapping[Any, Any]) -> dict[Any, str]:
-    """The types of values by their keys."""
-    return {key: type_text(item) for key, item in itertools.islice(value.items(), _MOST_TYPES)}
+def _types(content: Any) -> Any:
+    """The types of values by their keys, or of a value that is none of several."""
+    if not isinstance(content, Mapping):
+        return type_text(content)
+    return {key: type_text(item) for key, item in itertools.islice(content.items(), _MOST_TYPES)}
 
 
 def _without_nul(value: Any) -> Any:
