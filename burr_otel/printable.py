@@ -30,3 +30,6 @@ def _to_one_line(record: logging.LogRecord) -> bool:
     if not message.isprintable():
         record.msg, record.args = printable(message), None
     return True
+
+
+logger = logger_of_lines("burr_otel")

@@ -47,8 +47,6 @@ __all__ = [
     "span_tree",
 ]
 
-_QUIET = (semconv.OK, None)
-
 
 class FakeClock:
     """A clock that moves only when told to, or by a fixed step at each reading.
@@ -184,7 +182,7 @@ def span_tree(spans: Sequence[ReadableSpan]) -> str:
 def _remarks(span: ReadableSpan, by_id: dict[int, ReadableSpan]) -> Iterator[str]:
     attributes = span.attributes or {}
     outcome = attributes.get(semconv.OUTCOME)
-    if outcome not in _QUIET:
+    if outcome not in (semconv.OK, None):
         yield f"[{outcome}]"
     if span.status.description:
         yield f"({span.status.description})"

@@ -17,6 +17,7 @@ from burr_otel.live.capture import differing, show, surrounding_attributes
 from burr_otel.live.registry import registry
 from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run
+from burr_otel.printable import logger
 from burr_otel.records import BeginRoot, Origin, SpanIds, read_ids
 from burr_otel.spans import describe, inside, keeper, shield
 from burr_otel.spans.burr_span import LIMITS
@@ -84,7 +85,7 @@ def _warn_of_lost_place(shared: Shared, built: BuiltApplication) -> None:
     """Warn of a resume behind an action that the graph lacks: no transition leads on from there."""
     prior, names = built.state.get(PRIOR_STEP_KEY), [action.name for action in built.graph.actions]
     if prior is not None and prior not in names:
-        shield.logger.warning(
+        logger.warning(
             "%s/%s goes on after the action %r, which its graph lacks, so no transition leads on "
             "from there. The graph has: %s. Keep an action of that name, or resume with "
             "resume_at_next_action=False.",
@@ -198,7 +199,7 @@ class _Start:
             if not isinstance(error, SnapshotError) or shared.config.on_snapshot_error == "raise":
                 root.finish()
                 raise
-            shield.logger.warning("%s", describe.snapshot_text(shared.policy, error))
+            logger.warning("%s", describe.snapshot_text(shared.policy, error))
         keeper.keeper.watch(root)
         if shared.log_events is not None:
             inside.see_log_lines()

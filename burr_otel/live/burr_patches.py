@@ -29,12 +29,10 @@ from burr.core.application import Application, ApplicationBuilder
 
 from burr_otel.live.answers import AnswersHook
 from burr_otel.live.registry import registry
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 
 if TYPE_CHECKING:
     from burr_otel.live.step import LiveStep
-
-logger = logger_of_lines("burr_otel")
 
 DRIVERS = {
     "_run_single_step_streaming_action": False,

@@ -20,7 +20,7 @@ from burr_otel.live.capture import found_by_step, raised_of
 from burr_otel.live.inner import InnerSpan, logged_records
 from burr_otel.live.registry import registry
 from burr_otel.live.step import LiveStep
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.spans import describe, keeper
 from burr_otel.spans.scope import current_context, innermost_scope
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from burr_otel.live.root import Root
     from burr_otel.live.shared import Shared
     from burr_otel.store import Session
-
-logger = logger_of_lines("burr_otel")
 
 SEQUENCE_KEY = "__SEQUENCE_ID"  # burr.core.application.SEQUENCE_ID
 PRIOR_STEP_KEY = "__PRIOR_STEP"  # burr.core.application.PRIOR_STEP

@@ -22,7 +22,7 @@ from burr_otel.live.capture import (
     surrounding_attributes,
 )
 from burr_otel.live.inner import logged_records
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginStep,
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from burr_otel.spans.facts import ActionFacts
     from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
-
-logger = logger_of_lines("burr_otel")
 
 
 class LiveStep(Scope):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, raised_of, show_answer, show_state
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
 from burr_otel.spans import describe, shield
 from burr_otel.spans.describe import exception_attributes
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from burr_otel.live.step import LiveStep
     from burr_otel.records import Raised
     from burr_otel.store import EncodedState, Session
-
-logger = logger_of_lines("burr_otel")
 
 _NOTHING: Mapping[str, tuple[int, int]] = {}
 _LOST = (semconv.RESULT, semconv.STATE_WRITTEN, semconv.STATE_READ, semconv.TRUNCATED)

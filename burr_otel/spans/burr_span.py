@@ -24,14 +24,12 @@ from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy, capture_exception
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import LinkIds, link_data
 from burr_otel.spans import shield
 from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
 from burr_otel.spans.facts import portable
 from burr_otel.spans.scope import BurrStep, context_under, link_ids, link_of
-
-logger = logger_of_lines("burr_otel")
 
 _MOST_HELD_BYTES: Final = 32 * 1024 * 1024
 _SMALL_BYTES: Final = 1024  # less is not worth being counted

@@ -291,19 +291,16 @@ def _put_other_conventions(
     inputs, output = told.get(semconv.INPUTS), told.get(semconv.RESULT)
     if output in (None, "{}"):  # most actions return only state: then that is what they put out
         output = told.get(semconv.STATE_WRITTEN)
-    found: list[tuple[str, Any]] = []
+    found = {}
     if action.kind == "tool":
-        found += [(semconv.GEN_AI_TOOL_ARGUMENTS, inputs), (semconv.GEN_AI_TOOL_RESULT, output)]
+        found = {semconv.GEN_AI_TOOL_ARGUMENTS: inputs, semconv.GEN_AI_TOOL_RESULT: output}
     if writer.run.settings.openinference_content:
         if inputs in (None, "{}"):
             inputs = told.get(semconv.STATE_READ, inputs)
-        found += [
-            (semconv.INPUT_VALUE, inputs),
-            (semconv.INPUT_MIME_TYPE, None if inputs is None else semconv.MIME_JSON),
-            (semconv.OUTPUT_VALUE, output),
-            (semconv.OUTPUT_MIME_TYPE, None if output is None else semconv.MIME_JSON),
-        ]
-    writer.attributes.update((name, value) for name, value in found if value is not None)
+        found |= {semconv.INPUT_VALUE: inputs, semconv.OUTPUT_VALUE: output}
+        found[semconv.INPUT_MIME_TYPE] = inputs and semconv.MIME_JSON
+        found[semconv.OUTPUT_MIME_TYPE] = output and semconv.MIME_JSON
+    writer.attributes.update((name, value) for name, value in found.items() if value is not None)
 
 
 def inner(

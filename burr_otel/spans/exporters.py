@@ -12,10 +12,8 @@ from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_HEADERS, OTEL_SDK_DISABLED
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.spans.quiet import QuietExporter
-
-logger = logger_of_lines("burr_otel")
 
 Protocol = Literal["grpc", "http/protobuf"]
 _DEFAULT_ENDPOINT = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}

@@ -16,13 +16,11 @@ from burr_otel import semconv
 from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.errors import ConfigError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import sound_text
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
-
-logger = logger_of_lines("burr_otel")
 
 
 _INT64: Final = 1 << 63

@@ -56,12 +56,12 @@ _MOST_EXCEPTION_BYTES: Final = 16 * 1024
 class _ChildPlace:
     """Where a span of others is: in which step, below which other one."""
 
-    __slots__ = ("__weakref__", "above", "has_usage", "records", "step", "uid")
+    __slots__ = ("__weakref__", "above", "burr_step", "burr_uid", "has_usage", "records")
 
     def __init__(self, step: BurrStep, above: _ChildPlace | None) -> None:
-        self.step, self.above = step, above
+        self.burr_step, self.above = step, above
         self.records: Any = None  # where it is recorded, by this id
-        self.uid: str | None = None
+        self.burr_uid: str | None = None
         self.has_usage = False  # told by a span below, which this one would only sum up
 
 
@@ -81,9 +81,9 @@ class ChildSpans(SpanProcessor):
         if scope is not None and scope.name == semconv.SCOPE_NAME:
             return  # ours all the same: Logfire's tracers, for instance, give spans of their own
         try:
-            parent = trace.get_current_span(parent_context)
             above = self._places.get(span.parent.span_id)
-            step = getattr(parent, "burr_step", None) if above is None else above.step
+            parent = above or trace.get_current_span(parent_context)
+            step = getattr(parent, "burr_step", None)
             if step is None:
                 return
             place = self._places[span.context.span_id] = _ChildPlace(step, above)
@@ -94,8 +94,7 @@ class ChildSpans(SpanProcessor):
                     span.set_attribute(name, step.run.identity[name])
             place.records = step.child_records
             if place.records is not None:
-                uid = getattr(parent, "burr_uid", None) if above is None else above.uid
-                _record_begin(span, place, uid)
+                _record_begin(span, place, getattr(parent, "burr_uid", None))
         except Exception as error:
             shield.report("looking at a span inside a step", error)
 
@@ -123,7 +122,7 @@ def _count(attributes: Mapping[str, Any], place: _ChildPlace) -> None:
     if taken is None and given is None:
         return
     if not place.has_usage:
-        place.step.add_usage(taken or 0, given or 0)
+        place.burr_step.add_usage(taken or 0, given or 0)
     above = place.above
     while above is not None and not above.has_usage:
         above.has_usage = True
@@ -139,17 +138,17 @@ def _tokens(attributes: Mapping[str, Any], names: Sequence[str]) -> int | None:
 
 
 def _record_begin(span: Span, place: _ChildPlace, parent_uid: str | None) -> None:
-    number, sequence_id = f"{span.context.span_id:016x}", place.step.sequence_id
+    number, sequence_id = f"{span.context.span_id:016x}", place.burr_step.sequence_id
     if parent_uid is None:
-        place.uid = f"{sequence_id}:{number}"
+        place.burr_uid = f"{sequence_id}:{number}"
     else:
         siblings = parent_uid.count(".") >= _DEEPEST
-        place.uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
+        place.burr_uid = f"{parent_uid.rpartition('.')[0] if siblings else parent_uid}.{number}"
     scope = span.instrumentation_scope
     place.records.append(
         BeginInner(
             sequence_id,
-            place.uid,
+            place.burr_uid,
             span.name,
             parent_uid,
             (),
@@ -162,7 +161,7 @@ def _record_begin(span: Span, place: _ChildPlace, parent_uid: str | None) -> Non
 
 
 def _record_end(span: ReadableSpan, attributes: Mapping[str, Any], place: _ChildPlace) -> None:
-    records, uid, sequence_id = place.records, place.uid or "", place.step.sequence_id
+    records, uid, sequence_id = place.records, place.burr_uid or "", place.burr_step.sequence_id
     end_ns = span.end_time or 0
     for key, value in attributes.items():
         kept = Document(None, list(value) if isinstance(value, tuple) else value)
@@ -230,13 +229,11 @@ def _seen_record(previous: Any, *args: Any, **kwargs: Any) -> logging.LogRecord:
 
 
 def _look_at(record: logging.LogRecord) -> None:
-    level = getattr(record, "levelno", None)
-    scope = innermost_scope() if level else None  # `logging.makeLogRecord` fills in the level later
-    if scope is None or level is None or scope.left:
+    level, scope = record.levelno, innermost_scope()
+    if not level or scope is None or scope.left:  # `logging.makeLogRecord` fills in the level later
         return
     step = scope.tag
-    is_wanted = step.log_events is not None and level >= step.log_events
-    if not is_wanted or step.log_lines >= _MOST_LINES:
+    if step.log_events is None or level < step.log_events or step.log_lines >= _MOST_LINES:
         return
     if record.name.partition(".")[0] in _NOT_OF_STEPS:
         return

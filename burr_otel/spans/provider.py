@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from burr_otel import semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.spans import keeper
 from burr_otel.spans.exporters import (
     PROTOCOLS,
@@ -38,8 +38,6 @@ from burr_otel.spans.exporters import (
 )
 from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 from burr_otel.spans.start import ids
-
-logger = logger_of_lines("burr_otel")
 
 V = TypeVar("V")
 _lock = threading.RLock()  # another one in a forked child

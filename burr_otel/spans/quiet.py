@@ -14,9 +14,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from burr_otel.printable import logger_of_lines
-
-logger = logger_of_lines("burr_otel")
+from burr_otel.printable import logger
 
 # Jaeger, Phoenix and most collectors take messages of 4 MiB, and sizes here are estimates.
 _BATCH_BYTES = 2 * 1024 * 1024
@@ -169,10 +167,6 @@ class QuietExporter(SpanExporter):
         """Shut the exporter down, quietly when nobody answers."""
         with _hushed():
             self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush the exporter."""
-        return self._exporter.force_flush(timeout_millis)
 
 
 class QuietBatchProcessor(BatchSpanProcessor):

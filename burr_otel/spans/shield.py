@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from burr_otel.printable import logger_of_lines
-
-logger = logger_of_lines("burr_otel")
+from burr_otel.printable import logger
 
 _loud = False
 _reported: set[str] = set()
