@@ -167,29 +167,3 @@ def test_an_error_between_two_steps_costs_no_state(database):
         app.run(halt_after=["two"])
     assert kept == [0]
     tracker.close()
-
-
-def test_differences_go_on_after_another_process_came_between(database):
-    """A difference that was displaced while it was held back is written again, whole."""
-    other = OtelTracker("p", database, snapshots="delta")
-    tracker = OtelTracker("p", database, snapshots="delta")
-    seen = []
-
-    def intrude(number: int) -> None:
-        run = tracker._store.engine.find("p", "a", None)
-        if number == 2:
-            run._query(
-                "INSERT INTO burr_otel.record (run_id, number, kind, sequence_id, session, body) "
-                "VALUES ($1, $2, 2, 77, '', $3)",
-                run.run_id,
-                run.size_bytes,
-                b'{"type":"end_entry","sequence_id":77}\n',
-            )
-        if number:
-            seen.append(other.load(None, "a", number - 1)["state"]["n"])
-
-    build(tracker, intrude).run(halt_after=["end"])
-    assert seen == [1, 2, 3]
-    assert other.load(None, "a")["state"]["n"] == STEPS
-    assert [other.load(None, "a", each)["state"]["n"] for each in range(STEPS)] == [1, 2, 3, 4]
-    tracker.close()

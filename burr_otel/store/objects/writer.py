@@ -8,7 +8,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
@@ -35,13 +35,25 @@ _MOST_CONFLICTS: Final = 500
 _BELIEVED_S: Final = 60.0
 
 Tail = tuple[int, keys.Kinds]
-Waiting = tuple[bytes, tuple[int, int] | None]
+
+
+class Waiting(NamedTuple):
+    """A record that goes with the next batch.
+
+    Whoever holds it back asks `answer`; if it `is_exact`, nothing may come before it.
+    """
+
+    data: bytes
+    entry: tuple[int, int] | None
+    answer: Future[tuple[int, int]] | None = None
+    is_exact: bool = False
 
 
 class BatchWriter(ABC):
     """One run's writer in this process, shared by all its sessions there.
 
-    Records of steps and roots are waited for. All others wait for the next of those, or a second.
+    Records of steps and roots are waited for, unless they are held back. All others wait for the
+    next of those, or a second.
     """
 
     def __init__(self, bucket: Bucket, folder: str, name: str) -> None:
@@ -86,14 +98,13 @@ class BatchWriter(ABC):
             if after is not None and (after is not self._newest or (waits and self._busy)):
                 raise DisplacedError
             if waits and not self._busy:
-                found = self._send((data, entry), exact=after is not None)
+                found = self._send(Waiting(data, entry, is_exact=after is not None))
             else:
                 found = -1, -1
-                self._waiting.append((data, entry))
-                background.add(self.tick)
+                self._wait(Waiting(data, entry))
             if entry is not None and entry[0] == END:
                 self._newest = mark
-        if sum(len(line) for line, _ in self._waiting) > _MOST_WAITING_BYTES:
+        if sum(len(each.data) for each in self._waiting) > _MOST_WAITING_BYTES:
             self.flush()
         return found
 
@@ -102,6 +113,34 @@ class BatchWriter(ABC):
     ) -> Future[tuple[int, int]]:
         """Like `append`, for an event loop: it is in the store when the future is done."""
         return background.pool.submit(self.append, line, entry, **more)
+
+    def hold_back(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        durability: Durability,
+        after: object | None = None,
+        mark: object | None = None,
+    ) -> Future[tuple[int, int]]:
+        """Like `hand_over`, but sent with the next record that is waited for."""
+        answer: Future[tuple[int, int]] = Future()
+        with self._lock:
+            if after is not None and (after is not self._newest or self._busy):
+                raise DisplacedError
+            data = line if isinstance(line, bytes) else b"".join(line)
+            if durability == "none":
+                answer.set_result((-1, -1))
+                self._wait(Waiting(data, entry))
+            else:
+                self._wait(Waiting(data, entry, answer, after is not None))
+            if entry is not None and entry[0] == END:
+                self._newest = mark
+        return answer
+
+    def _wait(self, record: Waiting) -> None:
+        self._waiting.append(record)
+        background.add(self.tick)
 
     def flush(self) -> None:
         """Send what waits."""
@@ -128,7 +167,7 @@ class BatchWriter(ABC):
         return bool(self._waiting)
 
     def _send(
-        self, own: Waiting | None = None, *, exact: bool = False, patience_s: float | None = None
+        self, own: Waiting | None = None, *, patience_s: float | None = None
     ) -> tuple[int, int]:
         """Make a batch of what waits and of one more record; where all that begins and ends."""
         self._busy = True
@@ -141,16 +180,46 @@ class BatchWriter(ABC):
             batch = self._waiting[:count]
             if own is not None:
                 batch.append(own)
-            kinds = keys.Kinds.of([entry for _, entry in batch])
+            if not batch:
+                return -1, -1
+            kinds = keys.Kinds.of([each.entry for each in batch])
             head = keys.new_head(kinds)
-            body = b"".join([head, *(line for line, _ in batch)])
+            body = b"".join([head, *(each.data for each in batch)])
+            exact = any(each.is_exact for each in batch)
             start = self._create(head, body, count, exact=exact, patience_s=patience_s)
-            del self._waiting[:count]
+            self._sent(count)
             self._known_end = end = start + keys.length(len(body))
             self._tail, self._tail_s, self._told = (end, kinds), time.monotonic(), False
             return start, end
+        except DisplacedError as error:
+            self._refuse(error)
+            if own is not None and own.is_exact:
+                raise
+        except (OSError, RunLockedError) as error:
+            if patience_s is None:
+                self._refuse(error)
+            raise
         finally:
             self._busy = False
+        return self._send(own, patience_s=patience_s)  # without what was displaced
+
+    def _sent(self, count: int) -> None:
+        """So many of the records that waited are in the store."""
+        for each in self._waiting[:count]:
+            if each.answer is not None:
+                each.answer.set_result((-1, -1))  # it belongs to the batch, which others ask for
+        del self._waiting[:count]
+
+    def _refuse(self, error: Exception) -> None:
+        """What was held back is not kept, and whoever asks for it hears why."""
+        for each in self._waiting:
+            if each.answer is not None:
+                each.answer.set_exception(error)
+        if self._doubtful is not None:
+            path, head, count = self._doubtful
+            count = sum(each.answer is None for each in self._waiting[:count])
+            self._doubtful = path, head, count
+        self._waiting = [each for each in self._waiting if each.answer is None]
 
     def _create(
         self, head: bytes, body: bytes, count: int, *, exact: bool, patience_s: float | None
@@ -208,13 +277,14 @@ class BatchWriter(ABC):
             path, head, count = self._doubtful
             there = self.bucket.fetch(path, keys.HEAD_BYTES)
             if there is not None and there.data == head:
-                del self._waiting[:count]
+                self._sent(count)
             self._doubtful = None
 
     def _hold(self, error: Exception) -> None:
         """Keep what could not be sent in the background, if it ever can, and not too much of it."""
-        size_bytes = sum(len(line) for line, _ in self._waiting)
+        size_bytes = sum(len(each.data) for each in self._waiting)
         if isinstance(error, FileNotFoundError | RunLockedError) or size_bytes > _MOST_HELD_BYTES:
+            self._refuse(error)
             self._waiting, self._doubtful = [], None
             logger.error("%s: records are dropped: %s", self._name, error)
         elif not self._told:
