@@ -24,7 +24,6 @@ from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy, capture_exception
-from burr_otel.printable import logger
 from burr_otel.records import LinkIds, link_data
 from burr_otel.spans import shield
 from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
@@ -254,9 +253,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         if size_bytes:
             held.add(-size_bytes)
 
-    def __del__(self) -> None:
-        if self._held_bytes:  # dropped by a full queue before anybody looked
-            self._let_go()
+    __del__ = _let_go  # it may be dropped by a full queue before anybody has looked
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -285,12 +282,10 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     # --- writing, by other code ---------------------------------------------------------------
 
-    def _writable(self) -> trace.Span:
-        if self._end_time is not None:
-            logger.warning("What is set on a span that has ended is ignored.")
-            return trace.INVALID_SPAN
+    def _writable(self) -> _SdkSpan:
         if self._user is None:
             self._user = self._sdk_span()
+        self._user._end_time = self._end_time  # noqa: SLF001 - once it is set, nothing else is
         return self._user
 
     set_attributes = _set_by_others("set_attributes")
@@ -301,9 +296,8 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     def update_name(self, name: str) -> None:
         """Give it another name."""
-        user = self._writable()
-        user.update_name(name)
-        if user is self._user:
+        self._writable().update_name(name)
+        if self._end_time is None:
             self._name = name
 
     def record_exception(

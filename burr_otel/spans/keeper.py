@@ -65,7 +65,7 @@ class Keeper:
             due = root.due_ns(root.clock())
             if due is not None:
                 heapq.heappush(self._due, (due, id(root)))
-                self._inbox.put(lambda: None)  # wakes the thread
+                self.defer(lambda: None)  # wakes the thread
         self.start()
 
     def unwatch(self, root: Ending) -> None:
