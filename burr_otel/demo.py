@@ -13,7 +13,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from burr.core import Application, ApplicationBuilder, State, action, expr
 from burr.core.action import streaming_action
@@ -27,14 +27,6 @@ _PASSAGES: Final = {
     "How do I send back a pair of shoes?": ["Returns are free for 30 days.", "Print the label."],
     "send back shoes label": ["Labels are in your account, under Orders.", "Any post office."],
 }
-
-
-class DemoRun(NamedTuple):
-    """What came of a demo run."""
-
-    app_id: str
-    answers: tuple[str, ...]
-    retries: int  # steps that failed and were run again
 
 
 def build_demo(
@@ -121,19 +113,13 @@ def build_demo(
     )
 
 
-def run_demo(app: Application[Any]) -> DemoRun:
+def run_demo(app: Application[Any]) -> None:
     """Ask both questions, running a failed step again as a service would."""
-    answers, retries = [], 0
     for question in _QUESTIONS:
         inputs: dict[str, Any] | None = {"question": question}
         while True:
             try:
-                _, stream = app.stream_result(halt_after=["write_answer"], inputs=inputs)
-                stream.get()
+                app.stream_result(halt_after=["write_answer"], inputs=inputs)[1].get()
+                break
             except ConnectionError:
-                retries += 1
                 inputs = None  # the question was received; go on at the step that failed
-                continue
-            answers.append(app.state["answer"])
-            break
-    return DemoRun(app_id=app.uid, answers=tuple(answers), retries=retries)

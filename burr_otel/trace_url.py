@@ -6,7 +6,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import ConfigError
 
@@ -14,6 +14,7 @@ _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _FILLS: Final = ("trace_id", "project", "app_id", "start_s", "end_s", "start_ms", "end_ms")
 # A backend searches within these times, and the root is not the whole trace.
 _MARGIN_NS: Final = 3600 * 10**9
+_SAMPLED: Final = 1
 
 
 def _grafana() -> str:
@@ -55,6 +56,18 @@ class TracePlace(NamedTuple):
     app_id: str
     start_ns: int  # Unix time
     end_ns: int
+
+
+def recorded_place(
+    otel: Mapping[str, Any], project: str, app_id: str, end_ns: int | None = None
+) -> TracePlace | None:
+    """Where the trace is that the ``otel`` object of a record names; None: it was not traced."""
+    trace_id, flags, time_ns = map(otel.get, ("trace_id", "flags", "time_unix_nano"))
+    if not isinstance(trace_id, str) or not isinstance(time_ns, int):
+        return None
+    if isinstance(flags, int) and not flags & _SAMPLED:
+        return None
+    return TracePlace(trace_id, project, app_id, time_ns, time_ns if end_ns is None else end_ns)
 
 
 def read_template(text: str) -> str:

@@ -31,14 +31,13 @@ from burr_otel.errors import BurrOtelError, InvalidIdentifierError, UnknownRunEr
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, encode_json
 from burr_otel.store import ALL, Store, StoredRun, projects
 from burr_otel.store.reading import newest_record, otel_of
-from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.trace_url import read_template, recorded_place, trace_url
 
 T = TypeVar("T")
 
 TRACE_KEY: Final = "trace"
 """The logged attribute of each step that has the address of its trace."""
 
-_SAMPLED: Final = 1
 _NO_GRAPH: Final[dict[str, Any]] = {"entrypoint": "", "actions": [], "transitions": []}
 
 
@@ -141,15 +140,9 @@ class StoreBackend(BackendBase):
 
     def _trace_of(self, run: StoredRun, record: Mapping[str, Any]) -> Iterator[bytes]:
         """The address of a step's trace, as an attribute that the UI shows beside those logged."""
-        otel = otel_of(record) or {}
-        trace_id, flags, time_ns = (
-            otel.get(name) for name in ("trace_id", "flags", "time_unix_nano")
-        )
-        if not isinstance(trace_id, str) or not isinstance(time_ns, int):
+        place = recorded_place(otel_of(record) or {}, run.project, run.app_id)
+        if place is None:
             return
-        if isinstance(flags, int) and not flags & _SAMPLED:
-            return
-        place = TracePlace(trace_id, run.project, run.app_id, time_ns, time_ns)
         yield encode_json(
             {
                 "type": "attribute",

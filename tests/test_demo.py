@@ -19,16 +19,15 @@ def _run(tmp_path, app_id=None):
     waits = []
     tracker = LocalTrackingClient(DEMO_PROJECT, storage_dir=str(tmp_path))
     app = build_demo(tracker, app_id, wait=waits.append)
-    run = run_demo(app)
-    log = tmp_path / DEMO_PROJECT / run.app_id / "log.jsonl"
-    return run, [json.loads(line) for line in log.read_text().splitlines()], waits
+    run_demo(app)
+    log = tmp_path / DEMO_PROJECT / app.uid / "log.jsonl"
+    return app, [json.loads(line) for line in log.read_text().splitlines()], waits
 
 
 def test_demo_shows_a_branch_a_loop_a_retry_and_streams(tmp_path, quiet_burr):
     """The run has everything that the waterfall is meant to show, in this order."""
-    run, records, _ = _run(tmp_path, "demo-1")
-    assert run.app_id == "demo-1"
-    assert run.retries == 1
+    app, records, _ = _run(tmp_path, "demo-1")
+    assert app.uid == "demo-1"
     ends = [record for record in records if record["type"] == "end_entry"]
     assert [(end["action"], end["exception"] is None) for end in ends] == [
         ("receive_question", True),
@@ -50,11 +49,11 @@ def test_demo_is_the_same_each_time(tmp_path, quiet_burr):
     """Two runs differ in nothing but ids and times."""
     timeless = []
     for name in ("a", "b"):
-        run, records, waits = _run(tmp_path / name)
+        app, records, waits = _run(tmp_path / name)
         for record in records:
             for key in [key for key in record if "time" in key]:
                 del record[key]
-        timeless.append((run.answers, records, waits))
+        timeless.append((app.state["answer"], records, waits))
     assert timeless[0] == timeless[1]
 
 
@@ -68,4 +67,4 @@ def test_demo_runs_have_ids_of_their_own(tmp_path, quiet_burr):
     """A second demo must not continue the first."""
     first, _, _ = _run(tmp_path)
     second, _, _ = _run(tmp_path)
-    assert first.app_id != second.app_id
+    assert first.uid != second.uid

@@ -43,8 +43,8 @@ ALLOWED = {
     "demo": set(),
     "check": {"_version", "config", "content", "errors", "records", "semconv", "spans", "store"},
     "cli": {
-        *("_version", "check", "config", "demo", "errors", "history", "replay", "spans", "store"),
-        *("testing", "trace_url", "tracker", "view"),
+        *("_version", "check", "config", "demo", "errors", "history", "records", "replay", "spans"),
+        *("store", "testing", "trace_url", "tracker", "view"),
     },
     "__init__": {"_version", "config", "errors", "live", "spans", "tracker"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -14,12 +14,12 @@ from burr_otel.cli.app import DIFFERENT
 from burr_otel.cli.terminal import CommandResult, write_file
 from burr_otel.config import OtelConfig
 from burr_otel.errors import StoreError
-from burr_otel.store import Store, StoredRun
-from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.records import ROOT
+from burr_otel.store import StoredRun
+from burr_otel.store.reading import newest_record, otel_of
+from burr_otel.trace_url import TracePlace, read_template, recorded_place, trace_url
 from burr_otel.view.as_json import comparison_as_json
 from burr_otel.view.content import ShownContent, reader_policy
-
-_SAMPLED: Final = 1
 
 
 @click.command("diff")
@@ -87,7 +87,7 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
     """
     template = read_template(OtelConfig.resolve(strict=True).trace_url)
     run, otel, _ = where.find(app_id)
-    live = live_trace(run, where.storage_dir, otel)
+    live = live_trace(run, otel)
     place = live or _replayed_trace(run, where.storage_dir)
     url = trace_url(template, place)
     opened = browser and webbrowser.open(url)
@@ -105,17 +105,10 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
     return CommandResult(data, [url], [] if live else [note], problems)
 
 
-def live_trace(
-    run: StoredRun, storage_dir: str, named: Mapping[str, Any] | None = None
-) -> TracePlace | None:
+def live_trace(run: StoredRun, named: Mapping[str, Any] | None = None) -> TracePlace | None:
     """The trace that a record names, else the newest one of the run; `None`: it was not traced."""
-    history = Store(run.project, storage_dir).history(run.app_id, run.partition_key)
-    root = named or (history.last_root if history else None) or {}
-    trace_id, began_ns, flags = map(root.get, ("trace_id", "time_unix_nano", "flags"))
-    if not isinstance(trace_id, str) or (isinstance(flags, int) and not flags & _SAMPLED):
-        return None
-    began_ns = began_ns if isinstance(began_ns, int) else run.changed_ns
-    return TracePlace(trace_id, run.project, run.app_id, began_ns, run.changed_ns)
+    otel = named or otel_of(newest_record(run.log, (ROOT,))) or {}
+    return recorded_place(otel, run.project, run.app_id, run.changed_ns)
 
 
 def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:

@@ -12,17 +12,17 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from burr_otel.cli import options
+from burr_otel.cli.runs import live_trace
 from burr_otel.cli.terminal import output, print_json, print_parts, write_file
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.read import RunTree
-from burr_otel.history.tree import RUNNING, SessionNode, SpanNode, writer_lives
+from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
 from burr_otel.store import Store
 from burr_otel.trace_url import TracePlace, read_template, trace_url
 from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json
 from burr_otel.view.content import ShownContent, load, reader_policy
 from burr_otel.view.drawing import Waterfall, frame, grow, header, step_sheet
-from burr_otel.view.find import summarise
 from burr_otel.view.rows import failure_text, look, relatives
 from burr_otel.view.steps import read_step
 from burr_otel.view.text import duration, one_line
@@ -216,11 +216,8 @@ def _write_page(view: RunTree, store: Store, file: str) -> None:
 
 def _traces_of_relatives(view: RunTree, store: Store) -> Iterator[TracePlace]:
     """The newest traces of the runs that a run comes from, and that were forked from it."""
-    alive = writer_lives()
     for _, _, app_id in relatives(view)[:_MOST_LOOKED_UP]:
         with contextlib.suppress(BurrOtelError, OSError):  # it may be gone, or damaged
-            run = store.read(app_id)
-            told = summarise(run, alive(run))
-            if told.trace_id:
-                times = told.started_ns or 0, told.last_ns or 0
-                yield TracePlace(told.trace_id, view.project, app_id, *times)
+            place = live_trace(store.read(app_id))
+            if place is not None:
+                yield place

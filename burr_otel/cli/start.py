@@ -71,17 +71,18 @@ def demo_command(storage_dir: str) -> CommandResult:
     tracker = OtelTracker(DEMO_PROJECT, storage_dir, tracer_provider=provider)
     # Burr logs the traceback of the step that is meant to fail.
     with kept_warnings("burr"):
-        app_id = run_demo(build_demo(tracker)).app_id
+        app = build_demo(tracker)
+        run_demo(app)
     tracker.close()
     store = Store(DEMO_PROJECT, storage_dir)
-    run = store.read(app_id)
+    run = store.read(app.uid)
     view = load(run, store, reader_policy(), details=True)
-    place = live_trace(run, storage_dir)
+    place = live_trace(run)
     refusal = _refusal(target, run, storage_dir, is_traced=place is not None)
     told: Iterable[Text] = [Text(refusal or "", style="" if target.problem else "yellow")]
     if place is not None and refusal is None:
         told = _sent_lines(target, place)
-    again = ["burr-otel", "show", app_id]
+    again = ["burr-otel", "show", app.uid]
     if storage_dir != options.DEFAULT_STORAGE_DIR:
         again += ["--storage-dir", without_password(storage_dir)]
     last = f"To draw it again: {shlex.join(again)}"

@@ -114,13 +114,7 @@ def bar(doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
         return
     from rich import progress
 
-    columns: list[progress.ProgressColumn] = [
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TaskProgressColumn(),
-        progress.TextColumn("{task.fields[told]}"),
-        progress.TimeRemainingColumn(),
-    ]
+    columns = *progress.Progress.get_default_columns(), progress.TextColumn("{task.fields[told]}")
     with progress.Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(doing, total=total, told="")
         yield lambda done, told: shown.update(task, completed=done, told=told)
