@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem, shell_complete
 
 from burr_otel.cli.app import FAILED
 from burr_otel.cli.terminal import CommandResult, print_result
@@ -102,10 +102,7 @@ def completion_command(shell: str) -> None:
     """
     from burr_otel.cli.app import cli
 
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.ClickException(f"this version of click cannot complete for {shell}.")
-    click.echo(kind(cli, {}, "burr-otel", "_BURR_OTEL_COMPLETE").source())
+    shell_complete(cli, {}, "burr-otel", "_BURR_OTEL_COMPLETE", f"{shell}_source")
 
 
 # --- arguments and options ----------------------------------------------------------------------

@@ -50,27 +50,25 @@ def find_target(to: str | None = None) -> Target:
     ``OTEL_EXPORTER_OTLP_PROTOCOL`` says.
     """
     endpoint, protocol = endpoint_from_environ()
+    problem = ""
     if to is not None:
         endpoint = to if "://" in to else f"http://{to}"
         place = host_and_port(endpoint)
         if place is None:
             what = f"{without_secrets(to)!r} is no endpoint"
             problem = f"{what}; use a URL such as http://localhost:4317."
-            return Target(endpoint, protocol, True, problem)
-        if urllib.parse.urlsplit(endpoint).path.strip("/") or place[1] == _OTLP_HTTP_PORT:
+        elif urllib.parse.urlsplit(endpoint).path.strip("/") or place[1] == _OTLP_HTTP_PORT:
             protocol = "http/protobuf"
     elif sdk_disabled():
         problem = f"{OTEL_SDK_DISABLED} is true, so no trace was made."
-        return Target(endpoint, protocol, False, problem)
     elif "otlp" not in exporter_names():
         said = ",".join(exporter_names())
         problem = f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
-        return Target(endpoint, protocol, False, problem)
-    if answers(endpoint, protocol):
-        return Target(endpoint, protocol, to is not None)
-    problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}"
-    problem += "." if to is not None else ", so the trace was not sent."
-    return Target(endpoint, protocol, to is not None, problem, unreachable=True)
+    unreachable = not problem and not answers(endpoint, protocol)
+    if unreachable:
+        problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}"
+        problem += "." if to is not None else ", so the trace was not sent."
+    return Target(endpoint, protocol, to is not None, problem, unreachable)
 
 
 @contextlib.contextmanager

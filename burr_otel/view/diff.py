@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 from typing import Any, Final, Literal, NamedTuple
 
 _LONGEST_WINDOW: Final = 2_000  # items
@@ -81,14 +80,14 @@ def _items(path: Path, left: list[Any], right: list[Any]) -> Iterator[tuple[Path
         back += 1
     old, new = left[front : len(left) - back], right[front : len(right) - back]
     gone, come = _moved_by(old, new), _moved_by(new, old)
-    if bool(gone) == bool(come):  # nothing tells which side moved on, if any
-        for at, (before, after) in enumerate(zip_longest(old, new, fillvalue=MISSING)):
-            yield (*path, front + at), before, after
-        return
-    for at in range(gone) if gone else range(len(new) - come, len(old)):
-        yield (*path, front + at), old[at], MISSING
-    for at in range(come) if come else range(len(old) - gone, len(new)):
-        yield (*path, front + at), MISSING, new[at]
+    # An old item stands so many places earlier among the new; both: nothing tells which moved on.
+    moved = 0 if gone and come else gone - come
+    for at, item in enumerate(old):
+        is_kept = 0 <= at - moved < len(new)
+        yield (*path, front + at), item, new[at - moved] if is_kept else MISSING
+    for at, item in enumerate(new):
+        if not 0 <= at + moved < len(old):
+            yield (*path, front + at), MISSING, item
 
 
 def _moved_by(old: list[Any], new: list[Any]) -> int:

@@ -16,12 +16,10 @@ _ACTIVE: Final = re.compile(
 )
 _SPACE: Final = re.compile(r"\s+")
 
-_US_NS: Final = 1_000
 _MS_NS: Final = 1_000_000
 _S_NS: Final = 1_000_000_000
-_MINUTE_NS: Final = 60 * _S_NS
-_HOUR_NS: Final = 60 * _MINUTE_NS
-_DAY_NS: Final = 24 * _HOUR_NS
+# Units of a minute and more, each with the next smaller one, which is told beside it; in seconds.
+_LONG_UNITS: Final = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def _visible(match: re.Match[str]) -> str:
@@ -57,19 +55,16 @@ def fit(text: str, cells: int) -> str:
 
 def duration(ns: int) -> str:
     """A length of time in at most eight characters: ``412 µs``, ``12.3 ms``, ``2m 05s``."""
-    ns = max(ns, 0)
-    if ns < _MS_NS:
-        return f"{ns / _US_NS:.0f} µs"
-    if ns < _S_NS:
+    seconds = ns // _S_NS
+    for unit_s, unit, part_s, part in _LONG_UNITS:
+        if seconds >= unit_s:
+            return f"{seconds // unit_s}{unit} {seconds % unit_s // part_s:02d}{part}"
+    if ns >= _S_NS:
+        return f"{ns / _S_NS:.2f} s"
+    if ns >= _MS_NS:
         ms = ns / _MS_NS
         return f"{ms:.1f} ms" if ms < 100 else f"{ms:.0f} ms"  # noqa: PLR2004 - three digits
-    if ns < _MINUTE_NS:
-        return f"{ns / _S_NS:.2f} s"
-    if ns < _HOUR_NS:
-        return f"{ns // _MINUTE_NS}m {ns % _MINUTE_NS // _S_NS:02d}s"
-    if ns < _DAY_NS:
-        return f"{ns // _HOUR_NS}h {ns % _HOUR_NS // _MINUTE_NS:02d}m"
-    return f"{ns // _DAY_NS}d {ns % _DAY_NS // _HOUR_NS:02d}h"
+    return f"{max(ns, 0) / 1_000:.0f} µs"
 
 
 def local_time(ns: int) -> str:
