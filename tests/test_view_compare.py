@@ -70,6 +70,15 @@ def text_of(found):
     return [line.plain for line in comparison_lines(found)]
 
 
+def test_a_float_is_not_the_integer_of_its_value(made):
+    """A run loads what it kept, so what differs is named."""
+    made("a", xs(1))
+    made("c", xs(1.0))
+    found = made.compared("a", "c")
+    assert found.differs == ("inputs", "state")
+    assert Change(("sum",), 1, 1.0) in found.changes["state"]
+
+
 def test_equal_runs(made):
     """Ids and times do not count."""
     made("a", xs(1, 2, 3))

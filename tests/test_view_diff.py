@@ -32,6 +32,8 @@ values = st.recursive(
         ({"a": [1]}, {"a": {"0": 1}}, [Change(("a",), [1], {"0": 1})]),
         (1, 2, [Change((), 1, 2)]),
         ({"a": True}, {"a": 1}, [Change(("a",), True, 1)]),
+        ({"a": 1}, {"a": 1.0}, [Change(("a",), 1, 1.0)]),
+        ({"a": 0.0}, {"a": -0.0}, [Change(("a",), 0.0, -0.0)]),
         ({"a": math.nan}, {"a": math.nan}, []),
     ],
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -49,7 +48,7 @@ def changes(before: Any, after: Any) -> Iterator[Change]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two values are equal as JSON: true is not 1, 1 is 1.0, NaN is NaN."""
+    """Whether two values are equal as they are loaded: 1 is not 1.0, NaN is NaN."""
     stack = [(left, right)]
     while stack:
         one, other = stack.pop()
@@ -61,10 +60,7 @@ def same(left: Any, right: Any) -> bool:
             if len(one) != len(other):
                 return False
             stack.extend(zip(one, other, strict=True))
-        elif isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-            if not math.isnan(other):
-                return False
-        elif isinstance(one, bool) is not isinstance(other, bool) or one != other:
+        elif type(one) is not type(other) or repr(one) != repr(other):
             return False
     return True
 
