@@ -96,9 +96,10 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command when there is none of that name."""
         name = args[0]
-        nearest = difflib.get_close_matches(name, _COMMANDS, n=2, cutoff=0.5)
-        if nearest and name not in _COMMANDS and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {name!r}. Did you mean {' or '.join(map(repr, nearest))}?")
+        if name not in _COMMANDS and not ctx.resilient_parsing:
+            nearest = difflib.get_close_matches(name, _COMMANDS, n=2, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+            ctx.fail(f"No such command {name!r}.{hint}")
         return super().resolve_command(ctx, args)
 
 
