@@ -1,14 +1,23 @@
-"""What engines at a distance share: patience with outages, and beginning anew in a forked child."""
+"""What engines at a distance share: patience with outages, threads, and forked children."""
 
 from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
+from burr_otel.printable import logger_of_lines
+
+logger = logger_of_lines(__name__)
+
 _LONGEST_PAUSE_S: Final = 1.0
+_EVERY_S: Final = 1.0
+_MOST_AT_ONCE: Final = 32  # requests that event loops wait for
 
 
 class Patience:
@@ -48,3 +57,49 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+Task = Callable[[], bool]
+"""Something to do again and again; False: no more."""
+
+
+class Background:
+    """A thread that does tasks once a second, and a `pool` that does something once, at once."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        begin_anew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: begin anew."""
+        self.pool = ThreadPoolExecutor(_MOST_AT_ONCE, "burr-otel store")
+        self._lock = threading.Lock()
+        self._tasks: dict[Task, None] = {}
+        self._thread: threading.Thread | None = None
+        self._some = threading.Event()
+
+    def add(self, task: Task) -> None:
+        """Do a task from now on, if it is not among them."""
+        self._tasks[task] = None
+        with self._lock:
+            if self._thread is None:
+                name = "burr-otel store"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._thread.start()
+        self._some.set()
+
+    def _work(self) -> None:
+        while self._some.wait():
+            time.sleep(_EVERY_S)
+            self._some.clear()
+            for task in list(self._tasks):
+                # Out before it is done, so that one that is added meanwhile stays.
+                del self._tasks[task]
+                try:
+                    if task():
+                        self.add(task)
+                except Exception:
+                    logger.exception("a task for a store failed")
+
+
+background = Background()

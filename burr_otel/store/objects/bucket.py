@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime as dt
 import importlib
 import importlib.util
 import os
@@ -13,15 +14,12 @@ import sys
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from burr_otel.errors import ConfigError, StoreError
 from burr_otel.store.remote import Patience, begin_anew_after_fork
-
-if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Callable, Iterator, Sequence
 
 _T = TypeVar("_T")
 
@@ -141,10 +139,7 @@ class Bucket:
         return self._put(path, data, "create", patience_s) is not None
 
     def replace(
-        self,
-        path: str,
-        data: bytes,
-        version: dict[str, str] | None,
+        self, path: str, data: bytes, version: dict[str, str] | None
     ) -> dict[str, str] | None:
         """Replace that version of an object (None: make it); None: it is another by now."""
         done = self._put(path, data, "create" if version is None else version, None)
@@ -192,10 +187,8 @@ class Bucket:
         """The first names of those; there may be more when it is full."""
 
         def request() -> Any:
-            client = self._connected()
-            return next(
-                iter(library().list(client, f"{folder}/", offset=after, chunk_size=PAGE)), ()
-            )
+            pages = library().list(self._connected(), f"{folder}/", offset=after, chunk_size=PAGE)
+            return next(iter(pages), ())
 
         return [_listed(meta) for meta in self._patiently(request)]
 
@@ -265,11 +258,10 @@ class Bucket:
                     raise self._unavailable(error, waited_s) from None
 
     def _connected(self) -> Any:
-        client = self._client
-        if client is None:
+        if self._client is None:
             with self._lock:
-                client = self._client = self._client or self._connect()
-        return client
+                self._client = self._client or self._connect()
+        return self._client
 
     def _connect(self) -> Any:
         endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS)), "")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import secrets
 import weakref
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from burr_otel.errors import StoreError
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
 from burr_otel.store.objects.lease import Heartbeat
 from burr_otel.store.objects.run import ObjectRun, identity
-from burr_otel.store.port import ALL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from burr_otel.store.port import Durability, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Partition, RunLog
 
 _PARTS: Final = 4  # of the name of a run's metadata
 

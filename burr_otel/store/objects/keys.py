@@ -29,8 +29,6 @@ _HASHED: Final = "=h"
 _ESCAPE: Final = re.compile(r"=([0-9A-F]{2})")
 
 _LETTERS: Final = {BEGIN: "B", END: "E", ROOT: "R", INHERITED: "I"}
-_NOTHING: Final = "x"
-_ANYTHING: Final = "BERI"
 _KINDS: Final = re.compile(r"(x|[BERI]{1,4})(?:_(-?\d{1,20})_(-?\d{1,20}))?")
 HEAD_BYTES: Final = 80
 _HEAD: Final = re.compile(rb"burr-otel 1 [0-9a-f]{16} ([xBERI0-9_-]{1,50}) *\n")
@@ -68,8 +66,7 @@ class Kinds(NamedTuple):
     """Which records are in a batch, as names and heads tell it."""
 
     letters: str
-    lowest: int | None
-    highest: int | None
+    numbers: tuple[int, int] | None = None  # the lowest and the highest sequence id
 
     @classmethod
     def of(cls, entries: Sequence[tuple[int, int] | None]) -> Kinds:
@@ -77,7 +74,7 @@ class Kinds(NamedTuple):
         known = [entry for entry in entries if entry is not None]
         numbers = [number for kind, number in known if kind != ROOT]
         letters = "".join(sorted({_LETTERS[kind] for kind, _ in known}))
-        return cls(letters or _NOTHING, min(numbers, default=None), max(numbers, default=None))
+        return cls(letters or NOTHING.letters, (min(numbers), max(numbers)) if numbers else None)
 
     @classmethod
     def read(cls, text: str) -> Kinds:
@@ -85,24 +82,22 @@ class Kinds(NamedTuple):
         found = _KINDS.fullmatch(text)
         if found is None:
             return ANYTHING
-        return cls(found[1], found[2] and int(found[2]), found[3] and int(found[3]))  # type: ignore[arg-type]
+        return cls(found[1], (int(found[2]), int(found[3])) if found[2] else None)
 
     def __str__(self) -> str:
-        return (
-            self.letters if self.lowest is None else f"{self.letters}_{self.lowest}_{self.highest}"
-        )
+        return "_".join(map(str, (self.letters, *(self.numbers or ()))))
 
     def may_have(self, kinds: Sequence[int], sequence_id: int | None) -> bool:
         """Whether such a record can be in the batch."""
         if not any(_LETTERS[kind] in self.letters for kind in kinds):
             return False
-        if sequence_id is None or self.lowest is None or self.highest is None:
+        if sequence_id is None or self.numbers is None:
             return True
-        return self.lowest <= sequence_id <= self.highest
+        return self.numbers[0] <= sequence_id <= self.numbers[1]
 
 
-NOTHING: Final = Kinds(_NOTHING, None, None)
-ANYTHING: Final = Kinds(_ANYTHING, None, None)
+NOTHING: Final = Kinds("x")
+ANYTHING: Final = Kinds("BERI")
 
 
 class Batch(NamedTuple):

@@ -16,17 +16,14 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
-from burr_otel.store.objects.background import background
+from burr_otel.store.objects.bucket import Bucket, Fetched
 from burr_otel.store.objects.keys import escaped
 from burr_otel.store.owner import owner_is_alive, this_owner
-from burr_otel.store.remote import begin_anew_after_fork
-
-if TYPE_CHECKING:
-    from burr_otel.store.objects.bucket import Bucket, Fetched
+from burr_otel.store.remote import background, begin_anew_after_fork
 
 logger = logger_of_lines(__name__)
 
@@ -49,18 +46,18 @@ class Heartbeat:
     def after_fork(self) -> None:
         """In a forked child: nothing is its own yet."""
         self._lock = threading.Lock()
-        self._open: set[str] = set()
+        self._open: set[str | bytes] = set()  # markers by path, claims by what they hold
         self._beaten_s = self._used_s = float("-inf")
         self.gaps = 0
 
-    def begins(self, what: str) -> None:
+    def begins(self, what: str | bytes) -> None:
         """Something is about to be there that depends on this process being known to live."""
         self._open.add(what)
         self._used_s = time.monotonic()
         self.beat()
         background.add(self.tick)
 
-    def ends(self, what: str) -> None:
+    def ends(self, what: str | bytes) -> None:
         """It is there no more."""
         self._open.discard(what)
         self._used_s = time.monotonic()
@@ -97,9 +94,9 @@ class Heartbeat:
         Raises:
             RunLockedError: Another has it.
         """
-        token = secrets.token_hex(8)
-        self.begins(token)
-        data = json.dumps({"holder": session_id, **this_owner(), "lease": token}).encode()
+        told = {"holder": session_id, **this_owner(), "lease": secrets.token_hex(8)}
+        data = json.dumps(told).encode()
+        self.beat()  # before others see the claim
         version = self._bucket.replace(path, data, None)
         if version is None:
             found = self._bucket.fetch(path)
@@ -108,9 +105,10 @@ class Heartbeat:
             if found is None or (self._is_over(found) and self._still(path) == found):
                 version = self._bucket.replace(path, data, None if found is None else found.version)
             if version is None:
-                self.ends(token)
                 raise _locked(run, found or self._bucket.fetch(path))
-        return Lease(self, self._bucket, path, data, token)
+        lease = Lease(self, self._bucket, path, data)  # given free if the heart cannot beat now
+        self.begins(data)
+        return lease
 
     def _still(self, path: str) -> Fetched | None:
         time.sleep(_SETTLED_S)
@@ -130,11 +128,9 @@ class Heartbeat:
 class Lease:
     """A claim that this process holds."""
 
-    def __init__(
-        self, heart: Heartbeat, bucket: Bucket, path: str, data: bytes, token: str
-    ) -> None:
+    def __init__(self, heart: Heartbeat, bucket: Bucket, path: str, data: bytes) -> None:
         self._heart, self._bucket, self._path, self._data = heart, bucket, path, data
-        self._token, self._pid, self._gaps, self._is_held = token, os.getpid(), heart.gaps, True
+        self._pid, self._gaps, self._is_held = os.getpid(), heart.gaps, True
 
     def __del__(self) -> None:
         self.release(patience_s=0.0)
@@ -152,7 +148,7 @@ class Lease:
         """Give it free; idempotent."""
         is_held, self._is_held = self._is_held, False
         if is_held and self._pid == os.getpid():  # else it is the parent's
-            self._heart.ends(self._token)
+            self._heart.ends(self._data)
             if self._delete(patience_s):
                 background.add(self._delete)
 

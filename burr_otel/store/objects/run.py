@@ -7,25 +7,21 @@ import json
 import secrets
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store import graphs
 from burr_otel.store.objects import keys
-from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
+from burr_otel.store.objects.bucket import Bucket
 from burr_otel.store.objects.lease import Heartbeat, Lease
-from burr_otel.store.objects.writer import BatchWriter, Tail
+from burr_otel.store.objects.writer import BatchWriter
 from burr_otel.store.port import Line
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MOST_AT_ONCE: Final = 16
 _MOST_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
 _MOST_BATCH_BYTES: Final = 1024 * 1024 * 1024  # we write none that large
-_LISTING_S = 0.5  # reads of one moment share a listing
 _KEPT_BYTES: Final = 256 * 1024
 _DIGEST: Final = frozenset("0123456789abcdef")
 
@@ -48,9 +44,7 @@ class ObjectRun(BatchWriter):
         self.names = [f"run/{project}/{partition}/{app}"]
         if partition_key is not None:
             self.names.insert(0, f"app/{project}/{app}/{partition}")
-        self._heartbeat, self._changes = heartbeat, 0
-        self._listing: tuple[float, int, list[Listed]] | None = None
-        self._kept: tuple[Listed, bytes] | None = None
+        self._heartbeat = heartbeat
 
     @property
     def place(self) -> str:
@@ -108,41 +102,6 @@ class ObjectRun(BatchWriter):
         """All lines, newest first."""
         for batch, data in self._read(self._batches(), most=1):
             yield from reversed(list(keys.lines(batch.start, data)))
-
-    def read_end(self) -> Tail:
-        """Where the run ends now, and the kinds of its last batch."""
-        newest = next(self._batches(), None)
-        if newest is None:
-            return 0, keys.NOTHING
-        head = self.bucket.fetch(newest.listed.path, keys.HEAD_BYTES)
-        return newest.end, keys.read_head(head.data if head else b"")
-
-    def changed(self) -> None:
-        """The run goes on: what was read of it is its end no more."""
-        self._changes += 1  # for a listing that another thread makes at this moment
-        self._listing = self._kept = None  # a process may have very many runs
-
-    def _batches(self, before: int | None = None) -> Iterator[keys.Batch]:
-        """The batches that begin before a position, newest first."""
-        for listed in self._listed(before):
-            batch = keys.read_batch(listed)
-            if batch is not None:
-                yield batch
-
-    def _listed(self, before: int | None) -> Iterator[Listed]:
-        folder = f"{self.folder}/log"
-        self.flush()
-        if before is not None:
-            if before > 0:
-                yield from self.bucket.names(folder, f"{folder}/{keys.name_before(before)}")
-            return
-        now_s, changes, listing = time.monotonic(), self._changes, self._listing
-        if listing is None or listing[1] != changes or now_s - listing[0] > _LISTING_S:
-            listing = self._listing = now_s, changes, self.bucket.page(folder)
-        page = listing[2]
-        yield from page
-        if len(page) == PAGE:
-            yield from self.bucket.names(folder, page[-1].path)
 
     def _with(
         self, kinds: Sequence[int], sequence_id: int | None, before: int | None

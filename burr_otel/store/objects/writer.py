@@ -1,4 +1,4 @@
-"""Appending to a run: batches of records, each of them one object made at the end of the run."""
+"""The batches of a run: listed, and appended, each as one object made at the end of the run."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import contextlib
 import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger_of_lines
 from burr_otel.store.objects import keys
-from burr_otel.store.objects.background import background
-from burr_otel.store.port import END, DisplacedError
-from burr_otel.store.remote import begin_anew_after_fork
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from burr_otel.store.objects.bucket import Bucket
-    from burr_otel.store.objects.lease import Lease
-    from burr_otel.store.port import Durability
+from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
+from burr_otel.store.objects.lease import Lease
+from burr_otel.store.port import END, DisplacedError, Durability
+from burr_otel.store.remote import background, begin_anew_after_fork
 
 logger = logger_of_lines(__name__)
 
@@ -33,6 +27,7 @@ _MOST_CONFLICTS: Final = 500
 # For so long the end of the run is believed. A session that writes less often may have been taken
 # for dead meanwhile, and its run deleted.
 _BELIEVED_S: Final = 60.0
+_LISTING_S: Final = 0.5  # reads of one moment share a listing
 
 Tail = tuple[int, keys.Kinds]
 
@@ -49,8 +44,8 @@ class Waiting(NamedTuple):
     is_exact: bool = False
 
 
-class BatchWriter(ABC):
-    """One run's writer in this process, shared by all its sessions there.
+class BatchWriter:
+    """One run's batches and their writer in this process, shared by all its sessions there.
 
     Records of steps and roots are waited for, unless they are held back. All others wait for the
     next of those, or a second.
@@ -58,7 +53,9 @@ class BatchWriter(ABC):
 
     def __init__(self, bucket: Bucket, folder: str, name: str) -> None:
         self.bucket, self.folder, self._name = bucket, folder, name
-        self._known_end = 0  # of the run, after our last append
+        self._known_end = self._changes = 0  # the run's end after our last append
+        self._listing: tuple[float, int, list[Listed]] | None = None
+        self._kept: tuple[Listed, bytes] | None = None  # a batch that was read
         self.after_fork()
         begin_anew_after_fork(self)
 
@@ -248,7 +245,7 @@ class BatchWriter(ABC):
                 start += keys.length(there.size_bytes)
                 before = keys.read_head(there.data)
             else:
-                start, before = self.read_end()
+                start, before = self._read_end()
             if exact:
                 self._tail = start, before
                 raise DisplacedError
@@ -257,7 +254,7 @@ class BatchWriter(ABC):
         known = self._tail
         if known is not None and time.monotonic() - self._tail_s < _BELIEVED_S:
             return known
-        found = self.read_end()
+        found = self._read_end()
         if found[0] < self._known_end:
             self._tail = None
             raise FileNotFoundError(
@@ -291,10 +288,36 @@ class BatchWriter(ABC):
             self._told = True
             logger.warning("%s: records wait to be written: %s", self._name, error)
 
-    @abstractmethod
+    # --- listing -----------------------------------------------------------------------------
+
     def changed(self) -> None:
         """The run goes on: what was read of it is its end no more."""
+        self._changes += 1  # for a listing that another thread makes at this moment
+        self._listing = self._kept = None  # a process may have very many runs
 
-    @abstractmethod
-    def read_end(self) -> Tail:
+    def _read_end(self) -> Tail:
         """Where the run ends now, and the kinds of its last batch."""
+        newest = next(self._batches(), None)
+        if newest is None:
+            return 0, keys.NOTHING
+        head = self.bucket.fetch(newest.listed.path, keys.HEAD_BYTES)
+        return newest.end, keys.read_head(head.data if head else b"")
+
+    def _batches(self, before: int | None = None) -> Iterator[keys.Batch]:
+        """The batches that begin before a position, newest first."""
+        return filter(None, map(keys.read_batch, self._listed(before)))
+
+    def _listed(self, before: int | None) -> Iterator[Listed]:
+        folder = f"{self.folder}/log"
+        self.flush()
+        if before is not None:
+            if before > 0:
+                yield from self.bucket.names(folder, f"{folder}/{keys.name_before(before)}")
+            return
+        now_s, changes, listing = time.monotonic(), self._changes, self._listing
+        if listing is None or listing[1] != changes or now_s - listing[0] > _LISTING_S:
+            listing = self._listing = now_s, changes, self.bucket.page(folder)
+        page = listing[2]
+        yield from page
+        if len(page) == PAGE:
+            yield from self.bucket.names(folder, page[-1].path)
