@@ -94,11 +94,11 @@ def read_template(text: str) -> str:
     return template
 
 
-def trace_url(template: str, place: TracePlace) -> str:
-    """The address of a trace, by a template of `read_template`."""
+def trace_url(setting: str, place: TracePlace) -> str:
+    """The address of a trace, by a setting."""
     start_ns, end_ns = max(0, place.start_ns - _MARGIN_NS), place.end_ns + _MARGIN_NS
     times = (start_ns // 10**9, end_ns // 10**9 + 1, start_ns // 10**6, end_ns // 10**6 + 1)
-    fills = dict(zip(_FILLS, (*place[:3], *map(str, times)), strict=True))
-    return _PLACEHOLDER.sub(
-        lambda found: urllib.parse.quote(fills[found[1]], safe="", errors="replace"), template
-    )
+    told = (*place[:3], *map(str, times))
+    texts = (urllib.parse.quote(each, safe="", errors="replace") for each in told)
+    fills = dict(zip(_FILLS, texts, strict=True))
+    return _PLACEHOLDER.sub(lambda found: fills[found[1]], read_template(setting))

@@ -30,7 +30,7 @@ from burr_otel.spans.scope import context_of
 from burr_otel.spans.signals import step_metrics
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import ALL, Store, is_url, without_password
-from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.trace_url import TracePlace, trace_url
 
 if TYPE_CHECKING:
     from burr_otel.view.drawing import RunView
@@ -224,7 +224,7 @@ class OtelTracker(RunHooks, RunLoader):
             return None
         trace_id = format_trace_id(context.trace_id)
         place = TracePlace(trace_id, self.project_id, app_id, began_ns, self._clock())
-        return trace_url(read_template(self.config.trace_url), place)
+        return trace_url(self.config.trace_url, place)
 
     def run(self, app_id: str | None = None, partition_key: str | None = None) -> RunView:
         """A run to look at: a notebook draws its waterfall, ``print`` writes it as text.

@@ -31,7 +31,7 @@ from burr_otel.errors import BurrOtelError, InvalidIdentifierError, UnknownRunEr
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, encode_json
 from burr_otel.store import ALL, Store, StoredRun, projects
 from burr_otel.store.reading import newest_record, otel_of
-from burr_otel.trace_url import read_template, recorded_place, trace_url
+from burr_otel.trace_url import recorded_place, trace_url
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class StoreBackend(BackendBase):
 
     def __init__(self, storage_dir: str | None = None) -> None:
         self._storage_dir = storage_dir or default_storage_dir()
-        self._trace_url = read_template(OtelConfig.resolve().trace_url)
+        self._trace_url = OtelConfig.resolve().trace_url
 
     @classmethod
     def settings_model(cls) -> type[BaseSettings]:

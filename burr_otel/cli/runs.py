@@ -17,7 +17,7 @@ from burr_otel.errors import StoreError
 from burr_otel.records import ROOT
 from burr_otel.store import StoredRun
 from burr_otel.store.reading import newest_record, otel_of
-from burr_otel.trace_url import TracePlace, read_template, recorded_place, trace_url
+from burr_otel.trace_url import TracePlace, recorded_place, trace_url
 from burr_otel.view.as_json import comparison_as_json
 from burr_otel.view.content import ShownContent, reader_policy
 
@@ -85,11 +85,11 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
       burr-otel open demo-1f3a9c02 --browser
       BURR_OTEL_TRACE_URL=phoenix burr-otel open demo-1f3a9c02
     """
-    template = read_template(OtelConfig.resolve(strict=True).trace_url)
+    setting = OtelConfig.resolve(strict=True).trace_url
     run, otel, _ = where.find(app_id)
     live = live_trace(run, otel)
     place = live or _replayed_trace(run, where.storage_dir)
-    url = trace_url(template, place)
+    url = trace_url(setting, place)
     opened = browser and webbrowser.open(url)
     data = {
         "project": run.project,

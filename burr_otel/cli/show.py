@@ -19,7 +19,7 @@ from burr_otel.errors import BurrOtelError
 from burr_otel.history.read import RunTree
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode
 from burr_otel.store import Store
-from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.trace_url import TracePlace, trace_url
 from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json
 from burr_otel.view.content import ShownContent, load, reader_policy
 from burr_otel.view.drawing import Waterfall, frame, grow, header, step_sheet
@@ -195,14 +195,14 @@ def _write_page(view: RunTree, store: Store, file: str) -> None:
     """Write the page to a file, or to standard output for ``-``."""
     from burr_otel.view.page import html_page
 
-    template = read_template(OtelConfig.resolve().trace_url)
+    setting = OtelConfig.resolve().trace_url
     start_ns = min((session.start_ns for session in view.sessions), default=0)
     last_ns = max((span.last_ns for span, _ in view.walk()), default=0)
     own = TracePlace("", view.project, view.app_id, start_ns, last_ns)
     others = {place.trace_id: place for place in _traces_of_relatives(view, store)}
 
     def address(trace_id: str) -> str:
-        return trace_url(template, others.get(trace_id, own)._replace(trace_id=trace_id))
+        return trace_url(setting, others.get(trace_id, own)._replace(trace_id=trace_id))
 
     traces = {place.app_id: trace_id for trace_id, place in others.items()}
     page = html_page(view, address, traces)

@@ -19,7 +19,7 @@ from burr_otel.cli.show import drawing
 from burr_otel.cli.terminal import CommandResult
 from burr_otel.config import OtelConfig
 from burr_otel.store import Store, StoredRun, without_password
-from burr_otel.trace_url import TracePlace, read_template, trace_url
+from burr_otel.trace_url import TracePlace, trace_url
 from burr_otel.view.as_json import run_as_json
 from burr_otel.view.content import load, reader_policy
 from burr_otel.view.text import clean
@@ -111,7 +111,7 @@ def _sent_lines(target: Target, place: TracePlace) -> Iterator[Text]:
     yield Text(f"Sent to {target.shown} as trace {place.trace_id}.", style="green")
     setting = OtelConfig.resolve().trace_url
     if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
-        yield Text(f"To look at it: {trace_url(read_template(setting), place)}")
+        yield Text(f"To look at it: {trace_url(setting, place)}")
 
 
 @click.command("check")
