@@ -7,6 +7,7 @@ read: normally by the exporter, on its own thread.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,14 +35,7 @@ _MOST_HELD_BYTES: Final = 32 * 1024 * 1024
 _SMALL_BYTES: Final = 1024  # less is not worth being counted
 _MESSAGE_BYTES: Final = 64 * 1024
 
-LIMITS: Final = (
-    "max_span_attributes",
-    "max_span_attribute_length",
-    "max_events",
-    "max_event_attributes",
-    "max_attribute_length",
-    "max_links",
-)
+LIMITS: Final = tuple(inspect.signature(SpanLimits).parameters)
 """The limits of a provider that spans are held to; a session's record keeps those that are set."""
 
 _UNSET: Final = Status(StatusCode.UNSET)

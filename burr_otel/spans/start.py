@@ -68,11 +68,10 @@ class ApiSpan:
     It stands also for a span that nobody will ever see, but for its context.
     """
 
-    __slots__ = ("_ended", "burr_step", "current")
+    __slots__ = ("_ended", "current")
 
     def __init__(self, span: trace.Span, burr_step: BurrStep | None = None) -> None:
-        self.current, self.burr_step = span, burr_step
-        self._ended = not span.is_recording()
+        self.current, self._ended = span, not span.is_recording()
         if burr_step is not None:
             with contextlib.suppress(Exception):  # spans of others need not take attributes
                 span.burr_step = burr_step  # type: ignore[attr-defined]
@@ -83,7 +82,7 @@ class ApiSpan:
 
     def is_recording(self) -> bool:
         """Whether what is set on it is kept."""
-        return not self._ended and self.current.is_recording()
+        return not self._ended
 
     def begin(self, describe: Describe, parent: trace.Span | None, outer: Context) -> None:
         """Nothing: it has begun, and is described at its end."""
