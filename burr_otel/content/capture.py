@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from burr_otel.content.objects import Failure, Parts, call_safely, describe, type_name
+from burr_otel.content.objects import Failure, Parts, call_safely, describe, items_of, type_name
 from burr_otel.content.patterns import MARKER
 from burr_otel.content.prune import (
     MAX_DEPTH,
@@ -39,7 +39,6 @@ from burr_otel.content.redact import Redaction
 
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others
-_SNAPSHOT_ITEMS: Final = 256  # up to which a dict is copied before it is read
 _LONG_TEXT: Final = 256
 _TEXT_BUDGET: Final = 4  # times the limit, for the long texts of one depth that do not all fit
 _KEY_BYTES: Final = 64
@@ -170,14 +169,14 @@ class _Reader:
         if kind is int:
             text = describe(value)
             return text if type(text) is str else orjson.Fragment(b"%d" % text)
-        parts = value if kind is Parts else _parts_of(value, kind)
+        parts = value if kind is Parts else items_of(value, kind)
         if parts is None:
             if self._clock() > self._until:
                 self.cut = True
                 return f"<{type_name(value)}>"
             made = describe(value)
             if not isinstance(made, Parts):
-                parts = _parts_of(made, type(made))
+                parts = items_of(made, type(made))
             else:
                 parts = made._replace(parts=self._in_time(made.parts))
             if parts is None:
@@ -225,55 +224,27 @@ class _Reader:
             home[key] = self._asking.asked(text, path) if path else text
 
 
-def _parts_of(value: Any, kind: type) -> Parts | None:
-    """The items of a built-in container, read past overridden methods."""
-    if issubclass(kind, dict):
-        size = dict.__len__(value)
-        pairs: Iterable[Any] = dict.items(value)
-        if size <= _SNAPSHOT_ITEMS:
-            with contextlib.suppress(RuntimeError):  # another thread changes it
-                pairs = list(pairs)
-        return Parts(pairs, size, named=True)
-    if not issubclass(kind, list | tuple):
-        return None
-    base: Any = list if issubclass(kind, list) else tuple
-    size, names = base.__len__(value), getattr(kind, "_fields", None)
-    items: Iterable[Any] = base.__iter__(value)
-    if kind is not base and type(names) is tuple and len(names) == size:
-        return Parts(zip(names, items, strict=False), size, named=True)
-    return Parts(items, size, named=False)
-
-
 # --- JSON bytes -----------------------------------------------------------------------------------
 
 
-def whole(content: bytes | Mapping[str, bytes]) -> Any:
-    """A document, or its parts, parsed in full."""
-    if isinstance(content, bytes):
-        return orjson.loads(content)
-    return {key: orjson.loads(part) for key, part in content.items()}
-
-
-def tree_of(document: bytes, limit_bytes: int) -> tuple[Any, bool]:
-    """The tree of a JSON document that is to be shown in `limit_bytes`, and whether it was cut."""
-    if len(document) <= allowance(limit_bytes):
-        return orjson.loads(document), False
-    return _head(document, limit_bytes)
-
-
-def tree_of_parts(
-    parts: Mapping[str, bytes], limit_bytes: int, grown: Mapping[str, tuple[int, int]] | None = None
+def tree_of(
+    content: bytes | Mapping[str, bytes],
+    limit_bytes: int,
+    grown: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[Any, bool]:
-    """The same of an object of which the JSON of each value stands by itself.
+    """The tree of JSON that is to be shown in `limit_bytes`, and whether it was cut.
 
+    It is a document, or an object of which the JSON of each value stands by itself.
     `grown` gives for a list or text that went on from its earlier value how many bytes of its JSON
     (without the closing bracket or quote) and how many items or characters are unchanged. One that
     is too large to be shown whole shows what is new: ``["... 998 unchanged items", {...}]``,
     ``"... [9000 unchanged characters] ...and then"``; where room is scarce, the newest of it.
     """
-    sizes = {key: len(part) + len(key) + 4 for key, part in parts.items()}
+    if isinstance(content, bytes):
+        return _head(content, limit_bytes, allowance(limit_bytes))
+    sizes = {key: len(part) + len(key) + 4 for key, part in content.items()}
     if sum(sizes.values()) <= (limit_bytes if grown else allowance(limit_bytes)):
-        return whole(parts), False
+        return whole(content), False
     level = share(sizes.values(), limit_bytes)
     continued = {key: known for key, known in (grown or {}).items() if sizes.get(key, 0) > level}
     for key, (same_bytes, _) in continued.items():  # what is left out leaves room to others
@@ -281,9 +252,9 @@ def tree_of_parts(
     room = share(sizes.values(), limit_bytes - 2)
     tree: dict[str, Any] = {}
     any_cut = bool(continued)
-    for key, part in parts.items():
+    for key, part in content.items():
         if (limit_bytes := limit_bytes - min(sizes[key], _LEAST_BYTES)) < 0:
-            return CutDict(tree, len(parts) - len(tree)), True
+            return CutDict(tree, len(content) - len(tree)), True
         node = _continued(part, *continued[key], room) if key in continued else None
         if node is None:
             node, cut = _head(part, max(room - len(key) - 4, _SHORT_BYTES))
@@ -292,9 +263,16 @@ def tree_of_parts(
     return tree, any_cut
 
 
-def _head(part: bytes, room: int) -> tuple[Any, bool]:
-    """The tree of JSON of any length that is to be shown in `room` bytes."""
-    if len(part) <= room:
+def whole(content: bytes | Mapping[str, bytes]) -> Any:
+    """The same content parsed in full."""
+    if isinstance(content, bytes):
+        return orjson.loads(content)
+    return {key: orjson.loads(part) for key, part in content.items()}
+
+
+def _head(part: bytes, room: int, enough: int = 0) -> tuple[Any, bool]:
+    """The tree of JSON that is to be shown in `room` bytes; all of it up to `enough` bytes."""
+    if len(part) <= max(room, enough):
         return orjson.loads(part), False
     if part[:1] == b"[":
         head = _list_head(part, room - NOTE_BYTES)
@@ -302,7 +280,7 @@ def _head(part: bytes, room: int) -> tuple[Any, bool]:
             return head, True
     tree = orjson.loads(part)
     if type(tree) is dict and tree:
-        return tree_of_parts({key: orjson.dumps(item) for key, item in tree.items()}, room)
+        return tree_of({key: orjson.dumps(item) for key, item in tree.items()}, room)
     return capture(tree, room)
 
 

@@ -33,17 +33,18 @@ _HEAD_COLUMNS: Final = 24
 _HEAD_BYTES: Final = 4096
 _LONGEST_NAME: Final = 128
 _MOST_SIDES: Final = 8  # of the shape of an array
-_SORTED_SET: Final = 256  # items of a set that is put in order
+_COPIED: Final = 256  # items up to which a dict or set is copied before it is read
 _SORTED_CHARACTERS: Final = 64
 _HEAVY: Final = 4096  # items or characters that a repr had better not be asked to write
 _MOST_BITS: Final = 1000  # of an int written as a number: every JSON reader holds it as a double
-_HOLDERS: Final = (dict, list, tuple, set, frozenset, collections.deque)
-_SIZED: Final = (*_HOLDERS, str, bytes, bytearray, array.array)
-_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
-_ITERABLES: Final[tuple[Any, ...]] = (
-    *(set, frozenset, collections.deque, array.array),
-    *(type({}.keys()), type({}.values()), type({}.items())),
+_CONTAINERS: Final[frozenset[type]] = frozenset(
+    (
+        *(dict, list, tuple, set, frozenset, collections.deque, array.array),
+        *(type({}.keys()), type({}.values()), type({}.items())),
+    )
 )
+_SIZED: Final = _CONTAINERS | {str, bytes, bytearray}
+_HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _CALLABLES: Final = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType),
     *(type, types.ModuleType),
@@ -100,19 +101,54 @@ def type_name(value: Any) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
+def _mro(kind: type) -> tuple[type, ...]:
+    return type.__dict__["__mro__"].__get__(kind)  # type: ignore[no-any-return]
+
+
+def _base_of(kind: type, bases: frozenset[type]) -> Any:
+    """The one of some built-in classes that a class is or inherits from, or None."""
+    for base in _mro(kind):
+        if base in bases:
+            return base
+    return None
+
+
 def type_text(value: Any) -> str:
     """The type of a value with its size: ``str[12]``, ``list[3]``, ``numpy.ndarray[2, 3]``."""
     if value is None:
         return "None"
     name = type_name(value)
-    for base in _SIZED:
-        if issubclass(type(value), base):
-            return f"{name}[{base.__len__(value)}]"
+    base = _base_of(type(value), _SIZED)
+    if base is not None:
+        return f"{name}[{base.__len__(value)}]"
     if name.partition(".")[0] in _LIBRARIES:
         shape = call_safely(getattr, value, "shape")
         if isinstance(shape, tuple) and 0 < len(shape) <= _MOST_SIDES:
             return f"{name}[{', '.join(str(side) for side in shape if type(side) is int)}]"
     return name
+
+
+def items_of(value: Any, kind: type) -> Parts | None:
+    """The items of a built-in container, read past overridden methods."""
+    base = _base_of(kind, _CONTAINERS)
+    if base is None:
+        return None
+    size = base.__len__(value)
+    items: Iterable[Any] = dict.items(value) if base is dict else base.__iter__(value)
+    if base in (dict, set, frozenset) and size <= _COPIED:
+        with contextlib.suppress(RuntimeError):  # another thread changes it
+            items = list(items) if base is dict else sorted(items, key=_order)
+    names = getattr(kind, "_fields", None) if base is tuple else None
+    if type(names) is tuple and len(names) == size:
+        return Parts(zip(names, items, strict=False), size, named=True)
+    return Parts(items, size, named=base is dict)
+
+
+def _order(item: Any) -> tuple[str, float, str]:
+    """Puts the items of a set in the same order in every process, without their own comparison."""
+    kind = type(item)
+    text = item[:_SORTED_CHARACTERS] if kind is str else ""
+    return kind.__name__, item if kind in (int, float) else 0, text
 
 
 def _readable(made: Any) -> Any:
@@ -124,7 +160,7 @@ def describe(value: Any) -> Any:
     kind = type(value)
     if issubclass(kind, enum.Enum):
         return _enum(value)
-    for base in type.__dict__["__mro__"].__get__(kind):
+    for base in _mro(kind):
         read = _READERS.get(base)
         if read is not None:
             return read(value)
@@ -142,7 +178,7 @@ def describe(value: Any) -> Any:
 def _printed(value: Any, kind: type) -> Any:
     """An object with its own repr as that, another by its public attributes or its class."""
     own = _instance_dict(value)
-    bases = type.__dict__["__mro__"].__get__(kind)[:-1]  # all but `object`
+    bases = _mro(kind)[:-1]  # all but `object`
     if any("__repr__" in base.__dict__ for base in bases) and not is_heavy(own):
         printed = str.__str__(repr(value))
         head = _ADDRESS.sub("", printed[:_ADDRESS_WINDOW])  # it differs from run to run
@@ -158,10 +194,10 @@ def is_heavy(value: Any) -> bool:
     while waiting and budget > 0:
         value = waiting.pop()
         kind = type(value)
-        base: Any = next((base for base in _SIZED if issubclass(kind, base)), None)
+        base = _base_of(kind, _SIZED)
         if base is not None:  # as often as it stands there, because a repr repeats it
             budget -= base.__len__(value)
-            if base in _HOLDERS and budget > 0:
+            if base in _CONTAINERS and budget > 0:
                 waiting += base.__iter__(value)
                 waiting += dict.values(value) if base is dict else ()
         elif type.__dict__["__flags__"].__get__(kind) & _HEAP_TYPE and id(value) not in seen:
@@ -250,25 +286,6 @@ def _bytes(value: bytes | bytearray) -> str:
     return text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]"
 
 
-def _items(value: Any) -> Parts:
-    """The first items, or those that came before another thread changed their container."""
-    base = next(base for base in _ITERABLES if isinstance(value, base))
-    size = base.__len__(value)
-    found: list[Any] = []
-    with contextlib.suppress(RuntimeError):
-        found.extend(itertools.islice(base.__iter__(value), _HEAVY))
-    if base in (set, frozenset) and size <= _SORTED_SET:
-        found.sort(key=_order)
-    return Parts(found, size, named=False)
-
-
-def _order(item: Any) -> tuple[str, float, str]:
-    """Puts the items of a set in the same order in every process, without their own comparison."""
-    kind = type(item)
-    text = item[:_SORTED_CHARACTERS] if kind is str else ""
-    return kind.__name__, item if kind in (int, float) else 0, text
-
-
 def _callable(value: Any) -> str:
     name, module = call_safely(getattr, value, "__qualname__"), getattr(value, "__module__", None)
     if type(name) is not str:
@@ -289,7 +306,6 @@ _READERS: Final[dict[Any, Callable[[Any], Any]]] = {
     float: float.__pos__,
     **dict.fromkeys((bytes, bytearray), _bytes),
     range: repr,
-    **dict.fromkeys(_ITERABLES, _items),
     types.SimpleNamespace: lambda value: titled("SimpleNamespace", _instance_dict(value)),
     **dict.fromkeys((collections.UserList, collections.UserString), operator.attrgetter("data")),
     **dict.fromkeys((dt.date, dt.time), lambda value: str.__str__(value.isoformat())),

@@ -125,15 +125,16 @@ def _quote_of(between: str) -> str:
 def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[Hidden]:
     """The values that follow a secret's name in another way."""
     for sign, needle, (_, names, value) in _FORMS_BY_NEEDLE:
+        if sign not in text or needle not in text:
+            continue
         reached = 0
-        for match in names.finditer(text) if sign in text and needle in text else ():
+        for match in names.finditer(text):
             at = match.end()
-            if at < reached or not hides(match[1]):
-                continue  # the end of a value is looked for only behind the name of a secret
-            found = _value(text, at) if value is None else Hidden(at, _end(value, text, at))
-            reached = found.end
-            if reached > at:
-                yield found
+            if at >= reached and hides(match[1]):  # else no value is looked for: that takes time
+                found = _value(text, at) if value is None else Hidden(at, _end(value, text, at))
+                reached = found.end
+                if reached > at:
+                    yield found
 
 
 def _end(pattern: re.Pattern[str], text: str, start: int) -> int:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from burr_otel.content.capture import capture, tree_of, tree_of_parts, whole
+from burr_otel.content.capture import capture, tree_of, whole
 from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
 from burr_otel.content.patterns import MARKER
@@ -125,7 +125,7 @@ class ContentPolicy:
         """What a span shows of a JSON object, or ``None`` when this kind is not captured."""
         if document == b"{}" and getattr(self, kind) != "off" and not self.asks_user:
             return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
-        return self._described(kind, document, tree_of)
+        return self._unless_off(kind, self._describe_json, kind, document)
 
     def shown_parts(
         self,
@@ -134,18 +134,15 @@ class ContentPolicy:
         grown: Mapping[str, tuple[int, int]] | None = None,
     ) -> Attribute | None:
         """The same of an object of which the JSON of each value stands by itself."""
-        return self._described(kind, parts, tree_of_parts, grown)
+        return self._unless_off(kind, self._describe_json, kind, parts, grown)
 
     def document(self, kind: Kind, value: Any) -> Attribute | None:
         """The same of values of any kind by their names."""
-        return self._described(kind, value, None)
+        return self._unless_off(kind, self._describe, kind, value)
 
     def attribute(self, key: str, value: Any) -> Attribute | None:
         """A logged attribute, as text unless it is a plain value; None when none are captured."""
         return self._unless_off("attributes", self._logged, key, value)
-
-    def _described(self, kind: Kind, content: Any, parse: Any, *more: Any) -> Attribute | None:
-        return self._unless_off(kind, self._describe, kind, content, parse, *more)
 
     def _unless_off(
         self, kind: str, make: Callable[..., Attribute], *arguments: Any
@@ -155,19 +152,23 @@ class ContentPolicy:
         made = call_safely(make, *arguments)
         return _UNREADABLE if isinstance(made, Failure) else made
 
-    def _describe(self, kind: Kind, content: Any, parse: Any, *more: Any) -> Attribute:
-        is_full = getattr(self, kind) == "full"
-        if parse is not None and is_full and not self.asks_user:
-            tree, cut = parse(content, self.max_attribute_bytes, *more)
-        else:
-            content = content if parse is None else whole(content)
-            tree, cut = self._captured(content, kind) if is_full else (_types(content), False)
-        tree, too_deep = hide(tree, self._redaction)
-        return self._fitted(tree, cut or too_deep)
+    def _describe_json(self, kind: Kind, content: Any, grown: Any = None) -> Attribute:
+        if getattr(self, kind) != "full" or self.asks_user:
+            return self._describe(kind, whole(content))
+        return self._written(*tree_of(content, self.max_attribute_bytes, grown))
+
+    def _describe(self, kind: Kind, value: Any) -> Attribute:
+        if getattr(self, kind) == "full":
+            return self._written(*self._captured(value, kind))
+        return self._written(_types(value), False)
 
     def _captured(self, value: Any, path: str) -> tuple[Any, bool]:
         asking = self._redaction if self.asks_user else None
         return capture(value, self.max_attribute_bytes, path=path, asking=asking)
+
+    def _written(self, tree: Any, cut: bool) -> Attribute:
+        tree, too_deep = hide(tree, self._redaction)
+        return self._fitted(tree, cut or too_deep)
 
     def _fitted(self, tree: Any, cut: bool) -> Attribute:
         data, too_long = fit(tree, self.max_attribute_bytes)

@@ -156,10 +156,8 @@ def _with_note(node: Any) -> Any:
 
 def clip(text: str | CutText, limit_bytes: int) -> tuple[str, bool]:
     """Cut a text to at most so many bytes of UTF-8 (at least three); also tells whether it was."""
-    if not isinstance(text, CutText) and len(text) <= limit_bytes:
-        size = len(text) if text.isascii() else len(text.encode())
-        if size <= limit_bytes:
-            return text, False
+    if not isinstance(text, CutText) and len(text) <= limit_bytes >= len(text.encode()):
+        return text, False
     return _excerpt(text, limit_bytes, str.encode), True
 
 

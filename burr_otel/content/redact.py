@@ -124,15 +124,13 @@ class Redaction:
 
     def asked(self, text: str | CutText, path: str) -> Any:
         """A text as the user's redactor lets it through, after the patterns."""
+        shown = self.text(text)
         if self.redactor is None or not isinstance(text, CutText):
-            return self.answer(self.text(text), path)
+            return self.answer(shown, path)
         # The function sees the parts beyond the cut too, so that it knows what stands across it.
-        head = self.answer(self.text(text.head), path)
-        tail = self.answer(self.text(text.tail), path)
-        safe = self._cut_text(text)
+        head, tail = (self.answer(self.text(part), path) for part in (text.head, text.tail))
         head = head[: max(len(head) - text.context, 0)]
-        tail = tail[text.context :] if safe.tail else ""
-        return CutText(head, tail, safe.missing, text.unchanged)
+        return shown._replace(head=head, tail=tail[text.context :] if shown.tail else "")
 
     def answer(self, text: str, path: str) -> str:
         """What the user's redactor makes of a text; its failure hides the text."""
