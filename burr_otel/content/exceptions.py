@@ -8,7 +8,6 @@ misspelt names), follows chains and groups of any size, and prints source lines 
 
 from __future__ import annotations
 
-import collections
 import itertools
 import linecache
 import operator
@@ -188,16 +187,14 @@ class _Writer:
 
     def _frames(self, trace: TracebackType, room: int) -> list[str]:
         """The first and the last frames, as many as have room, with a note for those between."""
-        walk = enumerate(traceback.walk_tb(trace), 1)
-        first = list(itertools.islice(walk, _FIRST_FRAMES))
-        last = collections.deque(walk, maxlen=_LAST_FRAMES)
-        count = (last or first)[-1][0]
-        for name in {frame.f_code.co_filename for _, (frame, _) in (*first, *last)}:
+        frames = list(traceback.walk_tb(trace))
+        first, last = frames[:_FIRST_FRAMES], frames[_FIRST_FRAMES:][-_LAST_FRAMES:]
+        for name in {frame.f_code.co_filename for frame, _ in (*first, *last)}:
             call_safely(linecache.checkcache, name)  # the file may have changed since it was read
-        begin = [_frame(*each) for _, each in first]
-        end = [_frame(*each) for _, each in last]
+        begin = [_frame(*each) for each in first]
+        end = [_frame(*each) for each in last]
         left = room - _size(begin) - _size(end)
-        skipped = count - len(begin) - len(end)
+        skipped = len(frames) - len(begin) - len(end)
         while left < (_NOTE_BYTES if skipped else 0) and (begin or end):
             # The last frames, nearest to the error, tell most.
             left += _size([begin.pop() if 3 * len(begin) > len(end) else end.pop(0)])
@@ -229,8 +226,9 @@ def _source(frame: FrameType, number: int) -> str:
     before = scrub("".join(line.rstrip("\r\n")[:_LONGEST_LINE] + "\n" for line in earlier))
     line = scrub(lines[number - 1].strip()[: 2 * _LONGEST_LINE])
     hidden = _BUILTIN.source_line(before, line)
-    shown = line if hidden == _BUILTIN.source_line("", line) else hidden
-    return clip(shown, _LONGEST_LINE)[0]
+    if hidden != line and hidden != _BUILTIN.source_line("", line):
+        line = hidden
+    return clip(line, _LONGEST_LINE)[0]
 
 
 def _is_brief(argument: Any, longest_text: int) -> bool:

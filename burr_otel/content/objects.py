@@ -38,11 +38,8 @@ _SORTED_CHARACTERS: Final = 64
 _HEAVY: Final = 4096  # items or characters that a repr had better not be asked to write
 _MOST_BITS: Final = 1000  # of an int written as a number: every JSON reader holds it as a double
 _CONTAINERS: Final[frozenset[type]] = frozenset(
-    (
-        *(dict, list, tuple, set, frozenset, collections.deque, array.array),
-        *(type({}.keys()), type({}.values()), type({}.items())),
-    )
-)
+    (dict, list, tuple, set, frozenset, collections.deque, array.array)
+) | {type({}.keys()), type({}.values()), type({}.items())}
 _SIZED: Final = _CONTAINERS | {str, bytes, bytearray}
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _CALLABLES: Final = (
