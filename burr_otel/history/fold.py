@@ -188,7 +188,7 @@ class Fold:
         self._newest = session
         if not self._keep:
             session.children.clear()
-        session.adopt(step)
+        session.children.append(step)
         return step
 
     def _step_of(self, session: SessionNode, record: Any) -> SpanNode:
@@ -276,7 +276,7 @@ class Fold:
         )
         self.foreign += span.is_foreign
         inner[record.span_id] = span
-        above.adopt(span)
+        above.children.append(span)
         step.touch(span.start_ns)
 
     def _end_inner(self, session: SessionNode, record: EndInner) -> None:

@@ -75,11 +75,8 @@ class RunTree:
     @property
     def active_ns(self) -> int:
         """Time that its sessions took together, without the pauses between them."""
-        return sum(
-            # Steps may follow after the session's own span has ended by idling.
-            max([session.last_ns, *(step.last_ns for step in session.children)]) - session.start_ns
-            for session in self.sessions
-        )
+        # Steps may follow after the session's own span has ended by idling.
+        return sum(max(each.last_ns, each.last_record_ns) - each.start_ns for each in self.sessions)
 
 
 def run_outcome(sessions: Sequence[SpanNode]) -> str:
@@ -109,18 +106,12 @@ def read_run(
     `ends`, only so many of its first and last steps are read.
     """
     fold = Fold.of_run(run)
-
-    def show(spans: list[SpanNode]) -> None:
-        for span in spans:
-            shown(span)
+    for span in fold.spans(run.records(ends), alive):
+        shown(span)
+        if span.kind != "application":
             span.let_go()
-
-    for record in run.records(ends):
-        show(fold.add(record))
-    rest = fold.finish(alive)
     if ends is not None and run.left_out:
         _note_left_out(fold, ends[0], run.left_out)
-    show(rest)
     skipped = [
         f"{length:,} bytes at offset {offset:,}: {reason}" for offset, length, reason in run.skipped
     ]
@@ -181,7 +172,6 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
                 step = _spawning_step(parent, numbers, session)
                 if step is not None:
                     step.adopt(session)
-                    step.children.sort(key=lambda span: span.start_ns)
             trees.append(found)
 
 

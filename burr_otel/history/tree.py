@@ -50,8 +50,7 @@ class SpanNode:
     session, or the earlier uses of its Burr id in the step, `order` all steps before it in the log.
     `before` is the record of the state that a step found. `failure`, `details` and `attributes`
     are what a view shows, see `view.content`. `above` is the span around it, `step` the step around
-    an inner one at any depth; `below_ns` the latest time in it, once asked for. `left_out` is of a
-    session of a long log, see `RunTree`.
+    an inner one at any depth. `left_out` is of a session of a long log, see `RunTree`.
     """
 
     kind: Kind
@@ -84,7 +83,6 @@ class SpanNode:
     failure: Raised | None = None
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    below_ns: int | None = None
     left_out: LeftOut | None = None
 
     @property
@@ -105,37 +103,25 @@ class SpanNode:
     @property
     def last_ns(self) -> int:
         """Its end, or the last thing known of it when no end was recorded."""
-        if self.end_ns is not None:
-            return self.end_ns
-        if self.below_ns is None:
-            # Deepest first, and kept: each span of a chain would walk all of the chain below it.
-            for span, _ in reversed([*self.walk()]):
-                own = span.start_ns if span.end_ns is None else span.end_ns
-                marks = (mark.time_ns for mark in span.marks)
-                below = (each.below_ns or 0 for each in span.children)
-                span.below_ns = max([own, *marks, *below])
-        return max(self.start_ns, self.below_ns or 0)
+        return max(self.start_ns, self.last_record_ns) if self.end_ns is None else self.end_ns
 
-    def adopt(self, child: SpanNode) -> None:
-        """Take a span in, below this one."""
-        self.children.append(child)
-        self.forget_last()
-
-    def forget_last(self) -> None:
-        """Ask anew for the latest time in it, and in what it is in."""
+    def adopt(self, session: SpanNode) -> None:
+        """Take in the session of a run that this step spawned; it may outlast all else in here."""
+        self.children = sorted([*self.children, session], key=lambda span: span.start_ns)
+        session.above = self
         node: SpanNode | None = self
-        while node is not None and node.below_ns is not None:
-            node.below_ns, node = None, node.above
+        while node is not None:
+            if node.end_ns is None:
+                node.touch(session.last_ns)
+            node = node.above
 
     def let_go(self) -> None:
         """Forget the records, which may hold megabytes; what a view shows was taken from them."""
-        self.end = self.before = None
+        self.begin = self.end = self.before = None
         self.logged = []
-        if not isinstance(self.begin, BeginRoot):
-            self.begin = None
 
     def touch(self, time_ns: int) -> None:
-        """Note when a record about it was written."""
+        """Note when a record about it, or about what is in it, was written."""
         self.last_record_ns = max(self.last_record_ns, self.start_ns, time_ns)
 
     def walk(self) -> Iterator[tuple[SpanNode, int]]:
@@ -252,9 +238,11 @@ def settle(session: SessionNode, open_steps: Sequence[SpanNode], alive: Alive) -
         if not lives:
             last = session if step is open_steps[-1] else step
             step.closed_ns = last.last_record_ns
-        for span, depth in step.walk():
+        for span, depth in reversed([*step.walk()]):
             if depth and span.end is None:
                 span.outcome, span.closed_ns = step.outcome, step.closed_ns
+            if depth and span.above is not None:
+                span.above.touch(span.last_ns)
     if session.end is not None:
         session.ended_late = session.ended_late or bool(open_steps)
         return

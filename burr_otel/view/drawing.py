@@ -152,7 +152,6 @@ def grow(view: RunTree, now_ns: int) -> None:
     for span, _ in view.walk():
         if span.outcome == RUNNING:
             span.end_ns = max(now_ns, span.start_ns)
-            span.forget_last()
 
 
 def frame(view: RunTree, height: int) -> RenderableType:
