@@ -2,6 +2,7 @@
 
 import gc
 
+import apps
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
+from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.spans import burr_span
 from burr_otel.spans.burr_span import BurrSpan
@@ -210,3 +212,18 @@ def test_a_span_processor_that_raises_at_the_start_costs_no_span(caplog):
     assert isinstance(span, BurrSpan)
     span.finish(lambda: SpanContent("n", {}, [], SpanStatus(), []), NOW + 1)
     assert len(exporter.get_finished_spans()) == 1
+
+
+def test_the_resource_is_made_json_once_and_not_for_each_span(spans, tmp_path, monkeypatch):
+    """An encoder hashes the resource of every span; ours and the SDK's stay in one group."""
+    app = apps.counter(OtelTracker("proj", tmp_path, tracer_provider=spans.provider))
+    app.run(halt_after=["finish"])
+    hashed = []
+    hash_of = Resource.__hash__
+    monkeypatch.setattr(Resource, "__hash__", lambda self: hashed.append(self) or hash_of(self))
+    ours = spans.spans
+    encode_spans(ours)
+    assert hashed == []
+    spans.provider.get_tracer("theirs").start_span("theirs").end()
+    [group] = encode_spans(spans.spans).resource_spans
+    assert [len(scope.spans) for scope in group.scope_spans] == [len(ours), 1]

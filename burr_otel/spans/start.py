@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, sampling
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
@@ -119,6 +120,17 @@ def unseen(context: SpanContext) -> ApiSpan:
 NO_SPAN: Final = unseen(trace.INVALID_SPAN_CONTEXT)
 
 
+class _HashedOnce(Resource):
+    """A resource as it was given. OTLP encoders hash that of each span, the SDK's by its JSON."""
+
+    def __init__(self, given: Resource) -> None:
+        super().__init__(given.attributes, given.schema_url)
+        self._hash = hash(given)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class SpanStarter:
     """Starts the spans of one tracer."""
 
@@ -132,7 +144,7 @@ class SpanStarter:
         self._ids = id_generator(tracer)
         self._asks = not _samples_children(tracer.sampler)
         self.source = SpanSource(
-            tracer.resource,
+            _HashedOnce(tracer.resource),
             tracer._instrumentation_scope,  # noqa: SLF001 - the tracer's only way to it
             tracer._span_limits,  # noqa: SLF001 - likewise
             policy,
