@@ -21,10 +21,8 @@ from types import UnionType
 from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from burr_otel.errors import ConfigError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.trace_url import read_template
-
-logger = logger_of_lines(__name__)
 
 ENV_PREFIX = "BURR_OTEL_"
 

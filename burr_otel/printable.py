@@ -18,13 +18,6 @@ def printable(text: str) -> str:
     )
 
 
-def logger_of_lines(name: str) -> logging.Logger:
-    """A logger of which every message is one printable line."""
-    logger = logging.getLogger(name)
-    logger.addFilter(_to_one_line)
-    return logger
-
-
 def _to_one_line(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     if not message.isprintable():
@@ -32,4 +25,7 @@ def _to_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-logger = logger_of_lines("burr_otel")
+logger = logging.getLogger("burr_otel")
+"""Our logger, of which every message is one printable line."""
+
+logger.addFilter(_to_one_line)

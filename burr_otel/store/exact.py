@@ -17,9 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from burr_otel.printable import logger_of_lines
-
-logger = logger_of_lines(__name__)
+from burr_otel.printable import logger
 
 # Kinds of patches. Renamed keys of the user's own dicts come back only after Burr has
 # deserialized the state, so that a user's "__burr_serde__" never reaches its dispatcher. Objects

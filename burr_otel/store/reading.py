@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
     END_ENTRY,
@@ -21,8 +21,6 @@ from burr_otel.records import (
 )
 from burr_otel.store import delta, port
 from burr_otel.store.port import Line, RunLog
-
-logger = logger_of_lines(__name__)
 
 # Kinds by which engines find records of a type.
 _KINDS: Final = {

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
-from burr_otel.printable import logger_of_lines
-
-logger = logger_of_lines(__name__)
+from burr_otel.printable import logger
 
 _LONGEST_PAUSE_S: Final = 1.0
 _EVERY_S: Final = 1.0

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from burr_otel.errors import SnapshotError, StoreError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
     ROOT,
@@ -32,8 +32,6 @@ from burr_otel.store.encoded import EncodedState, Growing
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
 from burr_otel.store.reading import newest_record, newest_records, otel_of
-
-logger = logger_of_lines(__name__)
 
 _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}
 _MOST_COPIED_BYTES: Final = 64 * 1024  # more goes to the system in pieces

@@ -14,7 +14,7 @@ from burr.core import State
 from burr.core.persistence import AsyncBaseStateLoader, PersistedStateData
 
 from burr_otel.errors import StateLoadError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import ROOT
 from burr_otel.store import exact
 from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID
@@ -23,8 +23,6 @@ from burr_otel.store.reading import inherited_id, otel_of
 if TYPE_CHECKING:
     from burr_otel.store.store import Store
     from burr_otel.store.values import Walk
-
-logger = logger_of_lines(__name__)
 
 _MOST_WARNED: Final = 10_000
 _MAX_DEPTH: Final = 30

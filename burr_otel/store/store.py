@@ -15,7 +15,7 @@ from burr_otel.errors import (
     UnknownRunError,
     UnknownSequenceError,
 )
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
     END_ENTRY,
@@ -38,8 +38,6 @@ from burr_otel.store.stored_run import StoredRun, check_unused
 
 if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData
-
-logger = logger_of_lines(__name__)
 
 _STATE_TYPES: Final = (END_ENTRY, ROOT)
 

@@ -19,12 +19,10 @@ from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.records import encode_json
 from burr_otel.store import exact, snapshot
 from burr_otel.store.encoded import EncodedState, object_pieces
-
-logger = logger_of_lines(__name__)
 
 _OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from burr_otel.errors import ConfigError, InvalidIdentifierError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.store.files import disk
 from burr_otel.store.files.disk import check_folder, has_log
 from burr_otel.store.files.run import FileRun, open_run, open_runs
 from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, is_project
 from burr_otel.store.port import ALL, Durability, Partition, RunLog
-
-logger = logger_of_lines(__name__)
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _MOST_WARNED: Final = 1000

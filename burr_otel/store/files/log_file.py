@@ -18,13 +18,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index
 from burr_otel.store.files.scan import mend, settle
 from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
-
-logger = logger_of_lines(__name__)
 
 _MOST_OPEN: Final = 64
 _ORDERED: Final = _MOST_OPEN // 2  # with more files than that, the order of use is about to matter
@@ -143,7 +141,7 @@ class LogFile:
                 try:
                     self.flush(sync=durability == "fsync")
                 except OSError as error:
-                    logger.error("%s: a record could not be kept: %s", self.path, error)  # noqa: TRY400
+                    logger.error("%s: a record could not be kept: %s", self.path, error)
             return start, end
 
     def _put_off(

@@ -19,13 +19,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from burr_otel.errors import RunLockedError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.store.objects.bucket import Bucket, Fetched
 from burr_otel.store.objects.keys import escaped
 from burr_otel.store.owner import owner_is_alive, this_owner
 from burr_otel.store.remote import background, begin_anew_after_fork
-
-logger = logger_of_lines(__name__)
 
 LEASE_S = 15.0
 _SETTLED_S: Final = 0.2  # after which a store has replaced an object, bytes and version

@@ -11,14 +11,12 @@ from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import RunLockedError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
 from burr_otel.store.objects.lease import Lease
 from burr_otel.store.port import END, DisplacedError, Durability
 from burr_otel.store.remote import background, begin_anew_after_fork
-
-logger = logger_of_lines(__name__)
 
 _MOST_WAITING_BYTES: Final = 256 * 1024  # more is sent at once
 _MOST_HELD_BYTES: Final = 8 * 1024 * 1024  # while the store is away; more is dropped

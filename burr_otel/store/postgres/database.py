@@ -26,11 +26,9 @@ from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 from burr_otel.errors import ConfigError, StoreError
-from burr_otel.printable import logger_of_lines, printable
+from burr_otel.printable import printable
 from burr_otel.store.postgres import schema
 from burr_otel.store.remote import Patience
-
-logger = logger_of_lines(__name__)
 
 Connection = psycopg.Connection[Any]
 

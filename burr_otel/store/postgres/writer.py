@@ -20,14 +20,12 @@ import psycopg
 from psycopg import errors
 
 from burr_otel.errors import RunLockedError, StoreError
-from burr_otel.printable import logger_of_lines
+from burr_otel.printable import logger
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion, question
 from burr_otel.store.postgres.database import ANSWER_S, LOST, Address, Database
 from burr_otel.store.remote import Patience, begin_anew_after_fork
-
-logger = logger_of_lines(__name__)
 
 _LEASE_S: Final = 15
 _LINGER_S: Final = 0.05  # what nobody waits for gathers so long
