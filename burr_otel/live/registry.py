@@ -65,8 +65,7 @@ class Registry:
         self._executing: ContextVar[dict[str, weakref.ref[Run]] | None] = ContextVar(
             "burr_otel_executing", default=None
         )
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
+        os.register_at_fork(after_in_child=self._after_fork)
 
     def __len__(self) -> int:
         return len(self._only) + sum(len(runs) for runs in self._several.values())

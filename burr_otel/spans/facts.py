@@ -58,8 +58,7 @@ class SpanSettings(NamedTuple):
     @classmethod
     def of_record(cls, data: Any) -> SpanSettings:
         """The settings that a session's first record holds."""
-        data = data if isinstance(data, Mapping) else {}
-        return cls(**{name: data[name] for name in cls._fields if name in data})
+        return cls(**{name: value for name, value in mapping(data).items() if name in cls._fields})
 
 
 class RunFacts:

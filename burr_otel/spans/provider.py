@@ -337,5 +337,4 @@ def _after_fork() -> None:
 
 
 _child_pid = 0
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork)

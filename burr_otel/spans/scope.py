@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
@@ -19,10 +19,7 @@ from opentelemetry.trace import Link, SpanContext, TraceFlags, TraceState
 
 from burr_otel import semconv
 from burr_otel.records import LinkIds, Origin, SpanIds, Usage
-from burr_otel.spans.facts import from_portable, portable
-
-if TYPE_CHECKING:
-    from burr_otel.spans.facts import RunFacts
+from burr_otel.spans.facts import RunFacts, from_portable, portable
 
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.

@@ -34,8 +34,7 @@ class SystemSeededIds(IdGenerator):
 
     def __init__(self) -> None:
         self.seed()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.seed)
+        os.register_at_fork(after_in_child=self.seed)
 
     def seed(self) -> None:
         """Seed anew."""
