@@ -65,9 +65,13 @@ class _LazyGroup(click.Group):
         """Names in the order of the help page."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command's module."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module; name the nearest command when there is none of that name."""
         if cmd_name not in _COMMANDS:
+            if not ctx.resilient_parsing:
+                near = difflib.get_close_matches(cmd_name, _COMMANDS, n=2, cutoff=0.5)
+                hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+                ctx.fail(f"No such command {cmd_name!r}.{hint}")
             return None
         module = importlib.import_module(f"burr_otel.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
@@ -90,17 +94,6 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise BrokenPipeError from None  # without its number, by which click knows it
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command when there is none of that name."""
-        name = args[0]
-        if name not in _COMMANDS and not ctx.resilient_parsing:
-            nearest = difflib.get_close_matches(name, _COMMANDS, n=2, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
-            ctx.fail(f"No such command {name!r}.{hint}")
-        return super().resolve_command(ctx, args)
 
 
 _EPILOG: Final = "\b\nExit codes:\n" + "\n".join(

@@ -120,10 +120,7 @@ def delete_command(app_id: tuple[str, ...], where: options.Where) -> CommandResu
     for typed, run in zip(app_id, found, strict=True):
         if run.app_id != typed:  # the beginning of an id is good enough to look, not to delete
             raise UnknownRunError(typed, without_password(where.storage_dir), [run.app_id])
-    told, interrupted = _delete(found, where.storage_dir)
-    problems = [f"not deleted: {each['reason']}" for each in told if each["status"] != _DELETED]
-    exit_code = INTERRUPTED if interrupted else None
-    return CommandResult(told, map(_deletion_line, told), (), problems, exit_code)
+    return _delete(found, where.storage_dir)
 
 
 @click.command("prune")
@@ -173,47 +170,47 @@ def prune_command(
             )
         bounds = Bounds(most_runs=0)
     beyond = runs_beyond(runs(*where), bounds)
-    told, interrupted = _delete(beyond, where.storage_dir, dry_run=dry_run)
-    gone = [each for each in told if each["status"] in (_DELETED, _DELETABLE)]
+    return _delete(beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE)
+
+
+def _delete(
+    found: Sequence[StoredRun], storage_dir: str, *, dry_run: bool = False, passes_over: str = ""
+) -> CommandResult:
+    """Delete runs one by one, or look which could be, until Ctrl-C; one status is no problem."""
+    recover_after_s, now_ns = OtelConfig.resolve().recover_after, time.time_ns()
+    told: list[dict[str, Any]] = []
+    exit_code = None
+    with bar("deleting", len(found)) as moved:
+        for run in found:
+            moved(len(told), f"{len(told):,} of {plural(len(found), 'run')}")
+            facts = {**_names(run), "size_bytes": run.size_bytes}
+            status, reason = _DELETABLE if dry_run else _DELETED, None
+            try:
+                if dry_run:
+                    check_unused(run.log, now_ns=now_ns, recover_after_s=recover_after_s)
+                else:
+                    Store(run.project, storage_dir).delete(
+                        run.app_id,
+                        run.partition_key,
+                        now_ns=now_ns,
+                        recover_after_s=recover_after_s,
+                    )
+            except (BurrOtelError, OSError) as error:
+                in_use = isinstance(error, RunInUseError | RunLockedError)
+                status, reason = _IN_USE if in_use else "not deleted", str(error)
+            except KeyboardInterrupt:
+                exit_code = INTERRUPTED
+                break
+            told.append({**facts, "status": status, "reason": reason})
+    gone = [each for each in told if each["reason"] is None]
     size = f"{plural(len(gone), 'run')}, {sum(each['size_bytes'] for each in gone):,} bytes"
     summary = f"Would delete {size}." if dry_run else f"Deleted {size}."
     problems = [
         f"{each['project']}/{each['app_id']} is not deleted: {each['reason']}"
         for each in told
-        if each not in gone and each["status"] != _IN_USE
+        if each not in gone and each["status"] != passes_over
     ]
-    exit_code = INTERRUPTED if interrupted else None
     return CommandResult(told, map(_deletion_line, told), [summary], problems, exit_code)
-
-
-def _delete(
-    found: Sequence[StoredRun], storage_dir: str, *, dry_run: bool = False
-) -> tuple[list[dict[str, Any]], bool]:
-    """Delete runs one by one, or look which could be; what became of each; whether Ctrl-C came."""
-    limits: dict[str, Any] = {
-        "now_ns": time.time_ns(),
-        "recover_after_s": OtelConfig.resolve().recover_after,
-    }
-    told: list[dict[str, Any]] = []
-    with bar("deleting", len(found)) as moved:
-        for run in found:
-            moved(len(told), f"{len(told):,} of {plural(len(found), 'run')}")
-            facts = {**_names(run), "size_bytes": run.size_bytes}
-            status, reason = _DELETED, None
-            try:
-                if dry_run:
-                    check_unused(run.log, **limits)
-                    status = _DELETABLE
-                else:
-                    store = Store(run.project, storage_dir)
-                    store.delete(run.app_id, run.partition_key, **limits)
-            except (BurrOtelError, OSError) as error:
-                in_use = isinstance(error, RunInUseError | RunLockedError)
-                status, reason = _IN_USE if in_use else "not deleted", str(error)
-            except KeyboardInterrupt:
-                return told, True
-            told.append({**facts, "status": status, "reason": reason})
-    return told, False
 
 
 def _deletion_line(each: dict[str, Any]) -> str:

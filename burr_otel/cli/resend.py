@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,13 +11,11 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
-from burr_otel.cli.terminal import LONGEST_LINE, CommandResult, bar
-from burr_otel.store import StoredRun
+from burr_otel.cli.terminal import LONGEST_LINE, CommandResult
 from burr_otel.view.find import runs
 from burr_otel.view.text import iso, one_line, plural
 
 if TYPE_CHECKING:
-    from burr_otel.cli.sending import Target
     from burr_otel.replay.send import Job
 
 _MOST_SHOWN: Final = 50  # runs of which something is to be told
@@ -57,7 +53,7 @@ def replay_command(
       burr-otel replay demo-1f3a9c02 --to http://localhost:4317
       burr-otel replay --project burr-otel-demo --dry-run
     """
-    from burr_otel.cli.sending import find_target
+    from burr_otel.cli.sending import find_target, send
     from burr_otel.replay.read import choose
 
     target = find_target(to)
@@ -80,28 +76,6 @@ def replay_command(
     wrong = any(report.status in ("refused", "unreadable") for report in job.reports)
     exit_code = INTERRUPTED if interrupted else FAILED if wrong or job.stopped else 0
     return CommandResult(data, _summary(job, data), exit_code=exit_code)
-
-
-def send(found: Sequence[StoredRun], storage_dir: str, target: Target | None) -> tuple[Job, bool]:
-    """Send, or rehearse without a target; gives the job, and whether it was interrupted."""
-    from burr_otel.cli.sending import open_sender
-    from burr_otel.replay.read import opened
-    from burr_otel.replay.send import Job
-
-    began, doing = time.monotonic(), "reading" if target is None else "sending"
-    with contextlib.ExitStack() as stack:
-        moved = stack.enter_context(bar(doing, sum(run.size_bytes for run in found)))
-
-        def told(runs: int, read_bytes: int, spans: int) -> None:
-            rate = spans / max(time.monotonic() - began, 1e-3)
-            moved(read_bytes, f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s")
-
-        job = Job(None if target is None else stack.enter_context(open_sender(target)), told)
-        try:
-            job.run(opened(found, storage_dir))
-        except KeyboardInterrupt:
-            return job, True
-    return job, False
 
 
 def _summary(job: Job, data: dict[str, Any]) -> Iterator[Text]:

@@ -14,7 +14,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel.check.probe import answers, host_and_port
 from burr_otel.check.run import kept_warnings
-from burr_otel.replay.send import Sender, SendingStoppedError
+from burr_otel.cli.terminal import bar
+from burr_otel.replay.read import opened
+from burr_otel.replay.send import Job, Sender, SendingStoppedError
 from burr_otel.spans.exporters import (
     Protocol,
     bare_exporter,
@@ -23,6 +25,8 @@ from burr_otel.spans.exporters import (
     sdk_disabled,
     without_secrets,
 )
+from burr_otel.store import StoredRun
+from burr_otel.view.text import plural
 
 _OTLP_HTTP_PORT: Final = 4318
 _BATCH_TIMEOUT_S: Final = 10.0  # its own tries included
@@ -81,6 +85,24 @@ def open_sender(target: Target) -> Iterator[Sender]:
             yield Sender(exporter, said, time.sleep)
         finally:
             exporter.shutdown()
+
+
+def send(found: Sequence[StoredRun], storage_dir: str, target: Target | None) -> tuple[Job, bool]:
+    """Send, or rehearse without a target; gives the job, and whether it was interrupted."""
+    began, doing = time.monotonic(), "reading" if target is None else "sending"
+    with contextlib.ExitStack() as stack:
+        moved = stack.enter_context(bar(doing, sum(run.size_bytes for run in found)))
+
+        def told(runs: int, read_bytes: int, spans: int) -> None:
+            rate = spans / max(time.monotonic() - began, 1e-3)
+            moved(read_bytes, f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s")
+
+        job = Job(None if target is None else stack.enter_context(open_sender(target)), told)
+        try:
+            job.run(opened(found, storage_dir))
+        except KeyboardInterrupt:
+            return job, True
+    return job, False
 
 
 class Courier:

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, UNREACHED
-from burr_otel.cli.resend import send
 from burr_otel.cli.runs import live_trace
 from burr_otel.cli.show import drawing
 from burr_otel.cli.terminal import CommandResult
@@ -98,6 +97,8 @@ def _refusal(target: Target, run: StoredRun, storage_dir: str, *, is_traced: boo
     if not is_traced:
         sampler = os.environ.get("OTEL_TRACES_SAMPLER", "")
         return f"Nothing was sent: the sampler {sampler!r} left this trace out."
+    from burr_otel.cli.sending import send
+
     job, interrupted = send([run], storage_dir, target)
     if interrupted:
         raise click.Abort
