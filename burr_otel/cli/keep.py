@@ -257,13 +257,11 @@ def materialize_command(
     line = f"{one_line(target, LONGEST_LINE)}  {plural(copied.steps, 'step')}, "
     line += f"{copied.log_bytes:,} bytes"
     hint = f"In the Burr UI: burr_path={shlex.quote(str(target_dir))} burr"
-    if not copied.lost:
-        return CommandResult(data, [line], [hint])
     problem = (
         f"the state of {plural(len(copied.lost), 'step')} could not be made again, because a "
         f"record that it builds on is damaged. The copy lacks: {', '.join(map(str, copied.lost))}."
     )
-    return CommandResult(data, [line], [hint], [problem])
+    return CommandResult(data, [line], [hint], [problem] if copied.lost else [])
 
 
 @click.command("store")

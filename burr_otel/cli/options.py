@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from burr_otel.cli.app import FAILED
-from burr_otel.cli.terminal import CommandResult, print_result
+from burr_otel.cli.terminal import CommandResult, complain, output, print_json, print_parts
 from burr_otel.config import ENV_PREFIX
 from burr_otel.errors import BurrOtelError
 from burr_otel.store import StoredRun
@@ -177,7 +177,13 @@ def printed(function: Callable[..., CommandResult]) -> Callable[..., int]:
     @functools.wraps(function)
     def command(*, as_json: bool, **given: Any) -> int:
         result = function(**given)
-        print_result(result, as_json=as_json)
+        if not as_json:
+            print_parts(output(), result.parts)
+            print_parts(output(stderr=True), result.notes)
+        elif result.data is not None:
+            print_json(result.data)
+        for problem in result.problems:
+            complain(problem)
         failed = FAILED if result.problems else 0
         return failed if result.exit_code is None else result.exit_code
 

@@ -60,17 +60,6 @@ def print_parts(console: Console, parts: Iterable[RenderableType]) -> None:
         console.print(line if safe == line.plain else Text(safe, line.style), soft_wrap=True)
 
 
-def print_result(result: CommandResult, *, as_json: bool) -> None:
-    """Print what a command found."""
-    if not as_json:
-        print_parts(output(), result.parts)
-        print_parts(output(stderr=True), result.notes)
-    elif result.data is not None:
-        print_json(result.data)
-    for problem in result.problems:
-        complain(problem)
-
-
 def complain(message: str) -> None:
     """Print an error on one line: a name with a line break cannot forge a second message."""
     text = Text.assemble(("Error: ", "bold red"), one_line(message, LONGEST_LINE))
