@@ -75,7 +75,7 @@ class _Column(NamedTuple):
     cut: bool = False  # shortened before it goes
 
 
-_APP_ID, _STATUS, _TRACE = _Column("app id", 0, cut=True), _Column("status", 1), _Column("trace", 4)
+_APP_ID, _STATUS, _TRACE = _Column("app id", 1, cut=True), _Column("status", 0), _Column("trace", 4)
 _COLUMNS: Final = (
     _APP_ID,
     _Column("project", 3, cut=True),
@@ -131,23 +131,19 @@ def _fitting(
     widths: dict[_Column, int], cells: dict[_Column, tuple[str, ...]], width: int
 ) -> dict[_Column, int]:
     """The columns that fit: app id and status, and of the others as many as there is room for."""
-    chosen = {_STATUS: widths[_STATUS]}
-    left = width - chosen[_STATUS] - _GAP
-    chosen[_APP_ID] = max(min(widths[_APP_ID], left), 1)
-    left -= chosen[_APP_ID]
 
     def rank(column: _Column) -> tuple[bool, int]:
         same_for_all = column.title in ("project", "partition") and len(set(cells[column])) == 1
         return same_for_all, column.rank
 
+    chosen: dict[_Column, int] = {}
+    room = width
     for column in sorted(_COLUMNS, key=rank):
-        if column in chosen or not any(cells[column]):
-            continue
-        room = left - _GAP
         least = min(widths[column], _SHORTEST_NAME) if column.cut else widths[column]
-        if room >= max(least, len(column.title)):
-            chosen[column] = min(widths[column], room)
-            left -= chosen[column] + _GAP
+        fits = any(cells[column]) and room >= max(least, len(column.title))
+        if fits or column in (_STATUS, _APP_ID):
+            chosen[column] = max(min(widths[column], room), 1)
+            room -= chosen[column] + _GAP
     return {column: chosen[column] for column in _COLUMNS if column in chosen}
 
 
@@ -157,7 +153,7 @@ def _line(
     line = Text()
     for column, room in widths.items():
         text = texts[column]
-        shown = " " * (room - cell_len(text)) + text if column.right else fit(text, room)
+        shown = text.rjust(room) if column.right else fit(text, room)
         line.append(shown + " " * _GAP, style=styles.get(column, ""))
     line.rstrip()
     return line
