@@ -92,3 +92,30 @@ def test_diff_with_an_unknown_run_exits_with_3():
     result = run("diff", "count-to-42", "count-to-43", "--storage-dir", RECORDED)
     assert result.returncode == 3
     assert "'count-to-42'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("diff", "a", "a"), "step 0 of p/a cannot be compared"),
+        (("diff", "a", "a", "--ignore", "x"), None),
+        (("test-case", "a", "--action", "m:a", "-o", "none"), "nested too deeply"),
+        (("show", "a", "--step", "0"), None),
+    ],
+)
+def test_a_value_that_is_nested_too_deeply_is_an_error_in_a_sentence(tmp_path, arguments, says):
+    """Burr's own client writes such states; ours refuses them."""
+    folder = tmp_path / "p" / "a"
+    folder.mkdir(parents=True)
+    step = {"action": "a", "sequence_id": 0}
+    inputs = {"x": "DEEP"} if "test-case" in arguments else {}
+    begin = {"type": "begin_entry", "start_time": "2024-01-01T00:00:00.0", **step}
+    end = {"type": "end_entry", "end_time": "2024-01-01T00:00:00.1", "result": {}, **step}
+    records = {**begin, "inputs": inputs}, {**end, "exception": None, "state": {"x": "DEEP"}}
+    lines = "".join(f"{json.dumps(record)}\n" for record in records)
+    (folder / "log.jsonl").write_text(lines.replace('"DEEP"', "[" * 980 + "]" * 980))
+    result = run(*arguments, "--storage-dir", tmp_path)
+    assert "Traceback" not in result.stderr
+    if result.returncode != 0:  # Python 3.12 and later encode much deeper values
+        assert says is not None
+        assert says in result.stderr

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
+from burr_otel.errors import StoreError
 from burr_otel.history.fold import Fold
 from burr_otel.history.tree import SpanNode, writer_lives
 from burr_otel.store import StoredRun
@@ -116,7 +117,14 @@ def _prints(run: StoredRun, ignore: Collection[str]) -> dict[int, dict[str, Any]
     for step in steps_of(run):
         number = step.sequence_id or 0
         if step.order >= orders.get(number, 0) and (step.begin or step.end):
-            text = json.dumps(_parts(step, ignore), sort_keys=True, default=repr, skipkeys=True)
+            parts = _parts(step, ignore)
+            try:
+                text = json.dumps(parts, sort_keys=True, default=repr, skipkeys=True)
+            except RecursionError:
+                raise StoreError(
+                    f"step {number} of {run.project}/{run.app_id} cannot be compared, because a "
+                    "value in it is nested too deeply. Leave out its state key with --ignore."
+                ) from None
             digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             found[number] = {"action": step.name, "outcome": step.outcome, "values": digest}
             orders[number] = step.order

@@ -107,7 +107,10 @@ def step_case(
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    except RecursionError:
+        raise StoreError("a value of this step is nested too deeply; choose another one.") from None
 
 
 def _part(
