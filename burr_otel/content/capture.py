@@ -12,8 +12,8 @@ import collections
 import contextlib
 import math
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from time import monotonic
 from typing import Any, Final
 
 import orjson
@@ -58,32 +58,23 @@ def allowance(limit_bytes: int) -> int:
 
 
 def capture(
-    value: Any,
-    limit_bytes: int,
-    *,
-    path: str = "",
-    asking: Redaction | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    value: Any, limit_bytes: int, *, path: str = "", asking: Redaction | None = None
 ) -> tuple[Any, bool]:
     """The tree of a value that is to be shown in `limit_bytes`; also tells whether it was cut."""
-    # With `asking`, its `redactor` is asked about each value, containers before their items.
-    reader = _Reader(limit_bytes, asking, clock)
-    tree = reader.tree(value, path if asking is not None else "")
-    return tree, reader.cut
+    # With a path, the `redactor` of `asking` is asked about each value, containers before items.
+    reader = _Reader(limit_bytes, asking)
+    return reader.tree(value, path), reader.cut
 
 
 class _Reader:
     """Reads one value."""
 
-    def __init__(
-        self, limit_bytes: int, asking: Redaction | None, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, limit_bytes: int, asking: Redaction | None = None) -> None:
         self.cut = False
         self._limit_bytes = limit_bytes
         self._left = allowance(limit_bytes)
         self._asking: Any = asking  # given whenever there is a path
-        self._clock = clock
-        self._until = clock() + _SECONDS
+        self._until = monotonic() + _SECONDS
         self._containers: list[CutDict | CutList] = []
         self._waiting: collections.deque[Iterator[bool]] = collections.deque()
         # Where long texts go, their depths and paths.
@@ -171,7 +162,7 @@ class _Reader:
             return text if type(text) is str else orjson.Fragment(b"%d" % text)
         parts = value if kind is Parts else items_of(value, kind)
         if parts is None:
-            if self._clock() > self._until:
+            if monotonic() > self._until:
                 self.cut = True
                 return f"<{type_name(value)}>"
             made = describe(value)
@@ -195,7 +186,7 @@ class _Reader:
         """Parts that code of the value may make, as long as there is time."""
         for part in parts:
             yield part
-            if self._clock() > self._until:
+            if monotonic() > self._until:
                 self.cut = True
                 return
 
@@ -204,7 +195,7 @@ class _Reader:
         if type(key) is int and key.bit_length() < 64:  # noqa: PLR2004
             return str(key)
         if type(key) is not str:
-            node = _Reader(_KEY_BYTES, None, self._clock).tree(key, "")
+            node = _Reader(_KEY_BYTES).tree(key, "")
             self.cut |= isinstance(node, CutText)
             is_text = isinstance(node, str | CutText)
             key = clip(node, 2 * _LONGEST_KEY)[0] if is_text else dumps(node).decode()

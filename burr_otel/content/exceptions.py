@@ -13,10 +13,10 @@ import linecache
 import operator
 import re
 import sys
-import time
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -66,11 +66,9 @@ class RaisedText(NamedTuple):
     traceback: str
 
 
-def capture_exception(
-    error: BaseException, limit_bytes: int, *, clock: Callable[[], float] = time.monotonic
-) -> RaisedText:
+def capture_exception(error: BaseException, limit_bytes: int) -> RaisedText:
     """The texts of an exception of which `limit_bytes` may be shown; never raises."""
-    writer = _Writer(limit_bytes, clock)
+    writer = _Writer(limit_bytes)
     message = text_safely(writer.message, error)
     trace = text_safely(writer.chain, error, limit_bytes, 0)
     return RaisedText(scrub(type_name(error)), _bounded(message, limit_bytes), trace)
@@ -79,10 +77,9 @@ def capture_exception(
 class _Writer:
     """Writes the message and the traceback of one exception."""
 
-    def __init__(self, limit_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._clock = clock
-        self._until = clock() + _SECONDS
+        self._until = monotonic() + _SECONDS
         self._visited: set[int] = set()
         self._messages: dict[int, str] = {}
 
@@ -94,7 +91,7 @@ class _Writer:
         return known
 
     def _read_message(self, exc: BaseException) -> str:
-        if self._clock() > self._until:
+        if monotonic() > self._until:
             return "<message not read: there was no time>"
         arguments = _slot(exc, "args")
         if _members_of(exc):
@@ -105,7 +102,7 @@ class _Writer:
         if not own_str and not all(_is_brief(one, longest) for one in arguments):
             # str() would write out a list of any size.
             value = arguments[0] if len(arguments) == 1 else arguments
-            tree, _ = capture(value, self._limit_bytes, clock=self._clock)
+            tree, _ = capture(value, self._limit_bytes)
             return fit(hide(tree, _BUILTIN)[0], self._limit_bytes)[0].decode()
         text = call_safely(str, exc)
         if isinstance(text, Failure):

@@ -163,8 +163,8 @@ class ContentPolicy:
         return self._written(_types(value), False)
 
     def _captured(self, value: Any, path: str) -> tuple[Any, bool]:
-        asking = self._redaction if self.asks_user else None
-        return capture(value, self.max_attribute_bytes, path=path, asking=asking)
+        path = path if self.asks_user else ""
+        return capture(value, self.max_attribute_bytes, path=path, asking=self._redaction)
 
     def _written(self, tree: Any, cut: bool) -> Attribute:
         tree, too_deep = hide(tree, self._redaction)
@@ -266,6 +266,5 @@ def _types(content: Any) -> Any:
 def _without_nul(value: Any) -> Any:
     """A text that a database behind a collector takes; other values as they are."""
     if isinstance(value, CutText):
-        head, tail, missing, unchanged = value.parts()
-        return CutText(_without_nul(head), _without_nul(tail), missing, unchanged)
+        return value._replace(head=_without_nul(value.head), tail=_without_nul(value.tail))
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
