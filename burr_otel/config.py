@@ -24,6 +24,7 @@ from burr_otel.errors import ConfigError
 from burr_otel.printable import logger
 from burr_otel.trace_url import read_template
 
+DEFAULT_STORAGE_DIR = "~/.burr"
 ENV_PREFIX = "BURR_OTEL_"
 
 Capture = Literal["full", "types", "off"]
@@ -299,7 +300,7 @@ class OtelConfig:
 
 def default_storage_dir() -> str:
     """Where runs are kept when nobody says so: ``BURR_OTEL_STORAGE_DIR``, else ``~/.burr``."""
-    return os.environ.get(f"{ENV_PREFIX}STORAGE_DIR", "").strip() or "~/.burr"
+    return os.environ.get(f"{ENV_PREFIX}STORAGE_DIR", "").strip() or DEFAULT_STORAGE_DIR
 
 
 def _hidden_instead(name: str) -> list[str]:

@@ -9,11 +9,9 @@ from typing import Any
 
 from burr.core.persistence import BaseStateLoader, PersistedStateData
 
-from burr_otel.config import OtelConfig
+from burr_otel.config import DEFAULT_STORAGE_DIR, OtelConfig
 from burr_otel.errors import ConfigError
 from burr_otel.store import AsyncStoreLoader, Store, is_url, without_password
-
-DEFAULT_STORAGE_DIR = "~/.burr"
 
 
 class RunLoader(BaseStateLoader):
@@ -73,8 +71,7 @@ class RunLoader(BaseStateLoader):
             UnknownRunError: No such run.
             UnknownSequenceError: No such step.
         """
-        store = Store(project, os.fspath(storage_dir))
-        return store.load_state(app_id, sequence_id)
+        return Store(project, os.fspath(storage_dir)).load_state(app_id, sequence_id)
 
     def list_app_ids(self, partition_key: str | None, **kwargs: Any) -> list[str]:
         """Ids of the recorded applications of a partition key (`None`: those without one)."""

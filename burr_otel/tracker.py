@@ -15,13 +15,13 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter_pr
 from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
-from burr_otel.config import OtelConfig, OtelSettings, default_storage_dir
+from burr_otel.config import DEFAULT_STORAGE_DIR, OtelConfig, OtelSettings, default_storage_dir
 from burr_otel.errors import BurrOtelError, UnknownRunError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner, Spawner, registry
 from burr_otel.live.shared import Shared, session_settings
-from burr_otel.loader import DEFAULT_STORAGE_DIR, RunLoader
+from burr_otel.loader import RunLoader
 from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import inside, keeper, provider, shield

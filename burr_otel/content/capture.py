@@ -43,7 +43,6 @@ _LONG_TEXT: Final = 256
 _TEXT_BUDGET: Final = 4  # times the limit, for the long texts of one depth that do not all fit
 _KEY_BYTES: Final = 64
 _LONGEST_KEY: Final = 640  # characters at both ends
-_LONGEST_PATH: Final = 512
 _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _MOST_TRIES: Final = 8
 _LEAST_BYTES: Final = 64
@@ -103,11 +102,11 @@ class _Reader:
                 name, value = part
                 key: Any = unique(self._name(name), out, numbers)
                 self._left -= len(key) + 4
-                below = f"{path}.{key}"[:_LONGEST_PATH] if path else ""
+                below = f"{path}.{key}" if path else ""
             else:
                 key, value = taken, part
                 out.append(None)
-                below = f"{path}[{taken}]"[:_LONGEST_PATH] if path else ""
+                below = f"{path}[{taken}]" if path else ""
             self._put(out, key, value, above, below)
             taken += 1
             if taken == most or self._left <= 0:
@@ -166,11 +165,9 @@ class _Reader:
                 self.cut = True
                 return f"<{type_name(value)}>"
             made = describe(value)
-            if not isinstance(made, Parts):
-                parts = items_of(made, type(made))
-            else:
+            if isinstance(made, Parts):
                 parts = made._replace(parts=self._in_time(made.parts))
-            if parts is None:
+            elif (parts := items_of(made, type(made))) is None:
                 return self._node(made, above, path)
         if any(value is owner for owner in above):
             return f"<cycle: {type_name(value)}>"

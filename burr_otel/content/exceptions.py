@@ -69,9 +69,9 @@ class RaisedText(NamedTuple):
 def capture_exception(error: BaseException, limit_bytes: int) -> RaisedText:
     """The texts of an exception of which `limit_bytes` may be shown; never raises."""
     writer = _Writer(limit_bytes)
-    message = text_safely(writer.message, error)
+    message = _bounded(writer.message(error), limit_bytes)
     trace = text_safely(writer.chain, error, limit_bytes, 0)
-    return RaisedText(scrub(type_name(error)), _bounded(message, limit_bytes), trace)
+    return RaisedText(scrub(type_name(error)), message, trace)
 
 
 class _Writer:
@@ -85,10 +85,9 @@ class _Writer:
 
     def message(self, exc: BaseException) -> str:
         """The exception's own text."""
-        known = self._messages.get(id(exc))
-        if known is None:
-            known = self._messages[id(exc)] = self._read_message(exc)
-        return known
+        if id(exc) not in self._messages:
+            self._messages[id(exc)] = text_safely(self._read_message, exc)
+        return self._messages[id(exc)]
 
     def _read_message(self, exc: BaseException) -> str:
         if monotonic() > self._until:
@@ -146,14 +145,14 @@ class _Writer:
         trace = _slot(exc, "__traceback__")
         if trace is not None:
             group = "Exception Group " if members else ""
-            lines.append(f"{group}Traceback (most recent call last):")
+            lines.append(group + _HEADER)
             lines += self._frames(trace, left - len(lines[0]) - 1)
         return "\n".join(lines + title + members)
 
     def _title(self, exc: BaseException, room: int) -> Iterator[str]:
         name = scrub(type_name(exc))
         left = max(room - len(name), _LEAST_BLOCK)
-        text = _bounded(text_safely(self.message, exc), left)
+        text = _bounded(self.message(exc), left)
         yield _without_marks(f"{name}: {text}" if text else name)
         own = call_safely(object.__getattribute__, exc, "__dict__")
         notes = own.get("__notes__") if type(own) is dict else None
@@ -205,11 +204,8 @@ def _frame(frame: FrameType, number: int | None) -> str:
     where, _ = clip(scrub(code.co_filename), _LONGEST_LINE)
     name, _ = clip(scrub(code.co_name), _LONGEST_LINE)
     text = f'  File "{where}", line {number}, in {name}'
-    if number is not None:
-        line = call_safely(_source, frame, number)
-        if isinstance(line, str) and line:
-            return f"{text}\n    {line}"
-    return text
+    line = None if number is None else call_safely(_source, frame, number)
+    return f"{text}\n    {line}" if isinstance(line, str) and line else text
 
 
 def _source(frame: FrameType, number: int) -> str:
