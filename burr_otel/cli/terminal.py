@@ -103,7 +103,8 @@ def bar(doing: str, total: int) -> Iterator[Callable[[int, str], None]]:
         return
     from rich import progress
 
-    columns = *progress.Progress.get_default_columns(), progress.TextColumn("{task.fields[told]}")
+    *columns, remaining = progress.Progress.get_default_columns()
+    columns += progress.TextColumn("{task.fields[told]}"), remaining
     with progress.Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(doing, total=total, told="")
         yield lambda done, told: shown.update(task, completed=done, told=told)
