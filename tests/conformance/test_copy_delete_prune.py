@@ -25,8 +25,11 @@ from store_support import (
 )
 
 from burr_otel import OtelTracker
+from burr_otel.errors import StoreError
 from burr_otel.replay.read import opened
 from burr_otel.store import Store
+from burr_otel.store.copying import RunCopy
+from burr_otel.store.engines import open_engine
 from burr_otel.store.port import ALL
 
 CHILD = Path(__file__).parents[1] / "store_child.py"
@@ -134,6 +137,19 @@ def test_a_named_run_is_copied_with_those_that_it_spawned(source, target, tmp_pa
     told = copy(tmp_path / "source", storage_dir, "--project", "proj", "--partition", "")
     assert sorted(each["app_id"] for each in told) == ["a", "child", "fork"]
     assert target.list_partition_keys() == [None, "p"]
+
+
+def test_a_copy_that_others_write_into_is_told(source, storage_dir):
+    """What is there in the end is compared with what was copied."""
+    filled(source)
+    run, engine = source.read("a").log, open_engine(storage_dir)
+    copied, records = RunCopy(run, engine), len(list(run.forward()))
+    with pytest.raises(StoreError, match="is no true copy"):
+        for _ in copied.make(now_ns=2**62, recover_after_s=0):
+            if copied.records == records:
+                there = engine.find("proj", "a", None)
+                there.append(b'{"type":"other"}\n', durability="flush")
+                records = -1
 
 
 def test_a_copy_that_was_interrupted_goes_on(source, target, tmp_path, storage_dir):
