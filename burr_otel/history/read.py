@@ -110,7 +110,7 @@ def read_run(
         shown(span)
         if span.kind != "application":
             span.let_go()
-    if ends is not None and run.left_out:
+    if ends is not None and run.left_out and fold.sessions:
         _note_left_out(fold, ends[0], run.left_out)
     skipped = [
         f"{length:,} bytes at offset {offset:,}: {reason}" for offset, length, reason in run.skipped
@@ -132,19 +132,13 @@ def read_run(
 
 
 def _note_left_out(fold: Fold, first: int, steps: int) -> None:
-    places = (
-        (session, number)
-        for session in fold.sessions
-        for number, step in enumerate(session.children)
-        if step.order == first - 1
-    )
-    session, number = next(places, (None, 0))
-    if session is None:  # what the log holds in its place is damaged
-        return
-    failed = None
+    failed, session = None, fold.sessions[0]
     if len(fold.sessions) == 1 and isinstance(session.end, EndRoot) and not session.ended_late:
         failed = max(0, session.end.failed - session.steps_failed)
-    session.left_out = LeftOut(number + 1, steps, failed)
+    for session in fold.sessions:
+        for number, step in enumerate(session.children, 1):
+            if step.order == first - 1:  # not there if what the log holds in its place is damaged
+                session.left_out = LeftOut(number, steps, failed)
 
 
 def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
@@ -179,11 +173,7 @@ def _spawning_step(parent: RunTree, numbers: set[int | None], session: SpanNode)
     """The step that a child's session ran in: one id may have been spawned again and again."""
     steps = [step for step in parent.steps if step.sequence_id in numbers]
     began_ns = session.start_ns
-    around = (
-        step
-        for step in steps
-        if step.start_ns <= began_ns and (step.end_ns is None or began_ns <= step.end_ns)
-    )
+    around = (step for step in steps if step.start_ns <= began_ns <= (step.end_ns or began_ns))
     return next(around, steps[0] if steps else None)
 
 

@@ -29,7 +29,6 @@ from burr_otel.records.types import (
     EndInner,
     EndRoot,
     EndStep,
-    Fragments,
     LinkIds,
     Logged,
     Origin,
@@ -168,8 +167,6 @@ def _read(record: Mapping[str, Any], layout: Layout, zone: Zone | None) -> Any:
     if layout.kind is StreamMark:
         found["kind"] = record["type"]
     elif layout.kind is BeginRoot:
-        state = record.get("state")
-        found["state"] = Fragments(state) if isinstance(state, dict) else None
         found["about"] = otel
         found["fields"] = {key: each for key, each in record.items() if key not in _ROOT_OWN}
     return layout.kind(**found)

@@ -187,7 +187,7 @@ LAYOUTS: Final = {
     "begin_stream": Layout(StreamMark, "action_sequence_id stream_init_time", "span_id"),
     "first_item_stream": Layout(StreamMark, "action_sequence_id first_item_time", "span_id"),
     "end_stream": Layout(StreamMark, "action_sequence_id end_time items_streamed", "span_id"),
-    ROOT: Layout(BeginRoot, "", "start_time", "kind"),
+    ROOT: Layout(BeginRoot, "", "start_time state", "kind"),
     ROOT_END: Layout(
         EndRoot, "", "end_time", "outcome steps steps_failed error error_type usage shown user"
     ),
