@@ -91,19 +91,19 @@ class _Sending:
         with contextlib.suppress(RuntimeError):
             work.start()
             self.flushed = done
-            self._wait_for(done)
+            self.wait_for(done)
 
-    def see_out(self, work: threading.Event) -> None:
-        """Wait for the last export, not long where nobody answers; tell of losses."""
-        if not self._wait_for(work):
+    def end(self, work: threading.Event) -> None:
+        """Stop the last export if it is not over after all the waiting, and tell of losses."""
+        if not work.is_set():
             for exporter in self.exporters:
                 exporter.shutdown()  # interrupts the back-off
             work.wait(_STRUGGLING_S)
         for exporter in self.exporters:
             exporter.tell_of_losses()
 
-    def _wait_for(self, work: threading.Event) -> bool:
-        """Wait for an export as long as spans are taken; whether it is over."""
+    def wait_for(self, work: threading.Event) -> None:
+        """Wait for an export as long as spans are taken, not long where nobody answers."""
         taken, since = 0, time.monotonic()
         while not work.wait(0.05):
             sent = sum(exporter.sent for exporter in self.exporters)
@@ -112,8 +112,7 @@ class _Sending:
             waited = time.monotonic() - since
             struggling = any(exporter.struggling for exporter in self.exporters)
             if waited > _LONGEST_S or (struggling and waited > _STRUGGLING_S):
-                return False
-        return True
+                return
 
 
 _own: dict[str, trace.TracerProvider] = {}
@@ -263,7 +262,8 @@ def _make_provider(
 def _shut_down(provider: TracerProvider, sending: _Sending) -> None:
     done = threading.Event()
     keeper.keeper.defer(functools.partial(_do_and_tell, provider.shutdown, done))
-    sending.see_out(done)
+    sending.wait_for(done)
+    sending.end(done)
 
 
 def _do_and_tell(work: Callable[[], object], done: threading.Event) -> None:
@@ -319,7 +319,7 @@ def _at_child_exit(**_: object) -> None:
     for provider, sending in _sending:
         sending.flush(provider)
         if sending.flushed is not None:
-            sending.see_out(sending.flushed)
+            sending.end(sending.flushed)
 
 
 def _after_fork() -> None:
