@@ -67,7 +67,7 @@ def test_json_is_shown_like_the_values_that_it_stands_for(value, limit):
     policy = small(limit)
     shown = policy.shown("state", orjson.dumps(value))
     assert shown == policy.document("state", value)
-    assert shown == policy.shown_parts("state", parts_of(value))
+    assert shown == policy.shown("state", parts_of(value))
     assert len(shown.value.encode()) <= limit
     json.loads(shown.value)
 
@@ -103,7 +103,7 @@ def test_large_documents_are_cut_to_valid_json(value, limit):
     policy = small(limit)
     for shown in (
         policy.shown("state", orjson.dumps(value)),
-        policy.shown_parts("state", parts_of(value)),
+        policy.shown("state", parts_of(value)),
         policy.document("state", value),
     ):
         assert shown.truncated
@@ -124,7 +124,7 @@ def test_only_the_head_of_a_long_list_is_parsed(monkeypatch):
         capture_module.orjson, "loads", lambda data: parsed.append(len(data)) or loads(data)
     )
     items = [{"id": n, "name": f"item {n}"} for n in range(30_000)]
-    shown = POLICY.shown_parts("state", {"items": orjson.dumps(items), "n": b"1"})
+    shown = POLICY.shown("state", {"items": orjson.dumps(items), "n": b"1"})
     assert json.loads(shown.value)["n"] == 1
     assert sum(parsed) < 2 * 16_384
 
@@ -175,7 +175,7 @@ def chat(turns: int) -> dict[str, Any]:
 def test_of_a_chat_that_went_on_the_new_turns_are_shown():
     """The turns of before are counted, those that came are whole."""
     before, after = chat(1000), chat(1002)
-    shown = POLICY.shown_parts("state", parts_of(after), grown_from(before, after))
+    shown = POLICY.shown("state", parts_of(after), grown_from(before, after))
     expected = {"history": ["... 1000 unchanged items", *after["history"][1000:]], "n": 1002}
     assert json.loads(shown.value) == expected
     assert shown.truncated
@@ -189,18 +189,18 @@ def test_only_what_is_new_of_a_chat_is_parsed(monkeypatch):
         capture_module.orjson, "loads", lambda data: parsed.append(len(data)) or loads(data)
     )
     before, after = chat(100_000), chat(100_001)
-    POLICY.shown_parts("state", parts_of(after), grown_from(before, after))
+    POLICY.shown("state", parts_of(after), grown_from(before, after))
     assert sum(parsed) < 200
 
 
 def test_a_small_value_that_went_on_is_shown_whole():
     """What has room needs no count."""
     before, after = chat(3), chat(4)
-    shown = POLICY.shown_parts("state", parts_of(after), grown_from(before, after))
+    shown = POLICY.shown("state", parts_of(after), grown_from(before, after))
     assert json.loads(shown.value) == after
     assert not shown.truncated
     large = {"doc": "words " * 9000}
-    shown = POLICY.shown_parts("state", parts_of(after | large), grown_from(before, after))
+    shown = POLICY.shown("state", parts_of(after | large), grown_from(before, after))
     assert json.loads(shown.value)["history"] == after["history"]
 
 
@@ -208,7 +208,7 @@ def test_what_is_unchanged_leaves_its_room_to_others():
     """A long text beside a chat that went on has nearly all of the room."""
     before, after = chat(1000), chat(1001)
     after["answer"] = "words " * 9000
-    shown = POLICY.shown_parts("state", parts_of(after), grown_from(before, after)).value
+    shown = POLICY.shown("state", parts_of(after), grown_from(before, after)).value
     assert len(json.loads(shown)["answer"]) > 15_000
     assert json.loads(shown)["history"] == ["... 1000 unchanged items", after["history"][-1]]
 
@@ -216,13 +216,13 @@ def test_what_is_unchanged_leaves_its_room_to_others():
 def test_the_newest_item_is_the_last_to_give_way():
     """Of more new items than fit, the last ones are shown; one that is too long keeps its ends."""
     before, after = chat(500), chat(900)
-    shown = small(1000).shown_parts("state", parts_of(after), grown_from(before, after))
+    shown = small(1000).shown("state", parts_of(after), grown_from(before, after))
     history = json.loads(shown.value)["history"]
     assert history[-1] == after["history"][-1]
     new = 400 - (len(history) - 1)
     assert history[0] == f"... 500 unchanged and {new} new items"
     after["history"].append({"role": "user", "content": "a b " * 9000})
-    shown = small(1000).shown_parts("state", parts_of(after), grown_from(before, after))
+    shown = small(1000).shown("state", parts_of(after), grown_from(before, after))
     history = json.loads(shown.value)["history"]
     assert history[-1]["role"] == "user"
     assert "more characters] ..." in history[-1]["content"]
@@ -231,19 +231,17 @@ def test_the_newest_item_is_the_last_to_give_way():
 def test_of_a_list_that_did_not_change_only_the_count_is_shown():
     """The step wrote it again as it was."""
     after = chat(1000)
-    shown = POLICY.shown_parts("state", parts_of(after), grown_from(after, after))
+    shown = POLICY.shown("state", parts_of(after), grown_from(after, after))
     assert json.loads(shown.value)["history"] == ["... 1000 unchanged items"]
 
 
 def test_of_a_text_that_went_on_the_new_end_is_shown():
     """A text stays a text."""
     before, after = {"t": "words, " * 9000}, {"t": "words, " * 9000 + "and the end"}
-    shown = POLICY.shown_parts("state", parts_of(after), grown_from(before, after))
+    shown = POLICY.shown("state", parts_of(after), grown_from(before, after))
     assert json.loads(shown.value)["t"] == "... [63000 unchanged characters] ...and the end"
     after = {"t": "words, " * 9000 + "more, " * 9000 + "the end"}
-    text = json.loads(
-        POLICY.shown_parts("state", parts_of(after), grown_from(before, after)).value
-    )["t"]
+    text = json.loads(POLICY.shown("state", parts_of(after), grown_from(before, after)).value)["t"]
     assert text.startswith("... [63000 unchanged and ")
     assert text.endswith("more, the end")
     assert len(text) > 16_000
@@ -253,9 +251,7 @@ def test_of_a_text_that_went_on_the_new_end_is_shown():
 def test_a_wrong_account_of_what_is_unchanged_harms_nothing(known):
     """It never raises, and the whole value is looked at."""
     value = chat(2000) | {"t": "words, " * 9000}
-    shown = POLICY.shown_parts(
-        "state", parts_of(value), {"history": known, "t": known, "no": known}
-    )
+    shown = POLICY.shown("state", parts_of(value), {"history": known, "t": known, "no": known})
     assert len(shown.value.encode()) <= 16_384
     json.loads(shown.value)
 
@@ -271,7 +267,7 @@ def test_a_wrong_account_of_what_is_unchanged_harms_nothing(known):
 def test_a_secret_across_the_end_of_the_unchanged_text_is_hidden(before, new):
     """Its name, or its beginning, stands in the part that is not shown."""
     before = "words, " * 4000 + before
-    shown = POLICY.shown_parts(
+    shown = POLICY.shown(
         "state", parts_of({"t": before + new}), grown_from({"t": before}, {"t": before + new})
     )
     assert CANARY not in shown.value
@@ -281,7 +277,7 @@ def test_the_value_of_an_option_that_was_there_before_is_hidden():
     """Arguments that went on after ``--password``."""
     before = {"argv": ["x y z"] * 4000 + ["--password"]}
     after = {"argv": [*before["argv"], CANARY, "-v"]}
-    shown = POLICY.shown_parts("state", parts_of(after), grown_from(before, after)).value
+    shown = POLICY.shown("state", parts_of(after), grown_from(before, after)).value
     assert CANARY not in shown
     assert json.loads(shown)["argv"] == ["... 4000 unchanged items", "--password", MARKER, "-v"]
 
@@ -295,7 +291,7 @@ def test_types_and_off_hold_for_json_too():
     shown = ContentPolicy(inputs="types").shown("inputs", data)
     assert json.loads(shown.value) == {"text": "str[4]", "list": "list[2]", "password": MARKER}
     assert ContentPolicy(inputs="off").shown("inputs", data) is None
-    assert ContentPolicy(state="off").shown_parts("state", {"a": b"1"}) is None
+    assert ContentPolicy(state="off").shown("state", {"a": b"1"}) is None
 
 
 def test_a_redactor_is_asked_about_json_too():
@@ -304,14 +300,14 @@ def test_a_redactor_is_asked_about_json_too():
     assert policy.asks_user
     assert not POLICY.asks_user
     assert policy.shown("state", b'{"a":{"b":5}}').value == '{"a":{"b":0}}'
-    assert policy.shown_parts("state", {"a": b'{"b":5}'}).value == '{"a":{"b":0}}'
+    assert policy.shown("state", {"a": b'{"b":5}'}).value == '{"a":{"b":0}}'
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"nonsense", b'{"a":"\\ud800"}', b"\xff"])
 def test_bytes_that_are_no_json_object_raise_nothing(data):
     """A damaged log is shown as unreadable, or as what it is."""
     assert isinstance(json.loads(POLICY.shown("state", data).value), str | list)
-    shown = POLICY.shown_parts("state", {"a": data})
+    shown = POLICY.shown("state", {"a": data})
     assert isinstance(json.loads(shown.value), str | dict)
 
 

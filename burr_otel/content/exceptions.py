@@ -111,30 +111,22 @@ class _Writer:
     def chain(self, exc: BaseException, room: int, depth: int) -> str:
         """An exception with all that led to it, in at most about `room` bytes."""
         blocks: list[str] = []
-        for link, joined_by in self._links(exc):
+        joined_by = ""
+        # It ends where the chain comes back to itself, and after the oldest, which nothing follows.
+        while id(exc) not in self._visited and len(blocks) < _MOST_LINKS:
             if blocks and room < _LEAST_BLOCK:
                 blocks.append(_OLDER + "\n")
                 break
-            block = self._block(link, room, depth)
+            self._visited.add(id(exc))
+            block = self._block(exc, room, depth)
             blocks.append(f"{block}\n\n{joined_by}\n" if joined_by else block)
             room -= _size(blocks[-1:])
-        return "\n".join(reversed(blocks))
-
-    def _links(self, exc: BaseException) -> Iterator[tuple[BaseException, str]]:
-        """The chain from the newest to the oldest, each with what joins it to the last."""
-        current, joined_by = exc, ""
-        for _ in range(_MOST_LINKS):
-            if id(current) in self._visited:
-                return
-            self._visited.add(id(current))
-            yield current, joined_by
-            cause, context = _slot(current, "__cause__"), _slot(current, "__context__")
+            cause, context = _slot(exc, "__cause__"), _slot(exc, "__context__")
             if cause is not None:
-                current, joined_by = cause, _CAUSE
-            elif context is not None and not _slot(current, "__suppress_context__"):
-                current, joined_by = context, _CONTEXT
-            else:
-                return
+                exc, joined_by = cause, _CAUSE
+            elif context is not None and not _slot(exc, "__suppress_context__"):
+                exc, joined_by = context, _CONTEXT
+        return "\n".join(reversed(blocks))
 
     def _block(self, exc: BaseException, room: int, depth: int) -> str:
         """One exception: its frames, its title and, of a group, its members."""

@@ -102,7 +102,9 @@ def values(
         start = _end(_AFTER_SEPARATOR, text, at)
         if _is_no_secret(text, start, name):
             continue
-        quote = _quote_of(backward[match.start() + 1 : match.start(1)])
+        # With its backslashes, when it is JSON inside of JSON.
+        quote = backward[match.start() + 1 : match.start(1)].strip()[::-1]
+        quote = quote if quote.strip("\\") in ('"', "'") else ""
         value = _value(text, start, quote, whole_line=bool(LINE_KEY.search(snake(name))))
         if value.end > value.start:
             yield value
@@ -114,12 +116,6 @@ def _is_no_secret(text: str, start: int, name: str) -> bool:
     if FUNCTION_WORD.match(text, start):
         return not name.lower().endswith(("phrase", "mnemonic"))
     return name.lower().endswith("token") and _COUNT.match(text, start) is not None
-
-
-def _quote_of(between: str) -> str:
-    """The quote that closes a name, with its backslashes when it is JSON inside of JSON."""
-    quote = between.strip()[::-1]
-    return quote if quote.strip("\\") in ('"', "'") else ""
 
 
 def _other_forms(text: str, hides: Callable[[str], bool]) -> Iterator[Hidden]:
@@ -181,26 +177,20 @@ def _bare_value(text: str, start: int, quote: str) -> Hidden:
 def _end_of_strings(text: str, opening: re.Match[str]) -> int:
     """End of a quoted string, or of the last of several that Python would join."""
     while True:
-        closing = _closing(text, opening)
-        if closing is None:
+        # In JSON inside of JSON a string closes with as many backslashes as it opens with; one that
+        # opens with none closes at a quote that no odd number of them escapes.
+        level = len(opening[1])
+        for closing in _CLOSING[opening[2]].finditer(text, opening.end()):
+            slashes = len(closing[1])
+            if slashes <= level if level else slashes % 2 == 0:
+                break
+        else:
             return len(text)
         more = _JOINED_STRING.match(text, closing.end())
         following = None if more is None else _QUOTE.match(text, more.end())
         if following is None:
             return closing.start()
         opening = following
-
-
-def _closing(text: str, opening: re.Match[str]) -> re.Match[str] | None:
-    """The quote that closes the one that `opening` found."""
-    # In JSON inside of JSON a string closes with as many backslashes as it opens with; one that
-    # opens with none closes at a quote that no odd number of them escapes.
-    level = len(opening[1])
-    for closing in _CLOSING[opening[2]].finditer(text, opening.end()):
-        slashes = len(closing[1])
-        if slashes <= level if level else slashes % 2 == 0:
-            return closing
-    return None
 
 
 def _end_of_brackets(text: str, start: int) -> int:

@@ -12,7 +12,7 @@ from burr_otel.content.capture import capture, tree_of, whole
 from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
 from burr_otel.content.patterns import MARKER
-from burr_otel.content.prune import CutText, clip, fit, scrub, window
+from burr_otel.content.prune import CutText, clip, fit, scrub
 from burr_otel.content.redact import Redaction, hide
 
 Capture = Literal["full", "types", "off"]
@@ -121,20 +121,16 @@ class ContentPolicy:
 
     # --- values -----------------------------------------------------------------------------------
 
-    def shown(self, kind: Kind, document: bytes) -> Attribute | None:
-        """What a span shows of a JSON object, or ``None`` when this kind is not captured."""
-        if document == b"{}" and getattr(self, kind) != "off" and not self.asks_user:
-            return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
-        return self._unless_off(kind, self._describe_json, kind, document)
-
-    def shown_parts(
+    def shown(
         self,
         kind: Kind,
-        parts: Mapping[str, bytes],
+        content: bytes | Mapping[str, bytes],
         grown: Mapping[str, tuple[int, int]] | None = None,
     ) -> Attribute | None:
-        """The same of an object of which the JSON of each value stands by itself."""
-        return self._unless_off(kind, self._describe_json, kind, parts, grown)
+        """What a span shows of JSON, see `tree_of`, or ``None`` when this kind is not captured."""
+        if content == b"{}" and getattr(self, kind) != "off" and not self.asks_user:
+            return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
+        return self._unless_off(kind, self._describe_json, kind, content, grown)
 
     def document(self, kind: Kind, value: Any) -> Attribute | None:
         """The same of values of any kind by their names."""
@@ -152,7 +148,7 @@ class ContentPolicy:
         made = call_safely(make, *arguments)
         return _UNREADABLE if isinstance(made, Failure) else made
 
-    def _describe_json(self, kind: Kind, content: Any, grown: Any = None) -> Attribute:
+    def _describe_json(self, kind: Kind, content: Any, grown: Any) -> Attribute:
         if getattr(self, kind) != "full" or self.asks_user:
             return self._describe(kind, whole(content))
         return self._written(*tree_of(content, self.max_attribute_bytes, grown))
@@ -220,14 +216,10 @@ class ContentPolicy:
         return text_safely(self._text_of, text, self.max_attribute_bytes, "text")
 
     def _text_of(self, text: Any, limit_bytes: int, path: str) -> str:
-        if not issubclass(type(text), str):  # isinstance() would ask the object
-            tree, _ = capture(text, limit_bytes)
-            if not isinstance(tree, str | CutText):
-                return fit(hide(tree, self._redaction)[0], limit_bytes)[0].decode()
-            text = tree
-        if not isinstance(text, CutText):
-            text = window(str.__str__(text), limit_bytes)
-        return self._clean(self._redaction.asked(text, path), limit_bytes)[0]
+        tree, _ = capture(text, limit_bytes)
+        if isinstance(tree, str | CutText):
+            return self._clean(self._redaction.asked(tree, path), limit_bytes)[0]
+        return fit(hide(tree, self._redaction)[0], limit_bytes)[0].decode()
 
     def _clean(self, text: str | CutText, limit_bytes: int = 0) -> tuple[str, bool]:
         """A text without NULs that fits; also tells whether it was cut."""

@@ -178,12 +178,10 @@ def _excerpt(text: str | CutText, room: int, encode: Callable[[str], bytes]) -> 
     room -= len(_note(total, unchanged)) + len(" ...")
     if room < 0:
         return "..."
-    if unchanged:
-        end = _end(tail, room, encode)
-        return _joined("", end, missing + len(tail) - len(end), unchanged)
-    end = _end(tail, room // 3, encode) if room >= _SHORTEST_BOTH_ENDS else ""
+    for_tail = room if unchanged else room // 3 if room >= _SHORTEST_BOTH_ENDS else 0
+    end = _end(tail, for_tail, encode)
     begin = _begin(head, room - len(encode(end)), encode)
-    return _joined(begin, end, total - len(begin) - len(end), 0)
+    return _joined(begin, end, total - len(begin) - len(end), unchanged)
 
 
 def _note(missing: int, unchanged: int) -> str:

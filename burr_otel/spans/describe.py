@@ -164,7 +164,7 @@ class _ContentWriter:
         if end.state is None or not keys or name in end.shown:
             return
         parts = {key: end.state[key] for key in keys if key in end.state}
-        self.put(name, self.policy.shown_parts("state", parts, end.grown))
+        self.put(name, self.policy.shown("state", parts, end.grown))
 
     def put_stream(self, stream: StreamTimes) -> None:
         """Add what a stream gave, and when."""

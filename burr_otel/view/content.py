@@ -126,7 +126,7 @@ class ShownContent:
         found = None if span.before is None else span.before.state
         if found is not None and action.reads:
             parts = {key: found[key] for key in action.reads if key in found}
-            read = facts.policy.shown_parts("state", parts)
+            read = facts.policy.shown("state", parts)
             if read is not None:
                 span.details["read"] = _tree(read.value)
         before, after = whole_state(span.before), whole_state(span.end)
