@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import apps
 import pytest
+from burr.lifecycle import PreRunStepHook
 from opentelemetry import trace
 from parallel_apps import AsyncDoubles, Doubles, parallel
 
@@ -137,6 +138,31 @@ def test_ten_thousand_steps_keep_no_memory(spans, tmp_path):
     finally:
         tracemalloc.stop()
     assert after_bytes - before_bytes < 10_000
+
+
+def test_applications_of_one_tracker_share_their_tables_of_hooks(tracker):
+    """Burr makes two for each, of 2.5 KB; an application with another hook has its own."""
+
+    class Other(PreRunStepHook):
+        def pre_run_step(self, *, app_id: str, **_: object) -> None:
+            seen.append(app_id)
+
+    def build(app_id, *hooks):
+        steps = apps.builder(tracker, app_id, step=apps.count).with_hooks(*hooks)
+        return steps.with_state(count=0).with_entrypoint("step").build()
+
+    def tables(app):
+        own = app._adapter_set
+        return own.adapters[-1]._adapter_set, own.sync_hooks["post_application_create"]
+
+    seen: list[str] = []
+    one, two, other = build("one"), build("two"), build("three", Other())
+    assert all(a is b for a, b in zip(tables(one), tables(two), strict=True))
+    assert tables(other)[0] is not tables(one)[0]
+    for app in (one, two, other):
+        app.step()
+        assert tracker.load(None, app.uid)["state"]["count"] == 1
+    assert seen == ["three"]
 
 
 def test_five_hundred_applications_keep_no_memory(spans, tmp_path):
