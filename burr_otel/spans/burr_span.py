@@ -53,23 +53,18 @@ class SpanSource(NamedTuple):
     processor: Any = SpanProcessor()
 
 
-class Held:
-    """Counts the bytes that ended spans hold until they are described."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # reentrant: a span may be collected inside
-        self.size_bytes = 0
-
-    def add(self, size_bytes: int) -> bool:
-        """Count bytes if there is room for them; a negative number lets some go."""
-        with self._lock:
-            fits = self.size_bytes + size_bytes <= _MOST_HELD_BYTES
-            if fits:
-                self.size_bytes += size_bytes
-            return fits
+_held_lock = threading.RLock()  # reentrant: a span may be collected inside
+_held_bytes = 0  # by ended spans, until they are described
 
 
-held = Held()
+def _hold(size_bytes: int) -> bool:
+    """Count bytes if there is room for them; a negative number lets some go."""
+    global _held_bytes
+    with _held_lock:
+        fits = _held_bytes + size_bytes <= _MOST_HELD_BYTES
+        if fits:
+            _held_bytes += size_bytes
+        return fits
 
 
 def describe_nothing() -> SpanContent:
@@ -183,7 +178,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         self._describe = describe
         self._end_time = end_ns
         if size_bytes >= _SMALL_BYTES:
-            if held.add(size_bytes):
+            if _hold(size_bytes):
                 self._held_bytes = size_bytes
             else:
                 self._derived()
@@ -245,7 +240,7 @@ class BurrSpan(ReadableSpan, trace.Span):
     def _let_go(self) -> None:
         size_bytes, self._held_bytes = self._held_bytes, 0
         if size_bytes:
-            held.add(-size_bytes)
+            _hold(-size_bytes)
 
     __del__ = _let_go  # it may be dropped by a full queue before anybody has looked
 

@@ -135,8 +135,5 @@ def bare_exporter(
 
 def without_secrets(endpoint: str) -> str:
     """An endpoint as it may be shown: without user, password and what a query says."""
-    scheme, mark, rest = endpoint.rpartition("://")
-    place, slash, path = rest.partition("/")
-    place = place.rpartition("@")[2]
-    path = re.sub(r"(?<==)[^&#]+", "***", path)
-    return f"{scheme}{mark}{place}{slash}{path}"
+    place = re.sub(r"^([\w+.-]+://)?[^/]*@", r"\1", endpoint)
+    return re.sub(r"(?<==)[^&#]+", "***", place)
