@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import weakref
 from typing import Any, Final
 
@@ -52,25 +51,6 @@ def digest(graph: bytes) -> str:
     return hashlib.sha256(graph).hexdigest()[:16]
 
 
-def same(left: bytes, right: bytes) -> bool:
-    """Whether two files hold the same graph, however they spell it."""
-    try:
-        return bool(_comparable(json.loads(left)) == _comparable(json.loads(right)))
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return False
-
-
-def _comparable(graph: Any) -> Any:
-    """A graph without the order of inputs, which Burr takes from a set, and without ours."""
-    if not isinstance(graph, dict):
-        return graph
-    actions = []
-    for action in graph.get("actions", ()):
-        inputs = {name: sorted(action.get(name, ())) for name in ("inputs", "optional_inputs")}
-        actions.append({**action, **inputs})
-    return {**graph, "actions": actions, "otel": None}
-
-
 def _facts(action: Any) -> dict[str, Any]:
     """What Burr's layout has no field for: an action's tags, and where its code is."""
     facts: dict[str, Any] = {"tags": list(map(str, action.tags))}
@@ -89,14 +69,13 @@ def _source(action: Any) -> str:
     """An action's source; reading it takes milliseconds, and servers build a graph per request."""
     key = _source_key(action)
     try:
-        source = None if key is None else _sources.get(key)
-        if source is None:
-            source = str(action.get_source())
-            if key is not None:
-                _sources[key] = source
+        if key is None:
+            return str(action.get_source())
+        if key not in _sources:
+            _sources[key] = str(action.get_source())
+        return _sources[key]
     except Exception:  # functions made by exec or typed into a prompt have none
         return _NO_SOURCE
-    return source
 
 
 def _source_key(action: Any) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -137,17 +137,23 @@ def brief(error: BaseException) -> str:
 
 def _class_of(value: Any) -> str | None:
     """What a serialized value says of its class."""
+    for each in _dicts_in(value):
+        if "__burr_serde__" in each:
+            named = [text for name, text in each.items() if str(name).endswith("_class")]
+            return str((named or [each["__burr_serde__"]])[0])
+    return None
+
+
+def _dicts_in(value: Any) -> Iterator[dict[Any, Any]]:
+    """All dicts in a tree of plain data."""
     queue = [value]
     while queue:
         each = queue.pop()
         if isinstance(each, dict):
-            named = [text for name, text in each.items() if str(name).endswith("_class")]
-            if "__burr_serde__" in each:
-                return str((named or [each["__burr_serde__"]])[0])
+            yield each
             queue.extend(each.values())
         elif isinstance(each, list):
             queue.extend(each)
-    return None
 
 
 def _place(record: Mapping[str, Any]) -> tuple[int | None, str, str]:
@@ -227,15 +233,8 @@ def _allowing(tree: Any, serde_kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     burr = sys.modules.get("burr.integrations.serde.pydantic")
     if "allowlist" in serde_kwargs or getattr(burr, "_global_allowlist", None) is not None:
         return serde_kwargs  # the user's own; what it refuses would not load either
-    modules, queue = set(), [tree]
-    while queue:
-        each = queue.pop()
-        if isinstance(each, dict):
-            modules.add(str(each.get(_PYDANTIC_CLASS, "")).rpartition(".")[0])
-            queue.extend(each.values())
-        elif isinstance(each, list):
-            queue.extend(each)
-    modules.discard("")
+    classes = [str(each.get(_PYDANTIC_CLASS, "")) for each in _dicts_in(tree)]
+    modules = {name.rpartition(".")[0] for name in classes} - {""}
     return {**serde_kwargs, "allowlist": sorted(modules)} if modules else serde_kwargs
 
 

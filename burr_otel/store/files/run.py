@@ -182,7 +182,7 @@ class FileRun(LogFile):
             kept = Path(self.folder, f"graph-{graphs.digest(earlier)}.json")
             disk.replace_file(kept, earlier, sync=sync)
         disk.replace_file(Path(self.folder, disk.GRAPH), graph, sync=sync)
-        return earlier is not None and not graphs.same(earlier, graph)
+        return earlier is not None
 
     def graph(self, digest: str | None = None) -> bytes | None:
         """The current graph, or an earlier one."""
