@@ -8,6 +8,7 @@ reader takes that, and no offset changes. What was cut off or blanked is in ``lo
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,95 +22,73 @@ from burr_otel.store.reading import entry_of, sound_parts
 
 _BACKWARD_BYTES: Final = 16 * 1024  # a load needs little more than the last record
 _FORWARD_BYTES: Final = 256 * 1024
-_SPACE: Final = ord(" ")
 BATCH_ENTRIES: Final = 4096
 _SETTLE_S = 0.002
 _SETTLE_TRIES: Final = 25
 
 
-def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:  # noqa: C901 - one loop
+def lines_forward(fd: int, start: int, end: int) -> Iterator[Line]:
     """Lines of a file from one offset to another, in memory of one line and one block."""
-    at, blank_from = start, -1
-    held: list[bytes] = []
-    block = _FORWARD_BYTES
-    while at < end:
-        chunk = os.pread(fd, min(block, end - at), at)
-        if not chunk:
-            break
-        lines = chunk.split(b"\n")
-        line_end, at = at, at + len(chunk)
-        if len(lines) == 1:
-            block = min(block * 2, MAX_BLOCK_BYTES)
-            if chunk.count(0) == len(chunk):
+    at = line_start = start
+    held: list[bytes] = []  # of the line that goes on to the right
+    while at < end and (chunk := os.pread(fd, min(_FORWARD_BYTES, end - at), at)):
+        for piece in io.BytesIO(chunk):
+            at += len(piece)
+            if not piece.strip(b"\0"):
                 if held:
-                    yield _line(line_end, held, complete=False)
-                held, blank_from = [], -1
-                yield Line(line_end, at, b"", complete=False)
+                    yield _line(at - len(piece), held)
+                held, line_start = [], at
+                yield Line(at - len(piece), at, b"", complete=False)
                 continue
-        else:
-            block = _FORWARD_BYTES
-            for line in lines[:-1]:
-                held.append(line)
-                line_end += len(line) + 1
-                yield _line(line_end, held, complete=True)
-                held, blank_from = [], -1
-        if held or lines[-1].count(_SPACE) < len(lines[-1]):
-            held.append(lines[-1])
-        elif lines[-1] and blank_from < 0:
-            blank_from = line_end
+            if held or piece.strip(b" "):
+                held.append(piece)
+            if piece.endswith(b"\n"):
+                yield _line(at, held)
+                held, line_start = [], at
     if held:
-        yield _line(at, held, complete=False)
-    elif blank_from >= 0:
-        yield Line(blank_from, at, b" ", complete=False)
+        yield _line(at, held)
+    elif line_start < at:
+        yield Line(line_start, at, b" ", complete=False)
 
 
 def lines_backward(fd: int, end: int, stop: int = 0) -> Iterator[Line]:
     """Lines of a file from its end back to `stop`, last line first."""
-    at, line_end, block, complete = end, end, _BACKWARD_BYTES, False
+    at = line_end = end
+    block = _BACKWARD_BYTES
     held: list[bytes | int] = []  # of the line that goes on to the left, last part first
     while at > stop:
-        size = min(block, at - stop)
-        chunk = os.pread(fd, size, at - size)
-        at -= size
-        pieces = chunk.split(b"\n")
-        if len(pieces) == 1:
-            block = min(block * 2, MAX_BLOCK_BYTES)
-            if chunk.count(0) == size:
-                if held or complete:
-                    yield _line(line_end, _in_order(held), complete=complete)
-                held, complete, line_end = [], False, at
-                yield Line(at, at + size, b"", complete=False)
-            else:  # many spaces are a text's, or blanked damage: their number is enough
-                held.append(size if chunk.count(_SPACE) == size else chunk)
+        start = max(stop, at - block)
+        chunk = os.pread(fd, at - start, start)
+        # Of a long line, ever more is read at once.
+        block = _BACKWARD_BYTES if b"\n" in chunk else min(block * 2, MAX_BLOCK_BYTES)
+        if not chunk.strip(b"\0"):
+            if held:
+                yield _line(line_end, _in_order(held))
+            yield Line(start, at, b"", complete=False)
+            held, at, line_end = [], start, start
             continue
-        block = _BACKWARD_BYTES
-        position = at + size
-        for piece in reversed(pieces[1:]):
-            position -= len(piece)
-            parts = _in_order([*held, piece])
-            if complete or any(parts):
-                yield _line(line_end, parts, complete=complete)
-            held, complete, line_end = [], True, position
-            position -= 1
-        held = [pieces[0]]
-    parts = _in_order(held)
-    if complete or any(parts):
-        yield _line(line_end, parts, complete=complete)
+        for piece in reversed(list(io.BytesIO(chunk))):
+            if held and piece.endswith(b"\n"):
+                yield _line(line_end, _in_order(held))
+                held, line_end = [], at
+            # Many spaces are a text's, or blanked damage: their number is enough.
+            held.append(piece if piece.strip(b" ") else len(piece))
+            at -= len(piece)
+    if held:
+        yield _line(line_end, _in_order(held))
 
 
 def _in_order(held: list[bytes | int]) -> list[bytes]:
     """The parts of a line from left to right, without long runs of spaces before it."""
-    while len(held) > 1 and (isinstance(held[-1], int) or not held[-1].strip(b" ")):
+    while len(held) > 1 and isinstance(held[-1], int):
         held.pop()
     return [part if isinstance(part, bytes) else b" " * part for part in reversed(held)]
 
 
-def _line(line_end: int, parts: list[bytes], *, complete: bool) -> Line:
+def _line(line_end: int, parts: list[bytes]) -> Line:
     data = b"".join(parts)
-    if complete:
-        data += b"\n"
     data = data.lstrip(b" ") or data
-    return Line(line_end - len(data), line_end, data, complete)
+    return Line(line_end - len(data), line_end, data, data.endswith(b"\n"))
 
 
 def settle(fd: int) -> None:
