@@ -11,7 +11,8 @@ from burr.core.persistence import BaseStateLoader, PersistedStateData
 
 from burr_otel.config import DEFAULT_STORAGE_DIR, OtelConfig
 from burr_otel.errors import ConfigError
-from burr_otel.store import AsyncStoreLoader, Store, is_url, without_password
+from burr_otel.store import Store, is_url, without_password
+from burr_otel.store.snapshot import AsyncStoreLoader
 
 
 class RunLoader(BaseStateLoader):

@@ -35,13 +35,11 @@ from burr_otel.store import (
     Session,
     Store,
     delta,
-    encode_mapping,
-    encode_state,
-    encode_value,
     graph_json,
     is_url,
 )
 from burr_otel.store.copying import write_plain
+from burr_otel.store.values import encode_mapping, encode_state, encode_value
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CHILD = Path(__file__).with_name("store_child.py")

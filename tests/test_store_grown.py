@@ -15,7 +15,8 @@ import burr_otel
 from burr_otel import OtelTracker
 from burr_otel.errors import SnapshotError
 from burr_otel.spans import keeper
-from burr_otel.store import Store, encode_state
+from burr_otel.store import Store
+from burr_otel.store.values import encode_state
 
 
 @pytest.fixture(params=[False, True], ids=["full", "delta"])

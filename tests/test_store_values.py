@@ -35,8 +35,9 @@ from store_support import (
 
 from burr_otel.errors import SnapshotError
 from burr_otel.records import BeginInner
-from burr_otel.store import Store, encode_state, exact, snapshot, values
+from burr_otel.store import Store, exact, snapshot, values
 from burr_otel.store.encoded import object_pieces
+from burr_otel.store.values import encode_state
 
 PROFILE = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

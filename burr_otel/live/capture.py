@@ -19,7 +19,8 @@ from burr_otel import semconv
 from burr_otel.content import capture_exception, new_messages, shown_messages
 from burr_otel.errors import SnapshotError
 from burr_otel.records import NO_DOCUMENT, Document, Raised
-from burr_otel.store import EncodedState, encode_mapping, encode_state, encode_value
+from burr_otel.store import EncodedState
+from burr_otel.store.values import encode_mapping, encode_state, encode_value
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -14,8 +14,8 @@ from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
 from burr_otel.spans import describe, shield
 from burr_otel.spans.describe import exception_attributes
 from burr_otel.spans.signals import emit_log
-from burr_otel.store import encode_state
 from burr_otel.store.encoded import GROWING_BYTES
+from burr_otel.store.values import encode_state
 
 if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy

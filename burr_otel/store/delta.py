@@ -107,15 +107,6 @@ class DeltaState:
         return head
 
 
-def from_record(record: Mapping[str, Any]) -> DeltaState:
-    """The document that a whole record of ours was written from; an error if it does not add up."""
-    exact, state = orjson.dumps(record["otel"].get("exact", [])), record["state"]
-    return _as_written(
-        record,
-        lambda encode: DeltaState({name: encode(value) for name, value in state.items()}, exact),
-    )
-
-
 def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, bytes]:
     """What must be done to `base` to get `new`.
 
@@ -156,17 +147,17 @@ def difference(base: DeltaState, new: DeltaState) -> tuple[list[bytes], bytes, b
     return object_pieces({marker: _REFUSAL, **written}), b",".join(members), exact
 
 
-def apply(base: DeltaState, record: Mapping[str, Any]) -> DeltaState:
-    """The state that a difference makes of the one before; an error if it does not add up."""
-    return _as_written(record, lambda encode: _applied(base, record, encode))
+def apply(base: DeltaState | None, record: Mapping[str, Any]) -> DeltaState:
+    """The state that a record makes of the one before, or, without one, tells whole.
 
-
-def _as_written(
-    record: Mapping[str, Any], make: Callable[[Callable[[Any], bytes]], DeltaState]
-) -> DeltaState:
-    """The document with the record's checksum, in either way in which `orjson` writes numbers."""
+    An error if it does not have the record's checksum in any way in which `orjson` writes numbers.
+    """
     for encode in (encode_json, _encode_otherwise):
-        document = make(encode)
+        if base is None:
+            parts = {name: encode(value) for name, value in record["state"].items()}
+            document = DeltaState(parts, orjson.dumps(record["otel"].get("exact", [])))
+        else:
+            document = _applied(base, record, encode)
         if document.checksum == record["otel"]["state_crc"]:
             return document
     raise ValueError("a state does not have the checksum that its record gives")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable
 from typing import Final
 
 from burr_otel.errors import ConfigError
@@ -43,19 +42,8 @@ def open_engine(storage_dir: str | os.PathLike[str]) -> Engine:
     url = os.fspath(storage_dir)
     if not is_url(url):
         return FileEngine(url)
-    engine = _opened.get(url)
-    if engine is None:
-        # Of two threads at once, both get the one that came first.
-        engine = _opened.setdefault(url, _engine_class(url)(url))
-    return engine
-
-
-def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
-    """Names of the projects in a storage directory, sorted."""
-    return open_engine(storage_dir).projects()
-
-
-def _engine_class(url: str) -> Callable[[str], Engine]:
+    if url in _opened:
+        return _opened[url]
     scheme = url.partition(":")[0].lower()
     if scheme not in _ENGINES:
         raise ConfigError(
@@ -64,10 +52,15 @@ def _engine_class(url: str) -> Callable[[str], Engine]:
         )
     module, name, extra = _ENGINES[scheme]
     try:
-        found: Callable[[str], Engine] = getattr(importlib.import_module(module), name)
+        engine: Engine = getattr(importlib.import_module(module), name)(url)
     except ImportError as error:
         raise ConfigError(
             f"{scheme}:// needs what is not installed here ({error}). "
             f'Run: pip install "burr-otel[{extra}]"'
         ) from error
-    return found
+    return _opened.setdefault(url, engine)  # of two threads at once, both get the first one
+
+
+def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
+    """Names of the projects in a storage directory, sorted."""
+    return open_engine(storage_dir).projects()

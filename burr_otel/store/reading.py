@@ -225,7 +225,7 @@ def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dic
         link = before
         if not link.number:
             try:
-                document = delta.from_record(other)
+                document = delta.apply(None, other)
                 for each in reversed(chain):
                     document = delta.apply(document, each)
                 return _made_whole(record, document)
@@ -262,7 +262,7 @@ class Unfolding:
             if before is None or not link.follows(before):
                 return None
             try:
-                document = delta.from_record(parse(base)) if isinstance(base, bytes) else base
+                document = delta.apply(None, parse(base)) if isinstance(base, bytes) else base
                 kept = delta.apply(document, record)
                 made = _made_whole(record, kept)
             except _UNSOUND:

@@ -29,7 +29,8 @@ from burr_otel.errors import (
     UnknownSequenceError,
 )
 from burr_otel.records import BeginInner, EndInner, StreamMark
-from burr_otel.store import AsyncStoreLoader, Store
+from burr_otel.store import Store
+from burr_otel.store.snapshot import AsyncStoreLoader
 
 BAD_APP_IDS = [
     "", ".", "..", "../other", "a/b", "/etc", "a\0b", "x" * 256, "é" * 128, "\ud800", 7, b"a",
