@@ -83,17 +83,15 @@ class FileEngine:
         ahead: object = None,  # noqa: ARG002 - files answer at once
     ) -> FileRun | None:
         """A run; with `ALL` the one that has the plain name, or else the first by name."""
-        plain = self.folder_of(project, app_id)
-        self._check_place(project)
+        plain, suffixed = self._folders(project, app_id, partition_key)
         run = self._existing(project, app_id, plain)
         if run is not None:
             own_id, told = run.identity()
             shared = disk.share_folder(own_id or app_id, app_id)
-            if not shared and (partition_key is ALL or told in (None, (partition_key or None,))):
+            if not shared and (partition_key is ALL or told in (None, (partition_key,))):
                 return run
         if partition_key is not ALL:
-            name = disk.partition_name(app_id, partition_key or None)
-            return self._existing(project, app_id, f"{self.place}/{project}/{name}")
+            return self._existing(project, app_id, suffixed)
         others = [run for run in self._runs(project, suffixed=True) if run.app_id == app_id]
         return min(others, key=lambda each: each.folder, default=None)
 
@@ -108,11 +106,7 @@ class FileEngine:
         durability: Durability,
     ) -> tuple[RunLog, bool]:
         """Make a run's folder unless it is there."""
-        plain = self.folder_of(project, app_id)
-        self._check_place(project)
-        key = partition_key or None
-        folder = plain
-        for _ in range(2):
+        for folder in self._folders(project, app_id, partition_key):
             if not check_folder(folder):
                 disk.make_folders(Path(folder).parent, sync=durability == "fsync")
                 files = {disk.LOG: b"", disk.GRAPH: graph, disk.METADATA: metadata}
@@ -125,10 +119,9 @@ class FileEngine:
                     f"app id {app_id!r} would share a folder with the run {own_id!r}: this file "
                     "system does not tell their names apart. Choose another app id."
                 )
-            if told in (None, (key,)):
+            if told in (None, (partition_key,)):
                 _warn_if_writable(folder)
                 return run, False
-            folder = f"{self.place}/{project}/{disk.partition_name(app_id, key)}"
         raise InvalidIdentifierError(f"{folder} is the folder of another run than {app_id!r}.")
 
     def delete(self, run: RunLog) -> None:
@@ -154,9 +147,13 @@ class FileEngine:
         _warn_if_writable(folder)
         return open_run(project, app_id, folder)
 
-    def _check_place(self, project: str) -> None:
+    def _folders(self, project: str, app_id: str, partition_key: Partition) -> tuple[str, str]:
+        """The folder that a run has, and the one that it has if another partition's has that."""
+        plain = self.folder_of(project, app_id)
         _warn_if_writable(self.place)
         check_folder(f"{self.place}/{project}")
+        key = None if partition_key is ALL else partition_key
+        return plain, f"{self.place}/{project}/{disk.partition_name(app_id, key)}"
 
 
 def _expanded(storage_dir: str | os.PathLike[str]) -> str:

@@ -14,7 +14,6 @@ import os
 import stat
 import struct
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -25,7 +24,6 @@ from burr_otel.store.files.scan import mend, settle
 from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
 _MOST_OPEN: Final = 64
-_ORDERED: Final = _MOST_OPEN // 2  # with more files than that, the order of use is about to matter
 _INDEX_BATCH_BYTES: Final = 1024 * 1024  # as much as a reader goes through without an index
 _BUFFER_BYTES: Final = 64 * 1024  # durability "none"
 _NOTED: Final = struct.Struct("<BqQQ")  # a record as the index notes it
@@ -33,7 +31,7 @@ _INDEX_BATCH_NOTED_BYTES: Final = 32 * _NOTED.size
 
 # Finalisers may close files in the middle of a change of the table: hence re-entrant.
 _open_lock = threading.RLock()
-_open_files: OrderedDict[int, LogFile] = OrderedDict()  # by `id`, used longest ago first
+_open_files: dict[int, LogFile] = {}  # by `id`, opened longest ago first
 
 
 class LogFile:
@@ -64,13 +62,13 @@ class LogFile:
         # by the very thread that is in the middle of an append: hence re-entrant, and put off.
         self._lock = threading.RLock()
         self._busy = False
-        self._waiting: list[tuple[bytes, tuple[int, int] | None, object | None]] | None = None
+        self._waiting: list[tuple[bytes, tuple[int, int] | None, object | None]] = []
         self._waiting_bytes = 0
         self._lose_track()
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._release()
 
-    def append(  # noqa: C901, PLR0912, PLR0915 - flat, because calls cost; see below
+    def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
         self,
         line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
@@ -130,9 +128,6 @@ class LogFile:
                             or end - self._index_from >= _INDEX_BATCH_BYTES
                         ):
                             self._write_index(fd)
-                if len(_open_files) > _ORDERED:
-                    with _open_lock, contextlib.suppress(KeyError):
-                        _open_files.move_to_end(id(self))
             finally:
                 self._busy = False
                 if self._fd >= 0:  # else it was closed, and with it the lock is gone
@@ -153,8 +148,6 @@ class LogFile:
             mark = None
         elif entry is not None and entry[0] == END:
             self._newest = mark
-        if self._waiting is None:
-            self._waiting = []
         self._waiting.append((line, entry, mark))
         self._waiting_bytes += len(line)
         if self._waiting_bytes >= _BUFFER_BYTES:
@@ -166,7 +159,7 @@ class LogFile:
         with self._lock:
             if self._busy or not self._waiting:
                 return
-            lines, self._waiting, self._waiting_bytes = self._waiting, None, 0
+            lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
             try:
                 with self.locked() as fd:
                     start = self._catch_up(fd)
@@ -310,10 +303,7 @@ class LogFile:
         size = os.fstat(fd).st_size
         if size == self._end:
             return size
-        self._newest = None
-        if self._end >= 0:
-            self._pending = b""
-            self._index_from = -1
+        self._lose_track()
         if size and os.pread(fd, 1, size - 1) != b"\n":
             for damage in self._repair(fd):
                 logger.warning("%s: %s", self.path, damage)
