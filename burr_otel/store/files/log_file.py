@@ -29,9 +29,8 @@ _BUFFER_BYTES: Final = 64 * 1024  # durability "none"
 _NOTED: Final = struct.Struct("<BqQQ")  # a record as the index notes it
 _INDEX_BATCH_NOTED_BYTES: Final = 32 * _NOTED.size
 
-# Finalisers may close files in the middle of a change of the table: hence re-entrant.
-_open_lock = threading.RLock()
-_open_files: dict[int, LogFile] = {}  # by `id`, opened longest ago first
+# Opened longest ago first. No lock, since finalisers close files, too: each use is one operation.
+_open_files: dict[LogFile, None] = {}
 
 
 class LogFile:
@@ -249,8 +248,7 @@ class LogFile:
         if info.st_ino != self._inode or info.st_dev != self._device:  # not the one we knew
             self._device, self._inode = info.st_dev, info.st_ino
             self._lose_track()
-        with _open_lock:
-            _open_files[id(self)] = self
+        _open_files[self] = None
         _make_room(_MOST_OPEN, keep=self)
         return fd
 
@@ -290,8 +288,7 @@ class LogFile:
                 self._lock.release()
 
     def _release(self) -> None:
-        with _open_lock:
-            _open_files.pop(id(self), None)
+        _open_files.pop(self, None)
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -352,19 +349,12 @@ class LogFile:
 def _make_room(limit: int, *, keep: LogFile | None = None) -> None:
     """Close files until at most so many are open, or all others are in use."""
     surplus: list[LogFile] = []
-    # A finaliser that changes the table while it is read: there is room then, or soon.
-    with _open_lock, contextlib.suppress(RuntimeError):
-        surplus = list(_open_files.values())[: max(0, len(_open_files) - limit)]
+    # Another thread or a finaliser that changes the table while it is read: there is room soon.
+    with contextlib.suppress(RuntimeError):
+        surplus = list(_open_files)[: max(0, len(_open_files) - limit)]
     for file in surplus:
         if file is not keep:
             file.try_close()
-
-
-def forget_open_files() -> None:
-    """In a forked child: start over; the files close themselves."""
-    global _open_lock
-    _open_lock = threading.RLock()
-    _open_files.clear()
 
 
 def _complete(fd: int, data: bytes | Sequence[bytes], written: int, *, sync: bool) -> None:

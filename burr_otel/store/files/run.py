@@ -16,7 +16,7 @@ from burr_otel.records import ROOT, kind_of_line
 from burr_otel.store import graphs
 from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index, Noted
-from burr_otel.store.files.log_file import LogFile, forget_open_files
+from burr_otel.store.files.log_file import LogFile
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import Line
@@ -300,7 +300,6 @@ def _extend(fd: int, size: int, index: Index) -> bool:
 def _after_fork_in_child() -> None:
     global _runs_lock
     _runs_lock = threading.RLock()
-    forget_open_files()
     for run in list(_runs.values()):
         run.after_fork()
 
