@@ -204,9 +204,7 @@ class OpenSession(NamedTuple):
 
     log: RunLog
     session_id: str
-    owner: dict[str, Any]
     root: dict[str, Any]
-    partition_key: str | None
     last_ns: int
     completed: bool
 
@@ -248,7 +246,7 @@ def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:
 
 
 def _session(log: RunLog, session_id: str, marker: dict[str, Any]) -> OpenSession:
-    root, key, completed = marker["otel"], marker.get("partition_key"), False
+    root, completed = marker["otel"], False
     began = root.get("time_unix_nano")
     last_ns = began if isinstance(began, int) else 0
     for record in _tail(log):
@@ -259,8 +257,7 @@ def _session(log: RunLog, session_id: str, marker: dict[str, Any]) -> OpenSessio
             completed = record["type"] == ROOT_END and otel.get("outcome") == _CRASHED
             last_ns = max(last_ns, time_ns)
             break
-    key = key if isinstance(key, str) else None
-    return OpenSession(log, session_id, marker["owner"], root, key, last_ns, completed)
+    return OpenSession(log, session_id, root, last_ns, completed)
 
 
 def _tail(log: RunLog) -> Iterator[dict[str, Any]]:
