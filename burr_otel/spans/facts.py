@@ -7,6 +7,7 @@ has just what the live process had. It keeps attribute values in a form that is 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -61,46 +62,34 @@ class SpanSettings(NamedTuple):
         return cls(**{name: value for name, value in mapping(data).items() if name in cls._fields})
 
 
+@dataclasses.dataclass(eq=False, slots=True)
 class RunFacts:
     """What all spans of one session share."""
 
-    __slots__ = (
-        "actions",
-        "conversation_id",
-        "identity",
-        "policy",
-        "project",
-        "settings",
-    )
+    project: str
+    app_id: str
+    partition_key: str | None
+    policy: ContentPolicy
+    settings: SpanSettings
+    actions: Mapping[str, ActionFacts]
+    conversation_id: str | None = None  # app id of the outermost application that it is a part of
+    user_id: str | None = None
+    identity: dict[str, AttributeValue] = dataclasses.field(init=False)
 
-    def __init__(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: str | None,
-        policy: ContentPolicy,
-        settings: SpanSettings,
-        actions: Mapping[str, ActionFacts],
-        *,
-        conversation_id: str | None = None,
-        user_id: str | None = None,
-    ) -> None:
-        self.project, self.policy, self.settings, self.actions = project, policy, settings, actions
-        # The app id of the outermost application that this one is a part of.
-        self.conversation_id = conversation = conversation_id or app_id
+    def __post_init__(self) -> None:
+        """Put together what each span says of whose it is."""
+        self.conversation_id = self.conversation_id or self.app_id
         # A span at its limit of attributes drops those that were set first.
         identity = {
-            semconv.USER_ID: user_id,
-            semconv.SESSION_ID: conversation,
-            semconv.GEN_AI_AGENT_NAME: project,
-            semconv.GEN_AI_CONVERSATION_ID: conversation,
-            semconv.PARTITION_KEY: partition_key,
-            semconv.PROJECT: project,
-            semconv.APP_ID: app_id,
+            semconv.USER_ID: self.user_id,
+            semconv.SESSION_ID: self.conversation_id,
+            semconv.GEN_AI_AGENT_NAME: self.project,
+            semconv.GEN_AI_CONVERSATION_ID: self.conversation_id,
+            semconv.PARTITION_KEY: self.partition_key,
+            semconv.PROJECT: self.project,
+            semconv.APP_ID: self.app_id,
         }
-        self.identity: dict[str, AttributeValue] = {
-            name: value for name, value in identity.items() if value is not None
-        }
+        self.identity = {name: value for name, value in identity.items() if value is not None}
 
     @property
     def name(self) -> str:
