@@ -151,18 +151,13 @@ def speaks(place: Place) -> Protocol | None:
 
 def _reply(place: Place, request: bytes, alpn: str) -> bytes:
     """The first bytes of an answer; none when there is no answer."""
-    reply = b""
-    with (
-        contextlib.suppress(OSError),
-        _connection(place, tls=place.is_tls, alpn=(alpn,)) as connection,
-    ):
-        connection.sendall(request)
-        while len(reply) < _FRAME_HEADER_BYTES:
-            part = connection.recv(_FRAME_HEADER_BYTES - len(reply))
-            if not part:
-                break
-            reply += part
-    return reply
+    try:
+        with _connection(place, tls=place.is_tls, alpn=(alpn,)) as connection:
+            connection.sendall(request)
+            with connection.makefile("rb") as reply:
+                return reply.read(_FRAME_HEADER_BYTES)
+    except OSError:
+        return b""
 
 
 def _connection(

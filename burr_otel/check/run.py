@@ -206,9 +206,8 @@ def unwritable(storage_dir: str) -> str | None:
             projects(storage_dir)
             return None
         folder = Path(storage_dir).expanduser()
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        with tempfile.TemporaryFile(dir=folder):
+        there = (each for each in (folder, *folder.parents) if each.exists())
+        with tempfile.TemporaryFile(dir=next(there, folder)):
             return None
     except (BurrOtelError, OSError) as error:
         return getattr(error, "strerror", None) or str(error)
