@@ -57,11 +57,6 @@ class StoreBackend(BackendBase):
         """Of Burr's own settings none is needed."""
         return BurrSettings
 
-    @classmethod
-    def from_settings(cls, settings_model: BaseSettings) -> StoreBackend:  # noqa: ARG003 - Burr's signature
-        """Make it from ``BURR_OTEL_*`` variables."""
-        return cls()
-
     async def list_projects(self, request: fastapi.Request) -> Sequence[schema.Project]:  # noqa: ARG002
         """Projects that have runs."""
         return await _answer(lambda: list(self._projects()))
