@@ -670,9 +670,8 @@ def test_no_text_makes_the_search_explode(text):
 
 
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:
-    found = [
-        (shape.needles or "tokens", shape.pattern) for shape in (*patterns.SHAPES, patterns.TOKENS)
-    ]
+    texts = (patterns.TOKENS, *(shape.pattern for shape in patterns.SHAPES))
+    found = [(text[:40], patterns.compiled(text)) for text in texts]
     found += [(each.pattern, each) for form in pairs._FORMS for each in form[1:] if each]
     found += [
         (f"{module.__name__}.{name}", value)

@@ -238,15 +238,11 @@ class Shape(NamedTuple):
     """A secret that is known by its own form: group 1 of the pattern, or all of it."""
 
     needles: str  # one of these, apart by "|", must occur for the pattern to match
-    text: str
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """Its pattern, compiled when first asked for: that of `TOKENS` takes its time."""
-        return _compiled(self.text)
+    pattern: str
 
 
-_compiled = functools.cache(re.compile)
+compiled = functools.cache(re.compile)
+"""A pattern, compiled when first asked for: that of `TOKENS` takes its time."""
 
 SHAPES: Final = (
     Shape(
@@ -283,7 +279,7 @@ SHAPES: Final = (
 )
 """The built-in value patterns, but for those of `TOKENS`."""
 
-TOKENS: Final = Shape("", _one_pattern(TOKEN_FORMATS))
+TOKENS: Final = _one_pattern(TOKEN_FORMATS)
 
 _Form = TypeVar("_Form", bound=tuple[Any, ...])
 _RAREST_FIRST: Final = "zqjxkvbywgpfmucdlhrsnioate "
@@ -316,11 +312,11 @@ def known_forms(text: str) -> Iterator[Hidden]:
     """Each secret that is known by its form."""
     for sign, needle, shape in _SHAPES_BY_NEEDLE:
         if sign in text and needle in text:
-            yield from matches(shape.pattern, text)
+            yield from matches(compiled(shape.pattern), text)
     text = f" {text}"  # what stands before a token belongs to the pattern: that is quicker
     runs = text.encode("ascii", "replace").translate(_RUN_BYTES)
     start = runs.find(_RUN)
-    tokens = TOKENS.pattern
+    tokens = compiled(TOKENS)
     while start >= 0:
         end = runs.find(b" ", start)
         end = len(text) if end < 0 else end
