@@ -13,21 +13,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from burr_otel.content import pairs
+from burr_otel.content import pairs, patterns
 from burr_otel.content.objects import call_safely
-from burr_otel.content.patterns import (
-    HARMLESS_KEY,
-    MARKER,
-    NAME_KEYS,
-    PHRASE_KEY,
-    SECRET_KEY,
-    SECRET_STEM,
-    VALUE_KEYS,
-    Hidden,
-    known_forms,
-    matches,
-    snake,
-)
+from burr_otel.content.patterns import MARKER, NAME_KEYS, VALUE_KEYS, Hidden, snake
 from burr_otel.content.prune import (
     MAX_DEPTH,
     CutDict,
@@ -88,30 +76,26 @@ class Redaction:
     def _is_secret(self, key: str) -> bool:
         if any(pattern.search(key) for pattern in self._user_keys):
             return True
-        if not self._builtin or SECRET_STEM.search(key.lower()) is None:
+        if not self._builtin or patterns.SECRET_STEM.search(key.lower()) is None:
             return False
-        return bool(SECRET_KEY.search(HARMLESS_KEY.sub("_", snake(key))))
+        return bool(patterns.SECRET_KEY.search(patterns.HARMLESS_KEY.sub("_", snake(key))))
 
     def _hides_phrase(self, words: str) -> bool:
         """Whether one to three words before a separator in a text are the name of a secret."""
         last = words.rpartition(" ")[2]
         if self.hides(last):
             return True
-        return last != words and self._builtin and bool(PHRASE_KEY.search(snake(words)))
+        return last != words and self._builtin and bool(patterns.PHRASE_KEY.search(snake(words)))
 
     def _may_hide(self, names: str) -> bool:
-        return bool(self._user_keys) or SECRET_STEM.search(names.lower()) is not None
+        return bool(self._user_keys) or patterns.SECRET_STEM.search(names.lower()) is not None
 
     # --- texts ----------------------------------------------------------------------------------
 
     def text(self, text: str | CutText) -> Any:
-        """A text, or the parts of a cut one, without secrets."""
-        if isinstance(text, CutText):
-            return self._cut_text(text)
-        return _covered(text, self.spans(text))
-
-    def _cut_text(self, text: CutText) -> CutText:
-        """The parts of a long text that may be shown."""
+        """A text without secrets, or what of a cut one may be shown."""
+        if not isinstance(text, CutText):
+            return _covered(text, self.spans(text))
         # What stands at the cut may be the rest of a secret that began in the part between.
         head, tail = text.head, text.tail
         spans = self.spans(head)
@@ -166,7 +150,7 @@ class Redaction:
         """The parts of a text to hide, in order and apart from each other."""
         found = list(self._built_in(text))
         for pattern in self._user_values:
-            found += matches(pattern, text)
+            found += patterns.matches(pattern, text)
         found.sort(key=lambda span: (span.start, -span.end))
         merged: list[Hidden] = []
         for span in found:
@@ -179,7 +163,7 @@ class Redaction:
 
     def _built_in(self, text: str) -> Iterator[Hidden]:
         if self._builtin:
-            yield from known_forms(text)
+            yield from patterns.known_forms(text)
         if self._builtin or self._user_keys:
             yield from pairs.values(text, self._hides_phrase, self._may_hide)
 
