@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
@@ -314,20 +314,19 @@ def _hidden_instead(name: str) -> list[str]:
 def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
     """What variables of other conventions say of content; our own variables win over them."""
     found: dict[str, Any] = {}
+    said = {name: text.strip().lower() for name, text in environ.items()}.get
     # The SDK cuts longer values itself, in the middle of JSON and with a log line each.
-    limit = environ.get("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT") or environ.get(
-        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", ""
-    )
-    if limit.strip().isdecimal() and int(limit) < _LONGEST_BYTES:
+    limit = said("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+    limit = limit or said("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT") or ""
+    if limit.isdecimal() and int(limit) < _LONGEST_BYTES:
         found["max_attribute_bytes"] = max(int(limit), _SHORTEST_BYTES)
     # https://github.com/open-telemetry/opentelemetry-python-contrib, util/opentelemetry-util-genai
-    genai = environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "")
-    if genai.strip().upper() in ("NO_CONTENT", "FALSE"):
+    if said("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT") in ("no_content", "false"):
         found["capture"] = "off"
     # https://github.com/Arize-ai/openinference, spec/configuration.md
-    if environ.get("OPENINFERENCE_HIDE_INPUTS", "").strip().lower() == "true":
+    if said("OPENINFERENCE_HIDE_INPUTS") == "true":
         found["capture_inputs"] = "off"
-    if environ.get("OPENINFERENCE_HIDE_OUTPUTS", "").strip().lower() == "true":
+    if said("OPENINFERENCE_HIDE_OUTPUTS") == "true":
         found["capture_results"] = found["capture_state"] = "off"
     return found
 
@@ -384,12 +383,13 @@ def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
         number = "a whole number" if kind is int else "a number"
         minimum = meta.get("minimum", kind(0))
         good = isinstance(value, int | kind) and not isinstance(value, bool)
-        good = good and math.isfinite(value) and value >= minimum
+        good = good and minimum <= value < math.inf
         expected = f"{number} of at least {minimum}" + (' or "none"' if or_none else "")
     elif kind is str:
         good, expected = False, "a string"
     elif "items" in meta:
-        good = not isinstance(value, str) and all(map(meta["items"], value))
+        good = isinstance(value, Iterable) and not isinstance(value, str)
+        good = good and all(map(meta["items"], value))
         value = tuple(value) if good else value
         expected = f"a sequence of {meta.get('of', 'regular expressions')}"
     else:
