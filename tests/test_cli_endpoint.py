@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from burr_otel.check import probe as module
-from burr_otel.check.probe import answers, host_and_port
+from burr_otel.check.probe import Place, host_and_port
 from burr_otel.cli.sending import find_target
 
 
@@ -34,8 +34,8 @@ def test_a_listener_answers_and_a_closed_port_does_not(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert answers(f"http://127.0.0.1:{port}")
-    assert not answers(f"http://127.0.0.1:{port}")
+        assert Place(f"http://127.0.0.1:{port}", "http/protobuf").answers()
+    assert not Place(f"http://127.0.0.1:{port}", "http/protobuf").answers()
 
 
 def test_only_sending_tells_what_is_behind_a_proxy(monkeypatch):
@@ -47,9 +47,9 @@ def test_only_sending_tells_what_is_behind_a_proxy(monkeypatch):
     monkeypatch.setattr(module.socket, "create_connection", unreachable)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
-    assert answers("https://api.example.org:443")
+    assert Place("https://api.example.org:443", "http/protobuf").answers()
     monkeypatch.setenv("no_proxy", "api.example.org")
-    assert not answers("https://api.example.org:443")
+    assert not Place("https://api.example.org:443", "http/protobuf").answers()
 
 
 def test_the_question_is_bounded(monkeypatch):
@@ -58,7 +58,7 @@ def test_the_question_is_bounded(monkeypatch):
     monkeypatch.setattr(
         module.socket, "create_connection", lambda place, timeout: asked.append(timeout) or _Open()
     )
-    assert answers("http://10.255.255.1:4317")
+    assert Place("http://10.255.255.1:4317", "http/protobuf").answers()
     assert asked == [0.5]
 
 

@@ -56,8 +56,8 @@ class Place(NamedTuple):
 
     endpoint: str
     protocol: Protocol
-    variable: str | None  # None: it is the default
-    headers_variable: str | None
+    variable: str | None = None  # None: it is the default
+    headers_variable: str | None = None
 
     @property
     def address(self) -> Address:
@@ -84,8 +84,29 @@ class Place(NamedTuple):
 
     @property
     def proxy(self) -> str | None:
-        """The variable of a proxy on the way."""
-        return proxy_variable(self.protocol, self.endpoint)
+        """The variable whose proxy stands between us and it; `None` when none does."""
+        parts = urllib.parse.urlsplit(self.endpoint)
+        host = parts.hostname or ""
+        names: Sequence[str] = _GRPC_PROXIES
+        if self.protocol == "grpc":
+            direct = next((os.environ[name] for name in _GRPC_DIRECT if os.environ.get(name)), "")
+            domains = [each.strip().lstrip(".") for each in direct.split(",")]
+            bypassed = any(each and f".{host}".endswith(f".{each}") for each in domains)
+        else:
+            kinds = [f"{kind}_proxy" for kind in (parts.scheme, "all")]
+            names = [name for kind in kinds for name in (kind, kind.upper())]
+            bypassed = urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host)
+        return next((name for name in names if os.environ.get(name) and not bypassed), None)
+
+    def answers(self) -> bool:
+        """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
+        address = host_and_port(self.endpoint)
+        if address is None:
+            return True
+        local = address[0] in ("localhost", "::1") or address[0].startswith("127.")
+        if not local and self.proxy:
+            return True
+        return connect_problem(address, _QUICK_TIMEOUT_S) is None
 
 
 def host_and_port(endpoint: str) -> Address | None:
@@ -98,17 +119,6 @@ def host_and_port(endpoint: str) -> Address | None:
     if not parts.hostname or parts.scheme not in _DEFAULT_PORTS:
         return None
     return parts.hostname, port or _DEFAULT_PORTS[parts.scheme]
-
-
-def answers(endpoint: str, protocol: Protocol = "http/protobuf") -> bool:
-    """Whether a connection is accepted; behind a proxy, or without TCP, only sending tells."""
-    address = host_and_port(endpoint)
-    if address is None:
-        return True
-    local = address[0] in ("localhost", "::1") or address[0].startswith("127.")
-    if not local and proxy_variable(protocol, endpoint):
-        return True
-    return connect_problem(address, _QUICK_TIMEOUT_S) is None
 
 
 def connect_problem(address: Address, timeout_s: float | None = None) -> str | None:
@@ -173,22 +183,6 @@ def _connection(
     except BaseException:
         connection.close()
         raise
-
-
-def proxy_variable(protocol: Protocol, endpoint: str) -> str | None:
-    """The variable whose proxy stands between us and an endpoint; `None` when none does."""
-    parts = urllib.parse.urlsplit(endpoint)
-    host = parts.hostname or ""
-    names: Sequence[str] = _GRPC_PROXIES
-    if protocol == "grpc":
-        direct = next((os.environ[name] for name in _GRPC_DIRECT if os.environ.get(name)), "")
-        domains = [each.strip().lstrip(".") for each in direct.split(",")]
-        bypassed = any(each and f".{host}".endswith(f".{each}") for each in domains)
-    else:
-        kinds = [f"{kind}_proxy" for kind in (parts.scheme, "all")]
-        names = [name for kind in kinds for name in (kind, kind.upper())]
-        bypassed = urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host)
-    return next((name for name in names if os.environ.get(name) and not bypassed), None)
 
 
 # --- one batch ----------------------------------------------------------------------------------

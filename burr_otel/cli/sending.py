@@ -12,7 +12,7 @@ from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 from opentelemetry.sdk.trace import ReadableSpan
 
-from burr_otel.check.probe import answers, host_and_port
+from burr_otel.check.probe import Place, host_and_port
 from burr_otel.check.run import kept_warnings
 from burr_otel.cli.terminal import bar
 from burr_otel.replay.read import opened
@@ -68,7 +68,7 @@ def find_target(to: str | None = None) -> Target:
     elif "otlp" not in exporter_names():
         said = ",".join(exporter_names())
         problem = f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
-    unreachable = not problem and not answers(endpoint, protocol)
+    unreachable = not problem and not Place(endpoint, protocol).answers()
     if unreachable:
         problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}"
         problem += "." if to is not None else ", so the trace was not sent."

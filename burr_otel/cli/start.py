@@ -107,11 +107,11 @@ def _refusal(target: Target, run: StoredRun, storage_dir: str, *, is_traced: boo
 
 
 def _sent_lines(target: Target, place: TracePlace) -> Iterator[Text]:
-    from burr_otel.check.probe import answers
+    from burr_otel.check.probe import Place
 
     yield Text(f"Sent to {target.shown} as trace {place.trace_id}.", style="green")
-    setting = OtelConfig.resolve().trace_url
-    if setting != "jaeger" or ("localhost" in target.endpoint and answers(_JAEGER_PAGE)):
+    setting, jaeger = OtelConfig.resolve().trace_url, Place(_JAEGER_PAGE, "http/protobuf")
+    if setting != "jaeger" or ("localhost" in target.endpoint and jaeger.answers()):
         yield Text(f"To look at it: {trace_url(setting, place)}")
 
 
