@@ -1,5 +1,6 @@
 """The waterfall as text."""
 
+import codecs
 import io
 import re
 
@@ -7,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from burr_otel.cli.app import _stand_in
 from burr_otel.history.read import ChildRun, Pointer, RunTree
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised, SpanIds, StreamMark
@@ -32,7 +34,8 @@ def run(*sessions, **fields):
 
 
 def draw(view, width=60, encoding="utf-8", **options):
-    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    codecs.register_error("stand_in", _stand_in)
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n", errors="stand_in")
     console = Console(file=file, width=width, legacy_windows=False, **options)
     console.print(Waterfall(view.sessions))
     file.flush()

@@ -24,6 +24,7 @@ DIFFERENT: Final = 4
 UNREACHED: Final = 5
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+_STAND_INS: Final = str.maketrans("━╸╺◆✗⊘…·µ—", "===*x-~.u-")
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000  # a tree of spans stays until the command ends
 
 EXIT_CODES: Final = {
@@ -135,8 +136,8 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
     """Something readable for a character that the terminal cannot show."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    bad = error.object[error.start : error.end]
-    return "".join({"µ": "u", "…": "~", "—": "-"}.get(char, "?") for char in bad), error.end
+    shown = error.object[error.start : error.end].translate(_STAND_INS)
+    return shown.encode("ascii", "replace").decode(), error.end
 
 
 def _run(command: click.Command, arguments: Sequence[str] | None) -> int:

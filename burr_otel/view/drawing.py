@@ -40,7 +40,6 @@ _DURATION_CELLS: Final = 8
 _FRAME_CELLS: Final = 4  # sign and the blanks between columns
 _NOTE_LINES: Final = 3
 _FRAME_LINES: Final = 5  # blank lines, the session's own row, hidden steps, one to spare
-_ASCII: Final = str.maketrans("━╸╺◆✗⊘…·", "===*x-~.")
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_CHANGES: Final = 200
@@ -83,10 +82,7 @@ class Waterfall:
         for number, row in enumerate(self._rows):
             if number and row.depth == 0 and row.span is None:
                 yield Text("")
-            for line in _lines(row, console, options.max_width, name_cells):
-                if options.ascii_only:
-                    line.plain = line.plain.translate(_ASCII)
-                yield line
+            yield from _lines(row, console, options.max_width, name_cells)
 
 
 def _lines(row: Row, console: Console, width: int, name_cells: int) -> Iterator[Text]:
