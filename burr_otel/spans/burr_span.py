@@ -166,8 +166,7 @@ class BurrSpan(ReadableSpan, trace.Span):
         """Tell the processors of the span, which `describe` describes until its end."""
         self._describe = describe
         try:
-            under = context_under(parent or trace.INVALID_SPAN, outer)
-            self._source.processor.on_start(self, parent_context=under)
+            self._source.processor.on_start(self, parent_context=context_under(parent, outer))
         except Exception as error:
             shield.report("telling a span processor of a span", error)
 

@@ -123,17 +123,14 @@ class _ContentWriter:
             elif not name.startswith(_EXCEPTION):
                 self.attributes[name] = tuple(value) if isinstance(value, list) else value
 
-    def put_logged(self, logged: Sequence[Logged]) -> None:
-        """Add logged attributes under their own names."""
+    def put_from_inside(self, logged: Sequence[Logged] = ()) -> None:
+        """Add what was logged under its own names, and what other code has set on the span."""
         for each in logged:
             if each.shown is not None:
                 content: Attribute | None = Attribute(*each.shown)
             else:
                 content = self.policy.attribute(each.key, each.value.value)
             self.put(self.policy.name(each.key), content)
-
-    def put_user(self) -> None:
-        """Add attributes that other code set on the span."""
         self.attributes.update(from_portable(self._user.get("attributes", [])))
 
     def put_usage(self, usage: Usage | None) -> None:
@@ -214,7 +211,7 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
     shown = begin.about.get("shown") or {}
     if end is None:
         return writer.done(run.name, shown)
-    writer.put_user()
+    writer.put_from_inside()
     if end.outcome != semconv.CRASHED or end.steps:
         attributes[semconv.STEPS] = end.steps
         attributes[semconv.STEPS_FAILED] = end.failed
@@ -244,8 +241,7 @@ def step(
         attributes[semconv.GRAPH_NODE_PARENT_ID] = run.policy.name(begin.prior)
     if semconv.INPUTS not in begin.shown:
         writer.put(semconv.INPUTS, run.policy.shown("inputs", begin.inputs.text))
-    writer.put_logged(logged)
-    writer.put_user()
+    writer.put_from_inside(logged)
     shown = [begin.shown]
     if end is not None:
         shown.append(end.shown)
@@ -312,8 +308,7 @@ def inner(
     """What the span of ``__tracer`` or ``@trace`` says."""
     attributes: dict[str, AttributeValue] = {}
     writer = _ContentWriter(run, begin.time_ns, end, attributes)
-    writer.put_logged(logged)
-    writer.put_user()
+    writer.put_from_inside(logged)
     if end is not None:
         if end.raised is not None and end.outcome == semconv.ERROR:
             writer.put_exception(end.raised, writer.end_ns, {}, failed=True)

@@ -131,10 +131,9 @@ def _action(data: Mapping[str, Any], more: Mapping[str, Any], policy: ContentPol
         attributes[semconv.GEN_AI_OPERATION_NAME] = operation
     if word == "tool":
         attributes[semconv.GEN_AI_TOOL_NAME] = shown
-    inputs = frozenset(_texts(data.get("inputs")) + _texts(data.get("optional_inputs")))
-    inputs -= _INJECTED
+    inputs = {*_texts(data.get("inputs")), *_texts(data.get("optional_inputs"))} - _INJECTED
     reads, writes = _texts(data.get("reads")), _texts(data.get("writes"))
-    return ActionFacts(name, reads, writes, inputs, word, attributes)
+    return ActionFacts(name, reads, writes, frozenset(inputs), word, attributes)
 
 
 def _kind(action: str, tags: tuple[str, ...], policy: ContentPolicy) -> str:

@@ -117,9 +117,9 @@ class BurrStep:
             self.usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
 
 
-def context_under(parent: trace.Span, outer: Context) -> Context:
-    """`outer` with another span as the current one."""
-    return Context({**outer, SPAN_KEY: parent})
+def context_under(parent: trace.Span | None, outer: Context) -> Context:
+    """`outer` with another span as the current one, or with none."""
+    return Context({**outer, SPAN_KEY: parent or trace.INVALID_SPAN})
 
 
 def innermost_scope(context: Context | None = None) -> Scope | None:

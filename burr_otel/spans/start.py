@@ -186,7 +186,7 @@ class SpanStarter:
             trace_id, _, _, flags, state, _ = over
             context = SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)
             return BurrSpan(name, context, over, links, start_ns, source, burr_step)
-        under = context_under(parent or trace.INVALID_SPAN, outer)
+        under = context_under(parent, outer)
         told = {key: value for each in facts for key, value in each.items()}
         span = self._tracer.start_span(
             name, under, links=list(map(link_of, links)), attributes=told, start_time=start_ns
