@@ -73,7 +73,7 @@ def encode_state(
                 proven = {name: walk.encode(key, name, value)}
             fragments |= proven
     except Exception as error:
-        cause = f"{type(error).__name__}: {_text_of(error)}"
+        cause = snapshot.brief(error)
         raise SnapshotError(run, cause, key=names.get(key), sequence_id=sequence_id) from error
     walk.record_key_names([], names, user=True)
     snapshot.warn_of_losses(run, walk, {names[key]: items[key] for key in items}, fragments)
@@ -122,9 +122,9 @@ def encode_value(
                 run,
                 what,
                 type_name,
-                _text_of(error),
+                snapshot.brief(error),
             )
-        return encode_json(f"<{type_name}: {type(error).__name__}: {_text_of(error)}>"), False
+        return encode_json(f"<{type_name}: {snapshot.brief(error)}>"), False
 
 
 def _plain_fragments(items: dict[Any, Any]) -> dict[str, bytes] | None:
@@ -197,13 +197,6 @@ def _is_plain(items: dict[str, Any], texts: Iterable[bytes]) -> bool:
         # Of dicts with nothing but texts as keys, the collector sees the values alone.
         level = gc.get_referents(*level)
     return True
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)[:500]
-    except Exception:
-        return "its message cannot be read"
 
 
 class Walk:

@@ -255,20 +255,16 @@ def hold(path: str) -> Iterator[bool]:
     except FileNotFoundError:
         yield False
         return
+    held = False
     try:
-        yield _lock(fd, path)
+        # Unless others hold it, or took it away since it was opened.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(fd), os.lstat(path))
+        yield held
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
         os.close(fd)
-
-
-def _lock(fd: int, path: str) -> bool:
-    """Lock a marker, unless others have, or took it away since it was opened."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except (BlockingIOError, FileNotFoundError):
-        return False
 
 
 def _after_fork_in_child() -> None:

@@ -40,8 +40,8 @@ class LogFile:
     """
 
     __slots__ = (
-        "__weakref__", "_busy", "_device", "_end", "_fd", "_folder_inode", "_index_from", "_inode",
-        "_lock", "_newest", "_pending", "_waiting", "_waiting_bytes", "folder", "path",
+        "__weakref__", "_busy", "_end", "_fd", "_identity", "_index_from", "_lock", "_newest",
+        "_pending", "_waiting", "_waiting_bytes", "folder", "path",
     )  # fmt: skip
 
     _end: int  # length of the log after our last append; -1: we lost track
@@ -51,7 +51,8 @@ class LogFile:
 
     def __init__(self, folder: str) -> None:
         self.folder, self.path = folder, f"{folder}/{disk.LOG}"
-        self._device = self._inode = self._folder_inode = 0
+        # Also of the folder: one that was moved and linked to from here has the same file in it.
+        self._identity = (0, 0, 0)
         self._fd = -1
         self.after_fork()
 
@@ -243,10 +244,10 @@ class LogFile:
                 raise
             _make_room(0)
             fd = disk.open_regular(self.path, flags)
-        self._fd, self._folder_inode = fd, folder.st_ino
         info = os.fstat(fd)
-        if info.st_ino != self._inode or info.st_dev != self._device:  # not the one we knew
-            self._device, self._inode = info.st_dev, info.st_ino
+        self._fd, identity = fd, (folder.st_ino, info.st_dev, info.st_ino)
+        if identity != self._identity:  # not the one we knew
+            self._identity = identity
             self._lose_track()
         _open_files[self] = None
         _make_room(_MOST_OPEN, keep=self)
@@ -263,10 +264,7 @@ class LogFile:
             folder, info = os.lstat(self.folder), os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        # A folder that was moved and linked to from here would have the same file in it.
-        if folder.st_ino != self._folder_inode or info.st_ino != self._inode:
-            return None
-        return info if info.st_dev == self._device else None
+        return info if (folder.st_ino, info.st_dev, info.st_ino) == self._identity else None
 
     def _gone(self) -> FileNotFoundError:
         self._release()
