@@ -68,11 +68,6 @@ class DeltaState:
             self._checksum = zlib.crc32(self.exact, zlib.crc32(b"".join(pieces)))
         return self._checksum
 
-    @property
-    def state_bytes(self) -> int:
-        """Length of the state's JSON, but for punctuation."""
-        return sum(map(len, self.parts.values())) + sum(map(len, self.parts))
-
     def state(self, *, int64: bool) -> dict[str, Any]:
         """The state as plain data."""
         loads = orjson.loads if int64 else json.loads
@@ -358,7 +353,7 @@ class Chain:
         pieces, exact, *_ = whole_snapshot(state)
         document = _document(state)
         members = b'%b"state_crc":%d,' % (exact, document.checksum)
-        room = document.state_bytes
+        room = sum(map(len, pieces))
         return Snapshot(pieces, members, mark=object(), document=document, room=room)
 
 

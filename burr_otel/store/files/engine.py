@@ -53,13 +53,9 @@ class FileEngine:
     def _runs(self, project: str, *, suffixed: bool = False) -> Iterator[FileRun]:
         """The runs of a project, or those whose folder has not the plain name."""
         folder = f"{self.place}/{project}"
-        try:
-            if not check_folder(folder):
-                return
-            entries = os.scandir(folder)
-        except FileNotFoundError:
+        if not check_folder(folder):
             return
-        with entries:
+        with os.scandir(folder) as entries:
             for entry in entries:
                 has_suffix = disk.is_partition_name(entry.name)
                 if entry.name.startswith(TEMPORARY_PREFIX) or (suffixed and not has_suffix):
