@@ -243,7 +243,7 @@ class Fold:
         # Old versions of Burr name the step itself as a span that never begins.
         target = session.inner.get(record.sequence_id, {}).get(record.span_id or "", step)
         if not record.time_ns:
-            record = record._replace(time_ns=target.last_record_ns)
+            record = record._replace(time_ns=target.last_ns)
         target.logged.append(record)
         target.touch(record.time_ns)
         step.touch(record.time_ns)
@@ -285,7 +285,7 @@ class Fold:
             self.stray_ends += 1
             return
         span.end, span.outcome = record, record.outcome
-        span.end_ns = record.time_ns or span.last_record_ns or span.start_ns
+        span.end_ns = record.time_ns or span.last_ns
         span.step.touch(record.time_ns)
 
 

@@ -299,15 +299,13 @@ class Relatives:
 
     def find_step(self, pointer: Pointer, before_ns: int) -> SpanIds | None:
         """The span of the step that a pointer names, of several the last begun by `before_ns`."""
-        if self._depth >= _DEEPEST:
-            return None
         places, steps = self._steps_of(pointer.app_id)
         begun = steps.get(pointer.sequence_id, [])
+        if places is None or not begun or self._depth == _DEEPEST:
+            return None
         earlier = [step for step in begun if step.start_ns <= before_ns]
         self._depth += 1
         try:
-            if places is None or not begun:
-                return None
             return places.ids(earlier[-1] if earlier else begun[0])
         finally:
             self._depth -= 1

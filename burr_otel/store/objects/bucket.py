@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import datetime as dt
 import importlib
 import importlib.util
 import os
@@ -113,7 +112,7 @@ class Fetched(NamedTuple):
     data: bytes
     size_bytes: int
     version: dict[str, str]
-    changed: dt.datetime
+    changed_ns: int
 
 
 class Bucket:
@@ -142,7 +141,7 @@ class Bucket:
         self, path: str, data: bytes, version: dict[str, str] | None
     ) -> dict[str, str] | None:
         """Replace that version of an object (None: make it); None: it is another by now."""
-        done = self._put(path, data, "create" if version is None else version, None)
+        done = self._put(path, data, "create" if version is None else version)
         if done is None:
             found = self.fetch(path)
             if found is not None and found.data == data:  # by a request whose answer was lost
@@ -151,7 +150,7 @@ class Bucket:
 
     def put(self, path: str, data: bytes) -> dict[str, str]:
         """Make or replace an object."""
-        return self._put(path, data, "overwrite", None) or {}
+        return self._put(path, data, "overwrite") or {}
 
     def get(self, path: str) -> bytes | None:
         """The bytes of an object; None when there is none."""
@@ -170,7 +169,7 @@ class Bucket:
                 if _NO_BUCKET.search(str(error)) or _CREDENTIALS.search(_code(error)):
                     raise
                 return None
-            return Fetched(data, meta["size"], _version(meta), meta["last_modified"])
+            return Fetched(data, meta["size"], _version(meta), _changed_ns(meta))
 
         return self._patiently(request)
 
@@ -214,7 +213,7 @@ class Bucket:
         if paths:
             self._patiently(request, patience_s)
 
-    def now(self) -> dt.datetime:
+    def now_ns(self) -> int:
         """The server's time."""
         path = f"clock/{secrets.token_hex(8)}"
         self.put(path, b"")
@@ -222,7 +221,7 @@ class Bucket:
         self.delete([path])
         if found is None:
             raise BucketError(f"{self.place} does not keep what is written there.")
-        return found.changed
+        return found.changed_ns
 
     def after_fork(self) -> None:
         """In a forked child: connect anew."""
@@ -232,7 +231,7 @@ class Bucket:
             self._client = None
 
     def _put(
-        self, path: str, data: bytes, mode: str | dict[str, str], patience_s: float | None
+        self, path: str, data: bytes, mode: str | dict[str, str], patience_s: float | None = None
     ) -> dict[str, str] | None:
         errors = library().exceptions
 
@@ -301,8 +300,11 @@ class Bucket:
 
 
 def _listed(meta: dict[str, Any]) -> Listed:
-    changed_ns = int(meta["last_modified"].timestamp() * 1e9)
-    return Listed(meta["path"], meta["size"], changed_ns, meta["e_tag"] or "")
+    return Listed(meta["path"], meta["size"], _changed_ns(meta), meta["e_tag"] or "")
+
+
+def _changed_ns(meta: dict[str, Any]) -> int:
+    return int(meta["last_modified"].timestamp() * 1e9)
 
 
 def _version(result: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,6 @@ change replaces the version that was seen, so of two who want it one gets it.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import secrets
@@ -120,7 +119,7 @@ class Heartbeat:
         return not self._is_fresh(self._bucket.fetch(_path(holder)) or found)
 
     def _is_fresh(self, found: Fetched) -> bool:
-        return self._bucket.now() - found.changed < dt.timedelta(seconds=LEASE_S)
+        return self._bucket.now_ns() - found.changed_ns < LEASE_S * 1e9
 
 
 class Lease:

@@ -80,7 +80,7 @@ class ObjectRun(BatchWriter):
     def made_ns(self) -> int:
         """When it was made, by the server's clock."""
         found = self.bucket.fetch(self.names[-1])
-        return 0 if found is None else int(found.changed.timestamp() * 1e9)
+        return 0 if found is None else found.changed_ns
 
     # --- reading batches ---------------------------------------------------------------------
 
