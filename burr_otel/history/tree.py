@@ -28,8 +28,6 @@ from burr_otel.store import StoredRun
 RUNNING: Final = "running"  # begun, not ended, and its writer lives
 BAD: Final = frozenset({semconv.ERROR, semconv.CRASHED, semconv.FAILED})
 
-Kind = Literal["application", "step", "span"]
-
 
 class LeftOut(NamedTuple):
     """Steps of a session that were not read: where among its children they were, and how many."""
@@ -53,7 +51,7 @@ class SpanNode:
     an inner one at any depth. `left_out` is of a session of a long log, see `RunTree`.
     """
 
-    kind: Kind
+    kind: Literal["application", "step", "span"]
     name: str
     start_ns: int
     end_ns: int | None = None
@@ -200,12 +198,9 @@ Alive = Callable[[Mapping[str, Any], int], bool]
 """Whether the writer of a session lives: the fields of its begin record (none when that is lost, or
 in a log of Burr's own client) and the time of its last record."""
 
-AliveOf = Callable[[StoredRun], Alive]
-"""Gives what judges the sessions of a run."""
 
-
-def writer_lives() -> AliveOf:
-    """Judges sessions by the fields of their begin and the time of their last record.
+def writer_lives() -> Callable[[StoredRun], Alive]:
+    """Gives what judges the sessions of a run.
 
     The store mostly knows whether an owner lives. What it cannot know (another host, logs of
     Burr's client, which name no process) is taken to live until it is silent for `recover_after`.

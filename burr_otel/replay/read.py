@@ -17,7 +17,7 @@ from typing import Any, Final, TypeGuard, cast
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from burr_otel import semconv
 from burr_otel._version import __version__
@@ -43,7 +43,6 @@ _SCHEME: Final = "burr-otel/1"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
 _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs
-_SAMPLED: Final = 1
 
 
 def choose(
@@ -287,7 +286,7 @@ class Places:
 
 
 def _is_sampled(ids: SpanIds | None) -> TypeGuard[SpanIds]:
-    return ids is not None and bool(ids.flags & _SAMPLED)
+    return ids is not None and bool(ids.flags & TraceFlags.SAMPLED)
 
 
 class Relatives:
