@@ -12,7 +12,6 @@ import itertools
 import linecache
 import operator
 import re
-import sys
 import traceback
 import types
 from collections.abc import Iterator
@@ -95,10 +94,10 @@ class _Writer:
         arguments = _slot(exc, "args")
         if _members_of(exc):
             arguments = arguments[:1]  # the members are written below the title
-        plain = type(exc).__str__ is BaseException.__str__ and len(arguments) == 1
-        longest = sys.maxsize if plain else _LONGEST_ARGUMENT  # str() gives it without a copy
+        if type(exc).__str__ is BaseException.__str__ and list(map(type, arguments)) == [str]:
+            return str(arguments[0])  # of any length: this makes no copy
         own_str = isinstance(type(exc).__str__, types.FunctionType)
-        if not own_str and not all(_is_brief(one, longest) for one in arguments):
+        if not own_str and not all(map(_is_brief, arguments)):
             # str() would write out a list of any size.
             value = arguments[0] if len(arguments) == 1 else arguments
             tree, _ = capture(value, self._limit_bytes)
@@ -216,9 +215,10 @@ def _source(frame: FrameType, number: int) -> str:
     return clip(line, _LONGEST_LINE)[0]
 
 
-def _is_brief(argument: Any, longest_text: int) -> bool:
+def _is_brief(argument: Any) -> bool:
+    """Whether str() of an exception may write out one of its arguments."""
     if type(argument) is str:
-        return len(argument) <= longest_text
+        return len(argument) <= _LONGEST_ARGUMENT
     return not is_heavy(argument) and (type(argument) not in _CONTAINERS or _is_plain(argument))
 
 

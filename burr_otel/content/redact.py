@@ -30,8 +30,6 @@ from burr_otel.content.prune import (
 _LONGEST_KEY: Final = 128  # characters that are judged
 _LONGEST_KEY_BYTES: Final = 256  # that are shown
 _CACHED: Final = 4096
-_DICTS: Final = frozenset((dict, CutDict))
-_LISTS: Final = frozenset((list, CutList))
 _NAME = re.compile(r"[\w.\-]{1,64}")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
 
@@ -210,16 +208,15 @@ def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
         for node in level:
-            kind = type(node)
-            if kind is str:
+            if type(node) is str:
                 texts.append(node)
-            elif kind in _DICTS:
+            elif isinstance(node, dict):
                 keys.update(node)
                 below += node.values()
-            elif kind in _LISTS:
+            elif isinstance(node, list):
                 below += node
                 named = named or (len(node) == 2 and redaction.is_secret_name(node[0]))  # noqa: PLR2004  a pair
-            elif kind is CutText:
+            elif isinstance(node, CutText):
                 texts += (node.head, node.tail)
                 if node.safe_start() != node.context:
                     return False, False
