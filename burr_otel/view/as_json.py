@@ -90,7 +90,7 @@ def comparison_as_json(found: Comparison) -> dict[str, Any]:
                 **_fields(side, "project", "app_id"),
                 "steps": [dict(zip(names, step, strict=True)) for step in side.rest],
             }
-            for side in (found.left, found.right)
+            for side in found.sides
         ],
     }
 

@@ -263,7 +263,7 @@ def _section(title: str, lines: Iterable[Text]) -> Iterator[Text]:
 
 def comparison_lines(found: Comparison) -> Iterator[Text]:
     """The comparison as text."""
-    names = [one_line(f"{side.project}/{side.app_id}") for side in (found.left, found.right)]
+    names = [one_line(f"{side.project}/{side.app_id}") for side in found.sides]
     if found.parts_at is None:
         said = f"are the same: {plural(found.shared, 'step')}."
         yield Text(f"{' and '.join(names)} {said}", style="green")
@@ -272,7 +272,7 @@ def comparison_lines(found: Comparison) -> Iterator[Text]:
     yield Text(f"{' and '.join(names)} part {same}, at step {found.parts_at}.", style="bold")
     yield Text()
     width = max(map(len, names))
-    for sign, name, side in zip("-+", names, (found.left, found.right), strict=True):
+    for sign, name, side in zip("-+", names, found.sides, strict=True):
         style = "red" if sign == "-" else "green"
         yield Text.assemble((f"{sign} {name:<{width}}  ", style), _path(side))
     for part, changed in found.changes.items():

@@ -72,6 +72,9 @@ def read_step(content: ShownContent, sequence_id: int) -> StepDetails:
 # --- two runs -------------------------------------------------------------------------------------
 
 
+_Print = tuple[str, str, bytes]  # action, outcome, and the digest of inputs, result and state
+
+
 class Side(NamedTuple):
     """One of two runs, with number, action and outcome of its steps from where they part."""
 
@@ -83,8 +86,7 @@ class Side(NamedTuple):
 class Comparison(NamedTuple):
     """What came of comparing two runs: the first `shared` steps are the same in both."""
 
-    left: Side
-    right: Side
+    sides: tuple[Side, Side]
     shared: int
     parts_at: int | None  # number of the first step that differs, if one does
     differs: tuple[str, ...]  # what of it: action, outcome, inputs, result, state
@@ -97,22 +99,26 @@ def compare(left: ShownContent, right: ShownContent, ignore: Collection[str] = (
     # A fork has no steps before the one that it was forked at: they are its parent's.
     start = max((min(found) for found in (one, other) if found), default=0)
     numbers = sorted(number for number in {*one, *other} if number >= start)
-    for shared, number in enumerate(numbers):
-        mine, theirs = one.get(number), other.get(number)
-        if mine == theirs:
-            continue
-        sides = _side(left.run, one, number), _side(right.run, other, number)
-        if mine is None or theirs is None:
-            return Comparison(*sides, shared, number, ("action",), {})
-        differing = _step_changes(left, right, number, ignore)
-        names = [name for name in ("action", "outcome") if mine[name] != theirs[name]]
-        return Comparison(*sides, shared, number, (*names, *differing), differing)
-    return Comparison(_side(left.run), _side(right.run), len(numbers), None, (), {})
+    parts_at = next((n for n in numbers if one.get(n) != other.get(n)), None)
+
+    def side(run: StoredRun, found: dict[int, _Print]) -> Side:
+        rest = [] if parts_at is None else sorted(n for n in found if n >= parts_at)
+        return Side(run.project, run.app_id, [(n, *found[n][:2]) for n in rest])
+
+    sides = side(left.run, one), side(right.run, other)
+    if parts_at is None:
+        return Comparison(sides, len(numbers), None, (), {})
+    shared, mine, theirs = numbers.index(parts_at), one.get(parts_at), other.get(parts_at)
+    if mine is None or theirs is None:
+        return Comparison(sides, shared, parts_at, ("action",), {})
+    differing = _step_changes(left, right, parts_at, ignore)
+    names = [name for at, name in enumerate(("action", "outcome")) if mine[at] != theirs[at]]
+    return Comparison(sides, shared, parts_at, (*names, *differing), differing)
 
 
-def _prints(run: StoredRun, ignore: Collection[str]) -> dict[int, dict[str, Any]]:
-    """What must be the same in the newest step of each number: names, and the digest of values."""
-    found: dict[int, dict[str, Any]] = {}
+def _prints(run: StoredRun, ignore: Collection[str]) -> dict[int, _Print]:
+    """What must be the same in the newest step of each number."""
+    found: dict[int, _Print] = {}
     orders: dict[int, int] = {}
     for step in steps_of(run):
         number = step.sequence_id or 0
@@ -126,7 +132,7 @@ def _prints(run: StoredRun, ignore: Collection[str]) -> dict[int, dict[str, Any]
                     "value in it is nested too deeply. Leave out its state key with --ignore."
                 ) from None
             digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            found[number] = {"action": step.name, "outcome": step.outcome, "values": digest}
+            found[number] = (step.name, step.outcome, digest)
             orders[number] = step.order
     return found
 
@@ -155,9 +161,3 @@ def _parts(step: SpanNode, ignore: Collection[str]) -> dict[str, Any]:
         "result": None if result is None else result.value,
         "state": state and {key: state[key] for key in state if key not in ignore},
     }
-
-
-def _side(run: StoredRun, prints: dict[int, dict[str, Any]] | None = None, start: int = 0) -> Side:
-    steps = sorted((prints or {}).items())
-    rest = [(n, each["action"], each["outcome"]) for n, each in steps if n >= start]
-    return Side(run.project, run.app_id, rest)
