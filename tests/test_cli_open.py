@@ -6,6 +6,8 @@ import webbrowser
 import apps
 import pytest
 from cli_support import RECORDED, run
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from burr_otel import OtelTracker
 from burr_otel.cli import main
@@ -59,6 +61,15 @@ def test_json(tmp_path, traced, capfd):
         "live": True,
         "opened": False,
     }
+
+
+def test_a_session_that_was_not_sampled_hides_no_earlier_trace(tmp_path, traced, capfd):
+    """The newest trace that there is."""
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    with OtelTracker("proj", tmp_path, tracer_provider=provider) as tracker:
+        apps.resumed(tracker, upto=9).step()
+    code, out, errors = called(capfd, "open", "a1", "--storage-dir", tmp_path)
+    assert (code, out, errors) == (0, f"http://localhost:16686/trace/{traced}\n", "")
 
 
 def test_a_run_that_was_never_traced_has_the_address_that_replay_sends_it_to(capfd):

@@ -107,8 +107,14 @@ def open_command(app_id: str, browser: bool, where: options.Where) -> CommandRes
 
 def live_trace(run: StoredRun, named: Mapping[str, Any] | None = None) -> TracePlace | None:
     """The trace that a record names, else the newest one of the run; `None`: it was not traced."""
-    otel = named or otel_of(newest_record(run.log, (ROOT,))) or {}
-    return recorded_place(otel, run.project, run.app_id, run.changed_ns)
+
+    def place(otel: Mapping[str, Any] | None) -> TracePlace | None:
+        return recorded_place(otel or {}, run.project, run.app_id, run.changed_ns)
+
+    def was_traced(root: dict[str, Any]) -> bool:
+        return place(otel_of(root)) is not None
+
+    return place(named or otel_of(newest_record(run.log, (ROOT,), accept=was_traced)))
 
 
 def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
