@@ -14,7 +14,7 @@ from opentelemetry import trace
 from burr_otel import recover, semconv
 from burr_otel.errors import BurrOtelError, SnapshotError, StoreError
 from burr_otel.live.capture import differing, show, surrounding_attributes
-from burr_otel.live.registry import registry
+from burr_otel.live.registry import Spawner, registry
 from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run
 from burr_otel.printable import logger
@@ -30,8 +30,8 @@ from burr_otel.spans.scope import (
     origin_of,
     suppressed,
 )
-from burr_otel.spans.start import NO_SPAN
-from burr_otel.store import digest, graph_json
+from burr_otel.spans.start import NO_SPAN, LiveSpan
+from burr_otel.store import RunHistory, Session, Store, digest, graph_json
 from burr_otel.store.names import check_app_id
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from burr_otel.content import Attribute
-    from burr_otel.live.registry import Spawner
     from burr_otel.live.shared import Shared
-    from burr_otel.spans.start import LiveSpan
-    from burr_otel.store import RunHistory, Session, Store
 
 _MOST_GRAPHS = 64
 _MOST_NAMED = 10

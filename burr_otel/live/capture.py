@@ -16,9 +16,9 @@ import orjson
 from opentelemetry import baggage
 
 from burr_otel import semconv
-from burr_otel.content import capture_exception, new_messages, shown_messages
+from burr_otel.content import Attribute, capture_exception, new_messages, shown_messages
 from burr_otel.errors import SnapshotError
-from burr_otel.records import NO_DOCUMENT, Document, Raised
+from burr_otel.records import NO_DOCUMENT, Document, Logged, Raised
 from burr_otel.store import EncodedState
 from burr_otel.store.values import encode_mapping, encode_state, encode_value
 
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from burr_otel.config import OtelConfig
-    from burr_otel.content import Attribute
     from burr_otel.live.shared import Shared
     from burr_otel.live.step import LiveStep
-    from burr_otel.records import Logged
 
 OPENINFERENCE: Final = "openinference.instrumentation"
 

@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from burr_otel import semconv
 from burr_otel.live.capture import raised_of, show_attribute, surrounding_attributes
-from burr_otel.records import BeginInner, EndInner, Logged
+from burr_otel.records import BeginInner, EndInner, LinkIds, Logged
 from burr_otel.spans import describe, shield
 from burr_otel.spans.burr_span import BurrSpan
 from burr_otel.spans.scope import (
@@ -23,15 +23,13 @@ from burr_otel.spans.scope import (
     links_to,
     origin_of,
 )
-from burr_otel.spans.start import NO_SPAN
+from burr_otel.spans.start import NO_SPAN, LiveSpan
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from burr_otel.live.shared import Shared
     from burr_otel.live.step import LiveStep
-    from burr_otel.records import LinkIds
-    from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
 

@@ -18,12 +18,11 @@ from burr_otel import semconv
 from burr_otel.records import BeginRoot, EndRoot, Usage
 from burr_otel.spans import describe, keeper, shield
 from burr_otel.spans.scope import ids_of
-from burr_otel.spans.start import unseen
+from burr_otel.spans.start import LiveSpan, unseen
 
 if TYPE_CHECKING:
     from burr_otel.live.shared import Shared
     from burr_otel.spans.facts import RunFacts
-    from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
 _NS = 1_000_000_000

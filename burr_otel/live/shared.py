@@ -10,16 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
-from burr_otel.config import log_level
-from burr_otel.spans.facts import SpanSettings
-from burr_otel.spans.signals import exception_signals
+from burr_otel.config import OtelConfig, log_level
+from burr_otel.spans.facts import ActionFacts, SpanSettings
+from burr_otel.spans.signals import StepMetrics, exception_signals
 
 if TYPE_CHECKING:
-    from burr_otel.config import OtelConfig
     from burr_otel.content import ContentPolicy
     from burr_otel.live.registry import Owner
-    from burr_otel.spans.facts import ActionFacts
-    from burr_otel.spans.signals import StepMetrics
     from burr_otel.spans.start import SpanStarter
 
 

@@ -12,6 +12,7 @@ from opentelemetry import trace
 from burr_otel import semconv
 from burr_otel.live.capture import (
     OPENINFERENCE,
+    Digests,
     captured,
     light,
     raised_of,
@@ -21,13 +22,15 @@ from burr_otel.live.capture import (
     state_digests,
     surrounding_attributes,
 )
-from burr_otel.live.inner import logged_records
+from burr_otel.live.inner import InnerSpan, logged_records
 from burr_otel.printable import logger
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginStep,
+    LinkIds,
     Logged,
     Raised,
+    SpanIds,
     StreamMark,
     StreamTimes,
 )
@@ -43,17 +46,13 @@ from burr_otel.spans.scope import (
     links_to,
     origin_of,
 )
-from burr_otel.spans.start import NO_SPAN, unseen
+from burr_otel.spans.start import NO_SPAN, LiveSpan, unseen
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from burr_otel.live.capture import Digests
-    from burr_otel.live.inner import InnerSpan
     from burr_otel.live.run import Run
-    from burr_otel.records import LinkIds, SpanIds
     from burr_otel.spans.facts import ActionFacts
-    from burr_otel.spans.start import LiveSpan
     from burr_otel.store import Session
 
 

@@ -10,7 +10,7 @@ from burr_otel import semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, raised_of, show_answer, show_state
 from burr_otel.printable import logger
-from burr_otel.records import NO_DOCUMENT, EndStep, StreamMark
+from burr_otel.records import NO_DOCUMENT, EndStep, Raised, StreamMark
 from burr_otel.spans import describe, shield
 from burr_otel.spans.describe import exception_attributes
 from burr_otel.spans.signals import emit_log
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.live.root import Root
     from burr_otel.live.step import LiveStep
-    from burr_otel.records import Raised
     from burr_otel.store import EncodedState, Session
 
 _NOTHING: Mapping[str, tuple[int, int]] = {}

@@ -8,6 +8,7 @@ read: normally by the exporter, on its own thread.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -65,6 +66,15 @@ def _hold(size_bytes: int) -> bool:
         if fits:
             _held_bytes += size_bytes
         return fits
+
+
+def _after_fork_in_child() -> None:
+    """An exporter's thread may have held the lock, and there is no such thread here."""
+    global _held_lock
+    _held_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def describe_nothing() -> SpanContent:

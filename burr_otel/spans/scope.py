@@ -8,7 +8,6 @@ what was current before it, and leaving one attaches that.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -24,7 +23,6 @@ from burr_otel.spans.facts import RunFacts, from_portable, portable
 _SCOPE_KEY: Final = otel_context.create_key("burr_otel.scope")
 # A context is a dict; one copy with both entries costs half of `set_value` twice.
 (SPAN_KEY,) = trace.set_span_in_context(trace.INVALID_SPAN, Context())
-_usage_lock = threading.Lock()
 _NO_STATE = trace.INVALID_SPAN_CONTEXT.trace_state  # of nearly all; others are asked, by calls
 
 
@@ -102,7 +100,6 @@ class BurrStep:
     context: SpanContext = trace.INVALID_SPAN_CONTEXT
     failed: str | None = None  # why, although it raised nothing
     child_records: Any = None  # the session in which spans of others are recorded, if they are
-    usage: Usage | None = None  # what the models inside took and gave
     log_events: int | None = None  # the level from which on its log lines are events
     log_lines = 0
     sends_baggage = False
@@ -111,10 +108,16 @@ class BurrStep:
         self.run, self.sequence_id = run, sequence_id
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
-        """Count one call of a model."""
-        with _usage_lock:
-            taken, given, calls = self.usage or (0, 0, 0)
-            self.usage = Usage(taken + input_tokens, given + output_tokens, calls + 1)
+        """Count one call of a model, from any thread."""
+        self.__dict__.setdefault("_calls", []).append((input_tokens, output_tokens))
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the models inside took and gave."""
+        calls: list[tuple[int, int]] = self.__dict__.get("_calls", [])
+        if not calls:
+            return None
+        return Usage(sum(taken for taken, _ in calls), sum(given for _, given in calls), len(calls))
 
 
 def context_under(parent: trace.Span | None, outer: Context) -> Context:
