@@ -93,7 +93,6 @@ def _grown(heads: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
 TIMES: Final = ("start_time", "end_time", "time_logged", "stream_init_time", "first_item_time")
 _WRITTEN: Final[dict[str, Callable[[Any], Any]]] = {
     "exception": _traceback,
-    "span_dependencies": _texts,
     "tags": _text_tags,
     "swallowed": _flat,
 }
