@@ -75,7 +75,7 @@ def test_a_password_in_an_endpoint_is_not_shown(to):
     """Neither in what went wrong nor where spans went."""
     target = find_target(to)
     assert target.problem
-    assert "s3cret" not in target.problem + target.shown
+    assert "s3cret" not in target.problem + target.place.shown
 
 
 def test_an_empty_exporter_variable_counts_as_unset(monkeypatch):

@@ -64,7 +64,7 @@ def replay_command(
     rest = found[job.done :] if interrupted or job.stopped else []
     go_on = f"{iso(min(run.changed_ns for run in rest))!s:.19}Z" if rest else None
     data = {
-        "to": target.shown,
+        "to": target.place.shown,
         "dry_run": dry_run,
         "interrupted": interrupted,
         "go_on_since": go_on,

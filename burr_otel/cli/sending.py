@@ -18,7 +18,6 @@ from burr_otel.cli.terminal import bar
 from burr_otel.replay.read import opened
 from burr_otel.replay.send import Job, Sender, SendingStoppedError
 from burr_otel.spans.exporters import (
-    Protocol,
     bare_exporter,
     endpoint_from_environ,
     exporter_names,
@@ -35,16 +34,10 @@ _BATCH_TIMEOUT_S: Final = 10.0  # its own tries included
 class Target(NamedTuple):
     """Where spans go."""
 
-    endpoint: str
-    protocol: Protocol
+    place: Place
     named: bool  # on the command line
-    problem: str = ""  # why nothing can be sent there
-    unreachable: bool = False  # because nobody answers
-
-    @property
-    def shown(self) -> str:
-        """The endpoint as it may be shown."""
-        return without_secrets(self.endpoint)
+    problem: str  # why nothing can be sent there, if so
+    unreachable: bool  # because nobody answers
 
 
 def find_target(to: str | None = None) -> Target:
@@ -53,34 +46,33 @@ def find_target(to: str | None = None) -> Target:
     It is by HTTP when its path or port is that of OTLP over HTTP, else as
     ``OTEL_EXPORTER_OTLP_PROTOCOL`` says.
     """
-    endpoint, protocol = endpoint_from_environ()
-    problem = ""
+    place, problem = Place(*endpoint_from_environ()), ""
     if to is not None:
-        endpoint = to if "://" in to else f"http://{to}"
-        place = host_and_port(endpoint)
-        if place is None:
+        place = place._replace(endpoint=to if "://" in to else f"http://{to}")
+        address = host_and_port(place.endpoint)
+        if address is None:
             what = f"{without_secrets(to)!r} is no endpoint"
             problem = f"{what}; use a URL such as http://localhost:4317."
-        elif urllib.parse.urlsplit(endpoint).path.strip("/") or place[1] == _OTLP_HTTP_PORT:
-            protocol = "http/protobuf"
+        elif urllib.parse.urlsplit(place.endpoint).path.strip("/") or address[1] == _OTLP_HTTP_PORT:
+            place = place._replace(protocol="http/protobuf")
     elif sdk_disabled():
         problem = f"{OTEL_SDK_DISABLED} is true, so no trace was made."
     elif "otlp" not in exporter_names():
         said = ",".join(exporter_names())
         problem = f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
-    unreachable = not problem and not Place(endpoint, protocol).answers()
+    unreachable = not problem and not place.answers()
     if unreachable:
-        problem = f"No OTLP endpoint answers at {without_secrets(endpoint)}"
+        problem = f"No OTLP endpoint answers at {place.shown}"
         problem += "." if to is not None else ", so the trace was not sent."
-    return Target(endpoint, protocol, to is not None, problem, unreachable)
+    return Target(place, to is not None, problem, unreachable)
 
 
 @contextlib.contextmanager
 def open_sender(target: Target) -> Iterator[Sender]:
     """What sends spans to a target and waits until they are taken."""
-    endpoint = target.endpoint if target.named else None  # else it reads the variables itself
+    endpoint = target.place.endpoint if target.named else None  # else it reads the variables itself
     with kept_warnings("opentelemetry") as said:
-        exporter = bare_exporter(target.protocol, endpoint, timeout=_BATCH_TIMEOUT_S)
+        exporter = bare_exporter(target.place.protocol, endpoint, timeout=_BATCH_TIMEOUT_S)
         try:
             yield Sender(exporter, said, time.sleep)
         finally:
@@ -121,9 +113,9 @@ class Courier:
                 batches = list(sender.send(spans))
         except SendingStoppedError as error:
             self._stopped = True
-            self.problem = f"{self._target.shown} takes nothing: {error.reason}"
+            self.problem = f"{self._target.place.shown} takes nothing: {error.reason}"
             return False
         refused = [reason for settled in batches for _, reason in settled if reason]
         if refused:
-            self.problem = f"{self._target.shown} refused a span: {refused[0]}"
+            self.problem = f"{self._target.place.shown} refused a span: {refused[0]}"
         return not refused

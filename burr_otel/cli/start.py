@@ -85,7 +85,7 @@ def demo_command(storage_dir: str) -> CommandResult:
     if storage_dir != options.DEFAULT_STORAGE_DIR:
         again += ["--storage-dir", without_password(storage_dir)]
     last = f"To draw it again: {shlex.join(again)}"
-    sent_to = target.shown if refusal is None else None
+    sent_to = target.place.shown if refusal is None else None
     parts: list[RenderableType] = [*drawing(view), "", *told, last]
     return CommandResult({**run_as_json(view), "sent_to": sent_to}, parts)
 
@@ -103,15 +103,15 @@ def _refusal(target: Target, run: StoredRun, storage_dir: str, *, is_traced: boo
     if interrupted:
         raise click.Abort
     reason = job.stopped or "; ".join(job.reports[0].reasons)
-    return f"{target.shown} answers but did not take the trace: {reason}" if reason else None
+    return f"{target.place.shown} answers but did not take the trace: {reason}" if reason else None
 
 
 def _sent_lines(target: Target, place: TracePlace) -> Iterator[Text]:
     from burr_otel.check.probe import Place
 
-    yield Text(f"Sent to {target.shown} as trace {place.trace_id}.", style="green")
+    yield Text(f"Sent to {target.place.shown} as trace {place.trace_id}.", style="green")
     setting, jaeger = OtelConfig.resolve().trace_url, Place(_JAEGER_PAGE, "http/protobuf")
-    if setting != "jaeger" or ("localhost" in target.endpoint and jaeger.answers()):
+    if setting != "jaeger" or ("localhost" in target.place.endpoint and jaeger.answers()):
         yield Text(f"To look at it: {trace_url(setting, place)}")
 
 
