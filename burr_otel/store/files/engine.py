@@ -79,15 +79,15 @@ class FileEngine:
         ahead: object = None,  # noqa: ARG002 - files answer at once
     ) -> FileRun | None:
         """A run; with `ALL` the one that has the plain name, or else the first by name."""
-        plain, suffixed = self._folders(project, app_id, partition_key)
-        run = self._existing(project, app_id, plain)
+        folders = self._folders(project, app_id, partition_key)
+        run = self._existing(project, app_id, next(folders))
         if run is not None:
             own_id, told = run.identity()
             shared = disk.share_folder(own_id or app_id, app_id)
             if not shared and (partition_key is ALL or told in (None, (partition_key,))):
                 return run
         if partition_key is not ALL:
-            return self._existing(project, app_id, suffixed)
+            return self._existing(project, app_id, next(folders))
         others = [run for run in self._runs(project, suffixed=True) if run.app_id == app_id]
         return min(others, key=lambda each: each.folder, default=None)
 
@@ -143,13 +143,14 @@ class FileEngine:
         _warn_if_writable(folder)
         return open_run(project, app_id, folder)
 
-    def _folders(self, project: str, app_id: str, partition_key: Partition) -> tuple[str, str]:
+    def _folders(self, project: str, app_id: str, partition_key: Partition) -> Iterator[str]:
         """The folder that a run has, and the one that it has if another partition's has that."""
         plain = self.folder_of(project, app_id)
         _warn_if_writable(self.place)
         check_folder(f"{self.place}/{project}")
-        key = None if partition_key is ALL else partition_key
-        return plain, f"{self.place}/{project}/{disk.partition_name(app_id, key)}"
+        yield plain
+        if partition_key is not ALL:
+            yield f"{self.place}/{project}/{disk.partition_name(app_id, partition_key)}"
 
 
 def _expanded(storage_dir: str | os.PathLike[str]) -> str:
