@@ -24,10 +24,10 @@ from burr_otel.store.files.scan import mend, settle
 from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
 _MOST_OPEN: Final = 64
-_INDEX_BATCH_BYTES: Final = 1024 * 1024  # as much as a reader goes through without an index
+_INDEX_BATCH_BYTES: Final = 512 * 1024  # as much as a reader goes through without an index
 _BUFFER_BYTES: Final = 64 * 1024  # durability "none"
 _NOTED: Final = struct.Struct("<BqQQ")  # a record as the index notes it
-_INDEX_BATCH_NOTED_BYTES: Final = 32 * _NOTED.size
+_INDEX_BATCH_NOTED_BYTES: Final = 128 * _NOTED.size
 
 # Opened longest ago first. No lock, since finalisers close files, too: each use is one operation.
 _open_files: dict[LogFile, None] = {}
