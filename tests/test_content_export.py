@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hostile import ZOO
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -18,6 +19,7 @@ def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 
 
+@pytest.mark.one_python
 def test_a_batch_with_the_whole_zoo_is_encoded(caplog):
     """Every value as state, attribute, key, name, status and exception: nothing is dropped."""
     exporter = InMemorySpanExporter()

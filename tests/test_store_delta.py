@@ -94,6 +94,7 @@ def changed(state, how, key, value):
     return {**state, key: value}
 
 
+@pytest.mark.one_python
 @settings(PROFILE, max_examples=60)
 @given(st.lists(st.lists(changes, max_size=3), min_size=1, max_size=12))
 def test_any_sequence_of_states_loads_as_whole_snapshots_do(tmp_path_factory, steps):

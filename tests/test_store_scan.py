@@ -34,6 +34,7 @@ def told(lines, text):
     return found
 
 
+@pytest.mark.one_python
 @settings(max_examples=300, deadline=None)
 @given(st.lists(pieces, max_size=20).map(b"".join))
 def test_every_record_is_seen_in_its_place_both_ways(text):

@@ -30,6 +30,8 @@ from burr_otel.errors import RunLockedError, StoreError, UnknownRunError
 from burr_otel.store import Store
 from burr_otel.store import session as session_module
 
+pytestmark = pytest.mark.one_python
+
 
 @pytest.fixture(autouse=True)
 def _warn_again():
