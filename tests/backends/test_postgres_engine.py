@@ -357,7 +357,7 @@ def test_a_record_that_the_server_refuses_costs_no_other(database, postgres: Pos
         except Exception as error:
             refused.append((number, str(error)))
 
-    with runs[0]._writer.database.using():  # so that all four gather
+    with runs[0]._writer.database.lock:  # so that all four gather
         threads = [threading.Thread(target=write, args=(run, 11 + n)) for n, run in enumerate(runs)]
         for thread in threads:
             thread.start()

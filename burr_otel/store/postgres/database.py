@@ -13,7 +13,7 @@ import select
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -144,21 +144,10 @@ class Database:
         self._reset()
 
     def _reset(self) -> None:
-        self.lock = threading.RLock()
-        self.holder: int | None = None  # the thread that is using the connection
+        self.lock = threading.RLock()  # of the thread that is using the connection
         self.writer_id = uuid.uuid4().hex
         self._connection: Connection | None = None
         self._form: abc.Transformer = Transformer()  # of values, to and from the connection's
-
-    @contextlib.contextmanager
-    def using(self) -> Iterator[None]:
-        """Keep other threads from the connection."""
-        with self.lock:
-            earlier, self.holder = self.holder, threading.get_ident()
-            try:
-                yield
-            finally:
-                self.holder = earlier
 
     def query(self, sql: str, *values: Any, answer_s: float = 60.0) -> list[tuple[Any, ...]]:
         """The rows of one statement that may be run twice.
@@ -167,7 +156,7 @@ class Database:
             OSError: The server cannot be reached.
             StoreError: It refuses.
         """
-        with self.using():
+        with self.lock:
             patience = self.patience()
             while True:
                 try:
@@ -260,7 +249,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection; the next statement makes a new one."""
-        with self.using():
+        with self.lock:
             self.drop()
 
     def problem(self, error: Exception) -> StoreError | OSError:

@@ -60,7 +60,7 @@ class Writer:
         self.tails: weakref.WeakValueDictionary[int, Tail] = weakref.WeakValueDictionary()
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
-        self._batch: list[Item] = []  # taken from the queue, and not settled yet
+        self._batch: dict[Item, None] = {}  # taken from the queue, and not settled yet
         self._in_doubt = False  # whether some of it may have been written
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -96,8 +96,7 @@ class Writer:
         database = self.database
         if database.lock.acquire(blocking=False):
             try:
-                with database.using():
-                    self._write(item.future)
+                self._write(item.future)
             except BaseException:  # Ctrl-C: the thread finds out what has been written
                 self._call_thread()
                 raise
@@ -113,7 +112,8 @@ class Writer:
             self.wait_for(Statement("", is_awaited=True))
 
     def _writing_here(self) -> bool:
-        return self.database.holder == threading.get_ident()
+        owned: bool = self.database.lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition asks
+        return owned
 
     # --- the lease ----------------------------------------------------------------------------
 
@@ -163,11 +163,11 @@ class Writer:
             with contextlib.suppress(queue.Empty):
                 while True:
                     wake.get_nowait()
-            with self.database.using():
+            with self.database.lock:
                 self._looks_soon = False
                 self._write(None)
                 if self._leased and time.monotonic() - self._renewed_s >= _LEASE_S / 3:
-                    self._batch = [self._renewal()]
+                    self._batch = {self._renewal(): None}
                     self._write(None)
 
     # --- writing; whoever does it holds the connection ----------------------------------------
@@ -183,14 +183,14 @@ class Writer:
                 self._apart(error)
             except Exception as error:
                 self._in_doubt = False
-                self._refuse(self._batch, self.database.problem(error))
+                self._refuse(list(self._batch), self.database.problem(error))
 
     def _take(self) -> bool:
         size = 0
         while self._queue and size < _BATCH_BYTES and len(self._batch) < _BATCH_RECORDS:
             item = self._queue.popleft()
             size += item.size
-            self._batch.append(item)
+            self._batch[item] = None
         self._queued_bytes = self._queued_bytes - size if self._queue else 0
         return bool(self._batch)
 
@@ -255,12 +255,12 @@ class Writer:
     def _apart(self, error: psycopg.Error) -> None:
         """The server refuses something of the batch: find out what, so that the rest is kept."""
         self._in_doubt = False
-        items, self._batch = self._batch, []
+        items, self._batch = list(self._batch), {}
         if len(items) == 1:
             self._refuse(items, self.database.problem(error))
             return
         for item in items:
-            self._batch = [item]
+            self._batch = {item: None}
             self._write(item.future)
 
     def _done(self, items: list[Any]) -> None:
@@ -280,8 +280,8 @@ class Writer:
             logger.error("%s: %d records could not be kept: %s", self.database.place, lost, error)
 
     def _settled(self, items: list[Any]) -> None:
-        gone = set(map(id, items))
-        self._batch = [item for item in self._batch if id(item) not in gone]
+        for item in items:
+            self._batch.pop(item, None)
 
     def after_fork(self) -> None:
         """In a forked child: begin anew."""
