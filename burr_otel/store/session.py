@@ -67,10 +67,9 @@ class Session:
     """Appends the records of one application; made by `Store.open_session`.
 
     Safe to use from several threads. After a fork, the child's copy writes nothing. `run` is
-    ``project/app_id``; `handed` has what was handed over, by step, until somebody has asked for the
-    `answers`; with `holds_back`, Burr goes on at once to the next step, and a server is asked once
-    for the end of one and the begin of the other; `grown_from` tells of the large values of the
-    state that was written last, or that the first step found.
+    ``project/app_id``. `handed` has what was handed over, by step, until it is settled. With
+    `holds_back`, a server is asked once for a step's end and the next one's begin. `grown_from`
+    tells of the large values of the state that was written last, or that the first step found.
     """
 
     __slots__ = (
@@ -158,9 +157,8 @@ class Session:
             if self._forked_from is not None:
                 self._begin_forked(record.time_ns)
             line, entry = encode_begin_step(record, self._tag), (port.BEGIN, record.sequence_id)
-            hand_over = getattr(self._log, "hand_over", None) if later else None
-            if hand_over is not None:
-                answer = hand_over(line, entry, durability=self._durability)
+            if later:
+                answer = self._log.hand_over(line, entry, durability=self._durability)  # type: ignore[attr-defined]
                 self.handed[record.sequence_id] = Handed(answer, self._begun)
                 return
             start, end = self._log.append(line, entry, durability=self._durability)
@@ -229,14 +227,12 @@ class Session:
         if self._generation != _generation:
             return length  # the parent writes what it began
         handed = self.handed.get(record.sequence_id)
-        later = handed is not None and handed.is_awaited
-        append: Callable[..., Any] = self._log.append
-        if later:
-            append = self._log.hand_over  # type: ignore[attr-defined]
-        elif self.holds_back and hasattr(self._log, "hold_back"):
-            append, later = self._log.hold_back, True
+        holds_back = self.holds_back and hasattr(self._log, "hold_back")
+        how = "hold_back" if holds_back else "append"
+        if handed is not None and handed.is_awaited:
+            how = "hand_over"
         try:
-            written: Any = append(
+            written = getattr(self._log, how)(
                 b"".join(line) if length < _MOST_COPIED_BYTES else line,
                 (port.END, record.sequence_id),
                 durability=self._durability,
@@ -245,10 +241,10 @@ class Session:
             )
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
-        if later:
-            self.handed[record.sequence_id] = Handed(written, self._placed, is_awaited=True)
-        else:
+        if how == "append":
             self._placed(*written)
+        else:
+            self.handed[record.sequence_id] = Handed(written, self._placed, is_awaited=True)
         return length
 
     def answers(self, sequence_id: int) -> Iterator[Future[tuple[int, int]]]:
@@ -359,11 +355,10 @@ class Session:
             otel["flags"] = ids.flags
             if ids.trace_state:
                 otel["trace_state"] = ids.trace_state
-        marker = {"owner": this_owner(), "otel": otel, "partition_key": self._log.partition_key}
+        marker = orjson.dumps({"owner": this_owner(), "otel": otel})
         try:
-            self._log.mark_open(self.session_id, orjson.dumps(marker))
-        except FileExistsError:
-            pass  # another step did
+            with contextlib.suppress(FileExistsError):  # another step did
+                self._log.mark_open(self.session_id, marker)
         except (OSError, StoreError) as error:
             logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
 
@@ -385,6 +380,8 @@ class Session:
             return
         if self._chain is not None:
             self._chain.forget()
+        for lost in self.settle():  # another hook kept ours from being told
+            logger.error("%s", lost)
         try:
             self._log.close()
         except (OSError, StoreError) as error:

@@ -34,8 +34,8 @@ def build(tracker: OtelTracker, act=lambda _: None, *hooks: object) -> Applicati
         .with_transitions(("count", "count", expr(f"n < {STEPS}")), ("count", "end"))
         .with_state(n=0)
         .with_entrypoint("count")
-        .with_tracker(tracker)
         .with_hooks(*hooks)
+        .with_tracker(tracker)
         .with_identifiers(app_id="a")
         .build()
     )
@@ -132,6 +132,28 @@ def test_the_last_state_that_is_not_kept_is_told_by_the_run(database, postgres: 
     with pytest.raises(SnapshotError, match=f"step {STEPS}"):
         app.run(halt_after=["end"])
     tracker.close()
+
+
+def test_a_lost_state_is_told_when_another_hook_raises_before_ours(
+    database, postgres: Postgres, caplog
+):
+    """Burr then does not tell that the run is over; the tracker's end says it."""
+
+    class Raises(PostApplicationExecuteCallHook):
+        def post_run_execute_call(self, **_: object) -> None:
+            raise ZeroDivisionError
+
+    tracker = OtelTracker("p", database)
+    app = build(tracker, lambda _: None, Raises())
+    name = database.rpartition("/")[2]
+    postgres.execute(
+        f"ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> {STEPS} OR kind <> 2)", name
+    )
+    with pytest.raises(ZeroDivisionError):
+        app.run(halt_after=["end"])
+    tracker.close()
+    assert caplog.text.count(f"the state of step {STEPS} could not be kept") == 1
+    assert OtelTracker("p", database).load(None, "a")["sequence_id"] == STEPS - 1
 
 
 def test_an_error_between_two_steps_costs_no_state(database):
