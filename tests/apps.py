@@ -86,6 +86,28 @@ def counter(tracker, app_id="a1", upto=3, step=count, **identifiers):
     )
 
 
+def telling(tracker, tell=lambda _: None, *hooks, upto=4):
+    """Counts as `counter`, with a large text beside it; tells how far it is from inside each step.
+
+    The hooks come before the tracker's.
+    """
+
+    @action(reads=["count"], writes=["count"])
+    def count(state: State) -> State:
+        tell(state["count"])
+        return state.update(count=state["count"] + 1)
+
+    return (
+        builder(None, "a", count=count, finish=finish)
+        .with_hooks(*hooks)
+        .with_tracker(tracker)
+        .with_transitions(("count", "count", expr(f"count < {upto}")), ("count", "finish", default))
+        .with_state(count=0, text="x" * 5_000)
+        .with_entrypoint("count")
+        .build()
+    )
+
+
 def single(tracker, step, app_id="a1", state=None, **identifiers):
     """Runs one action again and again."""
     return (

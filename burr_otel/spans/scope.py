@@ -109,6 +109,7 @@ class BurrStep:
 
     def add_usage(self, input_tokens: int, output_tokens: int) -> None:
         """Count one call of a model, from any thread."""
+        # Neither call lets another thread in between, so that no lock is needed.
         self.__dict__.setdefault("_calls", []).append((input_tokens, output_tokens))
 
     @property

@@ -227,8 +227,8 @@ class Session:
         if self._generation != _generation:
             return length  # the parent writes what it began
         handed = self.handed.get(record.sequence_id)
-        holds_back = self.holds_back and hasattr(self._log, "hold_back")
-        how = "hold_back" if holds_back else "append"
+        holds_back = self.holds_back and self._durability != "none"
+        how = "hold_back" if holds_back and hasattr(self._log, "hold_back") else "append"
         if handed is not None and handed.is_awaited:
             how = "hand_over"
         try:

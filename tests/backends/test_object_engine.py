@@ -5,7 +5,6 @@ What every engine must hold is in tests/conformance.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import pickle
@@ -18,7 +17,6 @@ from collections import Counter
 import apps
 import pytest
 import store_support
-from burr.core import ApplicationBuilder, State, action
 from object_server import ACCESS_KEY, SECRET_KEY, Gateway
 from processes import running, wait_for
 
@@ -731,37 +729,18 @@ def test_roots_and_steps_of_one_batch_are_found(bucket_url):
     assert b'{"type":"otel_root"}\n' in [each.data for each in found.newest((ROOT,))]
 
 
-def run_of_four(tracker: OtelTracker, ran: list[int]):
-    """An application whose `run` takes four steps."""
-
-    @action(reads=["n"], writes=["n"])
-    def count(state: State) -> State:
-        ran.append(state["n"])
-        return state.update(n=state["n"] + 1)
-
-    return (
-        ApplicationBuilder()
-        .with_actions(**dict.fromkeys("abcd", count))
-        .with_transitions(*itertools.pairwise("abcd"))
-        .with_state(n=0)
-        .with_entrypoint("a")
-        .with_tracker(tracker)
-        .with_identifiers(app_id="a")
-        .build()
-    )
-
-
 @pytest.mark.parametrize("snapshots", ["full", "delta"])
 def test_two_steps_of_a_run_share_an_object(bucket_url, snapshots):
     """The end of one and the begin of the next: a request a step, and one more."""
     tracker = OtelTracker("p", bucket_url, snapshots=snapshots)
-    app = run_of_four(tracker, [])
+    app = apps.telling(tracker)
     run = ObjectEngine(bucket_url).find("p", "a", None)
     before = len(list(run._batches()))
-    app.run(halt_after=["d"])
+    app.run(halt_after=["finish"])
     batches = list(ObjectEngine(bucket_url).find("p", "a", None)._batches())
-    assert len(batches) - before == 5
-    assert [str(batch.before) for batch in batches[:4]] == ["BE_2_3", "BE_1_2", "BE_0_1", "B_0_0"]
+    assert len(batches) - before == 6
+    names = [str(batch.before) for batch in batches[:5]]
+    assert names == ["BE_3_4", "BE_2_3", "BE_1_2", "BE_0_1", "B_0_0"]
     tracker.close()
 
 
@@ -769,7 +748,7 @@ def test_a_state_that_was_held_back_and_is_lost_stops_the_next_step(bucket_url, 
     """The store goes away inside a step; nothing of it is sent later, when it is back."""
     ran: list[int] = []
     tracker = OtelTracker("p", bucket_url)
-    app = run_of_four(tracker, ran)
+    app = apps.telling(tracker, ran.append)
     create, away = writer.BatchWriter._create, []
 
     def failing(self, head: bytes, *rest: object, **more: object) -> int:
@@ -780,7 +759,7 @@ def test_a_state_that_was_held_back_and_is_lost_stops_the_next_step(bucket_url, 
 
     monkeypatch.setattr(writer.BatchWriter, "_create", failing)
     with pytest.raises(SnapshotError, match="p/a: the state of step 1 could not be kept: gone"):
-        app.run(halt_after=["d"])
+        app.run(halt_after=["finish"])
     assert (ran, len(away)) == ([0, 1], 1)
     tracker.close()
     other = OtelTracker("p", bucket_url)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
+import apps
 import pytest
-from burr.core import Application, ApplicationBuilder, State, action, expr
+from burr.core import ApplicationBuilder, State, action, expr
 from burr.lifecycle import PostApplicationExecuteCallHook
 from postgres_server import Postgres
 
@@ -14,31 +15,6 @@ from burr_otel.store.postgres.database import Database
 from burr_otel.testing import SpanCapture
 
 STEPS = 4
-
-
-def build(tracker: OtelTracker, act=lambda _: None, *hooks: object) -> Application:
-    """An application whose `run` takes four steps; each calls `act` with its number, from 0."""
-
-    @action(reads=["n"], writes=["n"])
-    def count(state: State) -> State:
-        act(state["n"])
-        return state.update(n=state["n"] + 1)
-
-    @action(reads=["n"], writes=[])
-    def end(state: State) -> State:
-        return state
-
-    return (
-        ApplicationBuilder()
-        .with_actions(count=count, end=end)
-        .with_transitions(("count", "count", expr(f"n < {STEPS}")), ("count", "end"))
-        .with_state(n=0)
-        .with_entrypoint("count")
-        .with_hooks(*hooks)
-        .with_tracker(tracker)
-        .with_identifiers(app_id="a")
-        .build()
-    )
 
 
 @pytest.fixture
@@ -66,8 +42,8 @@ def test_two_steps_of_a_run_share_a_statement(database, statements, snapshots):
         other = OtelTracker("p", database)  # its engine shares the connection, not what is known
         seen.append((number, (other.load(None, "a") or {"sequence_id": None})["sequence_id"]))
 
-    app = build(tracker, look)
-    app.run(halt_after=["end"])
+    app = apps.telling(tracker, look)
+    app.run(halt_after=["finish"])
     assert seen == [(0, None), (1, 0), (2, 1), (3, 2)]
     assert statements[-STEPS - 1 :] == [2] * STEPS + [1]
     assert tracker.load(None, "a")["sequence_id"] == STEPS
@@ -77,7 +53,7 @@ def test_two_steps_of_a_run_share_a_statement(database, statements, snapshots):
 def test_a_lone_step_is_kept_when_it_returns(database, statements):
     """Nobody knows when the next one comes, so nothing is held back."""
     tracker = OtelTracker("p", database)
-    app = build(tracker)
+    app = apps.telling(tracker)
     app.run(halt_after=["count"])
     for number in range(1, STEPS):
         app.step()
@@ -97,12 +73,12 @@ def test_a_state_that_is_not_kept_stops_the_next_step(
     tracker = OtelTracker(
         "p", database, on_snapshot_error=on_snapshot_error, tracer_provider=spans.provider
     )
-    app = build(tracker, ran.append)
+    app = apps.telling(tracker, ran.append)
     name = database.rpartition("/")[2]
     postgres.execute("ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> 1 OR kind <> 2)", name)
     if on_snapshot_error == "raise":
         with pytest.raises(SnapshotError, match="p/a: the state of step 1 could not be kept"):
-            app.run(halt_after=["end"])
+            app.run(halt_after=["finish"])
         assert ran == [0, 1]
         assert [span.status.is_ok for span in spans.spans if span.name == "count"] == [
             True,
@@ -114,23 +90,23 @@ def test_a_state_that_is_not_kept_stops_the_next_step(
         kinds = [each["type"] for each in told[-3:]]
         assert kinds == ["begin_entry", "begin_entry", "otel_step_end"], "refused, not crashed"
     else:
-        app.run(halt_after=["end"])
+        app.run(halt_after=["finish"])
         assert ran == [0, 1, 2, 3]
         assert caplog.text.count("the state of step 1 could not be kept") == 1
-        assert tracker.load(None, "a")["state"]["n"] == STEPS
+        assert tracker.load(None, "a")["state"]["count"] == STEPS
     tracker.close()
 
 
 def test_the_last_state_that_is_not_kept_is_told_by_the_run(database, postgres: Postgres):
     """No step follows, so `run` itself raises; an error of the user's own is not hidden by it."""
     tracker = OtelTracker("p", database)
-    app = build(tracker)
+    app = apps.telling(tracker)
     name = database.rpartition("/")[2]
     postgres.execute(
         f"ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> {STEPS} OR kind <> 2)", name
     )
     with pytest.raises(SnapshotError, match=f"step {STEPS}"):
-        app.run(halt_after=["end"])
+        app.run(halt_after=["finish"])
     tracker.close()
 
 
@@ -144,13 +120,13 @@ def test_a_lost_state_is_told_when_another_hook_raises_before_ours(
             raise ZeroDivisionError
 
     tracker = OtelTracker("p", database)
-    app = build(tracker, lambda _: None, Raises())
+    app = apps.telling(tracker, lambda _: None, Raises())
     name = database.rpartition("/")[2]
     postgres.execute(
         f"ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> {STEPS} OR kind <> 2)", name
     )
     with pytest.raises(ZeroDivisionError):
-        app.run(halt_after=["end"])
+        app.run(halt_after=["finish"])
     tracker.close()
     assert caplog.text.count(f"the state of step {STEPS} could not be kept") == 1
     assert OtelTracker("p", database).load(None, "a")["sequence_id"] == STEPS - 1

@@ -114,7 +114,7 @@ class BatchWriter:
         line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
         *,
-        durability: Durability,
+        durability: Durability,  # noqa: ARG002 - the store's answer is waited for
         after: object | None = None,
         mark: object | None = None,
     ) -> Future[tuple[int, int]]:
@@ -124,11 +124,7 @@ class BatchWriter:
             if after is not None and (after is not self._newest or self._busy):
                 raise DisplacedError
             data = line if isinstance(line, bytes) else b"".join(line)
-            if durability == "none":
-                answer.set_result((-1, -1))
-                self._wait(Waiting(data, entry))
-            else:
-                self._wait(Waiting(data, entry, answer, after is not None))
+            self._wait(Waiting(data, entry, answer, after is not None))
             if entry is not None and entry[0] == END:
                 self._newest = mark
         return answer
