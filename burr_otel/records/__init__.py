@@ -10,7 +10,6 @@ import datetime as dt
 import itertools
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -38,6 +37,7 @@ from burr_otel.records.types import (
     StreamMark,
     StreamTimes,
     Usage,
+    checksum,
     encode_json,
     sound_text,
     state_data,
@@ -82,7 +82,7 @@ def parse(line: bytes) -> dict[str, Any]:
     if not line or line.isspace():
         raise DamageError("blank line")
     tail = _CRC_TAIL.search(line, max(0, len(line) - _CRC_TAIL_BYTES))
-    if tail is not None and zlib.crc32(memoryview(line)[: tail.start()]) != int(tail[1], 16):
+    if tail is not None and checksum(memoryview(line)[: tail.start()]) != int(tail[1], 16):
         raise DamageError("its checksum is not that of its bytes")
     try:
         record = _loads(line)

@@ -12,6 +12,7 @@ Everything that a span says of a step is derived from these records by `spans.de
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,11 @@ BEGIN_ENTRY: Final = "begin_entry"
 END_ENTRY: Final = "end_entry"
 ROOT: Final = "otel_root"
 ROOT_END: Final = "otel_root_end"
+
+# For more bytes than that, zlib lets go of the interpreter, and among busy threads it takes longer
+# to get it back than to go over some more pieces.
+_GIL_KEPT_BYTES: Final = 5 * 1024
+_MOST_KEPT_BYTES: Final = 64 * 1024
 
 
 # --- JSON -----------------------------------------------------------------------------------------
@@ -41,6 +47,17 @@ def encode_json(tree: Any) -> bytes:
     except orjson.JSONEncodeError:
         text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return sound_text(text).encode()
+
+
+def checksum(data: bytes | memoryview, before: int = 0) -> int:
+    """CRC-32 of `data`, which goes on from that of what came before."""
+    size = len(data)
+    if size <= _GIL_KEPT_BYTES or size > _MOST_KEPT_BYTES:
+        return zlib.crc32(data, before)
+    view = memoryview(data)
+    for start in range(0, size, _GIL_KEPT_BYTES):
+        before = zlib.crc32(view[start : start + _GIL_KEPT_BYTES], before)
+    return before
 
 
 class Document:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from burr_otel.records.types import (
     StreamMark,
     StreamTimes,
     Usage,
+    checksum,
     encode_json,
     sound_text,
 )
@@ -215,7 +215,7 @@ def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
     head = name.encode(), layout.time, local_time(time_ns), _json_members(fields)
     otel = session, time_ns, own, more
     line = b'{"type":"%b","%b":"%b"%b,"otel":{%b,"time_unix_nano":%d%b%b' % (*head, *otel)
-    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+    return b'%b,"crc":"%08x"}}\n' % (line, checksum(line))
 
 
 _name = functools.lru_cache(1024)(encode_json)  # actions have few names
@@ -247,7 +247,7 @@ def encode_begin_step(record: BeginStep, session: bytes, more: bytes = b"") -> b
             more,
         )
     )
-    return b'%b,"crc":"%08x"}}\n' % (line, zlib.crc32(line))
+    return b'%b,"crc":"%08x"}}\n' % (line, checksum(line))
 
 
 def encode_end_step(
@@ -274,10 +274,10 @@ def encode_end_step(
     else:
         told = _members(record, LAYOUTS[END_ENTRY])
     tail = b',"otel":{%b,"time_unix_nano":%d%b%b' % (session, time_ns, told, more)
-    crc = zlib.crc32(head)
+    crc = checksum(head)
     for piece in state:
-        crc = zlib.crc32(piece, crc)
-    return [head, *state, b'%b,"crc":"%08x"}}\n' % (tail, zlib.crc32(tail, crc))]
+        crc = checksum(piece, crc)
+    return [head, *state, b'%b,"crc":"%08x"}}\n' % (tail, checksum(tail, crc))]
 
 
 def _members(record: Any, layout: Layout, more: Mapping[str, Any] = _NOTHING) -> bytes:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from burr_otel.records import encode_json
+from burr_otel.records import checksum, encode_json
 
 # Burr's own keys in a state; all others are the user's.
 SEQUENCE_ID: Final = "__SEQUENCE_ID"
@@ -76,15 +75,15 @@ class EncodedState:
             value = self._values[key]
             if type(value) not in _GROWING_TYPES:
                 continue
-            shared, checksum, items, ending = known.get(key, (0, 0, 0, b""))
+            shared, before, items, ending = known.get(key, (0, 0, 0, b""))
             if (
                 0 < shared < len(fragment)
                 and fragment.endswith(ending, 0, shared)
                 and (fragment[0] == _QUOTE or fragment[shared] in b",]")
-                and zlib.crc32(memoryview(fragment)[:shared]) == checksum
+                and checksum(memoryview(fragment)[:shared]) == before
             ):
                 found[key] = shared, items
-                head = head_checksum(fragment, checksum, shared)
+                head = head_checksum(fragment, before, shared)
             else:
                 head = head_checksum(fragment)
             self.heads[key] = head
@@ -113,4 +112,4 @@ def object_pieces(fragments: Mapping[str, bytes]) -> list[bytes]:
 
 def head_checksum(fragment: bytes, before: int = 0, start: int = 0) -> int:
     """CRC of a fragment from `start` to its last byte, which it leaves out."""
-    return zlib.crc32(memoryview(fragment)[start : max(start, len(fragment) - 1)], before)
+    return checksum(memoryview(fragment)[start : max(start, len(fragment) - 1)], before)
