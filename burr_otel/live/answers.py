@@ -8,7 +8,9 @@ is added to asynchronous applications only: of any other, Burr would warn in eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
@@ -65,13 +67,13 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
 
 async def _answers(session: Session, sequence_id: int) -> None:
     for answer in session.answers(sequence_id):
-        waiting = asyncio.wrap_future(answer)
-        waiting.add_done_callback(_seen)
-        # Unlike `await waiting`, it cancels nothing when this task is cancelled.
-        await asyncio.wait([waiting])
+        if not answer.is_there:
+            loop = asyncio.get_running_loop()
+            there = asyncio.Event()
+            answer.then(functools.partial(_call_soon, loop, there.set))
+            await there.wait()
 
 
-def _seen(waiting: asyncio.Future[Any]) -> None:
-    """Whoever asked for the answer looks at the one of the store."""
-    if not waiting.cancelled():
-        waiting.exception()
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+        loop.call_soon_threadsafe(call)

@@ -104,9 +104,9 @@ class RunLog(Protocol):
         `mark`, and no other process has written since.
         """
 
-    # An engine at a distance may have methods with the arguments of `append`, which give a `Future`
-    # of what that returns: `hand_over`, since an event loop must not wait for a server, and
-    # `hold_back`, which leaves the record to be written with the next one or at a flush.
+    # An engine at a distance may have methods with the arguments of `append`, which give a
+    # `StoreAnswer` with what that returns: `hand_over`, as an event loop must not wait for a
+    # server, and `hold_back`, which leaves the record to be written with the next or at a flush.
 
     def repair(self) -> list[str]:
         """Mend what killed writers left, and say what was done."""

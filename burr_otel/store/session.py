@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from typing import Any, Final
 
 import orjson
@@ -27,6 +26,7 @@ from burr_otel.records import (
     encode_end_step,
 )
 from burr_otel.store import port
+from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.delta import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing
 from burr_otel.store.owner import this_owner
@@ -52,7 +52,7 @@ class Handed:
 
     def __init__(
         self,
-        answer: Future[tuple[int, int]],
+        answer: StoreAnswer,
         placed: Callable[[int, int], None],
         *,
         is_awaited: bool = False,
@@ -247,7 +247,7 @@ class Session:
             self.handed[record.sequence_id] = Handed(written, self._placed, is_awaited=True)
         return length
 
-    def answers(self, sequence_id: int) -> Iterator[Future[tuple[int, int]]]:
+    def answers(self, sequence_id: int) -> Iterator[StoreAnswer]:
         """What to wait for, one after the other, until a step's newest record is kept.
 
         Raises:
@@ -255,13 +255,13 @@ class Session:
         """
         while (handed := self.handed.get(sequence_id)) is not None and handed.placed is not None:
             yield handed.answer
-            error = handed.answer.exception()
+            error = handed.answer.error()
             if isinstance(error, DisplacedError) and handed.again is not None:
                 handed.again()
                 continue
             placed, handed.placed = handed.placed, None
             if error is None:
-                placed(*handed.answer.result())
+                placed(*handed.answer.place())
                 continue
             if self._chain is not None:
                 self._chain.forget()
@@ -274,10 +274,9 @@ class Session:
         for sequence_id in list(self.handed):
             try:
                 for answer in self.answers(sequence_id):
-                    if not answer.done():
+                    if not answer.is_there:
                         with contextlib.suppress(OSError, StoreError):  # as the answer will say
                             self._log.flush()
-                        wait([answer])
             except SnapshotError as failure:  # noqa: PERF203 - of each step
                 yield failure
             finally:

@@ -7,11 +7,11 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger
+from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
 from burr_otel.store.objects.lease import Lease
@@ -38,7 +38,7 @@ class Waiting(NamedTuple):
 
     data: bytes
     entry: tuple[int, int] | None
-    answer: Future[tuple[int, int]] | None = None
+    answer: StoreAnswer | None = None
     is_exact: bool = False
 
 
@@ -105,9 +105,17 @@ class BatchWriter:
 
     def hand_over(
         self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
-    ) -> Future[tuple[int, int]]:
-        """Like `append`, for an event loop: it is in the store when the future is done."""
-        return background.pool.submit(self.append, line, entry, **more)
+    ) -> StoreAnswer:
+        """Like `append`, for an event loop: it is in the store once the answer is there."""
+        answer = StoreAnswer()
+        background.pool.submit(self._answer, answer, line, entry, **more)
+        return answer
+
+    def _answer(self, answer: StoreAnswer, *told: Any, **more: Any) -> None:
+        try:
+            answer.give(self.append(*told, **more))
+        except Exception as error:
+            answer.give(error=error)
 
     def hold_back(
         self,
@@ -117,9 +125,9 @@ class BatchWriter:
         durability: Durability,  # noqa: ARG002 - the store's answer is waited for
         after: object | None = None,
         mark: object | None = None,
-    ) -> Future[tuple[int, int]]:
+    ) -> StoreAnswer:
         """Like `hand_over`, but sent with the next record that is waited for."""
-        answer: Future[tuple[int, int]] = Future()
+        answer = StoreAnswer()
         with self._lock:
             if after is not None and (after is not self._newest or self._busy):
                 raise DisplacedError
@@ -198,14 +206,14 @@ class BatchWriter:
         """So many of the records that waited are in the store."""
         for each in self._waiting[:count]:
             if each.answer is not None:
-                each.answer.set_result((-1, -1))  # it belongs to the batch, which others ask for
+                each.answer.give((-1, -1))  # it belongs to the batch, which others ask for
         del self._waiting[:count]
 
     def _refuse(self, error: Exception) -> None:
         """What was held back is not kept, and whoever asks for it hears why."""
         for each in self._waiting:
             if each.answer is not None:
-                each.answer.set_exception(error)
+                each.answer.give(error=error)
         if self._doubtful is not None:
             path, head, count = self._doubtful
             count = sum(each.answer is None for each in self._waiting[:count])

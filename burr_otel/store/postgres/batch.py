@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.port import END
 
 NOTHING, ANSWER, DISK = range(3)
@@ -89,7 +89,7 @@ class Record:
     number: int = -1  # not given yet
     result: tuple[int, int] = (-1, -1)
     is_awaited: bool = True
-    future: Future[tuple[int, int]] = field(default_factory=Future)
+    answer: StoreAnswer = field(default_factory=StoreAnswer)
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +101,7 @@ class Statement:
     size: int = 0
     result: None = None
     is_awaited: bool = False
-    future: Future[None] = field(default_factory=Future)
+    answer: StoreAnswer = field(default_factory=StoreAnswer)
 
 
 Item = Record | Statement

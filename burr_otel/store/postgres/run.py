@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from burr_otel.store import graphs
+from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import BEGIN, Durability, Line
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement, Tail
@@ -136,8 +136,8 @@ class PostgresRun:
 
     def hand_over(
         self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
-    ) -> Future[tuple[int, int]]:
-        """Like `append`, for an event loop: it is in the database when the future is done."""
+    ) -> StoreAnswer:
+        """Like `append`, for an event loop: it is in the database once the answer is there."""
         return self.hold_back(line, entry, soon=True, **more)
 
     def hold_back(
@@ -147,14 +147,14 @@ class PostgresRun:
         *,
         soon: bool = False,
         **more: Any,
-    ) -> Future[tuple[int, int]]:
+    ) -> StoreAnswer:
         """Like `hand_over`, but written with the next record that is waited for."""
         record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
         self._writer.put(record, soon=soon and record.is_awaited)
         if record.is_awaited:
-            return record.future
-        done: Future[tuple[int, int]] = Future()
-        done.set_result(record.result)
+            return record.answer
+        done = StoreAnswer()
+        done.give(record.result)
         return done
 
     def _record(

@@ -13,7 +13,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from concurrent.futures import Future
 from typing import Any, Final
 
 import psycopg
@@ -21,6 +20,7 @@ from psycopg import errors
 
 from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger
+from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.owner import this_owner
 from burr_otel.store.port import DisplacedError
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion, question
@@ -96,7 +96,7 @@ class Writer:
         database = self.database
         if database.lock.acquire(blocking=False):
             try:
-                self._write(item.future)
+                self._write(item.answer)
             except BaseException:  # Ctrl-C: the thread finds out what has been written
                 self._call_thread()
                 raise
@@ -104,7 +104,7 @@ class Writer:
                 database.lock.release()
         else:
             self._call_thread()
-        return item.future.result()
+        return item.answer.place()
 
     def flush(self) -> None:
         """Have everything written that is queued."""
@@ -172,9 +172,9 @@ class Writer:
 
     # --- writing; whoever does it holds the connection ----------------------------------------
 
-    def _write(self, until: Future[Any] | None) -> None:
+    def _write(self, until: StoreAnswer | None) -> None:
         """Write what is queued, or as much as somebody waits for."""
-        while until is None or not until.done():
+        while until is None or not until.is_there:
             if not self._batch and not self._take():
                 return
             try:
@@ -261,12 +261,12 @@ class Writer:
             return
         for item in items:
             self._batch = {item: None}
-            self._write(item.future)
+            self._write(item.answer)
 
     def _done(self, items: list[Any]) -> None:
         self._settled(items)
         for item in items:
-            item.future.set_result(item.result)
+            item.answer.give(item.result)
 
     def _refuse(self, items: list[Any], error: Exception) -> None:
         self._settled(items)
@@ -274,7 +274,7 @@ class Writer:
             if isinstance(item, Record):
                 item.tail.moved(-1)
             shares = isinstance(error, StoreError | OSError)  # several threads raise it
-            item.future.set_exception(type(error)(str(error)) if shares else error)
+            item.answer.give(error=type(error)(str(error)) if shares else error)
         lost = sum(not item.is_awaited for item in items)
         if lost:
             logger.error("%s: %d records could not be kept: %s", self.database.place, lost, error)
