@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from burr.lifecycle import PostRunStepHookAsync, PreRunStepHookAsync
@@ -20,6 +22,11 @@ from burr_otel.live.registry import Owner, registry
 
 if TYPE_CHECKING:
     from burr_otel.store import Session
+
+
+# Of each event loop: what is to be set in it.
+_events: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Event]]
+_events = weakref.WeakKeyDictionary()
 
 
 class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
@@ -68,12 +75,20 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
 async def _answers(session: Session, sequence_id: int) -> None:
     for answer in session.answers(sequence_id):
         if not answer.is_there:
-            loop = asyncio.get_running_loop()
-            there = asyncio.Event()
-            answer.then(functools.partial(_call_soon, loop, there.set))
+            loop, there = asyncio.get_running_loop(), asyncio.Event()
+            answer.then(functools.partial(_tell, loop, there))
             await there.wait()
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-        loop.call_soon_threadsafe(call)
+def _tell(loop: asyncio.AbstractEventLoop, there: asyncio.Event) -> None:
+    """Set an event of a loop, which is woken once for all that a statement has answered."""
+    events = _events.setdefault(loop, deque())
+    events.append(there)
+    if len(events) == 1:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(_set_all, events)
+
+
+def _set_all(events: deque[asyncio.Event]) -> None:
+    while events:
+        events.popleft().set()

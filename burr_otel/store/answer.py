@@ -28,7 +28,8 @@ class StoreAnswer:
         """Wake all who wait for it."""
         self._place, self._error, self.is_there = place, error, True
         self._open.release()
-        self._call()
+        if self._calls:
+            self._call()
 
     def then(self, call: Callable[[], object]) -> None:
         """Call something once it is there: at once, or in the thread that gives it."""
