@@ -318,7 +318,7 @@ class OtelTracker(RunHooks, RunLoader):
             OSError: The log cannot be mended.
         """
         key = partition_key if self._store.exists(app_id, partition_key) else ALL
-        self._store.mend(app_id, key)
+        self._store.read(app_id, key).log.repair()
         return recover_run(self._shared(), self._store, app_id, key, self._clock(), send)
 
     def __enter__(self) -> Self:

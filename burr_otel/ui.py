@@ -29,7 +29,7 @@ except ImportError as error:
 from burr_otel.config import OtelConfig, default_storage_dir
 from burr_otel.errors import BurrOtelError, InvalidIdentifierError, UnknownRunError
 from burr_otel.records import BEGIN_ENTRY, END_ENTRY, encode_json
-from burr_otel.store import ALL, Store, StoredRun, projects
+from burr_otel.store import ALL, Store, StoredRun, open_engine
 from burr_otel.store.reading import newest_record, otel_of
 from burr_otel.trace_url import recorded_place, trace_url
 
@@ -98,7 +98,7 @@ class StoreBackend(BackendBase):
     def _projects(self) -> Iterator[schema.Project]:
         names: list[str] = []
         with contextlib.suppress(FileNotFoundError):  # nothing has been recorded yet
-            names = projects(self._storage_dir)
+            names = open_engine(self._storage_dir).projects()
         for name in names:
             times = [run.changed_ns for run in Store(name, self._storage_dir).runs()]
             if times:

@@ -18,7 +18,7 @@ from burr_otel.errors import (
     SnapshotError,
     StoreError,
 )
-from burr_otel.store import Store, projects
+from burr_otel.store import Store
 from burr_otel.store.copying import write_plain
 
 
@@ -135,7 +135,7 @@ def test_a_project_that_is_a_link_is_not_followed(store, tmp_path):
     ):  # fmt: skip
         with pytest.raises(InvalidIdentifierError, match="symbolic link"):
             operation()
-    assert projects(tmp_path / "store") == []
+    assert Store("proj", tmp_path / "store").engine.projects() == []
 
 
 SMALL = ["metadata.json", "graph.json", "children.jsonl", "log.index", "log.jsonl"]

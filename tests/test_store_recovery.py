@@ -561,10 +561,10 @@ def test_a_torn_run_can_be_mended_without_opening_it(store):
         file.write(b"\0\0torn")
     with pytest.raises(json.JSONDecodeError):
         read_by_burr(store)
-    [told] = store.mend("a")
+    [told] = store.read("a").log.repair()
     assert "6 damaged bytes" in told
     assert "log.jsonl.torn-1" in told
     assert read_by_burr(store)[1]["sequence_id"] == 2
-    assert store.mend("a") == []
+    assert store.read("a").log.repair() == []
     with pytest.raises(UnknownRunError):
-        store.mend("b")
+        store.read("b").log.repair()

@@ -38,7 +38,7 @@ from burr_otel.spans.exporters import (
     sdk_disabled,
 )
 from burr_otel.spans.start import ids
-from burr_otel.store import is_url, projects, without_password
+from burr_otel.store import is_url, open_engine, without_password
 
 SERVICE_NAME: Final = "burr-otel-check"
 """The service of a test trace, unless the variables name one."""
@@ -203,7 +203,7 @@ def unwritable(storage_dir: str) -> str | None:
     """Why no run can be kept there; a folder that is not there yet is not made."""
     try:
         if is_url(storage_dir):
-            projects(storage_dir)
+            open_engine(storage_dir).projects()
             return None
         folder = Path(storage_dir).expanduser()
         there = (each for each in (folder, *folder.parents) if each.exists())

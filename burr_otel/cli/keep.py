@@ -15,9 +15,8 @@ from burr_otel.cli.app import INTERRUPTED
 from burr_otel.cli.terminal import LONGEST_LINE, CommandResult, bar
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, RunInUseError, RunLockedError, UnknownRunError
-from burr_otel.store import Store, StoredRun, is_url, without_password
+from burr_otel.store import Store, StoredRun, is_url, open_engine, without_password
 from burr_otel.store.copying import RunCopy, write_plain
-from burr_otel.store.engines import open_engine
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.port import Engine
 from burr_otel.store.stored_run import Bounds, check_unused, runs_beyond

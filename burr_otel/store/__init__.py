@@ -7,7 +7,7 @@ left out here: commands that list and show runs start quickly.
 from __future__ import annotations
 
 from burr_otel.store.encoded import EncodedState
-from burr_otel.store.engines import is_url, projects, without_password
+from burr_otel.store.engines import is_url, open_engine, without_password
 from burr_otel.store.graphs import digest, graph_json
 from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import ALL
@@ -25,7 +25,7 @@ __all__ = [
     "digest",
     "graph_json",
     "is_url",
+    "open_engine",
     "owner_is_alive",
-    "projects",
     "without_password",
 ]

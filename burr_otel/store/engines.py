@@ -59,8 +59,3 @@ def open_engine(storage_dir: str | os.PathLike[str]) -> Engine:
             f'Run: pip install "burr-otel[{extra}]"'
         ) from error
     return _opened.setdefault(url, engine)  # of two threads at once, both get the first one
-
-
-def projects(storage_dir: str | os.PathLike[str]) -> list[str]:
-    """Names of the projects in a storage directory, sorted."""
-    return open_engine(storage_dir).projects()

@@ -104,9 +104,9 @@ class RunLog(Protocol):
         `mark`, and no other process has written since.
         """
 
-    # An engine at a distance may have methods with the arguments of `append`, which give a
-    # `StoreAnswer` with what that returns: `hand_over`, as an event loop must not wait for a
-    # server, and `hold_back`, which leaves the record to be written with the next or at a flush.
+    # An engine at a distance has `put` with the arguments of `append`, which gives a `StoreAnswer`
+    # with what that returns: `soon`, as an event loop must not wait for a server, or else with the
+    # next record that is waited for, or at a flush.
 
     def repair(self) -> list[str]:
         """Mend what killed writers left, and say what was done."""
@@ -173,13 +173,11 @@ class Engine(Protocol):
     one. Everything may raise `OSError`, or a `StoreError` where waiting would not help.
     """
 
-    @property
-    def place(self) -> str:
-        """What messages call it: a folder, or a URL without its password."""
+    place: str
+    """What messages call it: a folder, or a URL without its password."""
 
-    @property
-    def answers_late(self) -> bool:
-        """Whether an event loop must not wait for an append: its runs have `hand_over`."""
+    answers_late: bool
+    """Whether an event loop must not wait for an append: its runs have `put`."""
 
     def prepare(self, *, dry_run: bool) -> list[str]:
         """Make what the place needs, or upgrade it; what was done, or would be (SQL, say)."""
@@ -191,7 +189,8 @@ class Engine(Protocol):
         """All runs of a partition, of none (None) or of all, in no order; none is opened."""
 
     def app_ids(self, project: str, partition_key: Partition) -> Iterable[str]:
-        """App ids of those runs, in no order."""
+        """App ids of those runs, in no order; an engine may have a quicker way."""
+        return (run.app_id for run in self.runs(project, partition_key))
 
     def find(
         self,
@@ -221,8 +220,5 @@ class Engine(Protocol):
     def delete(self, run: RunLog) -> None:
         """Delete a run."""
 
-    def flush(self) -> None:
-        """Write out what this process has buffered for any run."""
-
     def close(self) -> None:
-        """Let go of everything that is held."""
+        """Write out what this process has buffered, and let go of everything that is held."""

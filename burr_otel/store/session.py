@@ -158,7 +158,7 @@ class Session:
                 self._begin_forked(record.time_ns)
             line, entry = encode_begin_step(record, self._tag), (port.BEGIN, record.sequence_id)
             if later:
-                answer = self._log.hand_over(line, entry, durability=self._durability)  # type: ignore[attr-defined]
+                answer = self._log.put(line, entry, soon=True, durability=self._durability)  # type: ignore[attr-defined]
                 self.handed[record.sequence_id] = Handed(answer, self._begun)
                 return
             start, end = self._log.append(line, entry, durability=self._durability)
@@ -227,12 +227,12 @@ class Session:
         if self._generation != _generation:
             return length  # the parent writes what it began
         handed = self.handed.get(record.sequence_id)
-        holds_back = self.holds_back and self._durability != "none"
-        how = "hold_back" if holds_back and hasattr(self._log, "hold_back") else "append"
-        if handed is not None and handed.is_awaited:
-            how = "hand_over"
+        soon = handed is not None and handed.is_awaited
+        append: Callable[..., Any] = self._log.append
+        if soon or (self.holds_back and self._durability != "none" and hasattr(self._log, "put")):
+            append = functools.partial(self._log.put, soon=soon)  # type: ignore[attr-defined]
         try:
-            written = getattr(self._log, how)(
+            written = append(
                 b"".join(line) if length < _MOST_COPIED_BYTES else line,
                 (port.END, record.sequence_id),
                 durability=self._durability,
@@ -241,10 +241,10 @@ class Session:
             )
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
-        if how == "append":
-            self._placed(*written)
-        else:
+        if isinstance(written, StoreAnswer):
             self.handed[record.sequence_id] = Handed(written, self._placed, is_awaited=True)
+        else:
+            self._placed(*written)
         return length
 
     def answers(self, sequence_id: int) -> Iterator[StoreAnswer]:

@@ -188,14 +188,6 @@ class Store:
         """Everything that is stored of a run, whatever its condition."""
         return StoredRun(self._known(app_id, partition_key))
 
-    def mend(self, app_id: str, partition_key: Partition = ALL) -> list[str]:
-        """Mend the log that a killed process left torn, so that Burr's own readers can read it.
-
-        The next session of the run does that anyway. A record that a live process is writing is
-        waited for. Tells what was damaged and where its bytes were saved.
-        """
-        return self._known(app_id, partition_key).repair()
-
     def delete(
         self,
         app_id: str,

@@ -30,8 +30,7 @@ from burr_otel.records import (
     time_of,
     writer_zone,
 )
-from burr_otel.store import ALL, Store, StoredRun, is_url, without_password
-from burr_otel.store import projects as project_names
+from burr_otel.store import ALL, Store, StoredRun, is_url, open_engine, without_password
 from burr_otel.store.port import Line
 from burr_otel.store.reading import newest_record, otel_of
 
@@ -65,7 +64,7 @@ def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
     """The projects of a storage directory, in order of their names, or only the named one."""
     place = _place(storage_dir)
     try:
-        names = project_names(storage_dir)
+        names = open_engine(storage_dir).projects()
     except FileNotFoundError:
         raise StoreError(
             f"no storage directory {place}: nothing has been recorded there. "

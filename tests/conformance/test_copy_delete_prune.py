@@ -243,7 +243,7 @@ def three_runs(store):
         session = begin(store, app_id, partition_key=key)
         run_step(session, 0, {"pad": "x" * 1000 * (number + 1)})
         session.end(ENDED)
-    store.engine.flush()
+    store.engine.close()
     return {run.app_id: run.size_bytes for run in store.runs()}
 
 

@@ -278,7 +278,7 @@ def test_what_was_appended_is_read_by_this_process(engine, run, durability):
     found = engine.find("proj", "a", None)
     assert lines_of(found) == [line(END, number) for number in range(50)]
     run.append(line(END, 50), (END, 50), durability=durability)
-    engine.flush()
+    engine.close()
     assert lines_of(found)[-1] == line(END, 50)
 
 

@@ -34,7 +34,7 @@ def test_projects_and_runs_are_listed_by_page_and_partition(backend, store):
         run_step(session, 0)
         run_step(session, 1)
         session.end(ENDED)
-    store.engine.flush()
+    store.engine.close()
     [project] = ask(backend.list_projects(None))
     assert (project.name, project.num_apps) == ("proj", 3)
     found, total = ask(backend.list_apps(None, "proj", None))

@@ -300,7 +300,7 @@ def test_two_sessions_that_wait_for_nothing_lose_no_difference(storage_dir, capl
     for number in range(8):
         session, text = ((first, "x"), (second, "y"))[number % 2]
         run_step(session, number, {"history": [text * 500] * (number + 1), "n": number})
-    store.engine.flush()
+    store.engine.close()
     for number in range(8):
         assert values_of(store.load(None, "a", number))["n"] == number
     assert "could not be kept" not in caplog.text

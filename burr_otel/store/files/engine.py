@@ -16,14 +16,14 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.disk import check_folder, has_log
 from burr_otel.store.files.run import FileRun, open_run, open_runs
 from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, is_project
-from burr_otel.store.port import ALL, Durability, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _MOST_WARNED: Final = 1000
 _warned: set[str] = set()
 
 
-class FileEngine:
+class FileEngine(Engine):
     """The runs below a storage directory; see `Engine`."""
 
     answers_late = False
@@ -66,10 +66,6 @@ class FileEngine:
                 if has_suffix:
                     run.app_id = run.identity()[0] or entry.name
                 yield run
-
-    def app_ids(self, project: str, partition_key: Partition) -> Iterator[str]:
-        """Of those runs."""
-        return (run.app_id for run in self.runs(project, partition_key))
 
     def find(
         self,
@@ -128,13 +124,10 @@ class FileEngine:
         folder.rename(temporary)
         shutil.rmtree(temporary)
 
-    def flush(self) -> None:
-        """Write out what this process has buffered for any open run."""
-        for run in open_runs():
-            run.flush()
-
     def close(self) -> None:
-        """Nothing is held for an engine of files."""
+        """Close the logs of this process."""
+        for run in open_runs():
+            run.close()
 
     def _existing(self, project: str, app_id: str, folder: str) -> FileRun | None:
         """The run in a folder that has a log."""

@@ -12,12 +12,12 @@ from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
 from burr_otel.store.objects.lease import Heartbeat
 from burr_otel.store.objects.run import ObjectRun, identity
-from burr_otel.store.port import ALL, Durability, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
 
 _PARTS: Final = 4  # of the name of a run's metadata
 
 
-class ObjectEngine:
+class ObjectEngine(Engine):
     """The runs below a URL; see `Engine`. Connects with its first request."""
 
     answers_late = True
@@ -51,10 +51,6 @@ class ObjectEngine:
                 run = self._listed(project, *parts[2:])
                 if run is not None:
                     yield run
-
-    def app_ids(self, project: str, partition_key: Partition) -> Iterator[str]:
-        """Of those runs."""
-        return (run.app_id for run in self.runs(project, partition_key))
 
     def find(
         self,
@@ -104,14 +100,10 @@ class ObjectEngine:
         self._bucket.delete(mine.names)
         mine.changed()
 
-    def flush(self) -> None:
+    def close(self) -> None:
         """Send what waits of any run."""
         for run in list(self._runs.values()):
             run.flush()
-
-    def close(self) -> None:
-        """Send what waits; there is nothing else to let go of."""
-        self.flush()
 
     def _run(self, project: str, app_id: str, partition_key: str | None) -> ObjectRun:
         """The process's one handle of a run."""

@@ -84,31 +84,41 @@ class BatchWriter:
         durability: Durability,
         after: object | None = None,
         mark: object | None = None,
+        answer: StoreAnswer | None = None,
     ) -> tuple[int, int]:
-        """Append a record; see `RunLog.append`."""
+        """Append a record; see `RunLog.append`. With an `answer` it is sent with the next one."""
         data = line if isinstance(line, bytes) else b"".join(line)
         waits = entry is not None and durability != "none"
         # Without the lock if it does not wait: another thread may hold it until its answer comes.
         with self._lock if waits else contextlib.nullcontext():
             if after is not None and (after is not self._newest or (waits and self._busy)):
                 raise DisplacedError
-            if waits and not self._busy:
-                found = self._send(Waiting(data, entry, is_exact=after is not None))
+            found, record = (-1, -1), Waiting(data, entry, answer, waits and after is not None)
+            if waits and answer is None and not self._busy:
+                found = self._send(record)
             else:
-                found = -1, -1
-                self._wait(Waiting(data, entry))
+                self._waiting.append(record)
+                background.add(self.tick)
             if entry is not None and entry[0] == END:
                 self._newest = mark
-        if sum(len(each.data) for each in self._waiting) > _MOST_WAITING_BYTES:
+        if answer is None and sum(len(each.data) for each in self._waiting) > _MOST_WAITING_BYTES:
             self.flush()
         return found
 
-    def hand_over(
-        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
+    def put(
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None = None,
+        *,
+        soon: bool,
+        **more: Any,
     ) -> StoreAnswer:
-        """Like `append`, for an event loop: it is in the store once the answer is there."""
+        """Like `append`, without waiting: sent `soon`, or with the next that is waited for."""
         answer = StoreAnswer()
-        background.pool.submit(self._answer, answer, line, entry, **more)
+        if soon:
+            background.pool.submit(self._answer, answer, line, entry, **more)
+        else:
+            self.append(line, entry, answer=answer, **more)
         return answer
 
     def _answer(self, answer: StoreAnswer, *told: Any, **more: Any) -> None:
@@ -116,30 +126,6 @@ class BatchWriter:
             answer.give(self.append(*told, **more))
         except Exception as error:
             answer.give(error=error)
-
-    def hold_back(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None = None,
-        *,
-        durability: Durability,  # noqa: ARG002 - the store's answer is waited for
-        after: object | None = None,
-        mark: object | None = None,
-    ) -> StoreAnswer:
-        """Like `hand_over`, but sent with the next record that is waited for."""
-        answer = StoreAnswer()
-        with self._lock:
-            if after is not None and (after is not self._newest or self._busy):
-                raise DisplacedError
-            data = line if isinstance(line, bytes) else b"".join(line)
-            self._wait(Waiting(data, entry, answer, after is not None))
-            if entry is not None and entry[0] == END:
-                self._newest = mark
-        return answer
-
-    def _wait(self, record: Waiting) -> None:
-        self._waiting.append(record)
-        background.add(self.tick)
 
     def flush(self) -> None:
         """Send what waits."""

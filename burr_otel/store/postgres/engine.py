@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from burr_otel.errors import StoreError
 from burr_otel.store import graphs
-from burr_otel.store.port import ALL, Durability, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
 from burr_otel.store.postgres import schema
 from burr_otel.store.postgres.run import Found, PostgresRun, Wanted
 from burr_otel.store.postgres.writer import Writer, writer_of
@@ -43,7 +43,7 @@ WITH gone AS (
 ) SELECT count(*) FROM gone"""
 
 
-class PostgresEngine:
+class PostgresEngine(Engine):
     """The runs in a database. Pickles as its URL; connects when it is first asked something."""
 
     answers_late = True
@@ -132,10 +132,6 @@ class PostgresEngine:
                 _DELETE_RECORDS, run.run_id, _DELETED_AT_ONCE, answer_s=_DELETION_S
             )
         database.query("DELETE FROM burr_otel.run WHERE id = $1", run.run_id, answer_s=_DELETION_S)
-
-    def flush(self) -> None:
-        """Have everything written that is queued."""
-        self._writer.flush()
 
     def close(self) -> None:
         """Flush, and close the connection; it is made anew when it is needed."""

@@ -134,21 +134,15 @@ class PostgresRun:
         found: tuple[int, int] = self._writer.wait_for(record)
         return found
 
-    def hand_over(
-        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
-    ) -> StoreAnswer:
-        """Like `append`, for an event loop: it is in the database once the answer is there."""
-        return self.hold_back(line, entry, soon=True, **more)
-
-    def hold_back(
+    def put(
         self,
         line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
         *,
-        soon: bool = False,
+        soon: bool,
         **more: Any,
     ) -> StoreAnswer:
-        """Like `hand_over`, but written with the next record that is waited for."""
+        """Like `append`, without waiting: written `soon`, or with the next that is waited for."""
         record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
         self._writer.put(record, soon=soon and record.is_awaited)
         if record.is_awaited:
