@@ -92,7 +92,7 @@ def recover_run(
             for is_open, span, time_ns in _spans(shared, store, run, session.session_id):
                 (left if is_open else ended).append(span)
                 last_ns = time_ns or session.last_ns
-        if session.completed or (session.root_ended and not left):
+        if session.completed or (session.root.get("ended") is True and not left):
             session.unmark()
             continue
         spans = (*ended, *left)

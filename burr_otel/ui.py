@@ -128,8 +128,7 @@ class StoreBackend(BackendBase):
                 "application": ApplicationModel.model_validate(run.graph or _NO_GRAPH),
                 "steps": schema.Step.from_logs(lines),
                 "children": children,
-                "parent_pointer": run.parent_pointer,
-                "spawning_parent_pointer": run.spawning_parent_pointer,
+                **_pointers(run),
             }
         )
 
@@ -162,10 +161,18 @@ def _summary(run: StoredRun) -> schema.ApplicationSummary:
             "last_written": _time(run.changed_ns),
             "num_steps": 0 if newest is None else newest["sequence_id"] + 1,
             "tags": {},
-            "parent_pointer": run.parent_pointer,
-            "spawning_parent_pointer": run.spawning_parent_pointer,
+            **_pointers(run),
         }
     )
+
+
+def _pointers(run: StoredRun) -> dict[str, Any]:
+    """Where a run comes from, in Burr's layout."""
+    fork, spawner = run.parent_pointer, run.spawning_parent_pointer
+    return {
+        "parent_pointer": fork and fork._asdict(),
+        "spawning_parent_pointer": spawner and spawner._asdict(),
+    }
 
 
 def _time(time_ns: int) -> dt.datetime:

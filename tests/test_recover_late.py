@@ -12,7 +12,7 @@ from burr_otel.history.read import read_run
 from burr_otel.history.tree import writer_lives
 from burr_otel.spans import keeper
 from burr_otel.store import Store
-from burr_otel.store.owner import this_owner
+from burr_otel.store.process import this_owner
 from burr_otel.view.find import summarise
 
 

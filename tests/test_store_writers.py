@@ -23,7 +23,7 @@ from store_support import (
 from burr_otel.store import Store, owner_is_alive
 from burr_otel.store import session as session_module
 from burr_otel.store.files import log_file as log_module
-from burr_otel.store.owner import this_owner
+from burr_otel.store.process import this_owner
 
 
 @pytest.fixture(params=SNAPSHOTS)

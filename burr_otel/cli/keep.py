@@ -19,7 +19,7 @@ from burr_otel.store import Store, StoredRun, is_url, open_engine, without_passw
 from burr_otel.store.copying import RunCopy, write_plain
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.port import Engine
-from burr_otel.store.stored_run import Bounds, check_unused, runs_beyond
+from burr_otel.store.stored_run import check_unused, runs_beyond
 from burr_otel.view.find import runs
 from burr_otel.view.text import one_line, plural
 
@@ -161,14 +161,13 @@ def prune_command(
       burr-otel prune --older-than 30d --keep 1000 --max-bytes 5G
       burr-otel prune --partition user-7
     """
-    bounds = Bounds(older_than, keep, max_bytes)
-    if bounds == Bounds():
+    if (older_than, keep, max_bytes) == (None, None, None):
         if where.partition is None:
             raise click.UsageError(
                 "which runs? Give --older-than, --keep, --max-bytes or --partition."
             )
-        bounds = Bounds(most_runs=0)
-    beyond = runs_beyond(runs(*where), bounds)
+        keep = 0
+    beyond = runs_beyond(runs(*where), older_than, keep, max_bytes)
     return _delete(beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE)
 
 

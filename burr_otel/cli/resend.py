@@ -135,7 +135,7 @@ def recover_command(app_id: tuple[str, ...], where: options.Where) -> CommandRes
     done: list[dict[str, Any]] = []
     trackers: dict[str, OtelTracker] = {}
     for run in map(where.run, app_id) if app_id else runs(*where):
-        if not app_id and not run.has_open:
+        if not app_id and not any(run.log.open_markers()):
             continue
         if run.project not in trackers:
             trackers[run.project] = OtelTracker(run.project, where.storage_dir)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError
@@ -12,16 +12,9 @@ from burr_otel.history.fold import Fold
 from burr_otel.history.tree import Alive, LeftOut, SessionNode, SpanNode
 from burr_otel.records import EndRoot
 from burr_otel.store import StoredRun
+from burr_otel.store.stored_run import Pointer
 
 _MOST_NESTED_RUNS: Final = 200
-
-
-class Pointer(NamedTuple):
-    """Another run, and the step of it where the two meet."""
-
-    app_id: str
-    sequence_id: int | None = None
-    partition_key: str | None = None
 
 
 class ChildRun(NamedTuple):
@@ -123,8 +116,8 @@ def read_run(
         place=run.place,
         partition_key=run.partition_key,
         sessions=list(fold.sessions),
-        forked_from=pointer_of(run.parent_pointer),
-        spawned_by=pointer_of(run.spawning_parent_pointer),
+        forked_from=run.parent_pointer,
+        spawned_by=run.spawning_parent_pointer,
         children=children_of(run),
         skipped=skipped,
         stray_ends=fold.stray_ends,
@@ -177,23 +170,11 @@ def _spawning_step(parent: RunTree, numbers: set[int | None], session: SpanNode)
     return next(around, steps[0] if steps else None)
 
 
-def pointer_of(found: Any) -> Pointer | None:
-    """A pointer of Burr's that names a run: a merely resumed application has one that does not."""
-    if not isinstance(found, Mapping) or not isinstance(found.get("app_id"), str):
-        return None
-    sequence_id, partition_key = found.get("sequence_id"), found.get("partition_key")
-    return Pointer(
-        found["app_id"],
-        sequence_id if type(sequence_id) is int else None,
-        partition_key if isinstance(partition_key, str) else None,
-    )
-
-
 def children_of(run: StoredRun) -> list[ChildRun]:
     """The runs that were forked from a run or spawned by it, each once."""
     found: dict[ChildRun, None] = {}
     for record in run.children:
-        pointer, number = pointer_of(record.get("child")), record.get("sequence_id")
+        pointer, number = Pointer.read(record.get("child")), record.get("sequence_id")
         if pointer is not None:
             kind = "fork" if record.get("event_type") == "fork" else "spawn"
             found[ChildRun(pointer.app_id, kind, number if type(number) is int else None)] = None

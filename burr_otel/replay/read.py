@@ -26,7 +26,7 @@ from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.content import RunContent
 from burr_otel.history.fold import Fold
-from burr_otel.history.read import Pointer, children_of, pointer_of
+from burr_otel.history.read import children_of
 from burr_otel.history.tree import RUNNING, Alive, SessionNode, SpanNode, session_of, writer_lives
 from burr_otel.records import BeginInner, LinkIds, Origin, SpanIds
 from burr_otel.replay.legacy import LegacyContent
@@ -36,6 +36,7 @@ from burr_otel.spans.describe import SpanContent, soonest_end
 from burr_otel.spans.facts import content_policy, from_portable
 from burr_otel.spans.scope import context_of, links_to
 from burr_otel.store import Store, StoredRun
+from burr_otel.store.stored_run import Pointer
 from burr_otel.view.find import find, runs
 
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
@@ -260,9 +261,10 @@ class Places:
             self._roots[session.session] = ids, parent
         return self._roots[session.session]
 
-    def _pointed(self, session: SessionNode, name: str, default: Any) -> SpanIds | None:
+    def _pointed(self, session: SessionNode, name: str, default: Pointer | None) -> SpanIds | None:
         """The step that a session's record, or else its run, points to."""
-        pointer = pointer_of(session.root.fields.get(name, default))
+        fields = session.root.fields
+        pointer = Pointer.read(fields[name]) if name in fields else default
         return None if pointer is None else self._relatives.find_step(pointer, session.start_ns)
 
     def _derived(self, size_bytes: int, session: SessionNode, *place: str) -> int:

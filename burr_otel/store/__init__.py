@@ -9,8 +9,8 @@ from __future__ import annotations
 from burr_otel.store.encoded import EncodedState
 from burr_otel.store.engines import is_url, open_engine, without_password
 from burr_otel.store.graphs import digest, graph_json
-from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import ALL
+from burr_otel.store.process import owner_is_alive
 from burr_otel.store.session import Session
 from burr_otel.store.store import RunHistory, Store
 from burr_otel.store.stored_run import StoredRun

@@ -26,11 +26,10 @@ from burr_otel.records import (
     encode_end_step,
 )
 from burr_otel.store import port
-from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.delta import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing
-from burr_otel.store.owner import this_owner
-from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog
+from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog, StoreAnswer
+from burr_otel.store.process import this_owner
 from burr_otel.store.reading import newest_record, newest_records, otel_of
 
 _INT64: Final = {True: b'"int64":true', False: b'"int64":false'}

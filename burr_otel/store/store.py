@@ -30,8 +30,8 @@ from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID, EncodedState
 from burr_otel.store.engines import open_engine
 from burr_otel.store.graphs import digest
 from burr_otel.store.names import check_app_id, check_partition_key, check_project, is_partition_key
-from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog
+from burr_otel.store.process import this_owner
 from burr_otel.store.reading import kinds_of, newest_record, otel_of
 from burr_otel.store.session import Session
 from burr_otel.store.stored_run import StoredRun, check_unused

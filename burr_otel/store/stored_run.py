@@ -8,7 +8,7 @@ session that was begun to be completed is found again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +30,26 @@ from burr_otel.store.reading import Unfolding, object_of, otel_of, sound_parts
 
 _CRASHED: Final = "crashed"
 _MAX_SCAN_BYTES: Final = 1024 * 1024
+
+
+class Pointer(NamedTuple):
+    """Another run, and the step of it where the two meet."""
+
+    app_id: str
+    sequence_id: int | None = None
+    partition_key: str | None = None
+
+    @classmethod
+    def read(cls, found: Any) -> Pointer | None:
+        """One of Burr's that names a run: a merely resumed application has one that does not."""
+        if not isinstance(found, Mapping) or not isinstance(found.get("app_id"), str):
+            return None
+        sequence_id, partition_key = found.get("sequence_id"), found.get("partition_key")
+        return cls(
+            found["app_id"],
+            sequence_id if type(sequence_id) is int else None,
+            partition_key if isinstance(partition_key, str) else None,
+        )
 
 
 class StoredRun:
@@ -63,14 +83,14 @@ class StoredRun:
         return self.log.changed_ns
 
     @property
-    def parent_pointer(self) -> dict[str, Any] | None:
-        """Where the run was forked from, in Burr's layout."""
-        return _pointer(self._metadata.get("parent_pointer"))
+    def parent_pointer(self) -> Pointer | None:
+        """Where the run was forked from."""
+        return Pointer.read(self._metadata.get("parent_pointer"))
 
     @property
-    def spawning_parent_pointer(self) -> dict[str, Any] | None:
-        """The step that the run is a part of, in Burr's layout."""
-        return _pointer(self._metadata.get("spawning_parent_pointer"))
+    def spawning_parent_pointer(self) -> Pointer | None:
+        """The step that the run is a part of."""
+        return Pointer.read(self._metadata.get("spawning_parent_pointer"))
 
     @cached_property
     def graph(self) -> dict[str, Any] | None:
@@ -86,11 +106,6 @@ class StoredRun:
         """Forks and spawned applications, in Burr's layout."""
         found = [object_of(line) for line in self.log.children()]
         return [each for each in found if each is not None]
-
-    @property
-    def has_open(self) -> bool:
-        """Whether a session of the run is marked as open."""
-        return any(True for _ in self.log.open_markers())
 
     def left_open(self, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
         """Sessions whose owner is dead, each held until the next one is asked for.
@@ -156,23 +171,13 @@ def _kind(line: Line) -> str | None:
     return None if found is None else found[0]
 
 
-def _pointer(value: Any) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) and isinstance(value.get("app_id"), str) else None
-
-
-class Bounds(NamedTuple):
-    """What may stay: runs written to since then, so many of the newest, so many bytes of them.
-
-    None: no such bound. A run must be within all of them.
-    """
-
-    since_ns: int | None = None
-    most_runs: int | None = None
-    most_bytes: int | None = None
-
-
-def runs_beyond(runs: Iterable[StoredRun], bounds: Bounds) -> list[StoredRun]:
-    """The runs that are out of bounds, oldest first."""
+def runs_beyond(
+    runs: Iterable[StoredRun],
+    since_ns: int | None = None,
+    most_runs: int | None = None,
+    most_bytes: int | None = None,
+) -> list[StoredRun]:
+    """The runs that are out of any of these bounds, oldest first."""
     found = []
     for run in runs:
         with contextlib.suppress(FileNotFoundError):  # somebody else deletes, too
@@ -182,9 +187,9 @@ def runs_beyond(runs: Iterable[StoredRun], bounds: Bounds) -> list[StoredRun]:
     for changed_ns, length, _ in found:
         size_bytes += length
         if (
-            (bounds.since_ns is not None and changed_ns < bounds.since_ns)
-            or (bounds.most_runs is not None and within >= bounds.most_runs)
-            or (bounds.most_bytes is not None and size_bytes > bounds.most_bytes)
+            (since_ns is not None and changed_ns < since_ns)
+            or (most_runs is not None and within >= most_runs)
+            or (most_bytes is not None and size_bytes > most_bytes)
         ):
             break
         within += 1
@@ -197,7 +202,7 @@ def runs_beyond(runs: Iterable[StoredRun], bounds: Bounds) -> list[StoredRun]:
 class OpenSession(NamedTuple):
     """A session whose owner died; its records are those of the run that name it.
 
-    `root` is the ``otel`` object of its root, in short, `root_ended` whether the root had ended, by
+    `root` is the ``otel`` object of its root, in short: `ended` in it tells that it had ended, by
     idling, before the step that is open. `last_ns` is the time of the session's newest record, and
     `completed` whether it has been completed by one that died before it took the marker away.
     """
@@ -207,11 +212,6 @@ class OpenSession(NamedTuple):
     root: dict[str, Any]
     last_ns: int
     completed: bool
-
-    @property
-    def root_ended(self) -> bool:
-        """Whether the root had ended before."""
-        return self.root.get("ended") is True
 
     def end(self, record: EndRoot) -> None:
         """Record that the session is over."""

@@ -139,11 +139,8 @@ def _of_trace(candidates: Sequence[StoredRun], trace_id: int) -> list[FoundRun]:
         if root is not None:
             found.append(FoundRun(run, otel_of(root)))
     names = {each.run.app_id for each in found}
-    outermost = [
-        each
-        for each in found
-        if (each.run.spawning_parent_pointer or {}).get("app_id") not in names
-    ]
+    spawners = ((each, each.run.spawning_parent_pointer) for each in found)
+    outermost = [each for each, spawner in spawners if not spawner or spawner.app_id not in names]
     return outermost or found
 
 

@@ -11,13 +11,13 @@ import time
 
 from burr.core import ApplicationBuilder, State, action
 
-import burr_otel.store.owner
+import burr_otel.store.process
 from burr_otel import OtelTracker
 
 url, mode = sys.argv[1:]
 HOST = os.environ.get("FAKE_HOST")
 if HOST:
-    burr_otel.store.owner.host = lambda: HOST
+    burr_otel.store.process.host = lambda: HOST
 
 
 def clock() -> int:

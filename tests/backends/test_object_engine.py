@@ -25,8 +25,8 @@ from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreEr
 from burr_otel.store import Store
 from burr_otel.store.objects import ObjectEngine, bucket, lease, writer
 from burr_otel.store.objects.run import ObjectRun
-from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
+from burr_otel.store.process import this_owner
 
 KEPT: list[object] = []  # claims of children that end without releasing them
 

@@ -15,11 +15,11 @@ import pytest
 from postgres_server import PgBouncer, Postgres
 
 from burr_otel.errors import RunLockedError
-from burr_otel.store.owner import this_owner
 from burr_otel.store.port import BEGIN, END, DisplacedError
 from burr_otel.store.postgres import PostgresEngine
 from burr_otel.store.postgres.database import Database
 from burr_otel.store.postgres.run import PostgresRun
+from burr_otel.store.process import this_owner
 
 
 def new_run(url: str, app_id: str = "a") -> PostgresRun:

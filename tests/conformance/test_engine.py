@@ -8,8 +8,8 @@ import pytest
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store.graphs import digest
-from burr_otel.store.owner import this_owner
 from burr_otel.store.port import ALL, BEGIN, END, INHERITED, ROOT, DisplacedError
+from burr_otel.store.process import this_owner
 
 GRAPH = b'{"type":"application","entrypoint":"one","actions":[],"transitions":[]}'
 OTHER = GRAPH.replace(b"one", b"two")

@@ -243,8 +243,8 @@ def test_parents_list_their_children_once_for_each_step(store):
         (each["child"]["app_id"], each["event_type"], each["sequence_id"]) for each in children
     ] == [("child", "spawn_start", 4), ("child", "spawn_start", 5)]
     run = store.read("child")
-    assert run.spawning_parent_pointer["sequence_id"] == 4
-    assert run.parent_pointer["app_id"] == "not-in-this-store"
+    assert run.spawning_parent_pointer.sequence_id == 4
+    assert run.parent_pointer.app_id == "not-in-this-store"
     assert not store.exists("not-in-this-store")
     assert store.read("resumed").parent_pointer is None
 

@@ -13,15 +13,14 @@ import secrets
 import shutil
 import stat
 import unicodedata
-import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from burr_otel.errors import InvalidIdentifierError, RunLockedError
 from burr_otel.store.names import MAX_NAME_BYTES, TEMPORARY_PREFIX
-from burr_otel.store.owner import host, this_owner
 from burr_otel.store.port import Durability
+from burr_otel.store.process import begin_anew_after_fork, host, this_owner
 
 LOG: Final = "log.jsonl"
 GRAPH: Final = "graph.json"
@@ -33,8 +32,6 @@ OPEN_PREFIX: Final = "open-"
 
 _PARTITION_SUFFIX: Final = re.compile(r"~p-[0-9a-f]{12}\Z")
 MAX_BLOCK_BYTES: Final = 4 * 1024 * 1024
-
-_claims: weakref.WeakSet[FolderClaim] = weakref.WeakSet()
 
 
 def partition_name(app_id: str, partition_key: str | None) -> str:
@@ -211,12 +208,12 @@ class FolderClaim:
     def __init__(self, folder: str, run: str, session_id: str) -> None:
         self._fd = -1
         self._fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
-        _claims.add(self)
+        begin_anew_after_fork(self)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = self._holder()
-            self.forget()
+            self.after_fork()
             raise RunLockedError(run, **holder) from None
         os.ftruncate(self._fd, 0)
         text = json.dumps({"holder": session_id, **this_owner()})
@@ -226,10 +223,11 @@ class FolderClaim:
         """Give the run free; idempotent."""
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self.forget()
+        self.after_fork()
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: close the descriptor without touching the lock that it shares."""
+        # A child that keeps it would keep the claim alive after its holder's death.
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -265,12 +263,3 @@ def hold(path: str) -> Iterator[bool]:
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
         os.close(fd)
-
-
-def _after_fork_in_child() -> None:
-    # A child that keeps the descriptor would keep the claim alive after its holder's death.
-    for claim in list(_claims):
-        claim.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -18,9 +18,9 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index, Noted
 from burr_otel.store.files.log_file import LogFile
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
-from burr_otel.store.owner import owner_is_alive
 from burr_otel.store.port import Line
-from burr_otel.store.reading import entry_of, kinds_of, object_of, sound_parts
+from burr_otel.store.process import owner_is_alive
+from burr_otel.store.reading import entry_of, kinds_of, object_of, otel_of, sound_parts
 
 _TAIL_BYTES: Final = 16 * 1024  # looked at before the index is asked
 _MAX_SCAN_BYTES: Final = 1024 * 1024  # read without an index; more is indexed first
@@ -83,8 +83,7 @@ class FileRun(LogFile):
         None: nothing tells.
         """
         found = object_of(self.metadata())
-        otel = (found or {}).get("otel")
-        app_id = otel.get("app_id") if isinstance(otel, dict) else None
+        app_id = (otel_of(found) or {}).get("app_id")
         if found is None:
             parts = sound_parts(self._ends())
             roots = (p.record for p in parts if p.record is not None and p.record["type"] == ROOT)

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from burr_otel.errors import ConfigError, StoreError
-from burr_otel.store.remote import Patience, begin_anew_after_fork
+from burr_otel.store.process import Patience, begin_anew_after_fork
 
 _T = TypeVar("_T")
 

@@ -21,8 +21,8 @@ from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger
 from burr_otel.store.objects.bucket import Bucket, Fetched
 from burr_otel.store.objects.keys import escaped
-from burr_otel.store.owner import owner_is_alive, this_owner
-from burr_otel.store.remote import background, begin_anew_after_fork
+from burr_otel.store.process import background, begin_anew_after_fork, owner_is_alive, this_owner
+from burr_otel.store.reading import object_of
 
 LEASE_S = 15.0
 _SETTLED_S: Final = 0.2  # after which a store has replaced an object, bytes and version
@@ -175,11 +175,7 @@ def _path(owner: Mapping[str, Any]) -> str:
 
 
 def _holder(found: Fetched | None) -> dict[str, Any]:
-    try:
-        holder = json.loads(b"{}" if found is None else found.data)
-    except (ValueError, RecursionError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
+    return object_of(None if found is None else found.data) or {}
 
 
 def _locked(run: str, found: Fetched | None) -> RunLockedError:

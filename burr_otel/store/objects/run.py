@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from burr_otel.errors import RunLockedError
@@ -18,6 +16,8 @@ from burr_otel.store.objects.bucket import Bucket
 from burr_otel.store.objects.lease import Heartbeat, Lease
 from burr_otel.store.objects.writer import BatchWriter
 from burr_otel.store.port import Line
+from burr_otel.store.process import background
+from burr_otel.store.reading import object_of, otel_of
 
 _MOST_AT_ONCE: Final = 16
 _MOST_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
@@ -130,12 +130,8 @@ class ObjectRun(BatchWriter):
         yield from self._fetched(wanted)
 
     def _fetched(self, batches: list[keys.Batch]) -> Iterator[tuple[keys.Batch, bytes]]:
-        if len(batches) <= 1:
-            found = [self._data(batch) for batch in batches]
-        else:
-            with ThreadPoolExecutor(len(batches)) as threads:
-                found = list(threads.map(self._data, batches))
-        for batch, data in zip(batches, found, strict=True):
+        at_once = map if len(batches) <= 1 else background.pool.map
+        for batch, data in zip(batches, at_once(self._data, batches), strict=True):
             if data is not None:
                 yield batch, data
 
@@ -256,9 +252,6 @@ def _last_part(path: str) -> str:
 
 def identity(metadata: bytes | None) -> tuple[str, str | None] | None:
     """App id and partition key that a run's metadata names; None: it is damaged."""
-    try:
-        found = json.loads(metadata or b"")
-        app_id, key = found["otel"]["app_id"], found["partition_key"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+    found = object_of(metadata) or {}
+    app_id, key = (otel_of(found) or {}).get("app_id"), found.get("partition_key")
     return (app_id, key) if isinstance(app_id, str) and isinstance(key, str | None) else None

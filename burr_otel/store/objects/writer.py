@@ -11,12 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger
-from burr_otel.store.answer import StoreAnswer
 from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket, Listed
 from burr_otel.store.objects.lease import Lease
-from burr_otel.store.port import END, DisplacedError, Durability
-from burr_otel.store.remote import background, begin_anew_after_fork
+from burr_otel.store.port import END, DisplacedError, Durability, StoreAnswer
+from burr_otel.store.process import background, begin_anew_after_fork
 
 _MOST_WAITING_BYTES: Final = 256 * 1024  # more is sent at once
 _MOST_HELD_BYTES: Final = 8 * 1024 * 1024  # while the store is away; more is dropped

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from burr_otel.store.answer import StoreAnswer
-from burr_otel.store.port import END
+from burr_otel.store.port import END, StoreAnswer
 
 NOTHING, ANSWER, DISK = range(3)
 """What the server waits for before it answers: nothing, what it is set to, its disk."""
@@ -147,12 +145,3 @@ INSERT INTO burr_otel.record ({columns})
 SELECT {columns} FROM (VALUES {values}) AS new ({columns}, claim)
 WHERE new.claim IS NULL OR EXISTS (
   SELECT FROM burr_otel.run WHERE run.id = new.run_id AND run.claim = new.claim)"""
-
-
-def question(firsts: Sequence[Record]) -> tuple[list[int], list[int], list[bytes]]:
-    """The values of `LOOK`."""
-    return (
-        [record.tail.run_id for record in firsts],
-        [record.number for record in firsts],
-        [hashlib.sha256(record.body).digest() for record in firsts],
-    )

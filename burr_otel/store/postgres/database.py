@@ -28,7 +28,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from burr_otel.errors import ConfigError, StoreError
 from burr_otel.printable import printable
 from burr_otel.store.postgres import schema
-from burr_otel.store.remote import Patience
+from burr_otel.store.process import Patience
 
 Connection = psycopg.Connection[Any]
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from burr_otel.store import graphs
-from burr_otel.store.answer import StoreAnswer
-from burr_otel.store.owner import this_owner
-from burr_otel.store.port import BEGIN, Durability, Line
+from burr_otel.store.port import BEGIN, Durability, Line, StoreAnswer
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement, Tail
 from burr_otel.store.postgres.schema import LAST
 from burr_otel.store.postgres.writer import Writer, locked
+from burr_otel.store.process import this_owner
 
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _MOST_LINES: Final = 1000  # of a page

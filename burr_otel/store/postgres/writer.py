@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import queue
 import threading
 import time
@@ -20,12 +21,10 @@ from psycopg import errors
 
 from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger
-from burr_otel.store.answer import StoreAnswer
-from burr_otel.store.owner import this_owner
-from burr_otel.store.port import DisplacedError
-from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion, question
+from burr_otel.store.port import DisplacedError, StoreAnswer
+from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion
 from burr_otel.store.postgres.database import ANSWER_S, LOST, Address, Database
-from burr_otel.store.remote import Patience, begin_anew_after_fork
+from burr_otel.store.process import Patience, begin_anew_after_fork, this_owner
 
 _LEASE_S: Final = 15
 _LINGER_S: Final = 0.05  # what nobody waits for gathers so long
@@ -241,7 +240,9 @@ class Writer:
     def _look(self, by_tail: dict[Tail, list[Record]]) -> None:
         """See where the runs end, and whether the batch is in them; settle what is clear now."""
         firsts = {tail.run_id: records[0] for tail, records in by_tail.items()}
-        rows = self.database.run(LOOK, question(list(firsts.values())))
+        digests = [hashlib.sha256(record.body).digest() for record in firsts.values()]
+        numbers = [record.number for record in firsts.values()]
+        rows = self.database.run(LOOK, (list(firsts), numbers, digests))
         for run_id, is_own, number, claim, host, pid in rows:
             tail = firsts[run_id].tail
             if is_own:
