@@ -123,3 +123,5 @@ def test_people_see_it(spans, clock, tmp_path):
     assert "Initial state" in page.read_text()
     hidden = run("show", "a1", "--storage-dir", tmp_path, BURR_OTEL_CAPTURE="off").stdout
     assert '"n"' not in hidden
+    listed = run("list", "--storage-dir", tmp_path, BURR_OTEL_CAPTURE="off").stdout
+    assert '{"n":2}' not in listed

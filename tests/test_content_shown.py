@@ -328,7 +328,7 @@ def test_a_policy_goes_through_json_and_is_kept_where_it_is_stricter():
     both = reader.stricter(data)
     assert both == ContentPolicy(
         inputs="types", results="types", state="off", redact_keys=("iban", "mail"),
-        redact_values=("X+",), max_attribute_bytes=2000,
+        redact_values=("X+",), max_attribute_bytes=2000, shown_only=True,
     )  # fmt: skip
     assert POLICY.stricter(POLICY.to_data()) == POLICY
 

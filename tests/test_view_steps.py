@@ -117,6 +117,10 @@ class Lines:
         return iter(self._records)
 
 
+def root(session):
+    return {"type": "otel_root", "otel": {"session": session}}
+
+
 def begin(seq, session):
     return {
         "type": "begin_entry",
@@ -144,7 +148,8 @@ def end(seq, session, **state):
 def test_the_last_run_of_a_repeated_step_counts():
     """A step that was killed and run again by a resume is the one of the resume."""
     run = Lines(
-        begin(0, "one"), end(0, "one", n=1), begin(1, "one"), begin(1, "two"), end(1, "two", n=2)
+        *(root("one"), begin(0, "one"), end(0, "one", n=1), begin(1, "one")),
+        *(root("two"), begin(1, "two"), end(1, "two", n=2)),
     )
     span, step = read_of(run, 1)
     assert (span.details["inputs"], step.times) == ({"by": "two"}, 2)
@@ -154,6 +159,8 @@ def test_the_last_run_of_a_repeated_step_counts():
 def test_sessions_do_not_see_each_others_states():
     """Of two sessions that run at once, each continues from its own last state."""
     run = Lines(
+        root("one"),
+        root("two"),
         begin(0, "one"),
         end(0, "one", n=1),
         begin(0, "two"),

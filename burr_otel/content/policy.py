@@ -52,7 +52,9 @@ class ContentPolicy:
     sizes only (``types``), or not at all (``off``). `redact` turns on the built-in patterns;
     `redact_keys` and `redact_values` add regular expressions for keys and texts (group 1, if any).
     `redactor` is a function ``(path, value) -> value``, asked after the patterns; the path reads
-    ``state.user.emails[0]``, and when the function raises, the value is hidden.
+    ``state.user.emails[0]``, and when the function raises, the value is hidden. Where it is not at
+    hand, in a reader of a log, `shown_only` is set: nothing is shown of recorded values but what
+    was shown in the hook.
     """
 
     inputs: Capture = "full"
@@ -65,6 +67,7 @@ class ContentPolicy:
     redact_values: tuple[str, ...] = ()
     redactor: Callable[[str, Any], Any] | None = None
     max_attribute_bytes: int = 16 * 1024
+    shown_only: bool = False
 
     def __post_init__(self) -> None:
         """Compile the patterns, so that a bad one is found at once."""
@@ -78,6 +81,13 @@ class ContentPolicy:
     def asks_user(self) -> bool:
         """Whether a function of the user's is asked, so that all must be described in the hook."""
         return self.redactor is not None
+
+    @functools.cached_property
+    def of_records(self) -> ContentPolicy:
+        """The policy for what is described from records: the user's function was asked before."""
+        if not self.asks_user:
+            return self
+        return dataclasses.replace(self, redactor=None, shown_only=True)
 
     @functools.cached_property
     def _redaction(self) -> Redaction:
@@ -96,7 +106,9 @@ class ContentPolicy:
 
     def to_data(self) -> dict[str, Any]:
         """The settings as plain JSON; of a `redactor`, that there was one."""
-        return {**self.__getstate__(), "redactor": self.asks_user}
+        data = {**self.__getstate__(), "redactor": self.asks_user or self.shown_only}
+        del data["shown_only"]
+        return data
 
     def stricter(self, data: Mapping[str, Any]) -> ContentPolicy:
         """This policy and another one, given as data, whichever shows less; bad data: nothing."""
@@ -117,6 +129,8 @@ class ContentPolicy:
         if type(limit) is not int or limit < _LEAST_BYTES or type(data["redact"]) is not bool:
             raise ValueError(data)
         changes["max_attribute_bytes"] = min(self.max_attribute_bytes, limit)
+        if data.get("redactor"):
+            changes |= {"redactor": None, "shown_only": True}
         return dataclasses.replace(self, redact=self.redact or data["redact"], **changes)
 
     # --- values -----------------------------------------------------------------------------------
@@ -128,7 +142,7 @@ class ContentPolicy:
         grown: Mapping[str, tuple[int, int]] | None = None,
     ) -> Attribute | None:
         """What a span shows of JSON, see `tree_of`, or ``None`` when this kind is not captured."""
-        if content == b"{}" and getattr(self, kind) != "off" and not self.asks_user:
+        if content == b"{}" and getattr(self, kind) != "off":
             return _EMPTY  # of nearly all inputs and results; there is nothing to hide in it
         return self._unless_off(kind, self._describe_json, kind, content, grown)
 
@@ -143,7 +157,7 @@ class ContentPolicy:
     def _unless_off(
         self, kind: str, make: Callable[..., Attribute], *arguments: Any
     ) -> Attribute | None:
-        if getattr(self, kind) == "off":
+        if self.shown_only or getattr(self, kind) == "off":
             return None
         made = call_safely(make, *arguments)
         return _UNREADABLE if isinstance(made, Failure) else made
@@ -207,6 +221,10 @@ class ContentPolicy:
             return self._name(text)
         return self._told_name(text)
 
+    def name_kept(self, text: Any) -> str:
+        """A name as a record keeps it: whole, unless the user's function has a say in it."""
+        return self.name(text) if self.asks_user else text_safely(str, text)
+
     def _told_name(self, text: Any) -> str:
         limit_bytes = min(_LONGEST_NAME, self.max_attribute_bytes)
         return text_safely(self._text_of, text, limit_bytes, "name")
@@ -230,7 +248,7 @@ class ContentPolicy:
     def exception(self, raised: RaisedText) -> RaisedText:
         """An exception as a span shows it; a text that is not shown at all is empty."""
         kind = self.name(raised.type)
-        if self.exceptions == "off":
+        if self.shown_only or self.exceptions == "off":
             return RaisedText(kind, "", "")
         full = self.exceptions == "full"
         message = text_safely(self._message, raised.message) if full else ""

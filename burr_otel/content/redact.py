@@ -190,6 +190,19 @@ def _compiled(setting: str, pattern: str, flags: int) -> re.Pattern[str]:
 # --- trees ----------------------------------------------------------------------------------------
 
 
+def with_name(container: Any, place: Any, value: Any) -> Any:
+    """A value last in a container like its own, behind what may tell there that it is a secret."""
+    if isinstance(container, dict):
+        names = [name for name in NAME_KEYS & container.keys() if name != place]
+        return {**{name: _short(container[name]) for name in names}, place: value}
+    named = [_short(each) for each in container[max(place - 1, 0) : place]]
+    return [*([] if len(container) == 2 else [None, None]), *named, value]  # noqa: PLR2004  a pair
+
+
+def _short(value: Any) -> Any:
+    return value if type(value) is str and _NAME.fullmatch(value) else None
+
+
 def hide(tree: Any, redaction: Redaction) -> tuple[Any, bool]:
     """A tree without its secrets; also tells whether it was cut, being deep or of long keys."""
     texts_clean, all_clean = _look(tree, redaction)

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, cast
+
+import orjson
 
 from burr_otel import semconv
-from burr_otel.content import ContentPolicy, raised_of_text
+from burr_otel.content import Attribute, ContentPolicy, RaisedText, raised_of_text
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode, session_of
 from burr_otel.records import (
     NO_DOCUMENT,
     BeginInner,
+    BeginRoot,
     BeginStep,
     EndInner,
     EndRoot,
     EndStep,
+    Logged,
     Raised,
 )
 from burr_otel.spans import describe
 from burr_otel.spans.describe import SpanContent
-from burr_otel.spans.facts import RunFacts, SpanSettings, actions_of_graph
+from burr_otel.spans.facts import RunFacts, SpanSettings, actions_of_graph, mapping
 from burr_otel.store import StoredRun
 from burr_otel.store import digest as digest_of
+
+_OF_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    semconv.INPUTS: ("inputs",),
+    semconv.RESULT: ("results",),
+    semconv.STATE_WRITTEN: ("state",),
+    semconv.STATE_READ: ("state",),
+    semconv.STATE_INITIAL: ("state",),
+    semconv.GRAPH: ("attributes",),
+    semconv.GEN_AI_INPUT_MESSAGES: ("inputs", "state"),
+    semconv.GEN_AI_OUTPUT_MESSAGES: ("results", "state"),
+    semconv.INPUT_VALUE: ("inputs", "state"),
+    semconv.OUTPUT_VALUE: ("results", "state"),
+    **dict.fromkeys((semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE), ("exceptions",)),
+}
+"""Attributes that records may hold as they were shown, and the kinds of content in them."""
 
 
 class RunContent:
@@ -34,14 +55,21 @@ class RunContent:
         self.policy = policy
         self._run, self._unredacted = run, unredacted
         self._facts: dict[str | None, RunFacts] = {}
+        self._stricter: dict[str | None, set[str]] = {}  # the settings that hide more than live
         self._graphs: dict[str, Mapping[str, Any] | None] = {}
 
     def facts(self, session: SessionNode) -> RunFacts:
         """What all spans of a session share."""
         if session.session not in self._facts:
-            fields, about, policy = session.root.fields, session.root.about, self.policy
-            if "policy" in about and not self._unredacted:
-                policy = policy.stricter(about["policy"])
+            fields, about, policy = session.root.fields, session.top.root.about, self.policy
+            # Of a session of ours that has lost its first record nobody knows what it showed.
+            is_lost = session.session is not None and session.top.begin is None
+            if (is_lost or "policy" in about) and not self._unredacted:
+                recorded = mapping(about.get("policy"))
+                policy = policy.stricter(recorded)
+                own = {key: _as_json(value) for key, value in policy.to_data().items()}
+                differ = {key for key in own if own[key] != recorded.get(key)}
+                self._stricter[session.session] = differ
             self._facts[session.session] = RunFacts(
                 self._run.project,
                 self._run.app_id,
@@ -53,11 +81,6 @@ class RunContent:
                 user_id=_text(about.get("user_id")),
             )
         return self._facts[session.session]
-
-    def is_hidden(self, session: SessionNode) -> bool:
-        """Whether a function that no reader has decided what is shown of raw values."""
-        policy = session.root.about.get("policy")
-        return not self._unredacted and isinstance(policy, dict) and policy.get("redactor") is True
 
     def graph(self, session: SessionNode) -> Mapping[str, Any] | None:
         """The graph that a session ran."""
@@ -72,13 +95,17 @@ class RunContent:
 
     def of(self, span: SpanNode) -> SpanContent:
         """What a span says; one that nothing ended says how a reader takes it to have ended."""
-        facts = self.facts(session_of(span))
-        if isinstance(span, SessionNode):
-            return describe.root(facts, self.graph(span), span.root, _end_root(span))
+        session = session_of(span)
+        facts = self.facts(session)
         begin, end, logged = span.begin, span.end, span.logged
+        if self._unredacted or self._stricter.get(session.session):
+            begin, end = self._limited(session, begin), self._limited(session, end)
+            logged = [self._limited_log(session, each) for each in logged]
+        if isinstance(span, SessionNode):
+            root = begin if isinstance(begin, BeginRoot) else span.root
+            told = end if isinstance(end, EndRoot) else _end_root(span, facts.policy)
+            return describe.root(facts, self.graph(span), root, told)
         number, at_ns = span.sequence_id or 0, span.closed_ns or span.last_ns
-        if self._unredacted:
-            logged = [each._replace(shown=None) for each in logged]
         if span.kind == "step":
             if not isinstance(begin, BeginStep):
                 begin = BeginStep(number, span.name, NO_DOCUMENT, span.start_ns)
@@ -86,8 +113,6 @@ class RunContent:
                 end = EndStep(number, span.name, time_ns=at_ns, outcome=span.outcome)
             elif end.raised is not None:
                 end = end._replace(raised=_parsed(end.raised))
-            if self._unredacted:
-                begin, end = begin._replace(shown={}), end._replace(shown={})
             is_over = span.outcome != RUNNING or span.end is not None
             return describe.step(facts, begin, end if is_over else None, logged)
         if not isinstance(begin, BeginInner):
@@ -96,22 +121,71 @@ class RunContent:
             end = EndInner(number, span.burr_id or "", at_ns, span.outcome)
         return describe.inner(facts, begin, end if isinstance(end, EndInner) else None, logged)
 
+    # --- what was stored as it was shown, for a reader who hides more ---------------------------
+
+    def _limited(self, session: SessionNode, record: Any) -> Any:
+        """A record that holds nothing as it was shown which is not to be shown now."""
+        if isinstance(record, BeginRoot):
+            shown = self._limited_shown(session, mapping(record.about.get("shown")))
+            return record._replace(about={**record.about, "shown": shown})
+        if getattr(record, "shown", None):
+            record = record._replace(shown=self._limited_shown(session, record.shown))
+        if isinstance(record, EndStep) and "exceptions" in self._stricter.get(session.session, ()):
+            return record._replace(snapshot_error=None, swallowed=None)
+        return record
+
+    def _limited_shown(self, session: SessionNode, shown: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in () if self._unredacted else shown.items():
+            kinds = _OF_KINDS.get(name)
+            if kinds is None:
+                found[name] = value
+            elif self._stricter[session.session].isdisjoint(kinds):
+                content = self._again(session, name, value)
+                found[name] = content.value
+                if content.truncated:
+                    cut = found.get(semconv.TRUNCATED, shown.get(semconv.TRUNCATED, ()))
+                    found[semconv.TRUNCATED] = [*cut, name]
+        return found
+
+    def _limited_log(self, session: SessionNode, logged: Logged) -> Logged:
+        if logged.shown is None:
+            return logged
+        if self._unredacted or "attributes" in self._stricter[session.session]:
+            return logged._replace(shown=None)
+        value, was_cut = logged.shown
+        content = self._again(session, logged.key, value)
+        return logged._replace(shown=[content.value, was_cut or content.truncated])
+
+    def _again(self, session: SessionNode, name: str, value: Any) -> Attribute:
+        """What was shown under one policy, under this stricter one."""
+        policy = self.facts(session).policy
+        policy = dataclasses.replace(policy, shown_only=False, attributes="full")
+        if type(value) is str and value[:1] in ("{", "["):
+            with contextlib.suppress(ValueError):  # it is no JSON
+                value = orjson.loads(value)
+        return cast("Attribute", policy.attribute(name, value))
+
 
 def _parsed(raised: Raised) -> Raised:
     """An exception with its class: logs of Burr's client hold nothing but a traceback."""
     return raised if raised.type else Raised(*raised_of_text(raised.traceback))
 
 
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _end_root(span: SessionNode) -> EndRoot | None:
-    if isinstance(span.end, EndRoot) or span.outcome == RUNNING:
-        return span.end if isinstance(span.end, EndRoot) else None
+def _end_root(span: SessionNode, policy: ContentPolicy) -> EndRoot | None:
+    if span.outcome == RUNNING:
+        return None
     failed = None
     if span.last_failure is not None and span.outcome == semconv.ERROR:
-        failed = _parsed(span.last_failure)
+        failed = policy.exception(RaisedText(*_parsed(span.last_failure)))
     # Of a process that died nobody knows all steps; Burr's client never tells of an end.
     known = span.outcome != semconv.CRASHED or span.begin is None
     return EndRoot(

@@ -177,7 +177,8 @@ class _Start:
                 recover.recover_run(shared, store, built.app_id, built.partition_key, now)
             except Exception as error:
                 shield.report("looking for earlier sessions of a run", error)
-        begin = kept = BeginRoot({}, now)
+        kept = BeginRoot({}, now)
+        begin = kept._replace(about={"policy": shared.policy.to_data()})
         span = cast("LiveSpan", NO_SPAN)
         try:
             about = self._about()

@@ -14,6 +14,7 @@ from burr_otel.live.capture import raised_of, show_attribute, surrounding_attrib
 from burr_otel.records import BeginInner, EndInner, LinkIds, Logged
 from burr_otel.spans import describe, shield
 from burr_otel.spans.burr_span import BurrSpan
+from burr_otel.spans.describe import exception_attributes
 from burr_otel.spans.scope import (
     Scope,
     current_context,
@@ -61,9 +62,9 @@ class InnerSpan(Scope):
         self.begin = BeginInner(
             step.sequence_id,
             burr_span.uid,
-            str(burr_span.name),
+            step.shared.policy.name_kept(burr_span.name),
             burr_span.parent.uid if burr_span.parent else None,
-            tuple(map(str, dependencies)),
+            tuple(map(step.shared.policy.name_kept, dependencies)),
             now_ns,
         )
         try:
@@ -98,7 +99,7 @@ class InnerSpan(Scope):
             return
         facts = step.root.facts
         self.span = starter.start(
-            facts.policy.name(self.begin.name),
+            facts.policy.of_records.name(self.begin.name),
             parent,
             outer,
             links,
@@ -130,18 +131,18 @@ class InnerSpan(Scope):
         error = None if in_flight is self._outer_error else in_flight
         shared, span = self._step.shared, self.span
         outcome = semconv.ABANDONED if abandoned else shared.outcome_of(error)
-        user = span.user_data()
-        name = shared.policy.name(self.begin.name)
-        if shared.policy.asks_user and name != self.begin.name:
-            user = {"name": name, **user}
+        raised, shown = None if error is None else raised_of(error), {}
+        if raised is not None and shared.policy.asks_user:
+            shown = exception_attributes(shared.policy, raised)
         record = EndInner(
             self.begin.sequence_id,
             self.begin.span_id,
             now_ns,
             outcome,
             ids_of(self.context),
-            None if error is None else raised_of(error),
-            user,
+            raised,
+            shown,
+            span.user_data(),
         )
         if session is not None:
             session.append(record)
@@ -170,4 +171,5 @@ def logged_records(
     uid = None if burr_span is None else burr_span.uid
     for key, value in attributes.items():
         kept, shown = show_attribute(shared, run, key, value)
-        yield Logged(str(key), kept, tags, sequence_id, uid, now_ns, shown), value
+        name = shared.policy.name_kept(key)
+        yield Logged(name, kept, tags, sequence_id, uid, now_ns, shown), value

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from burr_otel import semconv
+from burr_otel.content import RaisedText, text_safely
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, raised_of, show_answer, show_state
 from burr_otel.printable import logger
@@ -81,8 +82,10 @@ def _record(
     outcome, failed = semconv.OK, None
     if error is not None or step.tag.failed is not None or shared.config.failed is not None:
         outcome, failed = _outcome(step, error, result, state)
-    if step.traced:
-        wanted = error is None or shared.settings.capture_state_read != "never"
+    swallowed = step.swallowed_unless(error) if step.swallowed is not None else None
+    if step.traced or policy.asks_user:
+        when = shared.settings.capture_state_read
+        wanted = error is None or (outcome == semconv.ERROR and when == "failed")
         inexact = encoded is None or encoded.inexact or policy.redactor is not None
         if state is not None and told and wanted and inexact:
             show_state(step, state, encoded, shown, failed=error is not None)
@@ -90,6 +93,8 @@ def _record(
             shown |= exception_attributes(policy, raised)
         elif raised is None and action.kind == "llm" and state is not None:
             show_answer(step, state, result, shown)
+        if swallowed is not None and policy.asks_user:
+            swallowed = Raised(*policy.exception(RaisedText(*swallowed[0]))), swallowed[1]
     fragments = None
     if encoded is not None:
         texts = encoded.fragments
@@ -106,7 +111,7 @@ def _record(
         None if origin is None else origin.ids,
         failed,
         step.stream_times() if step.streaming else None,
-        step.swallowed_unless(error) if step.swallowed is not None else None,
+        swallowed,
         grown,
         step.tag.usage,
         None,
@@ -120,7 +125,7 @@ def _outcome(
     step: LiveStep, error: BaseException | None, result: Any, state: Any
 ) -> tuple[str, str | None]:
     """The outcome of a step, and why it failed if it raised nothing."""
-    why, asked = step.tag.failed, step.shared.config.failed
+    why, asked, policy = step.tag.failed, step.shared.config.failed, step.shared.policy
     if error is None and why is None and asked is not None and state is not None:
         try:
             why = asked(step.action.name, result, state)
@@ -129,7 +134,8 @@ def _outcome(
     outcome = step.shared.outcome_of(error)
     if outcome != semconv.OK or why is None:
         return outcome, None
-    return semconv.FAILED, str(why)
+    why = text_safely(str, why)
+    return semconv.FAILED, policy.text(why) if policy.asks_user else why
 
 
 def _write(
@@ -210,6 +216,6 @@ def _say_in_root(root: Root, attributes: Mapping[str, Any]) -> None:
 
 def failure_of(policy: ContentPolicy, raised: Raised) -> tuple[str, str]:
     """Type and text of a failure; the text is shown here if the user has a say in that."""
+    kind = policy.name(raised.type)
     text = raised.message if policy.exceptions == "full" else ""
-    text = text or raised.type
-    return raised.type, policy.text(text) if policy.asks_user else text
+    return kind, policy.text(text or kind) if policy.asks_user else text or kind

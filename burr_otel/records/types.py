@@ -246,6 +246,7 @@ class EndInner(NamedTuple):
     outcome: str = "ok"
     ids: SpanIds | None = None
     raised: Raised | None = None
+    shown: Mapping[str, Any] = _NOTHING
     user: Mapping[str, Any] = _NOTHING
     session: str | None = None
     otel: Mapping[str, Any] = _NOTHING

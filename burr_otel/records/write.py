@@ -179,7 +179,7 @@ LAYOUTS: Final = {
         "start_time action_sequence_id span_id span_name parent_span_id span_dependencies",
         otel="kind scope",
     ),
-    "end_span": Layout(EndInner, "end_time action_sequence_id span_id", otel="outcome user"),
+    "end_span": Layout(EndInner, "end_time action_sequence_id span_id", otel="outcome shown user"),
     "attribute": Layout(
         Logged, "key action_sequence_id value tags", "span_id time_logged", "shown"
     ),

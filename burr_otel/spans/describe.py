@@ -73,9 +73,12 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
 
 def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> dict[str, Any]:
     """What a span says of an exception: type, message and traceback, as far as they are shown."""
+    return _texts(policy.exception(RaisedText(*raised)))
+
+
+def _texts(raised: Raised | RaisedText) -> dict[str, Any]:
     names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
-    texts = policy.exception(RaisedText(*raised))
-    return {name: text for name, text in zip(names, texts, strict=True) if text}
+    return {name: text for name, text in zip(names, raised, strict=True) if text}
 
 
 def snapshot_text(policy: ContentPolicy, error: SnapshotError) -> str:
@@ -96,7 +99,7 @@ class _ContentWriter:
         end: EndRoot | EndStep | EndInner | None,
         attributes: dict[str, AttributeValue],
     ) -> None:
-        self.run, self.policy, self.attributes = run, run.policy, attributes
+        self.run, self.policy, self.attributes = run, run.policy.of_records, attributes
         self.begin_ns = begin_ns
         self.end_ns = begin_ns if end is None else soonest_end(begin_ns, end.time_ns)
         self._user: Mapping[str, Any] = {} if end is None else end.user
@@ -207,7 +210,7 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
     writer = _ContentWriter(run, begin.time_ns, end, attributes)
     document = graph_document(graph)
     if document is not None:
-        writer.put(semconv.GRAPH, run.policy.attribute(semconv.GRAPH, document))
+        writer.put(semconv.GRAPH, writer.policy.attribute(semconv.GRAPH, document))
     shown = begin.about.get("shown") or {}
     if end is None:
         return writer.done(run.name, shown)
@@ -218,10 +221,11 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
     attributes[semconv.OUTCOME] = end.outcome
     writer.put_usage(end.usage)
     if end.error_type is not None:
-        attributes[semconv.ERROR_TYPE] = run.policy.name(end.error_type)
+        attributes[semconv.ERROR_TYPE] = writer.policy.name(end.error_type)
     if end.outcome in (semconv.ERROR, semconv.FAILED):
-        text = None if end.error is None else run.policy.text(end.error)
-        writer.status = SpanStatus("ERROR", text)
+        shows = end.error_type is None or writer.policy.exceptions == "full"
+        text = end.error if shows else end.error_type
+        writer.status = SpanStatus("ERROR", None if text is None else writer.policy.text(text))
     return writer.done(run.name, end.shown, shown)
 
 
@@ -238,9 +242,9 @@ def step(
     if begin.method is not None:
         attributes[semconv.EXECUTE_METHOD] = begin.method
     if begin.prior is not None:
-        attributes[semconv.GRAPH_NODE_PARENT_ID] = run.policy.name(begin.prior)
+        attributes[semconv.GRAPH_NODE_PARENT_ID] = writer.policy.name(begin.prior)
     if semconv.INPUTS not in begin.shown:
-        writer.put(semconv.INPUTS, run.policy.shown("inputs", begin.inputs.text))
+        writer.put(semconv.INPUTS, writer.policy.shown("inputs", begin.inputs.text))
     writer.put_from_inside(logged)
     shown = [begin.shown]
     if end is not None:
@@ -263,7 +267,8 @@ def _put_end_of_step(writer: _ContentWriter, action: ActionFacts, end: EndStep) 
         # Burr gives the state before the step when it fails.
         writer.put_state(semconv.STATE_READ, action.reads, end)
     if end.swallowed is not None:
-        writer.put_exception(*end.swallowed, {}, failed=False)
+        shown = _texts(end.swallowed[0]) if writer.policy.shown_only else {}
+        writer.put_exception(*end.swallowed, shown, failed=False)
     if end.stream is not None:
         writer.put_stream(end.stream)
     raised, expected = end.raised, end.outcome == semconv.OK
@@ -311,9 +316,9 @@ def inner(
     writer.put_from_inside(logged)
     if end is not None:
         if end.raised is not None and end.outcome == semconv.ERROR:
-            writer.put_exception(end.raised, writer.end_ns, {}, failed=True)
+            writer.put_exception(end.raised, writer.end_ns, end.shown, failed=True)
         if end.outcome in (semconv.ABANDONED, semconv.CRASHED):
             attributes[semconv.OUTCOME] = end.outcome
     attributes[semconv.SEQUENCE_ID] = begin.sequence_id
     whose: dict[str, Any] = {key: attributes[key] for key in _WHOSE if key in attributes}
-    return writer.done(run.policy.name(begin.name), whose)
+    return writer.done(writer.policy.name(begin.name), whose)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig
-from burr_otel.content import ContentPolicy
+from burr_otel.content import ContentPolicy, Kind, with_name
 from burr_otel.history.content import RunContent
 from burr_otel.history.read import RunTree, nest_spawned, read_run
 from burr_otel.history.tree import SpanNode, session_of, writer_lives
@@ -71,32 +71,35 @@ class ShownContent:
         session = session_of(span)
         facts = self._content.facts(session)
         if span.kind == "application":
-            if session.initial and facts.policy.state != "off":
-                span.details["initial"] = _tree(session.initial)
+            if session.initial:
+                told = self._content.of(span).attributes.get(semconv.STATE_INITIAL)
+                span.details["initial"] = None if told is None else _tree(told)
             return
         if span.kind == "span":  # user code chose its name
             span.name = facts.policy.name(span.name)
         if self._details or span.is_bad or getattr(span.end, "raised", None) is not None:
             self._fill(span, facts)
 
-    def value(self, span: SpanNode, path: Path, value: Any) -> Any:
-        """A recorded value as a person may see it, given the keys that lead to it."""
+    def value(self, span: SpanNode, kind: Kind, whole: Any, path: Path, value: Any) -> Any:
+        """A value in `whole`, content of a kind, as a person may see it."""
         if value is MISSING:
             return value
-        session = session_of(span)
-        policy = self._content.facts(session).policy
-        policy = dataclasses.replace(policy, attributes=policy.state)
-        nested = value
-        for part in reversed(path[1:]):
-            nested = {part: nested} if isinstance(part, str) else [nested]
+        policy = self._content.facts(session_of(span)).policy
+        policy = dataclasses.replace(policy, attributes=getattr(policy, kind))
+        containers, nested = list[Any](), value
+        for part in path[:-1] if policy.attributes == "full" else ():
+            whole = whole[part]
+            containers.append(whole)
+        for container, part in zip(reversed(containers), reversed(path[1:]), strict=False):
+            nested = with_name(container, part, nested)
         shown = policy.attribute(str(path[0]) if path else "", nested)
-        if shown is None or self._content.is_hidden(session):
+        if shown is None:
             return _HIDDEN
-        tree = _tree(shown.value, value if len(path) <= 1 else None)
-        for _ in path[1:]:
-            if not isinstance(tree, dict | list) or len(tree) != 1:
+        tree = _tree(shown.value, None if containers else value)
+        for _ in containers:
+            if not isinstance(tree, dict | list) or not tree:
                 break
-            (tree,) = tree.values() if isinstance(tree, dict) else tree
+            tree = list(tree.values())[-1] if isinstance(tree, dict) else tree[-1]
         return tree
 
     def _fill(self, span: SpanNode, facts: RunFacts) -> None:
@@ -137,7 +140,11 @@ class ShownContent:
                 key: after[key] for key in after if action.writes and key not in action.writes
             }
         changed = [
-            Change(path, self.value(span, path, old), self.value(span, path, new))
+            Change(
+                path,
+                self.value(span, "state", before, path, old),
+                self.value(span, "state", after, path, new),
+            )
             for path, old, new in changes(before, after)
         ]
         span.details["changes"] = changed

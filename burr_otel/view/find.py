@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError, UnknownRunError
+from burr_otel.history.content import RunContent
 from burr_otel.history.fold import Fold
 from burr_otel.history.read import run_outcome
-from burr_otel.history.tree import Alive, writer_lives
+from burr_otel.history.tree import Alive, SessionNode, writer_lives
 from burr_otel.records import (
     BEGIN_ENTRY,
     END_ENTRY,
@@ -33,6 +34,7 @@ from burr_otel.records import (
 from burr_otel.store import ALL, Store, StoredRun, is_url, open_engine, without_password
 from burr_otel.store.port import Line
 from burr_otel.store.reading import newest_record, otel_of
+from burr_otel.view.content import reader_policy
 
 _MOST_NAMED: Final = 5
 _TRACE_OR_SPAN_ID: Final = re.compile("[0-9a-f]{32}|[0-9a-f]{16}")
@@ -226,8 +228,13 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
         status="failed" if outcome == semconv.ERROR else outcome,
         trace_id=next((each.trace_id for each in newest_first if each.trace_id), None),
         usage=next((each.usage for each in newest_first if each.usage), None),
-        initial=next((each.initial for each in newest_first if each.initial), None),
+        initial=next((_initial(run, each) for each in newest_first if each.initial), None),
     )
+
+
+def _initial(run: StoredRun, session: SessionNode) -> str | None:
+    told = RunContent(run, reader_policy()).of(session).attributes.get(semconv.STATE_INITIAL)
+    return None if told is None else str(told)
 
 
 def newest(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from burr_otel.content import Kind
 from burr_otel.errors import StoreError
 from burr_otel.history.fold import Fold
 from burr_otel.history.tree import SpanNode, writer_lives
@@ -62,7 +63,9 @@ def read_step(content: ShownContent, sequence_id: int) -> StepDetails:
 
     def shown(record: Any) -> dict[str, Any] | None:
         state = whole_state(record)
-        return state and {key: content.value(span, (key,), state[key]) for key in state}
+        return state and {
+            key: content.value(span, "state", state, (key,), state[key]) for key in state
+        }
 
     before, after = shown(span.before), shown(span.end)
     changed = span.details.get("changes", [])
@@ -72,6 +75,7 @@ def read_step(content: ShownContent, sequence_id: int) -> StepDetails:
 # --- two runs -------------------------------------------------------------------------------------
 
 
+_KINDS: Final[dict[str, Kind]] = {"inputs": "inputs", "result": "results", "state": "state"}
 _Print = tuple[str, str, bytes]  # action, outcome, and the digest of inputs, result and state
 
 
@@ -145,10 +149,14 @@ def _step_changes(
     parts, others = _parts(one, ignore), _parts(other, ignore)
     found = {
         part: [
-            Change(path, left.value(one, path, before), right.value(other, path, after))
+            Change(
+                path,
+                left.value(one, kind, parts[part], path, before),
+                right.value(other, kind, others[part], path, after),
+            )
             for path, before, after in changes(parts[part], others[part])
         ]
-        for part in parts
+        for part, kind in _KINDS.items()
     }
     return {part: changed for part, changed in found.items() if changed}
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from burr_otel import semconv
-from burr_otel.content import ContentPolicy
+from burr_otel.content import ContentPolicy, Kind, RaisedText
 from burr_otel.errors import StoreError
 from burr_otel.history.content import RunContent
 from burr_otel.history.tree import session_of
-from burr_otel.records import BeginStep, EndStep
+from burr_otel.records import BeginStep, EndStep, Raised
 from burr_otel.store import StoredRun
 from burr_otel.view.content import INTERNAL_KEYS, exact_patches, recorded_state
 from burr_otel.view.steps import newest_step
@@ -55,7 +55,7 @@ def step_case(
     span, _ = newest_step(run, sequence_id)
     begin, end = span.begin, span.end if isinstance(span.end, EndStep) else None
     content, session = RunContent(run, policy), session_of(span)
-    if redacted and content.is_hidden(session):
+    if redacted and content.facts(session).policy.shown_only:
         raise StoreError("a `redactor` function decides what of this run is shown; it is not here.")
     facts, hides = content.facts(session).action(span.name), None
     if redacted:
@@ -72,9 +72,9 @@ def step_case(
         "action": span.name,
         "trace_id": span.trace_id,
         "outcome": span.outcome,
-        "raised": None if raised is None else raised._asdict(),
-        "state": _part(found, (*facts.reads, *facts.writes), hides, span.before or end),
-        "inputs": _part(inputs, inputs, hides),
+        "raised": None if raised is None else _raised(raised, hides),
+        "state": _part("state", found, (*facts.reads, *facts.writes), hides, span.before or end),
+        "inputs": _part("inputs", inputs, inputs, hides),
         "written": None,
         "result": None,
     }
@@ -86,9 +86,9 @@ def step_case(
             "the state that an application is built with. Choose a later step."
         )
     if end is not None and raised is None:
-        data["written"] = _part(recorded_state(end) or {}, facts.writes, hides, end)
+        data["written"] = _part("state", recorded_state(end) or {}, facts.writes, hides, end)
         if end.result is not None and semconv.RESULT not in end.shown:
-            data["result"] = _part(end.result.value, end.result.value, hides)
+            data["result"] = _part("results", end.result.value, end.result.value, hides)
     slugs = (
         re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_") or "x"
         for part in (span.name, run.app_id[:8], str(span.sequence_id))
@@ -113,8 +113,16 @@ def _json(value: Any) -> str:
         raise StoreError("a value of this step is nested too deeply; choose another one.") from None
 
 
+def _raised(raised: Raised, hides: ContentPolicy | None) -> dict[str, str]:
+    return (raised if hides is None else hides.exception(RaisedText(*raised)))._asdict()
+
+
 def _part(
-    values: dict[str, Any], keys: Iterable[str], hides: ContentPolicy | None, record: Any = None
+    kind: Kind,
+    values: dict[str, Any],
+    keys: Iterable[str],
+    hides: ContentPolicy | None,
+    record: Any = None,
 ) -> dict[str, Any]:
     """Some of the values, with the patches for them in the record of a state."""
     wanted = set(keys) - set(INTERNAL_KEYS)
@@ -122,7 +130,7 @@ def _part(
     if hides is None:
         patches = [] if record is None else exact_patches(record)
         return {"values": kept, "exact": [p for p in patches if p[0] and p[0][0] in kept]}
-    shown = hides.document("state", kept)
+    shown = hides.document(kind, kept)
     return {"values": {} if shown is None else json.loads(str(shown.value)), "exact": []}
 
 
