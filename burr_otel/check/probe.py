@@ -148,10 +148,8 @@ def handshake(place: Place) -> str | None:
 
 
 def speaks(place: Place) -> Protocol | None:
-    """Which of the two transports of OTLP a server speaks; `None` when it speaks neither.
-
-    A server of HTTP/2 greets with a SETTINGS frame; one of HTTP/1 answers in text.
-    """
+    """Which of the two transports of OTLP a server speaks; `None` when it speaks neither."""
+    # A server of HTTP/2 greets with a SETTINGS frame; one of HTTP/1 answers in text.
     if _reply(place, _HTTP2_GREETING, "h2")[3:4] == bytes([_SETTINGS]):
         return "grpc"
     head = f"POST /v1/traces HTTP/1.1\r\nHost: {place.address[0]}\r\nContent-Length: 0\r\n\r\n"

@@ -110,10 +110,7 @@ def _row(run: RunSummary, *, whole: bool) -> tuple[str, ...]:
 
 
 def run_table(runs: Sequence[RunSummary], width: int | None) -> Iterator[Text]:
-    """The lines of the table: what does not fit is left out, app ids are cut last of all.
-
-    Without a width everything is there, in full.
-    """
+    """The lines of the table: what does not fit into the width, if there is one, is left out."""
     rows = [_row(run, whole=width is None) for run in runs]
     cells = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
     widths = {each: max(map(cell_len, [each.title, *cells[each]])) for each in _COLUMNS}

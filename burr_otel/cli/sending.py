@@ -41,11 +41,7 @@ class Target(NamedTuple):
 
 
 def find_target(to: str | None = None) -> Target:
-    """Ask an endpoint whether it answers: this one, or that of the ``OTEL_*`` variables.
-
-    It is by HTTP when its path or port is that of OTLP over HTTP, else as
-    ``OTEL_EXPORTER_OTLP_PROTOCOL`` says.
-    """
+    """Ask an endpoint whether it answers: this one, or that of the ``OTEL_*`` variables."""
     place, problem = Place(*endpoint_from_environ()), ""
     if to is not None:
         place = place._replace(endpoint=to if "://" in to else f"http://{to}")

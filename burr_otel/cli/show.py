@@ -153,11 +153,8 @@ def _follow_in_frames(read: Callable[[], RunTree]) -> None:
 
 
 def _readings(read: Callable[[], RunTree]) -> Iterator[RunTree]:
-    """The run as it is now, and again, until its process ends, or ten seconds after its session.
-
-    A log of plain Burr names neither, so it is followed until Ctrl-C.
-    """
-    over = False
+    """The run as it is now, and again, until its process ends, or ten seconds after its session."""
+    over = False  # until Ctrl-C in a log of plain Burr, which names neither
     while not over:
         started = time.monotonic()
         view = read()

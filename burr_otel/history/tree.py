@@ -200,11 +200,9 @@ in a log of Burr's own client) and the time of its last record."""
 
 
 def writer_lives() -> Callable[[StoredRun], Alive]:
-    """Gives what judges the sessions of a run.
-
-    The store mostly knows whether an owner lives. What it cannot know (another host, logs of
-    Burr's client, which name no process) is taken to live until it is silent for `recover_after`.
-    """
+    """Gives what judges the sessions of a run."""
+    # Of whom the store does not know it (another host, logs of Burr's client, which name no
+    # process) is taken to live until it is silent for so long.
     silence_ns, now_ns = int(OtelConfig.resolve().recover_after * 1e9), time.time_ns()
 
     def judge(run: StoredRun) -> Alive:
@@ -219,10 +217,7 @@ def writer_lives() -> Callable[[StoredRun], Alive]:
 
 
 def settle(session: SessionNode, open_steps: Sequence[SpanNode], alive: Alive) -> None:
-    """Give a session, and what is open in it, the outcome that it has now.
-
-    `open_steps` are those without an end, in the order in which they began.
-    """
+    """Give a session, and its steps without an end in their order, the outcome that they have."""
     is_burrs = session.session is None
     session.lives = not session.recovered and alive(session.root.fields, session.last_record_ns)
     newest = session.children[-1] if session.children else None

@@ -59,11 +59,7 @@ class Sender:
         self._refused_in_a_row = 0
 
     def send(self, spans: Iterable[ReadableSpan]) -> Iterator[Settled]:
-        """Send spans, and tell of each in their order; reads no further before a batch is settled.
-
-        Raises:
-            SendingStoppedError: The endpoint takes nothing.
-        """
+        """Send spans and tell of each in order; reads no further before a batch is settled."""
         batch: list[ReadableSpan] = []
         batch_bytes = 0
         for span in spans:
@@ -134,10 +130,7 @@ class ReplayReport:
 
     @property
     def status(self) -> Literal["sent", "skipped", "refused", "unsent", "unreadable"]:
-        """``sent``: all spans were taken, or would be; ``skipped``: there are none to send.
-
-        ``refused``: some were not taken; ``unsent``: the sending stopped before its end.
-        """
+        """``skipped``: it has no spans; ``unsent``: the sending stopped before its end."""
         if self.is_unreadable:
             return "unreadable"
         if not self.is_read or self.waiting:

@@ -159,10 +159,7 @@ class Copied(NamedTuple):
 
 
 def write_plain(run: StoredRun, target: Path, *, replace: bool = False) -> Copied:
-    """Write a run in Burr's layout; every record of a finished step carries its whole state.
-
-    The target folder is there whole or not at all. An earlier copy is replaced only when asked.
-    """
+    """Write a run in Burr's layout, with whole states; the target is there whole or not at all."""
     if os.path.realpath(target) == os.path.realpath(run.place):  # a URL is no such path
         raise StoreError(f"{target} is the run itself; write the copy to another place.")
     if os.path.lexists(target) and not replace:

@@ -28,10 +28,7 @@ def this_owner() -> dict[str, Any]:
 
 
 def owner_is_alive(owner: Mapping[str, Any]) -> bool | None:
-    """Whether the process that a session belongs to still lives, by its `owner` object.
-
-    None when it cannot be told from here: another host, or an incomplete record.
-    """
+    """Whether the process that an `owner` object names still lives; None: nothing here tells."""
     pid, start = owner.get("pid"), owner.get("process_start")
     if owner.get("host") != host() or type(pid) is not int or pid <= 0:
         return None

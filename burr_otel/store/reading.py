@@ -205,10 +205,7 @@ def _link(record: Mapping[str, Any]) -> _Link | None:
 
 
 def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A record with its whole state; None when what it builds on is not there.
-
-    `earlier` are the records of finished steps before it, newest first.
-    """
+    """A record with its whole state by earlier END records, newest first; None: some are lost."""
     if not _is_delta(record):
         return record
     chain: list[Mapping[str, Any]] = [record]

@@ -103,10 +103,7 @@ class Session:
         self.grown_from: dict[str, Growing] | None = None
 
     def fork(self, session_id: str) -> Session:
-        """In a forked child: a session of the child's own.
-
-        It writes nothing before its first step, so that children that run none leave no trace.
-        """
+        """In a forked child: a session of the child's own, which begins with its first step."""
         return Session(
             self._log,
             session_id,
@@ -174,17 +171,11 @@ class Session:
         self.grown_from = state.grown
 
     def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
-        """Large lists and texts that go on from the value that this session wrote last.
-
-        Gives how many bytes of its JSON and how many items or characters did not change.
-        """
+        """How many bytes and items of large lists and texts are as this session wrote them last."""
         return state.go_on_from(self.grown_from or {})
 
     def end_step(self, record: EndStep, state: EncodedState, *, exact: bool) -> int:
-        """Record that a step has ended, with the state after it; the record's length in bytes.
-
-        `exact` is what `encode_mapping` said of the result.
-        """
+        """Record that a step has ended, with the state after it; the record's length in bytes."""
         int64 = _INT64[exact and state.int64]
         chain = self._chain
         if chain is None or not chain.lock.acquire(blocking=False):
@@ -247,11 +238,7 @@ class Session:
         return length
 
     def answers(self, sequence_id: int) -> Iterator[StoreAnswer]:
-        """What to wait for, one after the other, until a step's newest record is kept.
-
-        Raises:
-            SnapshotError: It is not.
-        """
+        """What to wait for until a step's newest record is kept; `SnapshotError`: it is not."""
         while (handed := self.handed.get(sequence_id)) is not None and handed.placed is not None:
             yield handed.answer
             error = handed.answer.error()
@@ -306,10 +293,7 @@ class Session:
             self._end = end
 
     def _begun(self, start: int, end: int) -> None:
-        """A begin lies there; warn, once a run, if others have begun a step since our last one.
-
-        Sessions that follow one another are the normal case and stay silent.
-        """
+        """A begin lies there; warn, once a run, if others have begun a step since our last one."""
         self._placed(start, end)
         if self._mixed and self._begin >= 0 and len(_mixed_runs) < _MOST_WARNED:
             other = None if self.run in _mixed_runs else self._other_session(start)
@@ -370,10 +354,7 @@ class Session:
             logger.warning("%s: a session stays marked as open: %s", self.run, error)
 
     def close(self) -> None:
-        """Flush all records and release file and claim; idempotent.
-
-        A later step opens the file again.
-        """
+        """Flush all records and release file and claim, until a later step; idempotent."""
         if self._generation != _generation:
             return
         if self._chain is not None:

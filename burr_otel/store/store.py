@@ -101,10 +101,7 @@ class Store:
         return map(StoredRun, self.engine.runs(self.project, partition_key))
 
     def list_app_ids(self, partition_key: Partition = ALL) -> list[str]:
-        """App ids of the project's runs, sorted: of one partition, of none (None), or of all.
-
-        Files take time in proportion to the number of all runs.
-        """
+        """App ids of the project's runs, sorted: of one partition, of none (None), or of all."""
         return sorted(set(self.engine.app_ids(self.project, partition_key)))
 
     def list_partition_keys(self) -> list[str | None]:
@@ -150,10 +147,7 @@ class Store:
     def load_state(
         self, app_id: str, sequence_id: int = -1, *, partition_key: Partition = ALL
     ) -> tuple[dict[str, Any], str]:
-        """The state and position of a step as plain data, as Burr's `load_state` gives it.
-
-        Sequence id -1 stands for the step that finished last.
-        """
+        """State and position of a step, -1: the one finished last, as Burr's `load_state` does."""
         run = self._known(app_id, partition_key)
         record = _state_record(run, None if sequence_id == -1 else sequence_id)
         if record is None:
@@ -173,10 +167,7 @@ class Store:
     def find_step(
         self, app_id: str, sequence_id: int | None, partition_key: Partition = ALL
     ) -> dict[str, Any] | None:
-        """The newest begin_entry or end_entry record of a step, without its state.
-
-        Without a sequence id, that of the step that finished last.
-        """
+        """The newest record of a step, or of the one that finished last, without its state."""
         run = self._find(app_id, partition_key)
         if run is None:
             return None
@@ -311,14 +302,11 @@ class Store:
     def _inherited(
         self, log: RunLog, state: Any, graph: bytes
     ) -> tuple[EncodedState | None, dict[str, Any]]:
-        """The state that the application began with, if a restart would lose it otherwise.
-
-        Only a run without a finished step needs it. In any other run it would hide the newest step
-        from `load`: a server that reads an application's state while another request adds a step
-        builds it from the step before.
-        """
+        """The state that the application began with, if a restart would lose it otherwise."""
         if SEQUENCE_ID not in state and PRIOR_STEP not in state:
             return None, {}
+        # With a finished step it would hide the newest one from `load`: a server that reads an
+        # application's state while another request adds a step builds it from the step before.
         if newest_record(log, (END_ENTRY,)) is not None:
             return None, {}
         from burr_otel.store.values import encode_state  # noqa: PLC0415 - imports Burr
@@ -369,11 +357,8 @@ def _state_record(run: RunLog, sequence_id: int | None) -> dict[str, Any] | None
 
 
 def _pointer(value: Any) -> dict[str, Any] | None:
-    """A parent pointer in Burr's layout; None when there is none, or it names no run.
-
-    A resumed application has a pointer whose app id is None.
-    """
-    app_id = getattr(value, "app_id", None)
+    """A parent pointer in Burr's layout; None when there is none, or it names no run."""
+    app_id = getattr(value, "app_id", None)  # None in that of a resumed application
     if app_id is None:
         return None
     partition_key, sequence_id = value.partition_key, value.sequence_id

@@ -108,11 +108,7 @@ class StoredRun:
         return [each for each in found if each is not None]
 
     def left_open(self, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
-        """Sessions whose owner is dead, each held until the next one is asked for.
-
-        Two that look at once are not given the same one. Where it cannot be told from here whether
-        an owner lives, it is taken for dead after so many seconds without a record.
-        """
+        """Sessions whose owner is dead, or may be and is silent so long; held one by one."""
         log = self.log
         for session_id, data in log.open_markers():
             marker = _read_marker(data)
@@ -149,10 +145,7 @@ class StoredRun:
             yield record
 
     def _at_ends(self, first: int, last: int) -> Iterator[Line]:
-        """The lines of the first and the last steps, and all that say how sessions began or ended.
-
-        Finding out what a line is takes a tenth of the time of reading it.
-        """
+        """The lines of the first and the last steps, and all of how sessions began or ended."""
         begun = sum(_kind(line) == BEGIN_ENTRY for line in self.log.forward())
         self.left_out, number = max(0, begun - first - last), 0
         for line in self.log.forward():
@@ -231,11 +224,7 @@ def _read_marker(marker: bytes) -> dict[str, Any] | None:
 
 
 def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:
-    """Refuse a run with an open session whose owner lives.
-
-    Where it cannot be told from here whether an owner lives, it is taken for dead after so many
-    seconds without a record.
-    """
+    """Refuse a run with an open session whose owner lives, or may and was not silent so long."""
     for session_id, data in log.open_markers():
         owner = (_read_marker(data) or {}).get("owner", {})
         alive = log.owner_lives(owner)

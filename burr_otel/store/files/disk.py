@@ -149,10 +149,7 @@ def replace_file(path: Path, data: bytes, *, sync: bool) -> None:
 
 
 def temporary_name(folder: Path) -> Path:
-    """A path beside a run's folder that nobody else uses or lists.
-
-    The run's name is left out, since a suffix may be too long beside a name of 255 bytes.
-    """
+    """A path beside a run's folder that nobody else uses or lists, and of a length that goes."""
     return folder.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}")
 
 
@@ -167,10 +164,7 @@ def make_folders(path: Path, *, sync: bool) -> None:
 
 
 def make_run(path: str, files: Mapping[str, bytes], *, durability: Durability) -> bool:
-    """Make a run's folder with its files, all at once; False: another process made it first.
-
-    The files are synced unless `durability` is ``"none"``, the folders for ``"fsync"``.
-    """
+    """Make a run's folder with its files, all at once; False: another process made it first."""
     target = Path(path)
     temporary = temporary_name(target)
     temporary.mkdir(0o700)

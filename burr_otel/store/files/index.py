@@ -59,15 +59,11 @@ class Index:
 
     @classmethod
     def open(cls, folder: str, log_fd: int, *, writable: bool) -> Index:
-        """Open a run's index; a writable one is made when it is missing.
-
-        Where it cannot be opened, it is one that nobody else sees: in a folder in which nothing may
-        be written, a log is merely slower to search.
-        """
+        """Open a run's index; a writable one is made when it is missing."""
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         try:
             return cls(disk.open_regular(f"{folder}/{disk.INDEX}", flags), log_fd)
-        except OSError:
+        except OSError:  # where nothing may be written, a log is merely slower to search
             with tempfile.TemporaryFile() as file:
                 return cls(os.dup(file.fileno()), log_fd)
 
@@ -100,10 +96,7 @@ class Index:
             self._header = header
 
     def extend(self, noted: Iterable[Noted], covered: int) -> None:
-        """Add the records up to `covered`; the caller holds the log's lock.
-
-        The header is written last: entries beyond its count do not exist.
-        """
+        """Add the records up to `covered`; the caller holds the log's lock."""
         _, size, root, state, _ = self._header
         last = self._entry(size - 1) if size else _Entry(-1, 0, 0, 0, 0)
         stretch, previous, packed = last.stretch, last.sequence_id, []
@@ -121,17 +114,14 @@ class Index:
         if packed:
             os.pwrite(self._fd, b"".join(packed), _HEADER_BYTES + size * _ENTRY.size)
         mtime_ns = os.fstat(self._log_fd).st_mtime_ns
+        # Last: entries beyond its count do not exist.
         self._header = _Header(covered, size + len(packed), root, state, mtime_ns)
         body = _HEADER.pack(_MAGIC, *self._header, self._tail(covered), 0)[:-4]
         raw = body + zlib.crc32(body).to_bytes(4, "little")
         os.pwrite(self._fd, raw.ljust(_HEADER_BYTES, b"\0"), 0)
 
     def find(self, kinds: Sequence[int], sequence_id: int | None, before: int) -> Iterator[Noted]:
-        """Records of such kinds whose lines begin before an offset, newest first.
-
-        Those of one step are found in stretches of ascending ids, which are searched by halving,
-        newest stretch first, so that a run that was rewound costs one search more for each time.
-        """
+        """Records of such kinds whose lines begin before an offset, newest first."""
         header = self._header
         high = header.size - 1
         if before < header.covered:
@@ -141,6 +131,8 @@ class Index:
                 high = min(high, header.root)  # any number of steps may have come since
             elif set(kinds) <= _STATES:
                 high = min(high, header.state)  # likewise of roots, when nobody takes a step
+        # Stretches of ascending ids are searched by halving, the newest first: a run that was
+        # rewound costs one search more for each time.
         while high >= 0:
             low, at = 0, high
             if sequence_id is not None:

@@ -77,11 +77,7 @@ class LogFile:
         after: object | None = None,
         mark: object | None = None,
     ) -> tuple[int, int]:
-        """Append one line; see `RunLog.append`.
-
-        Where it lies is not known when it was buffered, or put off to the end of an append that
-        this thread is in the middle of.
-        """
+        """Append one line; see `RunLog.append`. Where one lies that is put off is not known."""
         # One flat method and few system calls: between the user's own code, where caches are cold,
         # each call of a function costs as much as the work in it.
         with self._lock:
@@ -274,10 +270,8 @@ class LogFile:
         )
 
     def try_close(self) -> None:
-        """Release the file descriptor unless it is in use.
-
-        Never waits: the user may be the very thread that needs room.
-        """
+        """Release the file descriptor unless it is in use."""
+        # Never waits: the user may be the very thread that needs room.
         if self._lock.acquire(blocking=False):
             try:
                 if not self._busy:

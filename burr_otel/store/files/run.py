@@ -78,10 +78,7 @@ class FileRun(LogFile):
         return None if told is None else told[0]
 
     def identity(self) -> tuple[str | None, tuple[str | None] | None]:
-        """The app id that the folder's metadata names, and the partition key in a tuple.
-
-        None: nothing tells.
-        """
+        """App id and, in a tuple, partition key of the folder's metadata; None: nothing tells."""
         found = object_of(self.metadata())
         app_id = (otel_of(found) or {}).get("app_id")
         if found is None:
@@ -112,11 +109,8 @@ class FileRun(LogFile):
     def newest(
         self, kinds: Sequence[int], sequence_id: int | None = None, before: int | None = None
     ) -> Iterator[Line]:
-        """Lines of such kinds and that step, newest first; others may be among them.
-
-        The newest of all is mostly near the tail; everything else is found through the index. What
-        the index does not cover yet is read, and indexed when it is much.
-        """
+        """Lines of such kinds and that step, newest first; others may be among them."""
+        # The newest of all is mostly near the tail; the index has everything else.
         with disk.opened(self.path) as fd:
             size = os.fstat(fd).st_size
             end = unread = size if before is None else min(before, size)
@@ -275,11 +269,9 @@ def _indexed(
 
 
 def _extend(fd: int, size: int, index: Index) -> bool:
-    """Index the next part of the log; whether there may be more.
-
-    Reading goes on outside the lock, so that no writer waits for it. It stops at damage, which the
-    next writer mends, and at a line that is perhaps being written at this moment.
-    """
+    """Index the next part of the log; whether there may be more."""
+    # Read outside the lock, so that no writer waits, as far as damage, which the next writer
+    # mends, or a line that is perhaps being written at this moment.
     start = end = index.covered
     noted: list[Noted] = []
     for part in sound_parts(lines_forward(fd, start, size)):

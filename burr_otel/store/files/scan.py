@@ -92,10 +92,7 @@ def _line(line_end: int, parts: list[bytes]) -> Line:
 
 
 def settle(fd: int) -> None:
-    """Wait while a program that takes no lock is writing a line, as Burr's client does in pieces.
-
-    A line that nobody adds to for a moment is torn.
-    """
+    """Wait while a program that takes no lock adds to a line, as Burr's client does, in pieces."""
     for _ in range(_SETTLE_TRIES):
         size = os.fstat(fd).st_size
         if not size or os.pread(fd, 1, size - 1) == b"\n":
@@ -155,10 +152,7 @@ def mend(  # noqa: C901, PLR0912 - one case each
 
 
 def mend_tail(fd: int, path: str) -> None:
-    """Mend only the last line of a file of lines, such as ``children.jsonl``.
-
-    The caller holds its lock.
-    """
+    """Mend only the last line of a file of lines; the caller holds its lock."""
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         mend(fd, path, next(lines_backward(fd, size)).position)

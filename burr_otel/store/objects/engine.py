@@ -123,11 +123,7 @@ class ObjectEngine(Engine):
 
 
 def _probe(bucket: Bucket, *, dry_run: bool) -> list[str]:
-    """Write, list, read and delete a few objects; what was found, or would be looked for.
-
-    Raises:
-        StoreError: The store does not keep something.
-    """
+    """Write, list, read and delete a few objects; what was found, or would be looked for."""
     folder = f"probe/{secrets.token_hex(8)}"
     if dry_run:
         return [f"Writes, lists, reads and deletes objects in {bucket.place}/probe."]

@@ -86,11 +86,7 @@ class Heartbeat:
         return None if found is None else self._is_fresh(found)
 
     def claim(self, path: str, run: str, session_id: str) -> Lease:
-        """Claim what that object stands for.
-
-        Raises:
-            RunLockedError: Another has it.
-        """
+        """Claim what that object stands for; `RunLockedError`: another has it."""
         told = {"holder": session_id, **this_owner(), "lease": secrets.token_hex(8)}
         data = json.dumps(told).encode()
         self.beat()  # before others see the claim
@@ -133,11 +129,7 @@ class Lease:
         self.release(patience_s=0.0)
 
     def check(self, run: str) -> None:
-        """See that no other has taken it over.
-
-        Raises:
-            RunLockedError: Another has.
-        """
+        """See that no other has taken it over; `RunLockedError`: another has."""
         if not self._is_ours():
             raise _locked(run, self._bucket.fetch(self._path))
 

@@ -150,12 +150,7 @@ class Database:
         self._form: abc.Transformer = Transformer()  # of values, to and from the connection's
 
     def query(self, sql: str, *values: Any, answer_s: float = 60.0) -> list[tuple[Any, ...]]:
-        """The rows of one statement that may be run twice.
-
-        Raises:
-            OSError: The server cannot be reached.
-            StoreError: It refuses.
-        """
+        """The rows of one statement that may be run twice; an error as `problem` tells it."""
         with self.lock:
             patience = self.patience()
             while True:
@@ -169,10 +164,7 @@ class Database:
     def run(
         self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S
     ) -> list[tuple[Any, ...]]:
-        """One attempt; for those who hold the connection and know what a lost answer means.
-
-        The rows; of a statement that has none, how many it has changed.
-        """
+        """One attempt, by who holds the connection: rows, or in one how many were changed."""
         # Past psycopg's cursors, which take longer for a record than the server does.
         connection, until = self._connected(), time.monotonic() + answer_s
         form = self._form  # to make one takes as long as the rest
@@ -229,12 +221,7 @@ class Database:
         return Patience(0 if self.is_down else OUTAGE_S)
 
     def reconnect(self, error: Exception, patience: Patience) -> None:
-        """Let go of a connection that has failed, and wait before the next attempt.
-
-        Raises:
-            OSError: The outage lasts.
-            StoreError: There is no point in another attempt.
-        """
+        """Let go of a connection that has failed, and wait if there is a point in another try."""
         self.drop()
         problem = self.problem(error)
         if isinstance(problem, StoreError) or not patience.pause():
@@ -253,10 +240,7 @@ class Database:
             self.drop()
 
     def problem(self, error: Exception) -> StoreError | OSError:
-        """What is the matter, in one sentence without the password.
-
-        An `OSError` may pass by itself; a `StoreError` does not.
-        """
+        """What is the matter, without the password; an `OSError` may pass by itself."""
         if isinstance(error, StoreError | OSError):
             return error
         text = self.address.without_password(str(error)).strip()
