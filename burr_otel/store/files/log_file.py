@@ -24,7 +24,9 @@ from burr_otel.store.files.scan import mend, settle
 from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
 _MOST_OPEN: Final = 64
-_INDEX_BATCH_BYTES: Final = 512 * 1024  # as much as a reader goes through without an index
+# A reader goes through so much without an index, or through so many records of a length.
+_INDEX_BATCH_BYTES: Final = 512 * 1024
+_INDEX_BATCH_LONG: Final = 8
 _BUFFER_BYTES: Final = 64 * 1024  # durability "none"
 _NOTED: Final = struct.Struct("<BqQQ")  # a record as the index notes it
 _INDEX_BATCH_NOTED_BYTES: Final = 128 * _NOTED.size
@@ -119,9 +121,10 @@ class LogFile:
                         self._newest = mark
                     if self._index_from >= 0:
                         self._pending += _NOTED.pack(*entry, start, length)
-                        if (
-                            len(self._pending) >= _INDEX_BATCH_NOTED_BYTES
-                            or end - self._index_from >= _INDEX_BATCH_BYTES
+                        if len(
+                            self._pending
+                        ) >= _INDEX_BATCH_NOTED_BYTES or end - self._index_from >= max(
+                            _INDEX_BATCH_BYTES, _INDEX_BATCH_LONG * length
                         ):
                             self._write_index(fd)
             finally:
