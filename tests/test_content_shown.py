@@ -282,6 +282,34 @@ def test_the_value_of_an_option_that_was_there_before_is_hidden():
     assert json.loads(shown)["argv"] == ["... 4000 unchanged items", "--password", MARKER, "-v"]
 
 
+ARGUMENTS = {"argv": ["x y z"] * 4000 + ["--password"]}
+WENT_ON = [
+    pytest.param(chat(1000), chat(1001), id="one-turn"),
+    pytest.param(chat(1000), chat(1000), id="nothing-new"),
+    pytest.param(chat(3), chat(1000), id="mostly-new"),
+    pytest.param(chat(1), chat(1000), id="begins-at-once"),
+    pytest.param(ARGUMENTS, {"argv": [*ARGUMENTS["argv"], CANARY, "-v"]}, id="option"),
+    pytest.param({"t": "words, " * 9000}, {"t": "words, " * 9001}, id="text"),
+]
+
+
+@pytest.mark.parametrize("limit_bytes", [64, 500, 4000, 16 * 1024, 1024 * 1024])
+@pytest.mark.parametrize(("before", "after"), WENT_ON)
+def test_what_a_span_holds_of_a_state_shows_the_same_as_all_of_it(before, after, limit_bytes):
+    """The beginning of a long list that went on is not looked at, so it is not held."""
+    policy, parts, grown = small(limit_bytes), parts_of(after), grown_from(before, after)
+    held = policy.needed(parts, grown)
+    assert policy.shown("state", held, grown) == policy.shown("state", parts, grown)
+
+
+def test_a_span_holds_the_new_turns_of_a_chat_alone():
+    """A thousand turns that wait for their export do not fill the room for such bytes."""
+    before, after = chat(1000), chat(1001)
+    held = POLICY.needed(parts_of(after), grown_from(before, after))
+    assert len(held["history"]) == len(parts_of(after)["history"])
+    assert len(held["history"].text) < 200
+
+
 # --- settings ---------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ _BETWEEN: Final = {b"{": b"},{", b"[": b"],[", b'"': b'","'}
 _MOST_TRIES: Final = 8
 _LEAST_BYTES: Final = 64
 _SHORT_BYTES: Final = 256  # that are not worth to be parsed only in part
+_OPTION_BYTES: Final = 70
 _LAST_TEXT: Final = re.compile(rb'"(--[\w.\-]{1,64})"\Z')
 _NO_NUMBERS: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -215,8 +216,39 @@ class _Reader:
 # --- JSON bytes -----------------------------------------------------------------------------------
 
 
+class Ending:
+    """The JSON of a long list without its beginning, which `tree_of` takes for the whole."""
+
+    __slots__ = ("_start", "text")
+
+    def __init__(self, part: bytes, start: int) -> None:
+        self.text, self._start = part[start:], start
+
+    def __len__(self) -> int:
+        return self._start + len(self.text)
+
+    def __getitem__(self, place: slice) -> bytes:
+        if place.start is None:
+            return b"["
+        stop = None if place.stop is None else place.stop - self._start
+        return self.text[place.start - self._start : stop]
+
+
+def needed(
+    content: Mapping[str, bytes], limit_bytes: int, grown: Mapping[str, tuple[int, int]]
+) -> Mapping[str, bytes | Ending]:
+    """What `tree_of` looks at: of a long list that went on, what is new."""
+    found: dict[str, bytes | Ending] = dict(content)
+    for key, (same_bytes, same_items) in grown.items():
+        part, start = content.get(key, b""), same_bytes - _OPTION_BYTES
+        is_shown = _goes_on(part, same_bytes, same_items)
+        if start > 0 and len(part) > limit_bytes and part[:1] == b"[" and is_shown:
+            found[key] = Ending(part, start)
+    return found
+
+
 def tree_of(
-    content: bytes | Mapping[str, bytes],
+    content: bytes | Mapping[str, Any],
     limit_bytes: int,
     grown: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[Any, bool]:
@@ -287,18 +319,21 @@ def _list_head(part: bytes, room: int) -> CutList | None:
     return None
 
 
-def _continued(part: bytes, same_bytes: int, same_items: int, room: int) -> Any:
+def _goes_on(part: bytes | Ending, same_bytes: int, same_items: int) -> bool:
+    return same_items > 0 and part[same_bytes : same_bytes + 1] in (b",", b"]")
+
+
+def _continued(part: Any, same_bytes: int, same_items: int, room: int) -> Any:
     """The tree of what is new in a list or text that went on, or None where that does not hold."""
     if part[:1] == b'"':
         return _new_text(orjson.loads(part), same_items, room)
-    following = part[same_bytes : same_bytes + 1]
-    if part[:1] != b"[" or same_items < 1 or following not in (b",", b"]"):
+    if part[:1] != b"[" or not _goes_on(part, same_bytes, same_items):
         return None
     try:
-        items = orjson.loads(b"[" + part[same_bytes + (following == b",") :])
+        items = orjson.loads(b"[" + part[same_bytes:].removeprefix(b","))
     except ValueError:
         return None
-    option = _LAST_TEXT.search(part[max(0, same_bytes - 70) : same_bytes])
+    option = _LAST_TEXT.search(part[max(0, same_bytes - _OPTION_BYTES) : same_bytes])
     if option is not None:  # its value comes next
         items = [option[1].decode(), *items]
         same_items -= 1

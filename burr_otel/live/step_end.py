@@ -98,7 +98,7 @@ def _record(
     fragments = None
     if encoded is not None:
         texts = encoded.fragments
-        fragments = {key: texts[key] for key in told if key in texts}
+        fragments = policy.needed({key: texts[key] for key in told if key in texts}, grown)
     origin = step.begin.origin
     record = EndStep(
         step.sequence_id,
@@ -187,7 +187,7 @@ def _end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) ->
         if record.result is not None:
             size_bytes += len(record.result.text)
         if record.state is not None:
-            size_bytes += sum(map(len, record.state.values()))
+            size_bytes += sum(len(getattr(each, "text", each)) for each in record.state.values())
         if shared.config.openinference_content and step.traced:
             _say_in_root(root, told().attributes)
         if record.raised is not None and record.outcome == semconv.ERROR and step.traced:

@@ -192,9 +192,10 @@ class BeginStep(NamedTuple):
 class EndStep(NamedTuple):
     """A step has ended: ``end_entry`` with the state after it, else ``otel_step_end``.
 
-    After an exception Burr's state is the one before the step. `grown` tells of each key whose
-    value goes on from its earlier one how many bytes and items did not change. `swallowed` is what
-    a stream raised and Burr did not pass on. `failed` is the text of a failure that raised nothing.
+    After an exception Burr's state is the one before the step; of a live step, `state` has what its
+    span needs of it. `grown` tells of each key whose value goes on from its earlier one how many
+    bytes and items did not change. `swallowed` is what a stream raised and Burr did not pass on.
+    `failed` is the text of a failure that raised nothing.
     `user` is what other code set on the span.
     """
 
@@ -202,7 +203,7 @@ class EndStep(NamedTuple):
     action: str
     result: Document | None = None
     raised: Raised | None = None
-    state: Mapping[str, bytes] | None = None
+    state: Mapping[str, Any] | None = None
     time_ns: int = 0
     outcome: str = "ok"
     ids: SpanIds | None = None
