@@ -70,7 +70,7 @@ class LogFile:
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._release()
 
-    def append(  # noqa: C901, PLR0912 - flat, because calls cost; see below
+    def append(  # noqa: C901, PLR0912, PLR0915 - flat, as calls cost; see below
         self,
         line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
@@ -121,10 +121,9 @@ class LogFile:
                         self._newest = mark
                     if self._index_from >= 0:
                         self._pending += _NOTED.pack(*entry, start, length)
-                        if len(
-                            self._pending
-                        ) >= _INDEX_BATCH_NOTED_BYTES or end - self._index_from >= max(
-                            _INDEX_BATCH_BYTES, _INDEX_BATCH_LONG * length
+                        unread = end - self._index_from
+                        if len(self._pending) >= _INDEX_BATCH_NOTED_BYTES or (
+                            unread >= _INDEX_BATCH_BYTES and unread >= _INDEX_BATCH_LONG * length
                         ):
                             self._write_index(fd)
             finally:
