@@ -136,7 +136,7 @@ def test_commands_that_only_read_runs_import_neither_burr_nor_pydantic():
         "package = types.ModuleType('burr_otel')\n"
         f"package.__path__ = [{str(Path(burr_otel.__file__).parent)!r}]\n"
         "sys.modules['burr_otel'] = package\n"
-        "from burr_otel.store import Store, projects\n"
+        "from burr_otel.store import Store\n"
         "store = Store('p', '/nonexistent')\n"
         "assert store.list_app_ids() == []\n"
         "heavy = {'burr', 'pydantic', 'opentelemetry', 'asyncio'} & set(sys.modules)\n"
