@@ -216,8 +216,8 @@ class _Reader:
 # --- JSON bytes -----------------------------------------------------------------------------------
 
 
-class Ending:
-    """The JSON of a long list without its beginning, which `tree_of` takes for the whole."""
+class NewPart:
+    """What is new in the JSON of a long list, which `tree_of` takes for all of it."""
 
     __slots__ = ("_start", "text")
 
@@ -236,14 +236,14 @@ class Ending:
 
 def needed(
     content: Mapping[str, bytes], limit_bytes: int, grown: Mapping[str, tuple[int, int]]
-) -> Mapping[str, bytes | Ending]:
+) -> Mapping[str, bytes | NewPart]:
     """What `tree_of` looks at: of a long list that went on, what is new."""
-    found: dict[str, bytes | Ending] = dict(content)
+    found: dict[str, bytes | NewPart] = dict(content)
     for key, (same_bytes, same_items) in grown.items():
         part, start = content.get(key, b""), same_bytes - _OPTION_BYTES
         is_shown = _goes_on(part, same_bytes, same_items)
         if start > 0 and len(part) > limit_bytes and part[:1] == b"[" and is_shown:
-            found[key] = Ending(part, start)
+            found[key] = NewPart(part, start)
     return found
 
 
@@ -319,7 +319,7 @@ def _list_head(part: bytes, room: int) -> CutList | None:
     return None
 
 
-def _goes_on(part: bytes | Ending, same_bytes: int, same_items: int) -> bool:
+def _goes_on(part: bytes | NewPart, same_bytes: int, same_items: int) -> bool:
     return same_items > 0 and part[same_bytes : same_bytes + 1] in (b",", b"]")
 
 

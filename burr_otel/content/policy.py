@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from burr_otel.content.capture import Ending, capture, needed, tree_of, whole
+from burr_otel.content.capture import NewPart, capture, needed, tree_of, whole
 from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
 from burr_otel.content.patterns import MARKER
@@ -137,7 +137,7 @@ class ContentPolicy:
 
     def needed(
         self, content: Mapping[str, bytes], grown: Mapping[str, tuple[int, int]]
-    ) -> Mapping[str, bytes | Ending]:
+    ) -> Mapping[str, bytes | NewPart]:
         """The part of a state's JSON that `shown` needs for it."""
         if not grown or self.state != "full" or self.asks_user:
             return content
@@ -146,7 +146,7 @@ class ContentPolicy:
     def shown(
         self,
         kind: Kind,
-        content: bytes | Mapping[str, bytes | Ending],
+        content: bytes | Mapping[str, bytes | NewPart],
         grown: Mapping[str, tuple[int, int]] | None = None,
     ) -> Attribute | None:
         """What a span shows of JSON, see `tree_of`, or ``None`` when this kind is not captured."""
