@@ -89,6 +89,16 @@ def test_what_is_kept_does_not_grow_with_the_values(tmp_path):
     assert sum(map(sys.getsizeof, kept)) < 300
 
 
+def test_a_closed_session_holds_nothing_of_the_state(session):
+    """Differences are made of the whole JSON, which is held until then."""
+    run_step(session, 0, {"v": "x" * 1_000_000})
+    session.close()
+    held = [] if session.grown_from is None else [kept.text for kept in session.grown_from.values()]
+    assert not any(held)
+    run_step(session, 1, {"v": "x" * 1_000_000 + "y"})
+    assert session.grown(encoded({"v": "x" * 1_000_000 + "yz"})) == {"v": (1_000_002, 1_000_001)}
+
+
 @action(reads=["history"], writes=["history"])
 def say(state: State, text: str) -> State:
     return state.append(history={"text": text})

@@ -25,13 +25,14 @@ class Growing(NamedTuple):
     """What is kept of a large list or text to tell whether a later one goes on from it.
 
     Length and checksum of its JSON without the last byte, its items or characters, and the last
-    few of those bytes.
+    few of those bytes; all of its JSON where differences are written, which are made of it.
     """
 
     shared_bytes: int
     checksum: int
     items: int
     ending: bytes
+    text: bytes | None
 
 
 class EncodedState:
@@ -63,7 +64,9 @@ class EncodedState:
         self._values = values
         self.longest_bytes = max(map(len, fragments.values()), default=0)
 
-    def go_on_from(self, known: Mapping[str, Growing]) -> dict[str, tuple[int, int]]:
+    def go_on_from(
+        self, known: Mapping[str, Growing], *, keep: bool = False
+    ) -> dict[str, tuple[int, int]]:
         """Fill `heads` and `grown`, and tell of large values that go on from earlier ones.
 
         Gives how many bytes of their JSON and how many items or characters did not change.
@@ -75,19 +78,24 @@ class EncodedState:
             value = self._values[key]
             if type(value) not in _GROWING_TYPES:
                 continue
-            shared, before, items, ending = known.get(key, (0, 0, 0, b""))
+            shared, before, items, ending, text = known.get(key, (0, 0, 0, b"", None))
             if (
                 0 < shared < len(fragment)
                 and fragment.endswith(ending, 0, shared)
                 and (fragment[0] == _QUOTE or fragment[shared] in b",]")
-                and checksum(memoryview(fragment)[:shared]) == before
+                and (
+                    checksum(memoryview(fragment)[:shared]) == before
+                    if text is None
+                    else fragment.startswith(memoryview(text)[:shared])
+                )
             ):
                 found[key] = shared, items
                 head = head_checksum(fragment, before, shared)
             else:
                 head = head_checksum(fragment)
             self.heads[key] = head
-            self.grown[key] = Growing(len(fragment) - 1, head, len(value), fragment[-17:-1])
+            text = fragment if keep else None
+            self.grown[key] = Growing(len(fragment) - 1, head, len(value), fragment[-17:-1], text)
         return found
 
     def is_exact(self, key: str) -> bool:

@@ -172,7 +172,7 @@ class Session:
 
     def grown(self, state: EncodedState) -> dict[str, tuple[int, int]]:
         """How many bytes and items of large lists and texts are as this session wrote them last."""
-        return state.go_on_from(self.grown_from or {})
+        return state.go_on_from(self.grown_from or {}, keep=self._chain is not None)
 
     def end_step(self, record: EndStep, state: EncodedState, *, exact: bool) -> int:
         """Record that a step has ended, with the state after it; the record's length in bytes."""
@@ -359,6 +359,7 @@ class Session:
             return
         if self._chain is not None:
             self._chain.forget()
+            self.grown_from = None  # it holds what the chain does
         for lost in self.settle():  # another hook kept ours from being told
             logger.error("%s", lost)
         try:
