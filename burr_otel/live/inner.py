@@ -79,7 +79,7 @@ class InnerSpan(Scope):
             self.current.set_attributes(around)
         step.inner[id(burr_span)] = self
         step.named[burr_span.name] = ids_of(self.context)
-        self.enter()
+        self.enter(outer)
         if session is not None:
             session.append(self.begin)
 

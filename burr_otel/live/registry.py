@@ -126,6 +126,8 @@ class Registry:
         if len(runs) > 1:
             reference = (self._executing.get() or {}).get(app_id)
             runs = [run for run in runs if reference is not None and run is reference()] or runs
+        if "inputs" in told:  # a step begins, and an unread stream may still count as executing
+            self.executing(runs[0])
         return runs[0]
 
     def executing(self, run: Run) -> None:

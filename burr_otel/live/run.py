@@ -136,10 +136,11 @@ class Run:
         self._state = weakref.ref(state)
         self._calls = max(0, self._calls - 1)
         error = None if in_flight is self._outer_error else in_flight
-        if not self._calls:
-            for step in list(self._steps.values()):
-                if not step.streaming:
-                    self.settle(step, state, error)
+        here = innermost_scope() if self._steps else None
+        for step in list(self._steps.values()):
+            # A stream that nobody reads counts as a call for good.
+            if not step.streaming and (not self._calls or step.encloses(here)):
+                self.settle(step, state, error)
         # Between steps: a condition, a missing input, an unknown action to halt after.
         failed = self.shared.outcome_of(error) == semconv.ERROR
         if error is not None and failed and not self._step_failed:
@@ -240,9 +241,13 @@ class Run:
         **_told: Any,
     ) -> None:
         """End a step's span and keep its state."""
-        step = self._steps.pop(sequence_id, None)
-        if step is None:
+        step = self._steps.get(sequence_id)
+        if step is None:  # the finaliser of a dropped stream has ended it, perhaps in another task
+            current_context()
             return
+        if exception is not None and result is None and state is not step.state_before:
+            return  # a dropped stream's end: Burr tells the step that is in progress, and its state
+        self._steps.pop(sequence_id, None)
         now = self.shared.clock()
         if step.streaming and step.final is not None:
             exception = None  # the stream was complete; what its consumer handles is not its own

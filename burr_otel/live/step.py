@@ -159,7 +159,7 @@ class LiveStep(Scope):
         self.traced = span.is_recording()
         if current is not None:
             self._link_back(current)
-        self.enter()
+        self.enter(outer)
 
     def _show_more(
         self, inputs: Mapping[str, Any], prior: str | None, shown: dict[str, Any]
@@ -207,7 +207,7 @@ class LiveStep(Scope):
     def begin_stream(self, session: Session | None) -> None:
         """The step turns out to be a stream: current only while its generator runs."""
         self.streaming = True
-        self.pause()
+        self.leave()
         if session is not None:
             session.append(StreamMark("begin_stream", self.sequence_id, self.shared.clock()))
 

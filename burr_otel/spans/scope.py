@@ -178,11 +178,11 @@ class Scope:
             other = other.parent
         return False
 
-    def enter(self) -> None:
-        """Make the span current until `leave`."""
+    def enter(self, outer: Context) -> None:
+        """Make the span current, inside `outer`, until `leave`."""
         *_, valid = self.context
         entries = {SPAN_KEY: self.current, _SCOPE_KEY: self} if valid else {_SCOPE_KEY: self}
-        context, tag = Context({**self.outer, **entries}), self.tag
+        context, tag = Context({**outer, **entries}), self.tag
         if tag.sends_baggage and self.parent is None:
             for name in (semconv.GEN_AI_CONVERSATION_ID, semconv.GEN_AI_AGENT_NAME):
                 context = baggage.set_baggage(name, tag.run.identity[name], context)
@@ -216,8 +216,8 @@ class Scope:
         """Make current what was when the step's generator was suspended; what is current now."""
         consumer = otel_context.get_current()
         if self._inside is None:
-            self.outer, self.left = consumer, False
-            self.enter()
+            self.left = False
+            self.enter(consumer)
         else:
             otel_context.attach(self._inside)
         return consumer
