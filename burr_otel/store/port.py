@@ -7,7 +7,6 @@ the engine; that of local files is in `burr_otel.store.files`.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,22 +69,21 @@ class StoreAnswer:
         self._open.acquire()
 
     def give(self, place: Any = None, error: BaseException | None = None) -> None:
-        """Wake all who wait for it."""
-        self._place, self._error, self.is_there = place, error, True
-        self._open.release()
-        if self._calls:
-            self._call()
+        """Wake all who wait for it; once more, if a signal came between."""
+        if not self.is_there:
+            self._place, self._error, self.is_there = place, error, True
+            self._open.release()
+        self._call()
 
     def then(self, call: Callable[[], object]) -> None:
-        """Call something once it is there: at once, or in the thread that gives it."""
+        """Call something, perhaps twice, once it is there: now, or in the thread that gives it."""
         self._calls.append(call)
         if self.is_there:
             self._call()
 
     def _call(self) -> None:
-        with contextlib.suppress(IndexError):  # none left, also when another thread took it
-            while True:
-                self._calls.pop()()
+        for call in tuple(self._calls):
+            call()
 
     def error(self) -> BaseException | None:
         """Wait for it; why the record is not kept, if it is not."""

@@ -349,6 +349,28 @@ def test_after_a_lost_answer_it_is_looked_what_is_there(bucket_url, monkeypatch)
     assert bodies(run) == [line(0), line(1), line(2)]
 
 
+def test_a_signal_during_a_request_writes_nothing_twice(bucket_url, monkeypatch):
+    """What a signal handler raises comes as the request returns: nobody knows of its answer."""
+    run = new_run(bucket_url)
+    append(run, 0)
+    held = run.put(line(1), (END, 1), soon=False, durability="flush")
+    real, came = run.bucket.create, []
+
+    def create(path: str, *rest: object, **more: object) -> bool:
+        made = real(path, *rest, **more)
+        if not came:
+            came.append(path)
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(run.bucket, "create", create)
+    with pytest.raises(KeyboardInterrupt):
+        append(run, 2)
+    append(run, 3)
+    assert held.error() is None
+    assert bodies(run) == [line(number) for number in range(4)]
+
+
 def test_what_may_have_arrived_is_not_sent_twice(bucket_url, monkeypatch):
     """After an outage that was too long, spans that wait are sent once, whether they arrived or not."""
     run = new_run(bucket_url)

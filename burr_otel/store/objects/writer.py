@@ -193,6 +193,7 @@ class BatchWriter:
             if each.answer is not None:
                 each.answer.give((-1, -1))  # it belongs to the batch, which others ask for
         del self._waiting[:count]
+        self._doubtful = None
 
     def _refuse(self, error: Exception) -> None:
         """What was held back is not kept, and whoever asks for it hears why."""
@@ -213,13 +214,12 @@ class BatchWriter:
         followed = 0
         while True:
             path = f"{self.folder}/log/{keys.batch_name(start, before)}"
+            # Until it is known what became of it: a request may fail, or be left at a signal.
+            self._tail, self._doubtful = None, (path, head, count)
             try:
                 if self.bucket.create(path, body, patience_s=patience_s):
                     return start
                 there = self.bucket.fetch(path, keys.HEAD_BYTES)
-            except OSError:
-                self._tail, self._doubtful = None, (path, head, count)
-                raise
             finally:
                 self.changed()
             if there is not None and there.data == head:
@@ -234,7 +234,7 @@ class BatchWriter:
             else:
                 start, before = self._read_end()
             if exact:
-                self._tail = start, before
+                self._tail, self._doubtful = (start, before), None
                 raise DisplacedError
 
     def _end_of_run(self, *, exact: bool) -> Tail:

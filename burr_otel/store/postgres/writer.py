@@ -92,17 +92,20 @@ class Writer:
             return item.result
         self._queued_bytes += item.size
         self._queue.append(item)
-        database = self.database
-        if database.lock.acquire(blocking=False):
-            try:
+        lock = self.database.lock
+        try:
+            if lock.acquire(blocking=False):
                 self._write(item.answer)
-            except BaseException:  # Ctrl-C: the thread finds out what has been written
+            else:
                 self._call_thread()
-                raise
-            finally:
-                database.lock.release()
-        else:
+        except BaseException:  # a signal's, as Ctrl-C: the thread finds out what has been written
             self._call_thread()
+            raise
+        finally:
+            try:  # noqa: SIM105 - a signal may come at any call, also as `acquire` returns
+                lock.release()
+            except RuntimeError:  # it is another thread's
+                pass
         return item.answer.place()
 
     def flush(self) -> None:
@@ -181,15 +184,20 @@ class Writer:
             except psycopg.Error as error:
                 self._apart(error)
             except Exception as error:
+                told = isinstance(error, StoreError | ConnectionError)
+                if not told and threading.current_thread() is not self._thread:
+                    raise  # a signal handler's, perhaps: nothing that is wrong with the batch
                 self._in_doubt = False
                 self._refuse(list(self._batch), self.database.problem(error))
 
     def _take(self) -> bool:
         size = 0
         while self._queue and size < _BATCH_BYTES and len(self._batch) < _BATCH_RECORDS:
-            item = self._queue.popleft()
-            size += item.size
-            self._batch[item] = None
+            item = self._queue[0]
+            if not item.answer.is_there:  # else a signal came before it left the queue
+                size += item.size
+                self._batch[item] = None
+            self._queue.popleft()
         self._queued_bytes = self._queued_bytes - size if self._queue else 0
         return bool(self._batch)
 
@@ -232,10 +240,10 @@ class Writer:
             ((written,),) = self.database.run(*insertion(records), allowed_s)
             if written < len(records):  # a claim was lost
                 self._look(by_tail)
-        self._in_doubt = False
         for tail, group in by_tail.items():
             tail.has_written(group)
             self._done(group)
+        self._in_doubt = False
 
     def _look(self, by_tail: dict[Tail, list[Record]]) -> None:
         """See where the runs end, and whether the batch is in them; settle what is clear now."""
@@ -265,9 +273,9 @@ class Writer:
             self._write(item.answer)
 
     def _done(self, items: list[Any]) -> None:
-        self._settled(items)
         for item in items:
             item.answer.give(item.result)
+        self._settled(items)
 
     def _refuse(self, items: list[Any], error: Exception) -> None:
         self._settled(items)
