@@ -24,9 +24,22 @@ if TYPE_CHECKING:
     from burr_otel.store import Session
 
 
-# Of each event loop: what is to be set in it.
-_events: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Event]]
-_events = weakref.WeakKeyDictionary()
+class _Waker:
+    """What is to be set in an event loop, and whether the loop has been called to do so."""
+
+    def __init__(self) -> None:
+        self.events: deque[asyncio.Event] = deque()
+        self.is_called = False
+
+    def set_all(self) -> None:
+        """In the loop."""
+        self.is_called = False  # first: whoever adds an event from now on calls it again
+        while self.events:
+            self.events.popleft().set()
+
+
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker]
+_wakers = weakref.WeakKeyDictionary()
 
 
 class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
@@ -82,13 +95,9 @@ async def _answers(session: Session, sequence_id: int) -> None:
 
 def _tell(loop: asyncio.AbstractEventLoop, there: asyncio.Event) -> None:
     """Set an event of a loop, which is woken once for all that a statement has answered."""
-    events = _events.setdefault(loop, deque())
-    events.append(there)
-    if len(events) == 1:
+    waker = _wakers.get(loop) or _wakers.setdefault(loop, _Waker())
+    waker.events.append(there)
+    if not waker.is_called:
+        waker.is_called = True
         with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(_set_all, events)
-
-
-def _set_all(events: deque[asyncio.Event]) -> None:
-    while events:
-        events.popleft().set()
+            loop.call_soon_threadsafe(waker.set_all)

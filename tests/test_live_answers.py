@@ -1,0 +1,42 @@
+"""Waiting on an event loop for a store's answers, which any thread may give."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from burr_otel.live import answers
+from burr_otel.store.port import StoreAnswer
+
+
+class Waits:
+    """A session whose steps each wait for one answer."""
+
+    def __init__(self, count: int) -> None:
+        self.given = [StoreAnswer() for _ in range(count)]
+
+    def answers(self, sequence_id: int) -> Iterator[StoreAnswer]:
+        yield self.given[sequence_id]
+
+
+async def test_answers_of_two_threads_at_once_wake_the_loop(monkeypatch):
+    """One thread gives its answer while another one is about to call the loop."""
+    session, others = Waits(2), []
+
+    class Interleaved(deque):
+        def append(self, event: object) -> None:
+            super().append(event)
+            if not others:
+                others.append(threading.Thread(target=session.given[1].give))
+                others[0].start()
+                others[0].join()
+
+    monkeypatch.setattr(answers, "deque", Interleaved)
+    waiting = [asyncio.ensure_future(answers._answers(session, number)) for number in range(2)]
+    await asyncio.sleep(0)
+    session.given[0].give()
+    done, _ = await asyncio.wait(waiting, timeout=10)
+    assert done == set(waiting)
+    assert others
