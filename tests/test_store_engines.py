@@ -25,7 +25,7 @@ def test_a_path_means_local_files(tmp_path):
 def test_an_engine_whose_extra_is_missing_says_what_to_install(monkeypatch, scheme):
     """One sentence, without the password."""
     extra = "postgres" if scheme.startswith("postgres") else "objects"
-    monkeypatch.setitem(sys.modules, f"burr_otel.store.{extra}", None)
+    monkeypatch.setitem(sys.modules, f"burr_otel.store.{extra}.engine", None)
     with pytest.raises(ConfigError, match=rf'pip install "burr-otel\[{extra}\]"') as caught:
         Store("proj", f"{scheme}://me:hunter2@nowhere/db?missing={scheme}")
     assert "hunter2" not in str(caught.value)

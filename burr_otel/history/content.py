@@ -27,7 +27,6 @@ from burr_otel.spans import describe
 from burr_otel.spans.describe import SpanContent
 from burr_otel.spans.facts import RunFacts, SpanSettings, actions_of_graph, mapping
 from burr_otel.store import StoredRun
-from burr_otel.store import digest as digest_of
 
 _OF_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     semconv.INPUTS: ("inputs",),
@@ -88,9 +87,7 @@ class RunContent:
         if not isinstance(digest, str):
             return self._run.graph
         if digest not in self._graphs:
-            current = self._run.log.graph()
-            is_current = current is not None and digest_of(current) == digest
-            self._graphs[digest] = self._run.graph if is_current else self._run.graph_of(digest)
+            self._graphs[digest] = self._run.graph_of(digest)
         return self._graphs[digest]
 
     def of(self, span: SpanNode) -> SpanContent:

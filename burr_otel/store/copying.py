@@ -69,7 +69,7 @@ class RunCopy:
             yield from self._compare(log)
             for session_id, marker in source.open_markers():
                 # Whoever can write to the source may have called it as they liked.
-                with contextlib.suppress(FileExistsError, InvalidIdentifierError):
+                with contextlib.suppress(InvalidIdentifierError):
                     log.mark_open(check_app_id(session_id), marker)
         finally:
             claim.release()

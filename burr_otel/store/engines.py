@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
+from importlib import import_module
 from typing import Final
 
 from burr_otel.errors import ConfigError
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.port import Engine
 
-# By scheme: the module that has the engine, its class, and the extra that installs what it needs.
+# By scheme: the room of the engine, its class, and the extra that installs what it needs.
 _ENGINES: Final = {
-    **dict.fromkeys(
-        ("postgresql", "postgres"), ("burr_otel.store.postgres", "PostgresEngine", "postgres")
-    ),
-    **dict.fromkeys(("s3", "gs", "az"), ("burr_otel.store.objects", "ObjectEngine", "objects")),
+    **dict.fromkeys(("postgresql", "postgres"), ("postgres", "PostgresEngine", "postgres")),
+    **dict.fromkeys(("s3", "gs", "az"), ("objects", "ObjectEngine", "objects")),
 }
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # Hides too much rather than too little: a password may hold any character, quoted or not.
@@ -50,9 +48,9 @@ def open_engine(storage_dir: str | os.PathLike[str]) -> Engine:
             f"{without_password(url)!r} is no place for runs: no engine knows {scheme}://. Use a "
             f"folder, or a URL that begins with {', '.join(f'{name}://' for name in _ENGINES)}."
         )
-    module, name, extra = _ENGINES[scheme]
+    room, name, extra = _ENGINES[scheme]
     try:
-        engine: Engine = getattr(importlib.import_module(module), name)(url)
+        engine: Engine = getattr(import_module(f"burr_otel.store.{room}.engine"), name)(url)
     except ImportError as error:
         raise ConfigError(
             f"{scheme}:// needs what is not installed here ({error}). "

@@ -184,7 +184,7 @@ class RunLog(Protocol):
         """Add what is missing of a run and make `graph` its current one; whether it changed."""
 
     def graph(self, digest: str | None = None) -> bytes | None:
-        """The current graph, or an earlier one."""
+        """The current graph, or the one of a digest."""
 
     def earlier_graphs(self) -> list[str]:
         """Digests of the graphs that the run had before."""
@@ -196,7 +196,7 @@ class RunLog(Protocol):
         """Add a line about a child."""
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
-        """Note that a session is open."""
+        """Note that a session is open, unless it is noted."""
 
     def unmark(self, session_id: str) -> None:
         """The session is open no more."""

@@ -339,8 +339,7 @@ class Session:
                 otel["trace_state"] = ids.trace_state
         marker = orjson.dumps({"owner": this_owner(), "otel": otel})
         try:
-            with contextlib.suppress(FileExistsError):  # another step did
-                self._log.mark_open(self.session_id, marker)
+            self._log.mark_open(self.session_id, marker)
         except (OSError, StoreError) as error:
             logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
 

@@ -98,7 +98,7 @@ class StoredRun:
         return object_of(self.log.graph())
 
     def graph_of(self, digest: str) -> dict[str, Any] | None:
-        """The graph that an otel_root record names, where it is kept apart from the current one."""
+        """The graph that an otel_root record names."""
         return object_of(self.log.graph(digest))
 
     @cached_property

@@ -23,7 +23,8 @@ from processes import running, wait_for
 from burr_otel import OtelTracker
 from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreError
 from burr_otel.store import Store
-from burr_otel.store.objects import ObjectEngine, bucket, lease, writer
+from burr_otel.store.objects import bucket, lease, writer
+from burr_otel.store.objects.engine import ObjectEngine
 from burr_otel.store.objects.run import ObjectRun
 from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
 from burr_otel.store.process import this_owner

@@ -16,8 +16,8 @@ from postgres_server import PgBouncer, Postgres
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store.port import BEGIN, END, DisplacedError
-from burr_otel.store.postgres import PostgresEngine
 from burr_otel.store.postgres.database import Database
+from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
 from burr_otel.store.process import this_owner
 

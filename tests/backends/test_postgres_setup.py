@@ -15,8 +15,8 @@ from postgres_server import PASSWORD, Postgres
 from burr_otel import OtelTracker
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError
 from burr_otel.store.port import END
-from burr_otel.store.postgres import PostgresEngine
-from burr_otel.store.postgres.database import Address
+from burr_otel.store.postgres.database import Database
+from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.schema import statements
 
 
@@ -213,8 +213,8 @@ def test_tls_is_verified_off_the_loopback(certified: Postgres):
 def test_which_hosts_are_verified(url, verified, monkeypatch):
     """Everything but the loopback and sockets."""
     monkeypatch.delenv("PGHOST", raising=False)
-    assert (Address(url).parameters.get("sslmode") == "verify-full") is verified
+    assert (Database(url).parameters.get("sslmode") == "verify-full") is verified
     assert (
-        Address(f"{url}{'&' if '?' in url else '?'}sslmode=disable").parameters["sslmode"]
+        Database(f"{url}{'&' if '?' in url else '?'}sslmode=disable").parameters["sslmode"]
         == "disable"
     )

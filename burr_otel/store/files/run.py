@@ -178,11 +178,13 @@ class FileRun(LogFile):
         return earlier is not None
 
     def graph(self, digest: str | None = None) -> bytes | None:
-        """The current graph, or an earlier one."""
-        name = disk.GRAPH if digest is None else f"graph-{digest}.json"
-        if digest is not None and not _EARLIER_GRAPH.fullmatch(name):
-            return None
-        return disk.read_small(f"{self.folder}/{name}", _GRAPH_BYTES)
+        """The current graph, or the one of a digest."""
+        current = disk.read_small(f"{self.folder}/{disk.GRAPH}", _GRAPH_BYTES)
+        if digest is None or (current is not None and graphs.digest(current) == digest):
+            return current
+        name = f"graph-{digest}.json"
+        is_one = _EARLIER_GRAPH.fullmatch(name)
+        return disk.read_small(f"{self.folder}/{name}", _GRAPH_BYTES) if is_one else None
 
     def earlier_graphs(self) -> list[str]:
         """Digests of the graphs that the run had before."""
@@ -221,7 +223,8 @@ class FileRun(LogFile):
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
         """Make the marker of a session."""
-        disk.write_file(self._marker(session_id), marker, sync=False)
+        with contextlib.suppress(FileExistsError):
+            disk.write_file(self._marker(session_id), marker, sync=False)
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""

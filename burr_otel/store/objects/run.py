@@ -168,9 +168,10 @@ class ObjectRun(BatchWriter):
         return earlier is not None
 
     def graph(self, digest: str | None = None) -> bytes | None:
-        """The current graph, or an earlier one."""
-        if digest is None:
-            return self.bucket.get(f"{self.folder}/graph")
+        """The current graph, or the one of a digest."""
+        current = self.bucket.get(f"{self.folder}/graph")
+        if digest is None or (current is not None and graphs.digest(current) == digest):
+            return current
         return self.bucket.get(f"{self.folder}/graphs/{digest}") if set(digest) <= _DIGEST else None
 
     def earlier_graphs(self) -> list[str]:
@@ -191,8 +192,7 @@ class ObjectRun(BatchWriter):
         """Make the marker of a session."""
         path = self._marker(session_id)
         self._heartbeat.begins(path)
-        if not self.bucket.create(path, marker):
-            raise FileExistsError(f"session {session_id} is marked as open already")
+        self.bucket.create(path, marker)
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""

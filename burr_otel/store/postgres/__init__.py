@@ -3,7 +3,3 @@
 `Database` is the one connection of this process, `Writer` the queue and the thread that write
 through it, `PostgresRun` and `PostgresEngine` are what the port asks for.
 """
-
-from burr_otel.store.postgres.engine import PostgresEngine
-
-__all__ = ["PostgresEngine"]

@@ -44,34 +44,22 @@ LOST: Final = (
 """Errors after which another connection may help, and after which nobody knows what was done."""
 
 # What libpq says when it is no use to try again, and what we say then.
-_REFUSALS: Final = tuple(
-    (re.compile(pattern), sentence)
-    for pattern, sentence in (
-        (
-            r'database "[^"\n]*" does not exist|no such database',
-            "there is no such database: make it with `createdb`, or correct the URL",
-        ),
-        (
-            r"password authentication failed|no password supplied|SASL",
-            (
-                "the server does not take the user name and password: correct them in the URL, "
-                "PGPASSWORD or ~/.pgpass"
-            ),
-        ),
-        (
-            r"certificate|SSL|TLS",
-            (
-                "no verified TLS connection ({reason}): add sslrootcert=FILE with the server's "
-                "certificate authority to the URL, or sslmode=require to go without verifying"
-            ),
-        ),
-        (
-            r"does not exist|no pg_hba.conf entry|not permitted|permission denied",
-            "{reason}: correct the URL, or the rules of the server",
-        ),
-    )
-)
-
+_REFUSALS: Final = {
+    r'database "[^"\n]*" does not exist|no such database': (
+        "there is no such database: make it with `createdb`, or correct the URL"
+    ),
+    r"password authentication failed|no password supplied|SASL": (
+        "the server does not take the user name and password: correct them in the URL, "
+        "PGPASSWORD or ~/.pgpass"
+    ),
+    r"certificate|SSL|TLS": (
+        "no verified TLS connection ({reason}): add sslrootcert=FILE with the server's "
+        "certificate authority to the URL, or sslmode=require to go without verifying"
+    ),
+    r"does not exist|no pg_hba.conf entry|not permitted|permission denied": (
+        "{reason}: correct the URL, or the rules of the server"
+    ),
+}
 
 _DEFAULTS: Final = {
     "application_name": "burr-otel",
@@ -80,33 +68,6 @@ _DEFAULTS: Final = {
 }
 
 _left_to_parent: list[Connection] = []  # connections that a forked child must not touch
-
-
-class Address:
-    """A database by its URL. Nothing that is shown of it has the password."""
-
-    __slots__ = ("parameters", "place")
-
-    def __init__(self, url: str) -> None:
-        try:
-            given: dict[str, Any] = conninfo_to_dict(url)
-        except ProgrammingError:
-            # libpq's own message quotes the URL, and with it the password.
-            raise ConfigError(
-                "the URL of the store cannot be read: write "
-                "postgresql://user@host:port/database, with '@', ':', '/' and '%' inside a name or "
-                "password in percent encoding (the password may come from ~/.pgpass instead)."
-            ) from None
-        self.place = _place(given)
-        self.parameters = {**_DEFAULTS, **_tls(given), **given}
-
-    def __repr__(self) -> str:
-        return f"Address({self.place!r})"
-
-    def without_password(self, text: str) -> str:
-        """A message of the server's or of libpq's, of which one never knows."""
-        password = self.parameters.get("password") or os.environ.get("PGPASSWORD")
-        return text.replace(password, "***") if password else text
 
 
 def _place(given: dict[str, Any]) -> str:
@@ -136,10 +97,20 @@ def _is_loopback(host: str) -> bool:
 
 
 class Database:
-    """A database as this process uses it."""
+    """A database as this process uses it. Nothing that is shown of it has the password."""
 
-    def __init__(self, address: Address) -> None:
-        self.address, self.place = address, address.place
+    def __init__(self, url: str) -> None:
+        try:
+            given: dict[str, Any] = conninfo_to_dict(url)
+        except ProgrammingError:
+            # libpq's own message quotes the URL, and with it the password.
+            raise ConfigError(
+                "the URL of the store cannot be read: write "
+                "postgresql://user@host:port/database, with '@', ':', '/' and '%' inside a name or "
+                "password in percent encoding (the password may come from ~/.pgpass instead)."
+            ) from None
+        self.place = _place(given)
+        self.parameters = {**_DEFAULTS, **_tls(given), **given}
         self.is_down = False  # an outage has lasted longer than anything waits
         self._reset()
 
@@ -202,7 +173,7 @@ class Database:
     def connect(self, *, autocommit: bool = False) -> Connection:
         """A new connection."""
         return psycopg.Connection.connect(
-            **self.address.parameters, autocommit=autocommit, prepare_threshold=None
+            **self.parameters, autocommit=autocommit, prepare_threshold=None
         )
 
     def _check(self) -> None:
@@ -243,8 +214,11 @@ class Database:
         """What is the matter, without the password; an `OSError` may pass by itself."""
         if isinstance(error, StoreError | OSError):
             return error
-        text = self.address.without_password(str(error)).strip()
-        lines = [printable(line.strip()) for line in text.splitlines()] or [type(error).__name__]
+        password = self.parameters.get("password") or os.environ.get("PGPASSWORD")
+        text = str(error).replace(password, "***") if password else str(error)
+        lines = [printable(line.strip()) for line in text.strip().splitlines()] or [
+            type(error).__name__
+        ]
         init = f"burr-otel store init {self.place}"
         if isinstance(error, errors.InsufficientPrivilege):
             return StoreError(
@@ -254,8 +228,8 @@ class Database:
             return StoreError(f"{self.place} has no tables of burr-otel: run `{init}` once.")
         if not isinstance(error, LOST):
             return StoreError(f"{self.place}: the server refuses what it was asked: {lines[0]}.")
-        for pattern, sentence in _REFUSALS:
-            if pattern.search(text):
+        for pattern, sentence in _REFUSALS.items():
+            if re.search(pattern, text):
                 told = sentence.format(reason=lines[-1])
                 return StoreError(f"{self.place}: {told}.")
         return ConnectionError(f"{self.place} does not answer as it should: {lines[-1]}")

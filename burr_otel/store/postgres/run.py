@@ -248,7 +248,7 @@ class PostgresRun:
         return bool(known)
 
     def graph(self, digest: str | None = None) -> bytes | None:
-        """The current graph, or an earlier one."""
+        """The current graph, or the one of a digest."""
         known = self._graphs()
         wanted = known[-1] if digest is None and known else digest
         if wanted not in known:
@@ -274,10 +274,9 @@ class PostgresRun:
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
         """Note that a session is open; soon, and not waited for."""
-        if self._writer.is_leased(self.run_id, session_id):
-            raise FileExistsError(f"session {session_id} is marked as open already")
-        self._writer.lease(self.run_id, session_id)
-        self._writer.put(Statement(_MARK, (self.run_id, session_id, marker)), soon=True)
+        if not self._writer.is_leased(self.run_id, session_id):
+            self._writer.lease(self.run_id, session_id)
+            self._writer.put(Statement(_MARK, (self.run_id, session_id, marker)), soon=True)
 
     def unmark(self, session_id: str) -> None:
         """The session is open no more; soon, and not waited for."""

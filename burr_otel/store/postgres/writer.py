@@ -23,7 +23,7 @@ from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger
 from burr_otel.store.port import DisplacedError, StoreAnswer
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion
-from burr_otel.store.postgres.database import ANSWER_S, LOST, Address, Database
+from burr_otel.store.postgres.database import ANSWER_S, LOST, Database
 from burr_otel.store.process import Patience, begin_anew_after_fork, this_owner
 
 _LEASE_S: Final = 15
@@ -44,14 +44,14 @@ _writers: dict[str, Writer] = {}
 def writer_of(url: str) -> Writer:
     """The writer of this process for a database."""
     # Of two threads at once, both get the one that came first.
-    return _writers.get(url) or _writers.setdefault(url, Writer(Address(url)))
+    return _writers.get(url) or _writers.setdefault(url, Writer(url))
 
 
 class Writer:
     """What this process writes into a database."""
 
-    def __init__(self, address: Address) -> None:
-        self.database = Database(address)
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
         self._reset()
         begin_anew_after_fork(self)
 
