@@ -85,7 +85,7 @@ class RunHooks(SyncTrackingClient, PreApplicationExecuteCallHook, PostApplicatio
 
     def _tell_lost(self, hook: str, arguments: Mapping[str, Any], error: Exception) -> None:
         """Say that a state may not be kept, whatever the cause."""
-        if self.config.on_snapshot_error == "raise":
+        if self.config.on_snapshot_error == "raise" and arguments.get("exception") is None:
             run = f"{self.project_id}/{arguments['app_id']}"
             cause = f"{hook} failed: {type(error).__name__}"
             raise SnapshotError(run, cause, sequence_id=arguments.get("sequence_id")) from error

@@ -2,6 +2,6 @@
 
 from burr_otel.content.exceptions import RaisedText, capture_exception, raised_of_text
 from burr_otel.content.messages import new_messages, shown_messages
-from burr_otel.content.objects import text_safely
+from burr_otel.content.objects import Failure, call_safely, text_safely
 from burr_otel.content.policy import Attribute, Capture, ContentPolicy, Kind
 from burr_otel.content.redact import with_name

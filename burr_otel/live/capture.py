@@ -16,9 +16,15 @@ import orjson
 from opentelemetry import baggage
 
 from burr_otel import semconv
-from burr_otel.content import Attribute, capture_exception, new_messages, shown_messages
+from burr_otel.content import (
+    Attribute,
+    capture_exception,
+    new_messages,
+    shown_messages,
+    text_safely,
+)
 from burr_otel.errors import SnapshotError
-from burr_otel.records import NO_DOCUMENT, Document, Logged, Raised
+from burr_otel.records import NO_DOCUMENT, Document, Logged, Raised, sound_text
 from burr_otel.store import EncodedState
 from burr_otel.store.values import encode_mapping, encode_state, encode_value
 
@@ -150,12 +156,17 @@ def surrounding_attributes(config: OtelConfig, context: Context) -> dict[str, An
     if OPENINFERENCE in sys.modules:
         told = getattr(sys.modules[OPENINFERENCE], "get_attributes_from_context", None)
         for key, value in () if told is None else told():
-            found[key] = list(value) if isinstance(value, tuple) else value
+            is_list = isinstance(value, list | tuple)
+            found[key] = list(map(_text, value)) if is_list else _text(value)
     for key in config.baggage_keys:
         value = baggage.get_baggage(key, context)
         if value is not None:
-            found[key] = str(value)
+            found[key] = _text(value)
     return found
+
+
+def _text(value: Any) -> str:
+    return sound_text(text_safely(str, value))
 
 
 # --- what an application begins with ----------------------------------------------------------

@@ -56,15 +56,14 @@ class InnerSpan(Scope):
         enclosing = step.target(burr_span.parent)
         self.tag, self.parent = step.tag, enclosing
         self.outer = outer = current_context()
-        links = links_to(
-            *((step.named.get(name), semconv.LINK_DEPENDENCY) for name in dependencies)
-        )
+        needed = tuple(map(step.shared.policy.name_kept, dependencies))
+        links = links_to(*((step.named.get(name), semconv.LINK_DEPENDENCY) for name in needed))
         self.begin = BeginInner(
             step.sequence_id,
             burr_span.uid,
             step.shared.policy.name_kept(burr_span.name),
             burr_span.parent.uid if burr_span.parent else None,
-            tuple(map(step.shared.policy.name_kept, dependencies)),
+            needed,
             now_ns,
         )
         try:
@@ -78,7 +77,7 @@ class InnerSpan(Scope):
         if around:
             self.current.set_attributes(around)
         step.inner[id(burr_span)] = self
-        step.named[burr_span.name] = ids_of(self.context)
+        step.named[self.begin.name] = ids_of(self.context)
         self.enter(outer)
         if session is not None:
             session.append(self.begin)

@@ -7,10 +7,11 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig, log_level
+from burr_otel.content import call_safely
 from burr_otel.spans.facts import ActionFacts, SpanSettings
 from burr_otel.spans.signals import StepMetrics, exception_signals
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from burr_otel.content import ContentPolicy
     from burr_otel.live.registry import Owner
     from burr_otel.spans.start import SpanStarter
+
+
+_exit_code: Final = SystemExit.__dict__["code"].__get__  # past what a subclass makes of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +72,12 @@ class Shared:
             return semconv.CANCELLED
         if isinstance(error, GeneratorExit):
             return semconv.ABANDONED
-        if isinstance(error, SystemExit) and error.code in (0, None):
-            return semconv.OK
-        return semconv.OK if self._is_expected(error) else semconv.ERROR
+        if isinstance(error, SystemExit):
+            code = _exit_code(error)
+            if code is None or (type(code) in (int, bool) and not code):
+                return semconv.OK
+        expected = bool(self.config.expected_exceptions) and call_safely(self._is_expected, error)
+        return semconv.OK if expected is True else semconv.ERROR
 
     def _is_expected(self, error: BaseException) -> bool:
         names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}

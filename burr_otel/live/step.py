@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
+from burr_otel.content import text_safely
 from burr_otel.live.capture import (
     OPENINFERENCE,
     Digests,
@@ -292,4 +293,4 @@ def mark_failed(why: str) -> None:
     """
     scope = innermost_scope()
     if scope is not None:
-        scope.tag.failed = str(why)
+        scope.tag.failed = text_safely(str, why)

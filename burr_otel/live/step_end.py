@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel import semconv
-from burr_otel.content import RaisedText, text_safely
+from burr_otel.content import (
+    Failure,
+    RaisedText,
+    call_safely,
+    capture_exception,
+    text_safely,
+)
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, raised_of, show_answer, show_state
 from burr_otel.printable import logger
-from burr_otel.records import NO_DOCUMENT, EndStep, Raised, StreamMark
+from burr_otel.records import EndStep, Raised, StreamMark
 from burr_otel.spans import describe, shield
 from burr_otel.spans.describe import exception_attributes
 from burr_otel.spans.signals import emit_log
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from burr_otel.live.step import LiveStep
     from burr_otel.store import EncodedState, Session
 
+_MOST_PROBLEM_BYTES: Final = 4096
 _NOTHING: Mapping[str, tuple[int, int]] = {}
 _LOST = (semconv.RESULT, semconv.STATE_WRITTEN, semconv.STATE_READ, semconv.TRUNCATED)
 
@@ -73,11 +80,8 @@ def _record(
     shown: dict[str, Any] = {}
     told = action.writes if error is None else action.reads
     document, exact = None, True
-    if result:
-        named = result if isinstance(result, Mapping) else {"result": result}
-        document, exact = captured(step, "results", named, shown)
-    elif result is not None:
-        document = NO_DOCUMENT
+    if result is not None:
+        document, exact = captured(step, "results", _named(result), shown)
     raised = None if error is None else raised_of(error)
     outcome, failed = semconv.OK, None
     if error is not None or step.tag.failed is not None or shared.config.failed is not None:
@@ -121,16 +125,23 @@ def _record(
     return record, exact
 
 
+def _named(result: Any) -> Mapping[str, Any]:
+    """A result as a plain dict, which runs no code of its class."""
+    named = result if type(result) is dict else call_safely(dict, result)
+    return {"result": result} if isinstance(named, Failure) else named
+
+
 def _outcome(
     step: LiveStep, error: BaseException | None, result: Any, state: Any
 ) -> tuple[str, str | None]:
     """The outcome of a step, and why it failed if it raised nothing."""
     why, asked, policy = step.tag.failed, step.shared.config.failed, step.shared.policy
     if error is None and why is None and asked is not None and state is not None:
-        try:
-            why = asked(step.action.name, result, state)
-        except Exception as problem:
-            logger.warning("%s: the setting `failed` raised %r", step.run, problem)
+        why = call_safely(asked, step.action.name, result, state)
+        if isinstance(why, Failure):
+            problem = policy.exception(capture_exception(why.error, _MOST_PROBLEM_BYTES))
+            logger.warning("%s: the setting `failed` raised %s", step.run, ": ".join(problem[:2]))
+            why = None
     outcome = step.shared.outcome_of(error)
     if outcome != semconv.OK or why is None:
         return outcome, None
@@ -188,13 +199,15 @@ def _end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) ->
             size_bytes += len(record.result.text)
         if record.state is not None:
             size_bytes += sum(len(getattr(each, "text", each)) for each in record.state.values())
-        if shared.config.openinference_content and step.traced:
-            _say_in_root(root, told().attributes)
-        if record.raised is not None and record.outcome == semconv.ERROR and step.traced:
-            emit_log(step.current, shared.policy, record.raised, record.time_ns)
         spent_ns = max(0, record.time_ns - begin.time_ns)
-        step.span.finish(told, begin.time_ns + max(1, spent_ns), size_bytes)
-        shared.metrics.step_ended(step.labels, record.outcome, spent_ns / 1e9)
+        try:
+            step.span.finish(told, begin.time_ns + max(1, spent_ns), size_bytes)
+        finally:  # one of them may fail for reasons of its own
+            shared.metrics.step_ended(step.labels, record.outcome, spent_ns / 1e9)
+            if shared.config.openinference_content and step.traced:
+                _say_in_root(root, told().attributes)
+            if record.raised is not None and record.outcome == semconv.ERROR and step.traced:
+                emit_log(step.current, shared.policy, record.raised, record.time_ns)
     except Exception as error:
         shield.report("ending a step span", error)
     if record.usage is not None:

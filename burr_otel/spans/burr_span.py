@@ -25,8 +25,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
-from burr_otel.content import ContentPolicy, capture_exception
-from burr_otel.records import LinkIds, link_data
+from burr_otel.content import ContentPolicy, capture_exception, text_safely
+from burr_otel.records import LinkIds, link_data, sound_text
 from burr_otel.spans import shield
 from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
 from burr_otel.spans.facts import portable
@@ -129,6 +129,18 @@ def _set_by_others(method: str) -> Any:
         getattr(self._writable(), method)(*args, **kwargs)
 
     return set_by_others
+
+
+def _assigning(part: str) -> Callable[[BurrSpan, Any], None]:
+    """The setter of a part of a span's content; on an open span it is what others have set."""
+
+    def assign(self: BurrSpan, value: Any) -> None:
+        if self._end_time is None:
+            setattr(self._writable(), f"_{part}", value)
+        else:
+            self._content = self._derived()._replace(**{part: value})
+
+    return assign
 
 
 class BurrSpan(ReadableSpan, trace.Span):
@@ -256,10 +268,19 @@ class BurrSpan(ReadableSpan, trace.Span):
     # --- reading ------------------------------------------------------------------------------
 
     # What the SDK's readers look at, in place of the attributes that the base class sets.
-    _attributes: Any = property(lambda self: (self._content or self._derived()).attributes)
-    _events: Any = property(lambda self: (self._content or self._derived()).events)
-    _links: Any = property(lambda self: (self._content or self._derived()).links)
-    _status: Any = property(lambda self: (self._content or self._derived()).status)
+    # Processors that redact or rename assign to them in `on_end`.
+    _attributes: Any = property(
+        lambda self: (self._content or self._derived()).attributes, _assigning("attributes")
+    )
+    _events: Any = property(
+        lambda self: (self._content or self._derived()).events, _assigning("events")
+    )
+    _links: Any = property(
+        lambda self: (self._content or self._derived()).links, _assigning("links")
+    )
+    _status: Any = property(
+        lambda self: (self._content or self._derived()).status, _assigning("status")
+    )
     _resource: Any = property(lambda self: self._source.resource)
     _instrumentation_scope: Any = property(lambda self: self._source.scope)
     _kind: Any = SpanKind.INTERNAL
@@ -294,6 +315,7 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     def update_name(self, name: str) -> None:
         """Give it another name."""
+        name = sound_text(text_safely(str, name))
         self._writable().update_name(name)
         if self._end_time is None:
             self._name = name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.config import OtelConfig
-from burr_otel.content import ContentPolicy
+from burr_otel.content import ContentPolicy, text_safely
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger
 from burr_otel.records import sound_text
@@ -221,7 +221,7 @@ def portable(value: Any) -> Any:
         return {"bytes": base64.b64encode(value).decode()}
     if type(value) in (int, float):
         return {type(value).__name__: repr(value)}
-    text = str(value)
+    text = text_safely(str, value)
     return text if is_scalar(text) else {"utf16": text.encode("utf-16-le", "surrogatepass").hex()}
 
 

@@ -72,7 +72,9 @@ def encode_state(
                 inexact.add(name)
                 proven = {name: walk.encode(key, name, value)}
             fragments |= proven
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of a `__str__` that Burr's serde calls
         cause = snapshot.brief(error)
         raise SnapshotError(run, cause, key=names.get(key), sequence_id=sequence_id) from error
     walk.record_key_names([], names, user=True)
@@ -114,7 +116,9 @@ def encode_value(
         return plain["value"], True
     try:
         return Walk(serde_kwargs, exact=False).encode(None, "value", value), False
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         type_name = type(value).__qualname__
         if snapshot.first_time(run, what, type_name):
             logger.warning(
