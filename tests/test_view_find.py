@@ -9,7 +9,7 @@ from cli_support import run
 from opentelemetry import trace
 
 from burr_otel import OtelTracker, UnknownRunError
-from burr_otel.view.find import NoSingleRunError, find
+from burr_otel.view.find import NoSingleRunError, Where
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def ids(span):
 
 
 def found(tmp_path, name):
-    run, _, sequence_id = find(str(tmp_path), name)
+    run, _, sequence_id = Where(str(tmp_path)).find(name)
     return run.app_id, sequence_id
 
 
@@ -74,7 +74,7 @@ def test_a_trace_of_two_runs_is_ambiguous(make, spans, tmp_path):
         apps.counter(tracker, "a2").step()
     trace_id = ids(spans.named("request"))[0]
     with pytest.raises(NoSingleRunError, match="proj/a1, proj/a2"):
-        find(str(tmp_path), trace_id)
+        Where(str(tmp_path)).find(trace_id)
 
 
 def test_steps_in_a_requests_trace_are_found_by_it(make, spans, tmp_path):
@@ -102,7 +102,7 @@ def test_an_unknown_trace_or_span_is_an_unknown_run(make, tmp_path):
         apps.counter(tracker).step()
     for name in ("0" * 32, "0" * 16, "a" * 32, "b" * 16):
         with pytest.raises(UnknownRunError):
-            find(str(tmp_path), name)
+            Where(str(tmp_path)).find(name)
     assert run("show", "a" * 32, "--storage-dir", tmp_path).returncode == 3
 
 

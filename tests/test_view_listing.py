@@ -4,11 +4,11 @@ import apps
 import pytest
 
 from burr_otel import OtelTracker
-from burr_otel.view.find import newest
+from burr_otel.view.find import Where
 
 
-def listed(folder, **filters):
-    found = newest(str(folder), None, 0, **filters)
+def listed(folder, partition_key=None, **filters):
+    found = Where(str(folder), None, partition_key).newest(0, **filters)
     return sorted(summary.app_id for summary in found)
 
 

@@ -20,7 +20,7 @@ from burr_otel.store.copying import RunCopy, write_plain
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.port import Engine
 from burr_otel.store.stored_run import check_unused, runs_beyond
-from burr_otel.view.find import runs
+from burr_otel.view.find import Where
 from burr_otel.view.text import one_line, plural
 
 _DELETED: Final = "deleted"
@@ -38,7 +38,7 @@ def _names(run: StoredRun) -> dict[str, Any]:
 @click.option("--to", metavar="DIR|URL", required=True, help="Where the runs are to be kept, too.")
 @options.where
 @options.printed
-def copy_command(app_id: tuple[str, ...], to: str, where: options.Where) -> CommandResult:
+def copy_command(app_id: tuple[str, ...], to: str, where: Where) -> CommandResult:
     """Copy runs to another folder, database or bucket.
 
     Byte for byte, and compared afterwards: a copied run loads, shows, replays and resumes there
@@ -54,10 +54,7 @@ def copy_command(app_id: tuple[str, ...], to: str, where: options.Where) -> Comm
     """
     if not app_id and where.project is None:
         raise click.UsageError("which runs? Give an APP_ID or --project.")
-    from burr_otel.replay.read import choose
-
-    target = open_engine(to)
-    found = choose(where.storage_dir, app_id, where.project, None, where.partition)
+    target, found = open_engine(to), where.chosen(app_id)
     told = list(_copies(found, target))
     target.close()
     done = [each for each in told if each["problem"] is None]
@@ -103,7 +100,7 @@ def _copy_line(each: dict[str, Any]) -> str:
 @click.argument("app_id", nargs=-1, required=True, shell_complete=options.app_ids)
 @options.where
 @options.printed
-def delete_command(app_id: tuple[str, ...], where: options.Where) -> CommandResult:
+def delete_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
     """Delete runs: their states, logs and everything beside them.
 
     Takes whole app ids. When one of them names no run, or more than one, nothing is deleted. A run
@@ -115,7 +112,7 @@ def delete_command(app_id: tuple[str, ...], where: options.Where) -> CommandResu
       burr-otel delete demo-1f3a9c02
       burr-otel delete chat-7 chat-8 --project support
     """
-    found = [where.run(each) for each in app_id]
+    found = [where.find(each).run for each in app_id]
     for typed, run in zip(app_id, found, strict=True):
         if run.app_id != typed:  # the beginning of an id is good enough to look, not to delete
             raise UnknownRunError(typed, without_password(where.storage_dir), [run.app_id])
@@ -146,7 +143,7 @@ def prune_command(
     keep: int | None,
     max_bytes: int | None,
     dry_run: bool,
-    where: options.Where,
+    where: Where,
 ) -> CommandResult:
     """Delete old runs, to keep a store in bounds, or all runs of one user.
 
@@ -167,7 +164,7 @@ def prune_command(
                 "which runs? Give --older-than, --keep, --max-bytes or --partition."
             )
         keep = 0
-    beyond = runs_beyond(runs(*where), older_than, keep, max_bytes)
+    beyond = runs_beyond(where.runs(), older_than, keep, max_bytes)
     return _delete(beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE)
 
 
@@ -228,9 +225,7 @@ def _deletion_line(each: dict[str, Any]) -> str:
 @click.option("--replace", is_flag=True, help="Replace an earlier copy.")
 @options.where
 @options.printed
-def materialize_command(
-    app_id: str, to: str | None, replace: bool, where: options.Where
-) -> CommandResult:
+def materialize_command(app_id: str, to: str | None, replace: bool, where: Where) -> CommandResult:
     """Write a run with whole states, for the Burr UI.
 
     A run that was recorded with snapshots="delta" holds, step by step, what changed. This writes a
@@ -245,7 +240,7 @@ def materialize_command(
       burr-otel materialize demo-1f3a9c02 --to /tmp/for-burr-ui
       burr_path=~/.burr-plain burr
     """
-    run, own = where.run(app_id), where.storage_dir
+    run, own = where.find(app_id).run, where.storage_dir
     own = options.DEFAULT_STORAGE_DIR if is_url(own) else str(Path(own))
     target_dir = Path(to or f"{own}{_SUFFIX}").expanduser().absolute()
     target = Path(FileEngine(target_dir).folder_of(run.project, run.app_id))

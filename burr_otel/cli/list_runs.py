@@ -13,7 +13,7 @@ from rich.text import Text
 from burr_otel.cli import options
 from burr_otel.cli.terminal import CommandResult, output
 from burr_otel.view.as_json import summary_as_json
-from burr_otel.view.find import STATUSES, RunSummary, newest
+from burr_otel.view.find import STATUSES, RunSummary, Where
 from burr_otel.view.rows import look
 from burr_otel.view.text import duration, fit, local_time, one_line
 
@@ -40,7 +40,7 @@ _HASH: Final = re.compile(r"\A([0-9a-f]{16})[0-9a-f]{48}\Z")
 @options.where
 @options.printed
 def list_command(
-    status: str | None, since: int | None, limit: int, wide: bool, where: options.Where
+    status: str | None, since: int | None, limit: int, wide: bool, where: Where
 ) -> CommandResult:
     """List recorded runs, the one written to last first.
 
@@ -56,11 +56,10 @@ def list_command(
       burr-otel list --project burr-otel-demo --partition user-7 --limit 5
       burr-otel list --json | jq -r '.[].app_id'
     """
-    wanted = where.partition, status, since
-    found = list(newest(where.storage_dir, where.project, limit, *wanted))
+    found = list(where.newest(limit, status, since))
     if not found:
         none = "No runs yet. `burr-otel demo` makes one."
-        if wanted != (None, None, None):
+        if (where.partition, status, since) != (None, None, None):
             none = "No runs that fit all of --partition, --status and --since."
         return CommandResult([], [none])
     console = output()

@@ -8,7 +8,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
@@ -17,8 +17,7 @@ from burr_otel.cli.app import FAILED
 from burr_otel.cli.terminal import CommandResult, complain, output, print_json, print_parts
 from burr_otel.config import ENV_PREFIX
 from burr_otel.errors import BurrOtelError
-from burr_otel.store import StoredRun
-from burr_otel.view.find import FoundRun, find, runs, stores
+from burr_otel.view.find import Where
 
 DEFAULT_STORAGE_DIR: Final = "~/.burr"
 
@@ -65,13 +64,13 @@ def size(text: str) -> int:
 
 def app_ids(ctx: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
     """Ids of runs that begin with what is typed, with their project as help."""
-    found = runs(ctx.params["storage_dir"], ctx.params.get("project"))
+    found = Where(ctx.params["storage_dir"], ctx.params.get("project")).runs()
     return _offered(((run.app_id, run.project) for run in found), typed)
 
 
 def _projects(ctx: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
     """Names of projects that begin with what is typed."""
-    found = stores(ctx.params["storage_dir"])
+    found = Where(ctx.params["storage_dir"]).stores()
     return _offered(((store.project, None) for store in found), typed)
 
 
@@ -141,22 +140,6 @@ _project = click.option(
 _partition = click.option(
     "--partition", metavar="KEY", help="Only runs of this partition key.  [default: all]"
 )
-
-
-class Where(NamedTuple):
-    """Which runs a command looks at."""
-
-    storage_dir: str
-    project: str | None = None
-    partition: str | None = None
-
-    def find(self, app_id: str) -> FoundRun:
-        """The run of that id, or the only one whose id begins so, or with such a trace or span."""
-        return find(self.storage_dir, app_id, self.project, self.partition)
-
-    def run(self, app_id: str) -> StoredRun:
-        """The run that is found."""
-        return self.find(app_id).run
 
 
 def where(function: F) -> F:

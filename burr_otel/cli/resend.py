@@ -12,7 +12,7 @@ from rich.text import Text
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.terminal import LONGEST_LINE, CommandResult
-from burr_otel.view.find import runs
+from burr_otel.view.find import Where
 from burr_otel.view.text import iso, one_line, plural
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def replay_command(
     since: int | None,
     to: str | None,
     dry_run: bool,
-    where: options.Where,
+    where: Where,
 ) -> CommandResult:
     """Send stored runs as traces.
 
@@ -54,12 +54,11 @@ def replay_command(
       burr-otel replay --project burr-otel-demo --dry-run
     """
     from burr_otel.cli.sending import find_target, send
-    from burr_otel.replay.read import choose
 
     target = find_target(to)
     if target.problem and not dry_run:
         return CommandResult(None, problems=[target.problem])
-    found = choose(where.storage_dir, app_id, where.project, since, where.partition)
+    found = where.chosen(app_id, since)
     job, interrupted = send(found, where.storage_dir, None if dry_run else target)
     rest = found[job.done :] if interrupted or job.stopped else []
     go_on = f"{iso(min(run.changed_ns for run in rest))!s:.19}Z" if rest else None
@@ -110,7 +109,7 @@ def _summary(job: Job, data: dict[str, Any]) -> Iterator[Text]:
 @options.some_runs
 @options.where
 @options.printed
-def recover_command(app_id: tuple[str, ...], where: options.Where) -> CommandResult:
+def recover_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
     """Complete the traces of runs whose process was killed.
 
     Sends the spans that it left open to the endpoint of the OTEL_* variables, once, with outcome
@@ -134,7 +133,7 @@ def recover_command(app_id: tuple[str, ...], where: options.Where) -> CommandRes
     send = courier if target.unreachable or not target.problem else None
     done: list[dict[str, Any]] = []
     trackers: dict[str, OtelTracker] = {}
-    for run in map(where.run, app_id) if app_id else runs(*where):
+    for run in (where.find(each).run for each in app_id) if app_id else where.runs():
         if not app_id and not any(run.log.open_markers()):
             continue
         if run.project not in trackers:

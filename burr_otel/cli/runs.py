@@ -20,6 +20,7 @@ from burr_otel.store.reading import newest_record, otel_of
 from burr_otel.trace_url import TracePlace, recorded_place, trace_url
 from burr_otel.view.as_json import comparison_as_json
 from burr_otel.view.content import ShownContent, reader_policy
+from burr_otel.view.find import Where
 
 
 @click.command("diff")
@@ -35,7 +36,7 @@ from burr_otel.view.content import ShownContent, reader_policy
 @options.where
 @options.printed
 def diff_command(
-    app_a: str, app_b: str, ignore: tuple[str, ...], unredacted: bool, where: options.Where
+    app_a: str, app_b: str, ignore: tuple[str, ...], unredacted: bool, where: Where
 ) -> CommandResult:
     """Show where two runs part.
 
@@ -52,7 +53,7 @@ def diff_command(
 
     policy = reader_policy()
     left, right = (
-        ShownContent(where.run(app_id), policy, details=True, unredacted=unredacted)
+        ShownContent(where.find(app_id).run, policy, details=True, unredacted=unredacted)
         for app_id in (app_a, app_b)
     )
     found = compare(left, right, ignore)
@@ -66,7 +67,7 @@ def diff_command(
 @click.option("--browser", is_flag=True, help="Open it in a browser too.")
 @options.where
 @options.printed
-def open_command(app_id: str, browser: bool, where: options.Where) -> CommandResult:
+def open_command(app_id: str, browser: bool, where: Where) -> CommandResult:
     """Print the address of a run's trace in the backend.
 
     BURR_OTEL_TRACE_URL says which backend: jaeger (default, http://localhost:16686), phoenix
@@ -167,7 +168,7 @@ def test_case_command(
     redacted: bool,
     replace: bool,
     for_burr: bool,
-    where: options.Where,
+    where: Where,
 ) -> CommandResult:
     """Make a test of a recorded step.
 

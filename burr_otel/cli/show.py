@@ -23,6 +23,7 @@ from burr_otel.trace_url import TracePlace, trace_url
 from burr_otel.view.as_json import run_as_json, span_as_json, step_as_json
 from burr_otel.view.content import ShownContent, load, reader_policy
 from burr_otel.view.drawing import Waterfall, frame, grow, header, step_sheet
+from burr_otel.view.find import Where
 from burr_otel.view.rows import failure_text, look, relatives
 from burr_otel.view.steps import read_step
 from burr_otel.view.text import duration, one_line
@@ -59,7 +60,7 @@ def show_command(
     html_file: str | None,
     follow: bool,
     unredacted: bool,
-    where: options.Where,
+    where: Where,
     as_json: bool,
 ) -> None:
     """Draw a recorded run as a waterfall.

@@ -8,7 +8,6 @@ in UTF-8 behind its length in bytes as a decimal number and a colon.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ from burr_otel.content import ContentPolicy
 from burr_otel.errors import BurrOtelError
 from burr_otel.history.content import RunContent
 from burr_otel.history.fold import Fold
-from burr_otel.history.read import children_of
 from burr_otel.history.tree import RUNNING, Alive, SessionNode, SpanNode, session_of, writer_lives
 from burr_otel.records import BeginInner, LinkIds, Origin, SpanIds
 from burr_otel.replay.legacy import LegacyContent
@@ -37,47 +35,12 @@ from burr_otel.spans.facts import content_policy, from_portable
 from burr_otel.spans.scope import context_of, links_to
 from burr_otel.store import Store, StoredRun
 from burr_otel.store.stored_run import Pointer
-from burr_otel.view.find import find, runs
 
 _OF_THIS_PROCESS: Final = ("telemetry.sdk.", "service.instance.id", "process.")
 _SCHEME: Final = "burr-otel/1"
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
 _MOST_REMEMBERED: Final = 64  # runs
 _DEEPEST: Final = 200  # runs that spawn runs
-
-
-def choose(
-    storage_dir: str,
-    app_ids: Sequence[str],
-    project: str | None,
-    since_ns: int | None,
-    partition: str | None = None,
-) -> list[StoredRun]:
-    """Runs by id (with those that they spawned) or all, in the order they were written to last."""
-    if app_ids:
-        named = [find(storage_dir, app_id, project, partition).run for app_id in app_ids]
-        found = {
-            (each.project, each.partition_key, each.app_id): each
-            for run in named
-            for each in _with_spawned(run, storage_dir)
-        }
-        wanted: Iterable[StoredRun] = found.values()
-    else:
-        wanted = runs(storage_dir, project, partition)
-    meant = [run for run in wanted if since_ns is None or run.changed_ns >= since_ns]
-    return sorted(meant, key=lambda run: (run.changed_ns, run.project, run.app_id))
-
-
-def _with_spawned(run: StoredRun, storage_dir: str) -> list[StoredRun]:
-    """A run and those that it spawned: they are one trace."""
-    store, seen, found = Store(run.project, storage_dir), {run.app_id}, [run]
-    for parent in found:  # grows
-        for child in children_of(parent):
-            if child.kind == "spawn" and child.app_id not in seen:
-                seen.add(child.app_id)
-                with contextlib.suppress(BurrOtelError):  # it is gone, or the pointer is damaged
-                    found.append(store.read(child.app_id))
-    return found
 
 
 def opened(found: Iterable[StoredRun], storage_dir: str) -> Iterator[RunSpans]:

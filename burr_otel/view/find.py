@@ -8,15 +8,14 @@ import difflib
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError, UnknownRunError
 from burr_otel.history.content import RunContent
 from burr_otel.history.fold import Fold
-from burr_otel.history.read import run_outcome
+from burr_otel.history.read import children_of, run_outcome
 from burr_otel.history.tree import Alive, SessionNode, writer_lives
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -31,7 +30,7 @@ from burr_otel.records import (
     time_of,
     writer_zone,
 )
-from burr_otel.store import ALL, Store, StoredRun, is_url, open_engine, without_password
+from burr_otel.store import ALL, Store, StoredRun, open_engine
 from burr_otel.store.port import Line
 from burr_otel.store.reading import newest_record, otel_of
 from burr_otel.view.content import reader_policy
@@ -62,64 +61,114 @@ class FoundRun(NamedTuple):
     sequence_id: int | None = None
 
 
-def stores(storage_dir: str, project: str | None = None) -> Iterator[Store]:
-    """The projects of a storage directory, in order of their names, or only the named one."""
-    place = _place(storage_dir)
-    try:
-        names = open_engine(storage_dir).projects()
-    except FileNotFoundError:
-        raise StoreError(
-            f"no storage directory {place}: nothing has been recorded there. "
-            "Pass --storage-dir, or run `burr-otel demo` for a first run."
-        ) from None
-    if project is not None:
-        store = Store(project, storage_dir)
-        if project not in names:
-            close = difflib.get_close_matches(project, names, n=2, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise NoSingleRunError(f"no project {project!r} under {place}.{hint}")
-        yield store
-        return
-    for name in names:
-        with contextlib.suppress(ConfigError):  # not a project's folder
-            yield Store(name, storage_dir)
+class Where(NamedTuple):
+    """Which runs are meant: in a storage directory, of a project, of a partition ('': of none)."""
+
+    storage_dir: str
+    project: str | None = None
+    partition: str | None = None
+
+    @property
+    def _place(self) -> str:
+        return open_engine(self.storage_dir).place
+
+    def stores(self) -> Iterator[Store]:
+        """The projects of a storage directory, in order of their names, or only the named one."""
+        try:
+            names = open_engine(self.storage_dir).projects()
+        except FileNotFoundError:
+            raise StoreError(
+                f"no storage directory {self._place}: nothing has been recorded there. "
+                "Pass --storage-dir, or run `burr-otel demo` for a first run."
+            ) from None
+        project = self.project
+        if project is not None:
+            store = Store(project, self.storage_dir)
+            if project not in names:
+                close = difflib.get_close_matches(project, names, n=2, cutoff=0.5)
+                hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+                raise NoSingleRunError(f"no project {project!r} under {self._place}.{hint}")
+            yield store
+            return
+        for name in names:
+            with contextlib.suppress(ConfigError):  # not a project's folder
+                yield Store(name, self.storage_dir)
+
+    def runs(self) -> Iterator[StoredRun]:
+        """All runs, or those of a partition ('': of none), in no order."""
+        key = ALL if self.partition is None else self.partition or None
+        place = self._place
+        try:
+            for store in self.stores():
+                place = store.place
+                yield from store.runs(key)
+        except OSError as error:
+            raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
+
+    def find(self, app_id: str) -> FoundRun:
+        """The run of that id, or the only one whose id begins so, or with such a trace or span."""
+        known = list(self.runs())
+        found = [FoundRun(run) for run in known if run.app_id == app_id]
+        if app_id and not found:
+            found = [FoundRun(run) for run in known if run.app_id.startswith(app_id)]
+        if not found and _TRACE_OR_SPAN_ID.fullmatch(app_id.lower()):
+            is_trace = len(app_id) == _TRACE_DIGITS
+            found = _of_trace(known, int(app_id, 16)) if is_trace else []
+            found = found or _of_record(known, app_id.lower(), is_trace=is_trace)
+        if not found:
+            names = [run.app_id for run in known]
+            close = difflib.get_close_matches(app_id, names[:_MOST_COMPARED], n=3, cutoff=0.5)
+            inside = [name for name in names if app_id and app_id.lower() in name.lower()]
+            where = f"{self._place}/{self.project or ''}".rstrip("/")
+            raise UnknownRunError(app_id, where, list(dict.fromkeys([*close, *inside]))[:3])
+        if len(found) > 1:
+            raise NoSingleRunError(_ambiguous(app_id, [each.run for each in found]))
+        return found[0]
+
+    def newest(
+        self, limit: int, status: str | None = None, since_ns: int | None = None
+    ) -> Iterator[RunSummary]:
+        """Runs by their last record, newest first, opened only until `limit` pass (0: all)."""
+        found = [(run.changed_ns, run) for run in self.runs()]
+        found = [each for each in found if since_ns is None or each[0] >= since_ns]
+        found.sort(key=lambda each: (each[0], each[1].project, each[1].app_id), reverse=True)
+        alive_of, passed = writer_lives(), 0
+        for _, run in found:
+            try:
+                summary = summarise(run, alive_of(run))
+            except (OSError, BurrOtelError):
+                summary = RunSummary(run.project, run.app_id, status="unreadable", place=run.place)
+            if status in (None, summary.status):
+                yield summary
+                passed += 1
+                if passed == limit:
+                    return
+
+    def chosen(self, app_ids: Sequence[str], since_ns: int | None = None) -> list[StoredRun]:
+        """Runs by id, with those that they spawned, or all; the one written to last comes last."""
+        if app_ids:
+            found = {
+                (each.project, each.partition_key, each.app_id): each
+                for app_id in app_ids
+                for each in _with_spawned(self.find(app_id).run, self.storage_dir)
+            }
+            wanted: Iterable[StoredRun] = found.values()
+        else:
+            wanted = self.runs()
+        meant = [run for run in wanted if since_ns is None or run.changed_ns >= since_ns]
+        return sorted(meant, key=lambda run: (run.changed_ns, run.project, run.app_id))
 
 
-def runs(
-    storage_dir: str, project: str | None = None, partition: str | None = None
-) -> Iterator[StoredRun]:
-    """All runs, or those of a partition ('': of none), in no order."""
-    key = ALL if partition is None else partition or None
-    place = _place(storage_dir)
-    try:
-        for store in stores(storage_dir, project):
-            place = store.place
-            yield from store.runs(key)
-    except OSError as error:
-        raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
-
-
-def find(
-    storage_dir: str, app_id: str, project: str | None = None, partition: str | None = None
-) -> FoundRun:
-    """The run of that id, or the only one whose id begins so, or that has such a trace or span."""
-    known = list(runs(storage_dir, project, partition))
-    found = [FoundRun(run) for run in known if run.app_id == app_id]
-    if app_id and not found:
-        found = [FoundRun(run) for run in known if run.app_id.startswith(app_id)]
-    if not found and _TRACE_OR_SPAN_ID.fullmatch(app_id.lower()):
-        is_trace = len(app_id) == _TRACE_DIGITS
-        found = _of_trace(known, int(app_id, 16)) if is_trace else []
-        found = found or _of_record(known, app_id.lower(), is_trace=is_trace)
-    if not found:
-        names = [run.app_id for run in known]
-        close = difflib.get_close_matches(app_id, names[:_MOST_COMPARED], n=3, cutoff=0.5)
-        inside = [name for name in names if app_id and app_id.lower() in name.lower()]
-        where = f"{_place(storage_dir)}/{project or ''}".rstrip("/")
-        raise UnknownRunError(app_id, where, list(dict.fromkeys([*close, *inside]))[:3])
-    if len(found) > 1:
-        raise NoSingleRunError(_ambiguous(app_id, [each.run for each in found]))
-    return found[0]
+def _with_spawned(run: StoredRun, storage_dir: str) -> list[StoredRun]:
+    """A run and those that it spawned: they are one trace."""
+    store, seen, found = Store(run.project, storage_dir), {run.app_id}, [run]
+    for parent in found:  # grows
+        for child in children_of(parent):
+            if child.kind == "spawn" and child.app_id not in seen:
+                seen.add(child.app_id)
+                with contextlib.suppress(BurrOtelError):  # it is gone, or the pointer is damaged
+                    found.append(store.read(child.app_id))
+    return found
 
 
 def _ambiguous(app_id: str, found: Sequence[StoredRun]) -> str:
@@ -171,13 +220,6 @@ def _record_of(line: Line) -> Mapping[str, Any] | None:
         return parse(line.data)
     except DamageError:
         return None
-
-
-def _place(storage_dir: str) -> str:
-    """What messages call a storage directory."""
-    if is_url(storage_dir):
-        return without_password(storage_dir)
-    return str(Path(storage_dir).expanduser())
 
 
 # --- one line about each run ----------------------------------------------------------------------
@@ -235,31 +277,6 @@ def summarise(run: StoredRun, alive: Alive) -> RunSummary:
 def _initial(run: StoredRun, session: SessionNode) -> str | None:
     told = RunContent(run, reader_policy()).of(session).attributes.get(semconv.STATE_INITIAL)
     return None if told is None else str(told)
-
-
-def newest(
-    storage_dir: str,
-    project: str | None,
-    limit: int,
-    partition_key: str | None = None,
-    status: str | None = None,
-    since_ns: int | None = None,
-) -> Iterator[RunSummary]:
-    """Runs by their last record, newest first, opened only until `limit` pass (0: all)."""
-    found = [(run.changed_ns, run) for run in runs(storage_dir, project, partition_key)]
-    found = [each for each in found if since_ns is None or each[0] >= since_ns]
-    found.sort(key=lambda each: (each[0], each[1].project, each[1].app_id), reverse=True)
-    alive_of, passed = writer_lives(), 0
-    for _, run in found:
-        try:
-            summary = summarise(run, alive_of(run))
-        except (OSError, BurrOtelError):
-            summary = RunSummary(run.project, run.app_id, status="unreadable", place=run.place)
-        if status in (None, summary.status):
-            yield summary
-            passed += 1
-            if passed == limit:
-                return
 
 
 def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
