@@ -654,3 +654,35 @@ def test_secrets_in_a_recorded_traceback_are_hidden():
     content = POLICY.exception(raised_of_text(text))
     assert CANARY not in "".join(content[:3])
     assert content.message == f"token: {MARKER}"
+
+
+# --- cuts ---------------------------------------------------------------------------------------
+
+
+def test_of_several_long_texts_of_one_exception_no_cut_shows_a_part_of_a_secret():
+    """A message and its notes stand one below the other; each cut falls into a long token."""
+    token = "eyJ" + "a1B2" * 150 + "." + "a1B2" * 600 + "." + "a1B2" * 60
+    for before in (1_700, 4_086, 9_000):
+        error = ValueError("word " * (before // 5) + token + " word" * 1_000)
+        error.__notes__ = ["a short note", "word " * 300 + token, "word " * 900 + token]
+        for limit in (1_000, 4_000, 16_000):
+            policy = ContentPolicy(max_attribute_bytes=limit)
+            shown = policy.exception(capture_exception(raised(_raise, error), limit))
+            assert "a1B2" not in shown.message + shown.traceback
+
+
+def test_a_message_that_speaks_of_a_cut_is_not_taken_for_a_cut_one():
+    """It may quote what a span showed: nothing of it is left out, and its own cut counts."""
+    quoted = "x" * 2_000 + " ... [5 more characters] ... " + "y " * 1_000
+    shown = POLICY.exception(capture_exception(ValueError(quoted + "the end"), 16_000))
+    assert shown.message == quoted.replace("[5", "(5").replace("rs]", "rs)") + "the end"
+    token = "eyJ" + "a1B2" * 150 + "." + "a1B2" * 600 + "." + "a1B2" * 60
+    text = quoted + "word " * 300 + token + " word" * 5_000
+    shown = ContentPolicy(max_attribute_bytes=6_000).exception(
+        capture_exception(ValueError(text), 6_000)
+    )
+    assert "a1B2" not in shown.message
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -392,7 +392,7 @@ def test_only_the_ends_of_a_long_text_are_searched(monkeypatch):
     monkeypatch.setattr(Redaction, "spans", lambda self, text: searched.append(len(text)) or [])
     REDACTION.text(window("x " * 25_000_000, 999))
     assert searched
-    assert max(searched) == 999 + OVERLAP
+    assert max(searched) == 999 + OVERLAP + len("</")  # as if an element ended there
 
 
 @pytest.mark.parametrize(
@@ -400,8 +400,9 @@ def test_only_the_ends_of_a_long_text_are_searched(monkeypatch):
     [
         "-----BEGIN RSA PRIVATE KEY-----\n" + "a1B2c3D4/" * 900 + "\n-----END RSA PRIVATE KEY-----",
         "eyJ" + "a1B2" * 250 + "." + "a1B2" * 900 + "." + "a1B2" * 900,
+        "<privateKey>\n" + "a1B2 c3D4\n" * 900 + "</privateKey>",
     ],
-    ids=["private key", "token"],
+    ids=["private key", "token", "element"],
 )
 @pytest.mark.parametrize("before", [0, 100, 600, 3000, 9000])
 def test_the_rest_of_a_secret_that_is_cut_in_its_middle_is_not_shown(secret, before):
@@ -411,6 +412,26 @@ def test_the_rest_of_a_secret_that_is_cut_in_its_middle_is_not_shown(secret, bef
     for shown in (visible, described({"t": text}, 1000), described([text], 1000)):
         assert "a1B2" not in shown
         assert "c3D4" not in shown
+
+
+def test_elements_that_end_in_the_tail_hide_no_more_than_secrets():
+    """An end tag without its begin: of a secret it hides what stands before it, of others nothing."""
+    text = "x" * 9_000 + " y" * 2_000 + " seen</{}> after <b>bold</b>"
+    shown, _ = clip(REDACTION.text(window(text.format("title"), 1000)), 1000)
+    assert shown.endswith("seen</title> after <b>bold</b>")
+    hidden, _ = clip(REDACTION.text(window(text.format("password"), 1000)), 1000)
+    assert "seen" not in hidden
+    assert hidden.endswith("</password> after <b>bold</b>")
+
+
+@pytest.mark.parametrize("before", range(4_060, 4_100, 7))
+def test_no_half_of_a_token_is_left_where_bytes_are_cut(before):
+    """Of long bytes only the head is looked at; it ends between two words."""
+    token = "sk-ant-api03-" + "a1B2c3D4" * 5
+    value = ("word " * 1000)[:before].encode() + b" " + token.encode() + b" word" * 1000
+    shown = described({"t": value}, 16_000)
+    assert "sk-a" not in shown
+    assert "more bytes]" in shown
 
 
 # --- where values stand ---------------------------------------------------------------------------
