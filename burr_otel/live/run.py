@@ -159,6 +159,7 @@ class Run:
             if step.streaming and not step.running:
                 self._finish(step, None, None, GeneratorExit(), self.shared.clock())
                 step.go_on_unseen()
+                self._steps[step.sequence_id] = step
                 self.root.enter(self.shared.clock())
         self.root.finish()
 
@@ -191,11 +192,7 @@ class Run:
         now = shared.clock()
         name = action.name
         facts = root.facts.actions.get(name) or root.facts.action(name)
-        root.enter(now)
         step = LiveStep(self, facts, sequence_id, state, sys.exc_info()[1])
-        self._steps[sequence_id] = step
-        if root.ended and session is not None:
-            session.mark_open(root.ids, now)
         bound = getattr(action, "_bound_params", None)
         if inputs or bound:
             # `astep` and streams pass on everything that the caller gave, also what others take.
@@ -203,6 +200,11 @@ class Run:
             inputs = {**bound, **taken} if bound else taken
         step.start(inputs, self._method, self._prior, now)
         step.labels = shared.metrics.step_began(str(facts.attributes[semconv.ACTION_NAME]))
+        self._steps[sequence_id] = step
+        root.enter(now)
+        if root.ended and session is not None:
+            session.mark_open(root.ids, now)
+        step.enter(step.outer)
         if session is None:
             return
         if session.grown_from is None:  # no step has told of a state yet
@@ -217,7 +219,7 @@ class Run:
     def refuse_step(self, sequence_id: int, error: SnapshotError) -> None:
         """The begin of a step cannot be recorded, so it does not take place."""
         if self.shared.config.on_snapshot_error == "raise":
-            step = self._steps.pop(sequence_id)
+            step = self._steps[sequence_id]
             begun = error.sequence_id != sequence_id  # an earlier step's end is what is lost
             self._finish(step, None, None, error, step.begin.time_ns, recorded=begun)
             raise error
@@ -247,7 +249,6 @@ class Run:
             return
         if exception is not None and result is None and state is not step.state_before:
             return  # a dropped stream's end: Burr tells the step that is in progress, and its state
-        self._steps.pop(sequence_id, None)
         now = self.shared.clock()
         if step.streaming and step.final is not None:
             exception = None  # the stream was complete; what its consumer handles is not its own
@@ -277,7 +278,6 @@ class Run:
         """
         if self._steps.get(step.sequence_id) is not step:
             return
-        del self._steps[step.sequence_id]
         now, name, result = self.shared.clock(), step.action.name, None
         if step.streaming:
             completed = step.final is not None
@@ -302,15 +302,16 @@ class Run:
         recorded: bool = True,
     ) -> None:
         """Nothing of a step is current any more; write its record and end its span."""
+        step.leave()  # first: a Ctrl-C in here leaves nothing current
         try:
             step.claims.pop()
         except IndexError:
             return  # another thread ends it, or has
+        self._steps.pop(step.sequence_id, None)
         session = self.session if recorded else None
         if step.inner:
             step.end_inner(end_ns, session)
         step.tag.child_records = None
-        step.leave()
         self._step_failed = self._step_failed or error is not None
         if error is None and state is not None:
             self._prior = step.action.name

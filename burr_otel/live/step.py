@@ -111,7 +111,7 @@ class LiveStep(Scope):
         prior: str | None,
         now_ns: int,
     ) -> None:
-        """Begin the span, make it current, and make the record; a failed span costs no record."""
+        """Begin the span and make the record; a failed span costs no record."""
         shared, root, action = self.shared, self.root, self.action
         outer, document = current_context(), NO_DOCUMENT
         shown: dict[str, Any] = {}
@@ -160,7 +160,6 @@ class LiveStep(Scope):
         self.traced = span.is_recording()
         if current is not None:
             self._link_back(current)
-        self.enter(outer)
 
     def _show_more(
         self, inputs: Mapping[str, Any], prior: str | None, shown: dict[str, Any]
