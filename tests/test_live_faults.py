@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 
 import pytest
 from burr.core import ApplicationBuilder, State, action
@@ -10,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from burr_otel import OtelTracker, SnapshotError
 from burr_otel.printable import printable
-from burr_otel.spans import shield
+from burr_otel.spans import keeper, shield
 
 
 @action(reads=["n"], writes=["n"])
@@ -94,6 +95,21 @@ def test_telemetry_that_raises_costs_no_state(broken, tmp_path):
     for _ in range(3):
         application.step()
     assert application.state["n"] == stored(OtelTracker("p", tmp_path)) == 3
+
+
+def test_where_no_thread_can_be_made_state_and_spans_are_kept(spans, tmp_path, monkeypatch):
+    """There are too many, or the program ends: Python 3.12 then starts none."""
+
+    def start(_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(keeper, "keeper", keeper.Keeper())
+    monkeypatch.setattr(threading.Thread, "start", start)
+    tracker = OtelTracker("p", tmp_path, tracer_provider=spans.provider)
+    build(tracker).step()
+    assert stored(tracker) == 1
+    tracker.close()
+    assert [span.name for span in spans.spans] == ["invoke_workflow p", "count"]
 
 
 DEEP = "[" * 100_000

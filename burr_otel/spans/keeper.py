@@ -55,8 +55,10 @@ class Keeper:
         """Make the thread if there is none."""
         with self._lock:
             if self._threaded and self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="burr-otel", daemon=True)
+                with contextlib.suppress(RuntimeError):  # there are too many, or the program ends
+                    thread.start()
+                    self._thread = thread
 
     def watch(self, root: Ending) -> None:
         """Take charge of ending `root`."""
