@@ -95,12 +95,8 @@ class RunLoader(BaseStateLoader):
             RunLockedError: Another session holds it with ``exclusive=True``.
             OSError: It cannot be deleted.
         """
-        self._store.delete(
-            app_id,
-            partition_key,
-            now_ns=self._clock(),
-            recover_after_s=self.config.recover_after,
-        )
+        dead_before_ns = self._clock() - int(self.config.recover_after * 1e9)
+        self._store.delete(app_id, partition_key, dead_before_ns=dead_before_ns)
 
     def load(
         self,

@@ -84,7 +84,7 @@ def recover_run(
     if not store.exists(app_id, partition_key):
         return done
     run = store.read(app_id, partition_key)
-    for session in run.left_open(now_ns=now_ns, recover_after_s=shared.config.recover_after):
+    for session in run.left_open(now_ns - int(shared.config.recover_after * 1e9)):
         root, last_ns = read_ids(session.root), session.last_ns
         left: list[ReadableSpan] = []
         ended: deque[ReadableSpan] = deque(maxlen=_MOST_FINISHED)

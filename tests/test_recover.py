@@ -256,9 +256,7 @@ def test_an_owner_on_another_host_is_dead_after_a_time_without_records(
     marker.write_text(json.dumps(content))
     last = log(tmp_path)[-1]["otel"]["time_unix_nano"]
     now_ns = last + silent * 10**9
-    found = list(
-        Store("proj", tmp_path).read("a1").left_open(now_ns=now_ns, recover_after_s=3600.0)
-    )
+    found = list(Store("proj", tmp_path).read("a1").left_open(now_ns - 3600 * 10**9))
     assert bool(found) is dead
     assert app is not None
 

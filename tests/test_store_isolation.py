@@ -165,7 +165,7 @@ def test_a_file_that_is_something_else_is_not_read_and_nothing_waits(store, tmp_
     if run is not None:
         assert run.partition_key is None
         assert "OUTSIDE" not in str((run.graph, run.children, run.parent_pointer))
-        assert list(run.left_open(now_ns=1, recover_after_s=1.0)) == []
+        assert list(run.left_open(1)) == []
     if name == "log.jsonl":
         assert store.load(None, "a") is None
         return
@@ -258,8 +258,8 @@ def test_a_run_whose_owner_is_elsewhere_is_deleted_when_it_is_old(store):
     (folder_of(store, "a") / "open-x").write_text(json.dumps(marker))
     changed_ns = (folder_of(store, "a") / "log.jsonl").stat().st_mtime_ns
     with pytest.raises(StoreError, match="on elsewhere"):
-        store.delete("a", now_ns=changed_ns + 10**9, recover_after_s=10)
-    store.delete("a", now_ns=changed_ns + 11 * 10**9, recover_after_s=10)
+        store.delete("a", dead_before_ns=changed_ns - 9 * 10**9)
+    store.delete("a", dead_before_ns=changed_ns + 10**9)
     assert list(Path(store.place).iterdir()) == []
 
 

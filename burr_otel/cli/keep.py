@@ -33,6 +33,11 @@ def _names(run: StoredRun) -> dict[str, Any]:
     return {"project": run.project, "app_id": run.app_id, "partition_key": run.partition_key}
 
 
+def _dead_before_ns() -> int:
+    """Who may be dead and is silent since then is taken for dead."""
+    return time.time_ns() - int(OtelConfig.resolve().recover_after * 1e9)
+
+
 @click.command("copy")
 @options.some_runs
 @click.option("--to", metavar="DIR|URL", required=True, help="Where the runs are to be kept, too.")
@@ -69,12 +74,12 @@ def copy_command(app_id: tuple[str, ...], to: str, where: Where) -> CommandResul
 
 def _copies(found: Sequence[StoredRun], target: Engine) -> Iterator[dict[str, Any]]:
     """Copy runs one by one; what became of each."""
-    recover_after_s, before = OtelConfig.resolve().recover_after, 0
+    before = 0
     with bar("copying", 2 * sum(run.size_bytes for run in found)) as moved:
         for number, run in enumerate(found):
             copy, problem, size_bytes = RunCopy(run.log, target), None, run.size_bytes
             try:
-                for done in copy.make(now_ns=time.time_ns(), recover_after_s=recover_after_s):
+                for done in copy.make(_dead_before_ns()):
                     moved(before + done, f"{number:,} of {plural(len(found), 'run')}")
             except (BurrOtelError, OSError) as error:
                 problem = str(error)
@@ -172,7 +177,6 @@ def _delete(
     found: Sequence[StoredRun], storage_dir: str, *, dry_run: bool = False, passes_over: str = ""
 ) -> CommandResult:
     """Delete runs one by one, or look which could be, until Ctrl-C; one status is no problem."""
-    recover_after_s, now_ns = OtelConfig.resolve().recover_after, time.time_ns()
     told: list[dict[str, Any]] = []
     exit_code = None
     with bar("deleting", len(found)) as moved:
@@ -182,14 +186,11 @@ def _delete(
             status, reason = _DELETABLE if dry_run else _DELETED, None
             try:
                 if dry_run:
-                    check_unused(run.log, now_ns=now_ns, recover_after_s=recover_after_s)
+                    check_unused(run.log, _dead_before_ns())
                 else:
-                    Store(run.project, storage_dir).delete(
-                        run.app_id,
-                        run.partition_key,
-                        now_ns=now_ns,
-                        recover_after_s=recover_after_s,
-                    )
+                    store = Store(run.project, storage_dir)
+                    key, dead_before_ns = run.partition_key, _dead_before_ns()
+                    store.delete(run.app_id, key, dead_before_ns=dead_before_ns)
             except (BurrOtelError, OSError) as error:
                 in_use = isinstance(error, RunInUseError | RunLockedError)
                 status, reason = _IN_USE if in_use else "not deleted", str(error)

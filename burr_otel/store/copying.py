@@ -36,13 +36,13 @@ class RunCopy:
         self.records = self.size_bytes = self.added = self.left_out_bytes = 0
         self._digest = hashlib.sha256()  # of what the copy has
 
-    def make(self, *, now_ns: int, recover_after_s: float) -> Iterator[int]:
+    def make(self, dead_before_ns: int) -> Iterator[int]:
         """Copy what is missing and compare everything; gives how far it came, twice the log.
 
         A run whose owner lives is refused, and so is the place of another run of the same id.
         """
         source = self._source
-        check_unused(source, now_ns=now_ns, recover_after_s=recover_after_s)
+        check_unused(source, dead_before_ns)
         digests = source.earlier_graphs()
         graphs = [graph for each in digests if (graph := source.graph(each)) is not None]
         graphs.append(source.graph() or _NO_GRAPH)

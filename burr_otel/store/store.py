@@ -144,11 +144,9 @@ class Store:
                 fresh, error, run=name, serde_kwargs=self.serde_kwargs
             ) from error
 
-    def load_state(
-        self, app_id: str, sequence_id: int = -1, *, partition_key: Partition = ALL
-    ) -> tuple[dict[str, Any], str]:
+    def load_state(self, app_id: str, sequence_id: int = -1) -> tuple[dict[str, Any], str]:
         """State and position of a step, -1: the one finished last, as Burr's `load_state` does."""
-        run = self._known(app_id, partition_key)
+        run = self._known(app_id, ALL)
         record = _state_record(run, None if sequence_id == -1 else sequence_id)
         if record is None:
             raise UnknownSequenceError(f"{self.project}/{app_id}", sequence_id)
@@ -164,11 +162,9 @@ class Store:
         root, step = newest_record(run, (ROOT,)), newest_record(run, (END_ENTRY,))
         return RunHistory(otel_of(root), otel_of(step), step["sequence_id"] if step else None)
 
-    def find_step(
-        self, app_id: str, sequence_id: int | None, partition_key: Partition = ALL
-    ) -> dict[str, Any] | None:
+    def find_step(self, app_id: str, sequence_id: int | None) -> dict[str, Any] | None:
         """The newest record of a step, or of the one that finished last, without its state."""
-        run = self._find(app_id, partition_key)
+        run = self._find(app_id, ALL)
         if run is None:
             return None
         kinds = (END_ENTRY,) if sequence_id is None else (BEGIN_ENTRY, END_ENTRY)
@@ -179,17 +175,10 @@ class Store:
         """Everything that is stored of a run, whatever its condition."""
         return StoredRun(self._known(app_id, partition_key))
 
-    def delete(
-        self,
-        app_id: str,
-        partition_key: Partition = ALL,
-        *,
-        now_ns: int,
-        recover_after_s: float = 3600.0,
-    ) -> None:
+    def delete(self, app_id: str, partition_key: Partition = ALL, *, dead_before_ns: int) -> None:
         """Delete a run, unless a session of it is open whose owner lives; see `check_unused`."""
         run = self._known(app_id, partition_key)
-        check_unused(run, now_ns=now_ns, recover_after_s=recover_after_s)
+        check_unused(run, dead_before_ns)
         claim = run.claim(f"deletion by {app_id}")
         try:
             self.engine.delete(run)

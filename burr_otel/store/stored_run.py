@@ -107,8 +107,8 @@ class StoredRun:
         found = [object_of(line) for line in self.log.children()]
         return [each for each in found if each is not None]
 
-    def left_open(self, *, now_ns: int, recover_after_s: float) -> Iterator[OpenSession]:
-        """Sessions whose owner is dead, or may be and is silent so long; held one by one."""
+    def left_open(self, dead_before_ns: int) -> Iterator[OpenSession]:
+        """Sessions whose owner is dead, or may be and is silent since then; held one by one."""
         log = self.log
         for session_id, data in log.open_markers():
             marker = _read_marker(data)
@@ -119,7 +119,7 @@ class StoredRun:
                     continue
                 session = _session(log, session_id, marker)
                 known_dead = log.owner_lives(marker["owner"]) is False
-                if known_dead or now_ns - session.last_ns > recover_after_s * 1e9:
+                if known_dead or session.last_ns < dead_before_ns:
                     yield session
 
     def records(self, ends: tuple[int, int] | None = None) -> Iterator[dict[str, Any]]:
@@ -223,13 +223,13 @@ def _read_marker(marker: bytes) -> dict[str, Any] | None:
     return found if is_one else None
 
 
-def check_unused(log: RunLog, *, now_ns: int, recover_after_s: float) -> None:
-    """Refuse a run with an open session whose owner lives, or may and was not silent so long."""
+def check_unused(log: RunLog, dead_before_ns: int) -> None:
+    """Refuse a run with an open session whose owner lives, or may and is not silent since then."""
     for session_id, data in log.open_markers():
         owner = (_read_marker(data) or {}).get("owner", {})
         alive = log.owner_lives(owner)
         if alive is None:
-            alive = now_ns - log.changed_ns < recover_after_s * 1e9
+            alive = log.changed_ns > dead_before_ns
         if alive:
             raise RunInUseError(f"{log.project}/{log.app_id}", session_id, owner)
 

@@ -145,7 +145,7 @@ def test_a_copy_that_others_write_into_is_told(source, storage_dir):
     run, engine = source.read("a").log, open_engine(storage_dir)
     copied, records = RunCopy(run, engine), len(list(run.forward()))
     with pytest.raises(StoreError, match="is no true copy"):
-        for _ in copied.make(now_ns=2**62, recover_after_s=0):
+        for _ in copied.make(2**62):
             if copied.records == records:
                 there = engine.find("proj", "a", None)
                 there.append(b'{"type":"other"}\n', durability="flush")

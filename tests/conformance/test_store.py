@@ -120,7 +120,7 @@ def test_one_app_id_in_two_partitions_is_two_runs(store):
         assert metadata["otel"]["app_id"] == "a"
     run_step(begin(store, partition_key="bob"), 1, {"who": "bob", "again": True})
     assert len(list(store.runs())) == 3
-    store.delete("a", "alice", now_ns=1)
+    store.delete("a", "alice", dead_before_ns=1)
     assert store.load("alice", "a") is None
     assert values_of(store.load("bob", "a"))["again"] is True
     assert store.read("a").partition_key in (None, "bob")

@@ -280,17 +280,17 @@ def test_a_run_is_deleted_unless_its_owner_lives(store, storage_dir):
     session = begin(store)
     run_step(session, 0)
     with pytest.raises(StoreError, match=f"open in process {os.getpid()}"):
-        store.delete("a", now_ns=1 << 62)
+        store.delete("a", dead_before_ns=1 << 62)
     session.end(ENDED)
-    store.delete("a", now_ns=1)
+    store.delete("a", dead_before_ns=1)
     with pytest.raises(UnknownRunError):
-        store.delete("a", now_ns=1)
+        store.delete("a", dead_before_ns=1)
     assert store.list_app_ids() == ["b"]
     assert store.load(None, "b")["sequence_id"] == 0
     held = begin(Store("proj", storage_dir, exclusive=True), "c")
     held.unmark()
     with pytest.raises(RunLockedError):
-        store.delete("c", now_ns=1)
+        store.delete("c", dead_before_ns=1)
 
 
 def test_two_sessions_that_wait_for_nothing_lose_no_difference(storage_dir, caplog):

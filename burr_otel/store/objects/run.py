@@ -23,7 +23,6 @@ _MOST_AT_ONCE: Final = 16
 _MOST_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
 _MOST_BATCH_BYTES: Final = 1024 * 1024 * 1024  # we write none that large
 _KEPT_BYTES: Final = 256 * 1024
-_DIGEST: Final = frozenset("0123456789abcdef")
 
 
 class ObjectRun(BatchWriter):
@@ -172,7 +171,7 @@ class ObjectRun(BatchWriter):
         current = self.bucket.get(f"{self.folder}/graph")
         if digest is None or (current is not None and graphs.digest(current) == digest):
             return current
-        return self.bucket.get(f"{self.folder}/graphs/{digest}") if set(digest) <= _DIGEST else None
+        return self.bucket.get(f"{self.folder}/graphs/{keys.escaped(digest)}")
 
     def earlier_graphs(self) -> list[str]:
         """Digests of the graphs that the run had before."""
