@@ -77,14 +77,12 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
         run = registry.resolve(self._owner, told)
         if run is None or run.session is None:
             return
-        handed = run.session.handed.get(sequence_id)
         try:
-            if handed is not None and handed.is_awaited:  # else it was cancelled before its action
-                await _answers(run.session, sequence_id)
+            await _answers(run.session, sequence_id)
         except SnapshotError as error:
             run.tell_lost(error, exception)
         finally:
-            run.session.leave(sequence_id)
+            run.session.handed.pop(sequence_id, None)
 
 
 async def _answers(session: Session, sequence_id: int) -> None:
