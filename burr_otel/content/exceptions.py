@@ -145,11 +145,15 @@ class _Writer:
         left = max(room - len(name), _LEAST_BLOCK)
         text = _bounded(self.message(exc), left)
         yield _without_marks(f"{name}: {text}" if text else name)
+        is_cut = _CUT_NOTE.search(text) is not None
         own = call_safely(object.__getattribute__, exc, "__dict__")
         notes = own.get("__notes__") if type(own) is dict else None
         for note in notes[:_MOST_NOTES] if type(notes) is list else ():
             if isinstance(note, str):
                 text = _bounded(str.__str__(note), max(room // 8, _LEAST_BLOCK))
+                if _CUT_NOTE.search(text) is not None:
+                    # Where two cuts follow each other, nothing tells what belongs to which.
+                    text, is_cut = f"<note of {len(note)} characters>" if is_cut else text, True
                 yield _without_marks(f"\n{text}")[1:]
 
     def _members(self, exc: BaseException, room: int, depth: int) -> Iterator[str]:
@@ -323,5 +327,11 @@ def _bounded(text: str, keep: int) -> str:
     """A text of which about `keep` characters will be shown, with what the search needs beyond."""
     cut = window(text, keep)
     if not isinstance(cut, CutText):
-        return cut
-    return f"{cut.head}... [{cut.missing - 2 * OVERLAP} more characters] ...{cut.tail}"
+        return _without_notes(cut)
+    head, tail = _without_notes(cut.head), _without_notes(cut.tail)
+    return f"{head}... [{cut.missing - 2 * OVERLAP} more characters] ...{tail}"
+
+
+def _without_notes(text: str) -> str:
+    """A text in which nothing reads as the note of a cut that we have made."""
+    return _CUT_NOTE.sub(r"... (\1 more characters) ...", text)

@@ -47,6 +47,7 @@ _CALLABLES: Final = (
     *(type, types.ModuleType),
 )
 _ONLY_NAMED: Final = (contextvars.ContextVar, itertools.repeat, memoryview, types.FrameType)
+_LAST_BREAK = re.compile(r"(?:[\s\S]*[\s\"'`,;])?")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
 
@@ -280,7 +281,10 @@ def _bytes(value: bytes | bytearray) -> str:
         text = codecs.getincrementaldecoder("utf-8")().decode(head, final=size <= _HEAD_BYTES)
     except UnicodeDecodeError:
         return f"<{size} bytes>"
-    return text if size <= _HEAD_BYTES else f"{text}... [{size - len(head)} more bytes]"
+    if size <= _HEAD_BYTES:
+        return text
+    text = text[: _LAST_BREAK.match(text).end()]  # type: ignore[union-attr]  # no half of a token
+    return f"{text}... [{size - len(text.encode())} more bytes]"
 
 
 def _callable(value: Any) -> str:

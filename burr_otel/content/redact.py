@@ -30,6 +30,8 @@ from burr_otel.content.prune import (
 _LONGEST_KEY: Final = 128  # characters that are judged
 _LONGEST_KEY_BYTES: Final = 256  # that are shown
 _CACHED: Final = 4096
+_CLOSED: Final = "</"  # an element that begins before a cut may have its end behind it
+_CLOSING_TAG = re.compile(r"</([\w.:\-]{1,64})\s{0,8}>")
 _NAME = re.compile(r"[\w.\-]{1,64}")
 _ASSIGNED = re.compile(r"=\s{0,64}([rRbBuUfF]{0,2}(?:\"{1,3}|'{1,3})?)\Z")
 
@@ -96,13 +98,21 @@ class Redaction:
             return _covered(text, self.spans(text))
         # What stands at the cut may be the rest of a secret that began in the part between.
         head, tail = text.head, text.tail
-        spans = self.spans(head)
+        spans = self.spans(head + _CLOSED)
         shown_head = _covered(head, spans, end=len(head) - text.context)
         open_end = text.context > 0 and any(span.end >= len(head) for span in spans)
-        start = len(tail) if open_end else text.safe_start()
+        start = len(tail) if open_end else self.safe_start(text)
         missing = text.missing + start - text.context
         shown_tail = _covered(tail, self.spans(tail), start)
         return CutText(shown_head, shown_tail, missing, text.unchanged)
+
+    def safe_start(self, text: CutText) -> int:
+        """Where in its tail a secret has ended that may have begun in the part between."""
+        start, tail = text.safe_start(), text.tail
+        for closing in _CLOSING_TAG.finditer(tail) if _CLOSED in tail else ():
+            if self.hides(closing[1]) and f"<{closing[1]}" not in tail[: closing.start()]:
+                start = max(start, closing.start())
+        return start
 
     def asked(self, text: str | CutText, path: str) -> Any:
         """A text as the user's redactor lets it through, after the patterns."""
@@ -230,8 +240,8 @@ def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:
                 below += node
                 named = named or (len(node) == 2 and redaction.is_secret_name(node[0]))  # noqa: PLR2004  a pair
             elif isinstance(node, CutText):
-                texts += (node.head, node.tail)
-                if node.safe_start() != node.context:
+                texts += (node.head + _CLOSED, node.tail)
+                if redaction.safe_start(node) != node.context:
                     return False, False
         level = below
         if not level:
