@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import tracemalloc
 
 import apps
 import pytest
@@ -14,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from replay_support import assert_same, stored_spans
 
 from burr_otel import OtelTracker, mark_failed
+from burr_otel.spans import burr_span
 
 
 class Exits:
@@ -229,3 +231,57 @@ def test_a_log_that_fails_costs_no_span(tmp_path, monkeypatch):
     monkeypatch.setattr("burr_otel.live.step_end.emit_log", no_logs)
     step_span, _ = boom_spans(tmp_path)
     assert step_span.attributes["error.type"] == "ValueError"
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@step
+def fails_at_length(state: State, __tracer) -> State:
+    with __tracer("inner") as inner:
+        inner.log_attributes(**{f"k{number}": "y" * 3_000 for number in range(4)})
+        raise ValueError("x" * 20_000)
+
+
+def test_exceptions_and_logged_values_count_as_held(tmp_path, monkeypatch):
+    """Beyond the bound of all spans that nobody exports, they are described at once."""
+    monkeypatch.setattr(burr_span, "_MOST_HELD_BYTES", burr_span._held_bytes + 400_000)
+    ended = []
+
+    class Keeps(SpanProcessor):
+        def on_end(self, span):
+            ended.append(span)
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Keeps())
+    with OtelTracker("proj", tmp_path, tracer_provider=provider) as tracker:
+        app = apps.single(tracker, fails_at_length)
+        for _ in range(20):
+            with contextlib.suppress(ValueError):
+                app.step()
+        waiting = [span.name for span in ended if span._content is None]
+    assert len(ended) == 41
+    assert 0 < waiting.count("step") < 10
+    assert 0 < waiting.count("inner") < 10
+
+
+def test_an_attribute_that_is_logged_again_and_again_is_held_once(spans, tmp_path):
+    """A step that tells its progress for hours; the newest value is shown, as it is by replay."""
+
+    @step
+    def tells(state: State, __tracer) -> State:
+        __tracer.log_attributes(progress="x" * 40_000)
+        tracemalloc.start()
+        for number in range(5_000):
+            __tracer.log_attributes(progress=f"{number}" * 100)
+        grown.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        return state.update(count=1)
+
+    grown = []
+    with OtelTracker("proj", tmp_path, tracer_provider=spans.provider) as tracker:
+        apps.single(tracker, tells).step()
+    assert grown[0] < 500_000
+    assert spans.named("step").attributes["progress"] == "4999" * 100
+    assert "burr.truncated" not in spans.named("step").attributes
+    assert_same(spans.spans, stored_spans(tmp_path))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
@@ -148,6 +148,12 @@ def light(shared: Shared, record: Logged, value: Any) -> Logged:
         shown = None if content is None else [content.value, content.truncated]
         record = record._replace(shown=shown)
     return record._replace(value=_NULL)
+
+
+def held_bytes(logged: Iterable[Logged], raised: Raised | None) -> int:
+    """What an ended span holds of these until it is described."""
+    size_bytes = sum(len(each.value.text) for each in logged)
+    return size_bytes if raised is None else size_bytes + sum(map(len, raised))
 
 
 def surrounding_attributes(config: OtelConfig, context: Context) -> dict[str, Any]:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from burr_otel import semconv
-from burr_otel.live.capture import raised_of, show_attribute, surrounding_attributes
+from burr_otel.live.capture import (
+    held_bytes,
+    raised_of,
+    show_attribute,
+    surrounding_attributes,
+)
 from burr_otel.records import BeginInner, EndInner, LinkIds, Logged
 from burr_otel.spans import describe, shield
 from burr_otel.spans.burr_span import BurrSpan
@@ -50,7 +55,7 @@ class InnerSpan(Scope):
         session: Session | None,
     ) -> None:
         self._step, self._burr_span, self._outer_error = step, burr_span, outer_error
-        self.logged: list[Logged] = []
+        self.logged: dict[str, Logged] = {}
         self.span: LiveSpan = NO_SPAN
         self._ended = False
         enclosing = step.target(burr_span.parent)
@@ -109,7 +114,7 @@ class InnerSpan(Scope):
         over = ids_of(parent.get_span_context())
         origin = origin_of(self.span.get_span_context(), over, links)
         self.begin = self.begin._replace(origin=origin)
-        told = functools.partial(describe.inner, facts, self.begin, None, self.logged)
+        told = functools.partial(describe.inner, facts, self.begin, None, self.logged.values())
         self.span.begin(told, parent, outer)
         if isinstance(self.span, BurrSpan):
             self.span.burr_uid = self.begin.span_id
@@ -146,10 +151,10 @@ class InnerSpan(Scope):
         if session is not None:
             session.append(record)
         try:
-            told = functools.partial(
-                describe.inner, self._step.root.facts, self.begin, record, self.logged
-            )
-            span.finish(told, describe.soonest_end(self.begin.time_ns, now_ns))
+            logged, facts = self.logged.values(), self._step.root.facts
+            told = functools.partial(describe.inner, facts, self.begin, record, logged)
+            end_ns = describe.soonest_end(self.begin.time_ns, now_ns)
+            span.finish(told, end_ns, held_bytes(logged, raised))
         except Exception as problem:
             shield.report("ending a span inside a step", problem)
         inner, identity = self._step.inner, id(self._burr_span)

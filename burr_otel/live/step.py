@@ -87,7 +87,7 @@ class LiveStep(Scope):
         self.tag = BurrStep(run.root.facts, sequence_id)
         self.tag.log_events = run.shared.log_events
         self.tag.sends_baggage = run.shared.config.send_baggage
-        self.logged: list[Logged] = []
+        self.logged: dict[str, Logged] = {}  # the newest of each key
         self.inner: dict[int, InnerSpan] = {}  # by identity of Burr's span object
         self.named: dict[str, SpanIds | None] = {}
         self.claims = [True]  # who pops it ends the step: a list's `pop` is atomic
@@ -155,7 +155,7 @@ class LiveStep(Scope):
             prior,
             shown,
         )
-        told = functools.partial(describe.step, root.facts, self.begin, None, self.logged)
+        told = functools.partial(describe.step, root.facts, self.begin, None, self.logged.values())
         span.begin(told, parent, outer)
         self.traced = span.is_recording()
         if current is not None:
@@ -279,7 +279,7 @@ class LiveStep(Scope):
         ):
             if session is not None:
                 session.append(record)
-            target.logged.append(light(self.shared, record, value))
+            target.logged[record.key] = light(self.shared, record, value)
 
 
 def mark_failed(why: str) -> None:

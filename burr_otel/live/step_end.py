@@ -15,7 +15,7 @@ from burr_otel.content import (
     text_safely,
 )
 from burr_otel.errors import SnapshotError
-from burr_otel.live.capture import captured, raised_of, show_answer, show_state
+from burr_otel.live.capture import captured, held_bytes, raised_of, show_answer, show_state
 from burr_otel.printable import logger
 from burr_otel.records import EndStep, Raised, StreamMark
 from burr_otel.spans import describe, shield
@@ -193,8 +193,11 @@ def _end_span(step: LiveStep, record: EndStep, failure: SnapshotError | None) ->
         text = describe.snapshot_text(shared.policy, failure)
         record = record._replace(snapshot_error=text)
     try:
-        told = functools.partial(describe.step, root.facts, begin, record, step.logged)
+        logged = step.logged.values()
+        told = functools.partial(describe.step, root.facts, begin, record, logged)
         size_bytes = len(begin.inputs.text)
+        if logged or record.raised is not None:
+            size_bytes += held_bytes(logged, record.raised)
         if record.result is not None:
             size_bytes += len(record.result.text)
         if record.state is not None:

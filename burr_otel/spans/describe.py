@@ -6,7 +6,7 @@ but the arguments, so what is sent later equals what was sent live.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
@@ -126,9 +126,9 @@ class _ContentWriter:
             elif not name.startswith(_EXCEPTION):
                 self.attributes[name] = tuple(value) if isinstance(value, list) else value
 
-    def put_from_inside(self, logged: Sequence[Logged] = ()) -> None:
+    def put_from_inside(self, logged: Iterable[Logged] = ()) -> None:
         """Add what was logged under its own names, and what other code has set on the span."""
-        for each in logged:
+        for each in {each.key: each for each in list(logged)}.values():  # of a key the newest
             if each.shown is not None:
                 content: Attribute | None = Attribute(*each.shown)
             else:
@@ -233,7 +233,7 @@ def step(
     run: RunFacts,
     begin: BeginStep,
     end: EndStep | None,
-    logged: Sequence[Logged] = (),
+    logged: Iterable[Logged] = (),
 ) -> SpanContent:
     """What a step's span says."""
     action = run.action(begin.action)
@@ -308,7 +308,7 @@ def inner(
     run: RunFacts,
     begin: BeginInner,
     end: EndInner | None,
-    logged: Sequence[Logged] = (),
+    logged: Iterable[Logged] = (),
 ) -> SpanContent:
     """What the span of ``__tracer`` or ``@trace`` says."""
     attributes: dict[str, AttributeValue] = {}
