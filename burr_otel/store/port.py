@@ -34,6 +34,10 @@ ALL: Final = AllPartitions.ALL
 Partition = str | AllPartitions | None
 """A partition key, None for runs that have none, or `ALL`."""
 
+Wanted = tuple[Sequence[int], int | None]
+"""Kinds of records that are looked for, and a sequence id. Where a request takes long, one that
+finds a run gives these of it, too."""
+
 
 class DisplacedError(Exception):
     """A record that builds on another one would not have followed it directly; not written."""
@@ -242,17 +246,9 @@ class Engine(Protocol):
         return (run.app_id for run in self.runs(project, partition_key))
 
     def find(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: Partition,
-        ahead: tuple[Sequence[int], int | None] | None = None,
+        self, project: str, app_id: str, partition_key: Partition, ahead: Wanted | None = None
     ) -> RunLog | None:
-        """A run; with `ALL` the one that was made first.
-
-        `ahead` has the kinds and the sequence id that its `newest` is asked for next: where a
-        request takes long, one gives both.
-        """
+        """A run; with `ALL` the one that was made first; `ahead`: its `newest` is asked next."""
 
     def create(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -30,7 +30,7 @@ from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID, EncodedState
 from burr_otel.store.engines import open_engine
 from burr_otel.store.graphs import digest
 from burr_otel.store.names import check_app_id, check_partition_key, check_project, is_partition_key
-from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog
+from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog, Wanted
 from burr_otel.store.process import this_owner
 from burr_otel.store.reading import kinds_of, newest_record, otel_of
 from burr_otel.store.session import Session
@@ -45,13 +45,12 @@ _STATE_TYPES: Final = (END_ENTRY, ROOT)
 class RunHistory(NamedTuple):
     """What a resumed run needs to know of its past.
 
-    The ``otel`` objects of its newest otel_root record and of its newest finished step (None in a
-    log of Burr's own client), and that step's sequence id.
+    The ``otel`` objects of its newest otel_root record and of its newest finished step; None in a
+    log of Burr's own client.
     """
 
     last_root: dict[str, Any] | None
     last_step: dict[str, Any] | None
-    last_sequence_id: int | None
 
 
 class Store:
@@ -160,7 +159,7 @@ class Store:
         if run is None:
             return None
         root, step = newest_record(run, (ROOT,)), newest_record(run, (END_ENTRY,))
-        return RunHistory(otel_of(root), otel_of(step), step["sequence_id"] if step else None)
+        return RunHistory(otel_of(root), otel_of(step))
 
     def find_step(self, app_id: str, sequence_id: int | None) -> dict[str, Any] | None:
         """The newest record of a step, or of the one that finished last, without its state."""
@@ -326,10 +325,7 @@ class Store:
         return run
 
     def _find(
-        self,
-        app_id: str,
-        partition_key: Partition,
-        ahead: tuple[Sequence[int], int | None] | None = None,
+        self, app_id: str, partition_key: Partition, ahead: Wanted | None = None
     ) -> RunLog | None:
         check_app_id(app_id)
         if isinstance(partition_key, str) and not is_partition_key(partition_key):

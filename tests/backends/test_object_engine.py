@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -246,13 +245,6 @@ print(len(bodies(run)))
     assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
     append(run, 4)
     assert sorted(bodies(run)) == sorted([*map(line, range(5)), b'{"of":"parent"}\n'])
-
-
-def test_an_engine_pickles_as_its_url(bucket_url):
-    """The copy works."""
-    append(new_run(bucket_url), 0)
-    copy = pickle.loads(pickle.dumps(ObjectEngine(bucket_url)))
-    assert copy.projects() == ["p"]
 
 
 def test_a_run_that_was_deleted_meanwhile_is_not_written_to(bucket_url):

@@ -30,7 +30,7 @@ INDEX: Final = "log.index"
 LOCK: Final = "run.lock"
 OPEN_PREFIX: Final = "open-"
 
-_PARTITION_SUFFIX: Final = re.compile(r"~p-[0-9a-f]{12}\Z")
+PARTITION_SUFFIX: Final = re.compile(r"~p-[0-9a-f]{12}\Z")
 MAX_BLOCK_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -40,11 +40,6 @@ def partition_name(app_id: str, partition_key: str | None) -> str:
     suffix = f"~p-{digest[:12]}"
     start = app_id.encode()[: MAX_NAME_BYTES - len(suffix)]
     return start.decode(errors="ignore") + suffix
-
-
-def is_partition_name(name: str) -> bool:
-    """Whether a folder's name looks like one that `partition_name` makes."""
-    return _PARTITION_SUFFIX.search(name) is not None
 
 
 def share_folder(one: str, other: str) -> bool:

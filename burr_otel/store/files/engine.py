@@ -16,7 +16,7 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.disk import check_folder, has_log
 from burr_otel.store.files.run import FileRun, open_run, open_runs
 from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, is_project
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _MOST_WARNED: Final = 1000
@@ -57,7 +57,7 @@ class FileEngine(Engine):
             return
         with os.scandir(folder) as entries:
             for entry in entries:
-                has_suffix = disk.is_partition_name(entry.name)
+                has_suffix = disk.PARTITION_SUFFIX.search(entry.name) is not None
                 if entry.name.startswith(TEMPORARY_PREFIX) or (suffixed and not has_suffix):
                     continue
                 if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
@@ -68,11 +68,7 @@ class FileEngine(Engine):
                 yield run
 
     def find(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: Partition,
-        ahead: object = None,  # noqa: ARG002 - files answer at once
+        self, project: str, app_id: str, partition_key: Partition, _ahead: Wanted | None = None
     ) -> FileRun | None:
         """A run; with `ALL` the one that has the plain name, or else the first by name."""
         folders = self._folders(project, app_id, partition_key)

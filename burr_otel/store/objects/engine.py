@@ -12,7 +12,7 @@ from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
 from burr_otel.store.objects.lease import Heartbeat
 from burr_otel.store.objects.run import ObjectRun, identity
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
 
 _PARTS: Final = 4  # of the name of a run's metadata
 
@@ -28,9 +28,6 @@ class ObjectEngine(Engine):
         self._heartbeat = Heartbeat(self._bucket)
         # Of one run there is one writer in a process.
         self._runs: weakref.WeakValueDictionary[str, ObjectRun] = weakref.WeakValueDictionary()
-
-    def __reduce__(self) -> tuple[type[ObjectEngine], tuple[str]]:
-        return ObjectEngine, (self.place,)
 
     def prepare(self, *, dry_run: bool) -> list[str]:
         """Find out whether the store keeps the conditions that keep writers apart."""
@@ -53,11 +50,7 @@ class ObjectEngine(Engine):
                     yield run
 
     def find(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: Partition,
-        ahead: object = None,  # noqa: ARG002 - a request gives one object
+        self, project: str, app_id: str, partition_key: Partition, _ahead: Wanted | None = None
     ) -> ObjectRun | None:
         """A run; with `ALL` the one that was made first."""
         if partition_key is not ALL:

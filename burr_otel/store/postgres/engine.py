@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from burr_otel.errors import StoreError
 from burr_otel.store import graphs
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog
+from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
 from burr_otel.store.postgres import schema
-from burr_otel.store.postgres.run import Found, PostgresRun, Wanted
-from burr_otel.store.postgres.writer import Writer, writer_of
+from burr_otel.store.postgres.run import Found, PostgresRun
+from burr_otel.store.postgres.writer import writer_of
 
 _PAGE_RUNS: Final = 5000
 _DELETED_AT_ONCE: Final = 1000
@@ -44,23 +44,13 @@ WITH gone AS (
 
 
 class PostgresEngine(Engine):
-    """The runs in a database. Pickles as its URL; connects when it is first asked something."""
+    """The runs in a database; connects when it is first asked something."""
 
     answers_late = True
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._writer = writer_of(url)
         self.place = self._writer.database.place
-
-    def __repr__(self) -> str:
-        return f"PostgresEngine({self.place!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._url,)
-
-    @property
-    def _writer(self) -> Writer:
-        return writer_of(self._url)
 
     def prepare(self, *, dry_run: bool) -> list[str]:
         """Make the tables, or upgrade them."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from burr_otel.store import graphs
-from burr_otel.store.port import BEGIN, Durability, Line, StoreAnswer
+from burr_otel.store.port import BEGIN, Durability, Line, StoreAnswer, Wanted
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement, Tail
 from burr_otel.store.postgres.schema import LAST
 from burr_otel.store.postgres.writer import Writer, locked
@@ -60,7 +60,6 @@ SELECT run.claim, writer.host, writer.pid FROM burr_otel.run
 LEFT JOIN burr_otel.writer ON writer.id = run.claimed_by WHERE run.id = $1"""
 _RELEASE: Final = "UPDATE burr_otel.run SET claim = NULL WHERE id = $1 AND claim = $2"
 
-Wanted = tuple[Sequence[int], int | None]
 Row = tuple[int, bytes]
 
 
