@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 
 from burr_otel.live import answers
+from burr_otel.store import Session
 from burr_otel.store.port import StoreAnswer
+from burr_otel.store.session import Handed
 
 
 class Waits:
@@ -40,3 +42,19 @@ async def test_answers_of_two_threads_at_once_wake_the_loop(monkeypatch):
     done, _ = await asyncio.wait(waiting, timeout=10)
     assert done == set(waiting)
     assert others
+
+
+def test_two_who_ask_for_an_answer_both_go_on():
+    """A tracker is closed by another thread while an application waits for its step."""
+
+    class Log:
+        project, app_id = "p", "a"
+
+    session = Session(Log(), "s", "flush", claim=None, exclusive=False, delta=False)
+    answer, placed = StoreAnswer(), []
+    session.handed[0] = Handed(answer, lambda *place: placed.append(place))
+    one, two = session.answers(0), session.answers(0)
+    assert next(one) is next(two) is answer
+    answer.give((1, 2))
+    assert (next(one, None), next(two, None)) == (None, None)
+    assert placed == [(1, 2)]

@@ -68,6 +68,9 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
             await _answers(run.session, sequence_id)
         except SnapshotError as error:
             run.refuse_step(sequence_id, error)
+        except asyncio.CancelledError:
+            run.session.leave(sequence_id)
+            raise
         handed = run.session.handed.get(sequence_id)
         if handed is not None:
             handed.is_awaited = True
@@ -82,7 +85,7 @@ class AnswersHook(PreRunStepHookAsync, PostRunStepHookAsync):
         except SnapshotError as error:
             run.tell_lost(error, exception)
         finally:
-            run.session.handed.pop(sequence_id, None)
+            run.session.leave(sequence_id)
 
 
 async def _answers(session: Session, sequence_id: int) -> None:

@@ -242,12 +242,14 @@ class Session:
         while (handed := self.handed.get(sequence_id)) is not None and handed.placed is not None:
             yield handed.answer
             error = handed.answer.error()
+            placed, handed.placed = handed.placed, None  # None: another thread asked, too
             if isinstance(error, DisplacedError) and handed.again is not None:
-                handed.again()
+                if placed is not None:
+                    handed.again()
                 continue
-            placed, handed.placed = handed.placed, None
             if error is None:
-                placed(*handed.answer.place())
+                if placed is not None:
+                    placed(*handed.answer.place())
                 continue
             if self._chain is not None:
                 self._chain.forget()
@@ -267,6 +269,17 @@ class Session:
                 yield failure
             finally:
                 self.handed.pop(sequence_id, None)
+
+    def leave(self, sequence_id: int) -> None:
+        """Ask no more for a step's newest record: if it is an end and is lost, that is logged."""
+        handed = self.handed.pop(sequence_id, None)
+        if handed is not None and handed.placed is not None and handed.is_awaited:
+            answer = handed.answer
+            answer.then(functools.partial(self._log_lost, answer, sequence_id))
+
+    def _log_lost(self, answer: StoreAnswer, sequence_id: int) -> None:
+        if (error := answer.error()) is not None:
+            logger.error("%s", SnapshotError(self.run, error, sequence_id=sequence_id))
 
     def append(self, record: Record) -> None:
         """Append a record that no resume needs; a failure is told once and otherwise ignored."""

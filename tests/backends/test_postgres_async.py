@@ -240,6 +240,74 @@ async def test_a_cancelled_step_is_kept_as_cancelled(database):
     tracker.close()
 
 
+class Away:
+    """A server that answers nobody, from when an action calls `begin` until the end."""
+
+    def __init__(self, tracker: OtelTracker) -> None:
+        self._lock = tracker._store.engine._writer.database.lock
+        self._held, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold)
+
+    def _hold(self) -> None:
+        with self._lock:
+            self._held.set()
+            self._over.wait()
+
+    def begin(self) -> None:
+        self._thread.start()
+        self._held.wait()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+async def test_a_step_that_is_cancelled_before_its_action_waits_no_longer(database):
+    """Who limits the time of a step is not held up by a server that is away."""
+    tracker = OtelTracker("p", database)
+    app = await builder(tracker).abuild()
+    await app.astep()
+    away = Away(tracker)
+    away.begin()
+    task = asyncio.create_task(app.astep())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10)
+    away.end()
+    assert done == {task}
+    assert task.cancelled()
+    await app.astep()
+    assert tracker.load(None, "a")["state"]["n"] == 2
+    tracker.close()
+
+
+async def test_a_lost_state_of_a_cancelled_step_is_logged(database, postgres, caplog):
+    """Nobody is left to be told otherwise: the step was complete when it was cancelled."""
+    tracker = OtelTracker("p", database)
+    away, acted = Away(tracker), asyncio.Event()
+
+    @action(reads=["n"], writes=["n"])
+    async def act(state: State) -> State:
+        away.begin()
+        acted.set()
+        return state.update(n=state["n"] + 1)
+
+    app = await builder(tracker, one=act).abuild()
+    name = database.rpartition("/")[2]
+    postgres.execute("ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> 0 OR kind <> 2)", name)
+    task = asyncio.create_task(app.astep())
+    await acted.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.cancelled()
+    away.end()
+    tracker.close()
+    assert "p/a: the state of step 0 could not be kept" in caplog.text
+
+
 async def test_other_asynchronous_hooks_run_beside(database):
     """They are Burr's to call."""
     seen = []
