@@ -477,6 +477,19 @@ def test_a_flipped_bit_costs_its_record_and_never_gives_another_state(tmp_path, 
                 assert record["state"]["n"] == record["sequence_id"]
 
 
+@pytest.mark.parametrize("line", range(1, 24))
+def test_a_line_that_is_there_twice_costs_nothing(store, line):
+    """As a copy or an editor leaves it, wherever in a chain of differences."""
+    chat(store, 12).close()
+    assert sum(map(is_whole, ends(store))) < 6
+    log = folder_of(store, "a") / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:line] + lines[line - 1 :]))
+    assert store.load(None, "a")["state"]["n"] == 11
+    whole = [each for each in store.read("a").records() if each["type"] == "end_entry"]
+    assert [each["state"]["n"] for each in whole] == [each["sequence_id"] for each in whole]
+
+
 def test_a_users_key_of_the_same_name_is_the_users(store):
     """Records are told apart by what is beside the state."""
     session = begin(store)

@@ -34,6 +34,18 @@ def test_a_run_whose_metadata_is_lost_still_belongs_to_its_partition(store):
     assert store.load("alice", "a") is not None
 
 
+def test_a_flipped_bit_in_its_metadata_gives_a_run_to_nobody_else(store):
+    """Which would start another run, with nothing in it, in silence."""
+    run_step(begin(store, partition_key="alice"), 0)
+    path = folder_of(store, "a") / "metadata.json"
+    sound = path.read_bytes()
+    for bit in range(8 * len(sound)):
+        damaged = bytearray(sound)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert store.load("alice", "a") is not None, bytes(damaged)
+
+
 def test_exists_asks_for_a_log_with_something_in_it(store):
     """As Burr's `app_log_exists`."""
     assert not store.exists("a")

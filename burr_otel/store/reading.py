@@ -96,6 +96,14 @@ def object_of(data: bytes | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def metadata_of(data: bytes | None) -> dict[str, Any] | None:
+    """What ``metadata.json`` holds; None when it is missing or damaged."""
+    try:
+        return parse(data or b"")
+    except DamageError:
+        return None
+
+
 def inherited_id(record: Mapping[str, Any]) -> int | None:
     """The sequence id of the state that an otel_root record carries."""
     number = record.get("inherited_sequence_id")
@@ -217,6 +225,8 @@ def resolve(record: dict[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dic
             foreign += 1
             continue
         before = _link(other)
+        if before == link:  # the line is there twice
+            continue
         if before is None or not link.follows(before):
             break
         link = before
@@ -256,11 +266,11 @@ class Unfolding:
         made: dict[str, Any] = record
         kept: delta.DeltaState | bytes = line
         if link.number:
-            if before is None or not link.follows(before):
+            if before is None or not (before == link or link.follows(before)):
                 return None
             try:
                 document = delta.apply(None, parse(base)) if isinstance(base, bytes) else base
-                kept = delta.apply(document, record)
+                kept = document if before == link else delta.apply(document, record)
                 made = _made_whole(record, kept)
             except _UNSOUND:
                 return None

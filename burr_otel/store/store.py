@@ -21,6 +21,7 @@ from burr_otel.records import (
     END_ENTRY,
     ROOT,
     BeginRoot,
+    checksum,
     local_time,
     sound_text,
     state_data,
@@ -204,7 +205,8 @@ class Store:
             "spawning_parent_pointer": _pointer(spawning_parent_pointer),
         }
         told = {"type": "application_metadata", **origin, "otel": {"app_id": app_id}}
-        metadata = orjson.dumps(told)
+        text = orjson.dumps(told)[:-2]
+        metadata = b'%b,"crc":"%08x"}}' % (text, checksum(text))
         fields: dict[str, Any] = {
             "app_id": app_id,
             **origin,

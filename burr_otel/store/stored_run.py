@@ -26,7 +26,7 @@ from burr_otel.records import (
     parse,
 )
 from burr_otel.store.port import Line, RunLog
-from burr_otel.store.reading import Unfolding, object_of, otel_of, sound_parts
+from burr_otel.store.reading import Unfolding, metadata_of, object_of, otel_of, sound_parts
 
 _CRASHED: Final = "crashed"
 _MAX_SCAN_BYTES: Final = 1024 * 1024
@@ -156,7 +156,7 @@ class StoredRun:
 
     @cached_property
     def _metadata(self) -> dict[str, Any]:
-        return object_of(self.log.metadata()) or {}
+        return metadata_of(self.log.metadata()) or {}
 
 
 def _kind(line: Line) -> str | None:

@@ -30,7 +30,8 @@ APP_IDS = ["a", "A", "a b", "é" * 127, "x" * 255, ".hidden", "a:b", "-", "%2e",
 
 def make(engine, app_id="a", key=None, project="proj", graph=GRAPH):
     """A run; whether it was made."""
-    metadata = orjson.dumps({"partition_key": key, "otel": {"app_id": app_id}})
+    told = {"type": "application_metadata", "partition_key": key, "otel": {"app_id": app_id}}
+    metadata = orjson.dumps(told)
     return engine.create(project, app_id, key, metadata=metadata, graph=graph, durability="flush")
 
 

@@ -113,7 +113,9 @@ def test_the_two_write_the_same_small_files(tracker, client, tmp_path):
         name: json.loads((folder_of(store, name) / "metadata.json").read_text())
         for name in ("theirs", "ours")
     }
-    assert metadata["ours"].pop("otel") == {"app_id": "ours"}
+    own = metadata["ours"].pop("otel")
+    assert own.keys() == {"app_id", "crc"}
+    assert own["app_id"] == "ours"
     assert metadata["theirs"] == metadata["ours"]
     fields = {
         name: {r["type"]: set(r) - {"otel"} for r in store.read(name).records()}

@@ -20,7 +20,7 @@ from burr_otel.store.files.log_file import LogFile
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
 from burr_otel.store.port import Line
 from burr_otel.store.process import owner_is_alive
-from burr_otel.store.reading import entry_of, kinds_of, object_of, otel_of, sound_parts
+from burr_otel.store.reading import entry_of, kinds_of, metadata_of, otel_of, sound_parts
 
 _TAIL_BYTES: Final = 16 * 1024  # looked at before the index is asked
 _MAX_SCAN_BYTES: Final = 1024 * 1024  # read without an index; more is indexed first
@@ -79,7 +79,7 @@ class FileRun(LogFile):
 
     def identity(self) -> tuple[str | None, tuple[str | None] | None]:
         """App id and, in a tuple, partition key of the folder's metadata; None: nothing tells."""
-        found = object_of(self.metadata())
+        found = metadata_of(self.metadata())
         app_id = (otel_of(found) or {}).get("app_id")
         if found is None:
             parts = sound_parts(self._ends())
@@ -165,7 +165,7 @@ class FileRun(LogFile):
         os.close(disk.open_regular(self.path, os.O_WRONLY | os.O_CREAT))
         with contextlib.suppress(FileNotFoundError), self._locked_children(0):
             pass
-        if object_of(self.metadata()) is None:
+        if metadata_of(self.metadata()) is None:
             disk.replace_file(Path(self.folder, disk.METADATA), metadata, sync=sync)
         earlier = self.graph()
         if earlier == graph:
