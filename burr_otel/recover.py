@@ -93,7 +93,7 @@ def recover_run(
                 (left if is_open else ended).append(span)
                 last_ns = time_ns or session.last_ns
         if session.completed or (session.root.get("ended") is True and not left):
-            session.unmark()
+            session.end()
             continue
         spans = (*ended, *left)
         if send is not None:
@@ -103,7 +103,6 @@ def recover_run(
             sent = starter is not None and all(starter.send(span) for span in spans)
         if sent:
             session.end(EndRoot(last_ns, semconv.CRASHED, root))
-            session.unmark()
         trace_id = None if root is None else f"{root.trace_id:032x}"
         names = tuple(span.name for span in left)
         done.append(Recovered(session.session_id, trace_id, names, sent, len(ended)))

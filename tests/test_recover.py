@@ -17,7 +17,8 @@ from replay_support import by_id
 
 from burr_otel import OtelTracker
 from burr_otel.recover import recover_run
-from burr_otel.store import ALL, Store, stored_run
+from burr_otel.store import ALL, Store
+from burr_otel.store.files.run import FileRun
 
 KILLED = """
 import os, signal, sys
@@ -186,7 +187,7 @@ def test_one_that_dies_after_all_was_noted_leaves_nothing_to_send(killed, spans,
         raise OSError("gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr(stored_run.OpenSession, "unmark", die)
+        broken.setattr(FileRun, "unmark", die)
         with pytest.raises(OSError, match="gone"):
             recover(killed, spans.provider)
     assert len(spans.spans) == 4

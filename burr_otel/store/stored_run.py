@@ -206,13 +206,11 @@ class OpenSession(NamedTuple):
     last_ns: int
     completed: bool
 
-    def end(self, record: EndRoot) -> None:
-        """Record that the session is over."""
-        tag = b'"session":%b' % orjson.dumps(self.session_id)
-        self.log.append(encode(record, tag), durability="flush")
-
-    def unmark(self) -> None:
-        """Take the marker away."""
+    def end(self, record: EndRoot | None = None) -> None:
+        """Record how the session ended, if nothing tells that, and take its marker away."""
+        if record is not None:
+            tag = b'"session":%b' % orjson.dumps(self.session_id)
+            self.log.append(encode(record, tag), durability="flush")
         self.log.unmark(self.session_id)
 
 

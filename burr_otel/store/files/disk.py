@@ -231,24 +231,3 @@ class FolderClaim:
             return {name: kind(found[name]) for name, kind in kinds.items()}
         except (ValueError, KeyError, TypeError):  # it is being written this moment
             return {"holder": "unknown", "host": host(), "pid": 0}
-
-
-@contextlib.contextmanager
-def hold(path: str) -> Iterator[bool]:
-    """Hold the marker of a session that is to be completed; gives whether it could be had."""
-    try:
-        # For writing: locks of network file systems ask for it.
-        fd = open_regular(path, os.O_RDWR)
-    except FileNotFoundError:
-        yield False
-        return
-    held = False
-    try:
-        # Unless others hold it, or took it away since it was opened.
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.path.samestat(os.fstat(fd), os.lstat(path))
-        yield held
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
-        os.close(fd)

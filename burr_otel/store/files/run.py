@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -242,9 +242,26 @@ class FileRun(LogFile):
                 if data is not None:
                     yield name.removeprefix(disk.OPEN_PREFIX), data
 
-    def hold(self, session_id: str) -> AbstractContextManager[bool]:
+    @contextlib.contextmanager
+    def hold(self, session_id: str) -> Iterator[bool]:
         """Hold a session that is to be completed."""
-        return disk.hold(self._marker(session_id))
+        path = self._marker(session_id)
+        try:
+            # For writing: locks of network file systems ask for it.
+            fd = disk.open_regular(path, os.O_RDWR)
+        except FileNotFoundError:
+            yield False
+            return
+        held = False
+        try:
+            # Unless others hold it, or took it away since it was opened.
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = os.path.samestat(os.fstat(fd), os.lstat(path))
+            yield held
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
+            os.close(fd)
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the process lives, where this host can tell."""

@@ -62,8 +62,10 @@ class ObjectEngine(Engine):
         if not found:
             return without
         first = min(found, key=lambda each: each.changed_ns)
-        if without is not None and without.made_ns() <= first.changed_ns:
-            return without
+        if without is not None:
+            made = self._bucket.fetch(without.names[-1])
+            if made is None or made.changed_ns <= first.changed_ns:
+                return without
         return self._listed(project, first.path.rpartition("/")[2], app)
 
     def create(

@@ -76,11 +76,6 @@ class ObjectRun(BatchWriter):
             self.bucket.put(f"{self.folder}/graph", graph)
         return made
 
-    def made_ns(self) -> int:
-        """When it was made, by the server's clock."""
-        found = self.bucket.fetch(self.names[-1])
-        return 0 if found is None else found.changed_ns
-
     # --- reading batches ---------------------------------------------------------------------
 
     def newest(

@@ -177,9 +177,7 @@ class PostgresRun:
         """Have everything written that is queued."""
         self._writer.flush()
 
-    def close(self) -> None:
-        """Flush."""
-        self._writer.flush()
+    close = flush
 
     # --- reading ------------------------------------------------------------------------------
 
