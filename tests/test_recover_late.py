@@ -10,8 +10,10 @@ from replay_support import by_id, ours, stored_spans
 from burr_otel import OtelTracker
 from burr_otel.history.read import read_run
 from burr_otel.history.tree import writer_lives
+from burr_otel.live.registry import registry
 from burr_otel.spans import keeper
 from burr_otel.store import Store
+from burr_otel.store.files.run import FileRun
 from burr_otel.store.process import this_owner
 from burr_otel.view.find import summarise
 
@@ -124,3 +126,21 @@ def test_a_step_that_ends_leaves_no_marker(spans, clock, tmp_path):
         app.step()
     assert seen == [1, 1, 1]
     assert list(folder.glob("open-*")) == []
+
+
+def test_a_step_that_ends_while_its_root_is_marked_leaves_no_marker(spans, tmp_path, monkeypatch):
+    """In another thread, between the look at what is in progress and the marker."""
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider)
+    app = apps.single(tracker, apps.stream)
+    app.stream_result(halt_after=["step"])
+    run = next(registry.runs("a1"))
+    original = FileRun.mark_open
+
+    def mark_open(log, *arguments):
+        run.settle(run.step(0))
+        original(log, *arguments)
+
+    monkeypatch.setattr(FileRun, "mark_open", mark_open)
+    run.root.finish()
+    assert run.step(0) is None
+    assert list((tmp_path / "proj" / "a1").glob("open-*")) == []

@@ -158,6 +158,8 @@ class Root:
             self.session.end(record)
             if self._active:  # a process that dies within the step leaves it to another one
                 self.session.mark_open(self.ids, record.time_ns)
+                if not self._active:  # another thread has ended the step meanwhile
+                    self.session.unmark()
         # The application may live on for long; nobody asks its span for more than its context.
         self._said = None
 
