@@ -37,10 +37,10 @@ _inside = _Inside()
 def _hook(method: Callable[..., None], *, of_run: bool = True, keeps_data: bool = False) -> Any:
     """A hook that calls a method of the run, or of the tracker, with all that Burr tells.
 
-    Keeps our own errors from Burr, and finalisers from running inside a hook: the garbage collector
-    may finalise an abandoned stream, and Burr then calls hooks, at any allocation, also at one made
-    while this thread is inside a hook and holds a lock. Such a call is left to the keeper. An error
-    of a hook that keeps data is a `SnapshotError`.
+    Our own errors do not reach Burr; one in a hook that `keeps_data` does, as a `SnapshotError`.
+
+    The garbage collector may finalise an abandoned stream at any allocation, also while this thread
+    is inside a hook and holds a lock, and Burr then calls hooks. Those are left to the keeper.
     """
 
     @functools.wraps(method)

@@ -96,7 +96,7 @@ class OtelTracker(RunHooks, RunLoader):
         given = os.fspath(storage_dir)
         root = default_storage_dir() if given == DEFAULT_STORAGE_DIR else given
         self.raw_storage_dir = without_password(root) if is_url(root) else root
-        # Not the working directory of whoever unpickles or copies it, nor after a `chdir`.
+        # Absolute, since a copy may be made after a `chdir` or in a process that works elsewhere.
         in_place = is_url(root) or root.startswith("~")
         self._storage_root = root if in_place else str(Path(root).absolute())
         self.serde_kwargs = dict(serde_kwargs or {})
@@ -130,7 +130,7 @@ class OtelTracker(RunHooks, RunLoader):
         made_for = (made_by, meters, registry.process)
         if self._made is not None:
             known, shared = self._made
-            # Not compared: providers of others may be unhashable, or say that they are equal.
+            # By identity: two providers of others may be unhashable, or say that they are equal.
             if all(a is b for a, b in zip(known, made_for, strict=True)):
                 return shared
         starter = None

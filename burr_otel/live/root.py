@@ -111,7 +111,7 @@ class Root:
             self._idle_since = self.clock()
 
     def fail(self, kind: str, text: str) -> None:
-        """Note a failure between steps: the application ended with it unless it goes on."""
+        """Note a failure between steps: it is the application's outcome unless a step follows."""
         self._outcome, self._error = semconv.ERROR, (kind, text)
 
     def add_usage(self, usage: Usage) -> None:

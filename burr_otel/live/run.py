@@ -55,9 +55,9 @@ class Run:
         self.shared, self.owner = shared, shared.owner
         self.app_id, self.partition_key = built.app_id, built.partition_key
         self.root = root
-        self._opens = opens  # makes the root that counts once the application is run
+        self._opens = opens  # with empty_runs="drop": opens the run at the first execute call
         self.session: Session | None = root.session
-        self.is_outpost = False  # spawned by a step of another process: this one may end with it
+        self.is_outpost = False  # spawned from another process: this one may be killed when done
         self.answers_later = False  # an `AnswersHook` waits for the store
         self._method: str | None = None
         self._prior: str | None = built.state.get(PRIOR_STEP_KEY)
@@ -248,7 +248,7 @@ class Run:
             current_context()
             return
         if exception is not None and result is None and state is not step.state_before:
-            return  # a dropped stream's end: Burr tells the step that is in progress, and its state
+            return  # the end of a dropped stream, told under the id of the step in progress
         now = self.shared.clock()
         if step.streaming and step.final is not None:
             exception = None  # the stream was complete; what its consumer handles is not its own
@@ -272,9 +272,9 @@ class Run:
         self._finish(step, state, result, exception, now)
 
     def settle(self, step: LiveStep, state: Any = None, error: BaseException | None = None) -> None:
-        """End a step whose post hook never came; `state` tells whether its action completed.
+        """End a step whose post hook never came.
 
-        Of a stream, which was read by `next()` or never, the step itself knows.
+        Whether its action completed is told by `state`, of a stream by what it has yielded.
         """
         if self._steps.get(step.sequence_id) is not step:
             return

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _MOST_CAUSE_BYTES: Final = 4096
 DIED: Final = "the process ended before this did"
 _EXCEPTION: Final = "exception."
-_WHOSE: Final = (semconv.SESSION_ID, semconv.USER_ID)  # the code inside knows better than we
+_WHOSE: Final = (semconv.SESSION_ID, semconv.USER_ID)  # an inner span keeps what user code set
 _EXIT: Final = "SystemExit"  # with 0 or nothing it ends a program in order
 
 

@@ -179,8 +179,8 @@ class Session:
         int64 = _INT64[exact and state.int64]
         chain = self._chain
         if chain is None or not chain.lock.acquire(blocking=False):
-            # The lock is another thread's step's, or a dropped stream is finalized within this very
-            # method: the log notices that it came between.
+            # Another thread writes a step, or a dropped stream is finalised inside this method:
+            # this state is written whole, and the log tells the other that something came between.
             length = self._append_end(record, whole_snapshot(state), int64)
         else:
             snapshot: Snapshot | None = None
@@ -258,7 +258,7 @@ class Session:
             raise SnapshotError(self.run, error, sequence_id=sequence_id) from error
 
     def settle(self) -> Iterator[SnapshotError]:
-        """Wait until all is kept that was handed over or held back; what is not."""
+        """Wait until all is kept that was handed over or held back; yields what is lost."""
         for sequence_id in list(self.handed):
             try:
                 for answer in self.answers(sequence_id):
