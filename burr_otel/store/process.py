@@ -9,12 +9,15 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from burr_otel.printable import logger
+
+_One = TypeVar("_One")
+_Other = TypeVar("_Other")
 
 _LONGEST_PAUSE_S: Final = 1.0
 _EVERY_S: Final = 1.0
@@ -97,8 +100,21 @@ Task = Callable[[], bool]
 """Something to do again and again; False: no more."""
 
 
+def start_thread(name: str, work: Callable[[], None]) -> threading.Thread | None:
+    """A daemon; None: the main thread is over, after which Python 3.12 and later start no other."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
+
+
 class Background:
-    """A thread that does tasks once a second, and a `pool` that does something once, at once."""
+    """A thread that does tasks once a second, and a pool that does something once, at once.
+
+    Without them, once the main thread is over, tasks wait and all else is done by who asks for it.
+    """
 
     def __init__(self) -> None:
         self.after_fork()
@@ -106,7 +122,7 @@ class Background:
 
     def after_fork(self) -> None:
         """In a forked child: begin anew."""
-        self.pool = ThreadPoolExecutor(_MOST_AT_ONCE, "burr-otel store")
+        self._pool = ThreadPoolExecutor(_MOST_AT_ONCE, "burr-otel store")
         self._lock = threading.Lock()
         self._tasks: dict[Task, None] = {}
         self._thread: threading.Thread | None = None
@@ -117,10 +133,22 @@ class Background:
         self._tasks[task] = None
         with self._lock:
             if self._thread is None:
-                name = "burr-otel store"
-                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._thread.start()
+                self._thread = start_thread("burr-otel store", self._work)
         self._some.set()
+
+    def do(self, work: Callable[..., object], *told: Any, **more: Any) -> None:
+        """Do something once, without waiting for it."""
+        try:
+            self._pool.submit(work, *told, **more)
+        except RuntimeError:
+            work(*told, **more)
+
+    def map(self, work: Callable[[_One], _Other], things: Sequence[_One]) -> Iterable[_Other]:
+        """Do the same with several things at once."""
+        try:
+            return self._pool.map(work, things)
+        except RuntimeError:
+            return map(work, things)
 
     def _work(self) -> None:
         while self._some.wait():

@@ -10,7 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
+from burr_otel import OtelTracker
 from burr_otel.store import Store
 
 pytestmark = pytest.mark.one_python
@@ -118,3 +120,31 @@ def test_an_exclusive_conversation_is_one_machines(pod):
     third = pod(1, "exclusive")
     third.stdin.write("\n")
     assert done(third)["left"] == 3
+
+
+def test_a_thread_goes_on_when_the_main_one_is_over(storage_dir, tmp_path):
+    """Python then starts no other thread (3.12 and later) and gives pools no more work."""
+    run_program(
+        f"""
+        import asyncio, threading
+        import apps
+        from burr_otel import OtelTracker
+
+        def refuse(thread):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        def work():
+            threading.main_thread().join()
+            threading.Thread.start = refuse  # as Python 3.12 does
+            tracker = OtelTracker("proj", {storage_dir!r})
+            apps.counter(tracker, "sync").run(halt_after=["finish"])
+            app = apps.counter(tracker, "async", step=apps.acount)
+            asyncio.run(app.arun(halt_after=["finish"]))
+
+        threading.Thread(target=work).start()
+        """,
+        tmp_path,
+        OTEL_TRACES_EXPORTER="none",
+    )
+    tracker = OtelTracker("proj", storage_dir)
+    assert [tracker.load(None, each)["state"]["answer"] for each in ("sync", "async")] == [30, 30]

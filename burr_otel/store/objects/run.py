@@ -124,7 +124,7 @@ class ObjectRun(BatchWriter):
         yield from self._fetched(wanted)
 
     def _fetched(self, batches: list[keys.Batch]) -> Iterator[tuple[keys.Batch, bytes]]:
-        at_once = map if len(batches) <= 1 else background.pool.map
+        at_once = map if len(batches) <= 1 else background.map
         for batch, data in zip(batches, at_once(self._data, batches), strict=True):
             if data is not None:
                 yield batch, data

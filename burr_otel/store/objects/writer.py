@@ -115,7 +115,7 @@ class BatchWriter:
         """Like `append`, without waiting: sent `soon`, or with the next that is waited for."""
         answer = StoreAnswer()
         if soon:
-            background.pool.submit(self._answer, answer, line, entry, **more)
+            background.do(self._answer, answer, line, entry, **more)
         else:
             self.append(line, entry, answer=answer, **more)
         return answer

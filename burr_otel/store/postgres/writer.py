@@ -24,7 +24,7 @@ from burr_otel.printable import logger
 from burr_otel.store.port import DisplacedError, StoreAnswer
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion
 from burr_otel.store.postgres.database import ANSWER_S, LOST, Database
-from burr_otel.store.process import Patience, begin_anew_after_fork, this_owner
+from burr_otel.store.process import Patience, begin_anew_after_fork, start_thread, this_owner
 
 _LEASE_S: Final = 15
 _LINGER_S: Final = 0.05  # what nobody waits for gathers so long
@@ -148,9 +148,10 @@ class Writer:
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    name = "burr-otel-postgres"
-                    self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                    self._thread.start()
+                    self._thread = start_thread("burr-otel-postgres", self._serve)
+            if self._thread is None and not self._writing_here():
+                with self.database.lock:
+                    self._write(None)
 
     def _serve(self) -> None:
         wake = self._wake
