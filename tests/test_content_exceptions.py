@@ -684,5 +684,19 @@ def test_a_message_that_speaks_of_a_cut_is_not_taken_for_a_cut_one():
     assert "a1B2" not in shown.message
 
 
+@pytest.mark.parametrize("before", range(100, 180, 5))
+def test_a_long_source_line_is_cut_after_its_secrets_are_hidden(before, tmp_path):
+    """Half a token is not known to be one."""
+    token = "sk-ant-api03-" + "a1B2c3D4" * 5
+    file = tmp_path / "source.py"
+    file.write_text(f"raise ValueError('short', '{'x' * before} {token} {'y' * 300}'[:0])\n")
+    error = raised(exec, compile(file.read_text(), str(file), "exec"))
+    shown = POLICY.exception(capture_exception(error, 16_000)).traceback
+    assert "source.py" in shown
+    assert "raise ValueError" in shown
+    assert "sk-ant" not in shown
+    assert "c3D4" not in shown
+
+
 def _raise(error: BaseException) -> None:
     raise error

@@ -259,3 +259,19 @@ def test_the_variable(monkeypatch, tmp_path):
     """In any case of letters."""
     monkeypatch.setenv("BURR_OTEL_LOG_EVENTS", "error")
     assert OtelTracker("proj", tmp_path).config.log_events == "error"
+
+
+def test_a_secret_across_the_longest_message_is_hidden_whole(make, spans):
+    """A line is cut once its secrets are hidden: half a token is not known to be one."""
+    token = "sk-ant-api03-" + "a1B2c3D4" * 5
+
+    def work(_):
+        for before in range(1_940, 2_000, 7):
+            logger.error("%s %s%s", "x" * before, token, " y" * 2_000)
+
+    with make() as tracker:
+        run(tracker, work)
+    found = lines(spans.named("step"))
+    assert len(found) == 9
+    assert not any("sk-ant" in message for _, _, message in found)
+    assert {len(message) for _, _, message in found} == {2_000}

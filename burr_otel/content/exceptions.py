@@ -214,7 +214,8 @@ def _source(frame: FrameType, number: int) -> str:
     before = scrub("".join(line.rstrip("\r\n")[:_LONGEST_LINE] + "\n" for line in earlier))
     line = scrub(lines[number - 1].strip()[: 2 * _LONGEST_LINE])
     hidden = _BUILTIN.source_line(before, line)
-    if hidden != line and hidden != _BUILTIN.source_line("", line):
+    # What is known here alone: the lines before, and what a cut leaves only in part.
+    if len(line) > _LONGEST_LINE or hidden != _BUILTIN.source_line("", line):
         line = hidden
     return clip(line, _LONGEST_LINE)[0]
 

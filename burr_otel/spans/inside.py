@@ -23,7 +23,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
 from burr_otel import semconv
-from burr_otel.content import capture_exception
+from burr_otel.content import capture_exception, text_safely
 from burr_otel.records import BeginInner, Document, EndInner, Logged, Raised
 from burr_otel.spans import shield
 from burr_otel.spans.burr_span import BurrSpan
@@ -239,22 +239,16 @@ def _look_at(record: logging.LogRecord) -> None:
         return
     step.log_lines += 1
     policy = step.run.policy
-    message = policy.attribute(semconv.LOG_MESSAGE, _text(record)[:_LONGEST_MESSAGE])
+    message = policy.attribute(semconv.LOG_MESSAGE, text_safely(record.getMessage))
     told: dict[str, Any] = {
         semconv.LOG_SEVERITY: record.levelname,
         semconv.LOG_LOGGER: policy.name(record.name),
     }
     if message is not None:
-        told[semconv.LOG_MESSAGE] = message.value
+        # Cut once its secrets are hidden: half a token is not known to be one.
+        told[semconv.LOG_MESSAGE] = str(message.value)[:_LONGEST_MESSAGE]
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         raised = Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
         told |= exception_attributes(policy, raised)
     scope.current.add_event(semconv.EVENT_LOG, told)
-
-
-def _text(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception:
-        return "<unreadable>"
