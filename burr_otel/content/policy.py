@@ -139,7 +139,7 @@ class ContentPolicy:
         self, content: Mapping[str, bytes], grown: Mapping[str, tuple[int, int]]
     ) -> Mapping[str, bytes | NewPart]:
         """The part of a state's JSON that `shown` needs for it."""
-        if not grown or self.state != "full" or self.asks_user:
+        if self.state != "full" or self.asks_user:
             return content
         return needed(content, self.max_attribute_bytes, grown)
 

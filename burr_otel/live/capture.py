@@ -61,8 +61,6 @@ def captured(
     step: LiveStep, kind: Literal["inputs", "results"], values: Mapping[str, Any], shown: Shown
 ) -> tuple[Document, bool]:
     """Inputs or a result as JSON, and whether that says all; if not, `shown` gets the rest."""
-    if not values:
-        return NO_DOCUMENT, True
     shared, exact, document = step.shared, False, NO_DOCUMENT
     if shared.keeps:  # else showing takes a bounded time, whatever the values; encoding does not
         what = "input" if kind == "inputs" else "result"

@@ -17,7 +17,7 @@ from burr_otel.content import (
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, held_bytes, raised_of, show_answer, show_state
 from burr_otel.printable import logger
-from burr_otel.records import EndStep, Raised, StreamMark
+from burr_otel.records import NO_DOCUMENT, EndStep, Raised, StreamMark
 from burr_otel.spans import describe, shield
 from burr_otel.spans.describe import exception_attributes
 from burr_otel.spans.signals import emit_log
@@ -81,7 +81,8 @@ def _record(
     told = action.writes if error is None else action.reads
     document, exact = None, True
     if result is not None:
-        document, exact = captured(step, "results", _named(result), shown)
+        named = result if type(result) is dict else _named(result)
+        document, exact = captured(step, "results", named, shown) if named else (NO_DOCUMENT, True)
     raised = None if error is None else raised_of(error)
     outcome, failed = semconv.OK, None
     if error is not None or step.tag.failed is not None or shared.config.failed is not None:
@@ -99,10 +100,12 @@ def _record(
             show_answer(step, state, result, shown)
         if swallowed is not None and policy.asks_user:
             swallowed = Raised(*policy.exception(RaisedText(*swallowed[0]))), swallowed[1]
-    fragments = None
+    fragments: Mapping[str, Any] | None = None
     if encoded is not None:
         texts = encoded.fragments
-        fragments = policy.needed({key: texts[key] for key in told if key in texts}, grown)
+        fragments = {key: texts[key] for key in told if key in texts}
+        if grown:
+            fragments = policy.needed(fragments, grown)
     origin = step.begin.origin
     record = EndStep(
         step.sequence_id,
@@ -127,7 +130,7 @@ def _record(
 
 def _named(result: Any) -> Mapping[str, Any]:
     """A result as a plain dict, which runs no code of its class."""
-    named = result if type(result) is dict else call_safely(dict, result)
+    named = call_safely(dict, result)
     return {"result": result} if isinstance(named, Failure) else named
 
 

@@ -23,8 +23,9 @@ from burr_otel.store.files.index import Index
 from burr_otel.store.files.scan import mend, settle
 from burr_otel.store.port import BEGIN, END, DisplacedError, Durability
 
-# A quarter of what the process may have: the rest is the user's.
-_MOST_OPEN: Final = min(64, os.sysconf("SC_OPEN_MAX") // 4)
+# At most a quarter of what the process may have (-1: any number): the rest is the user's.
+_FILE_LIMIT: Final = os.sysconf("SC_OPEN_MAX")
+_MOST_OPEN: Final = 64 if _FILE_LIMIT < 0 else min(64, _FILE_LIMIT // 4)
 # A reader goes through so much without an index, or through so many records of a length.
 _INDEX_BATCH_BYTES: Final = 512 * 1024
 _INDEX_BATCH_LONG: Final = 8
