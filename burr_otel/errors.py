@@ -51,8 +51,9 @@ class SnapshotError(BurrOtelError):
         """The message with another text for the cause, which may hold what must not be shown."""
         step = "its creation" if self.sequence_id is None else f"step {self.sequence_id}"
         what = f"the state of {step}" if self.key is None else f"state key {self.key!r} of {step}"
+        why = str(cause).removesuffix(".")
         return printable(
-            f"{self.run}: {what} could not be kept: {cause}. A resume starts from the last step "
+            f"{self.run}: {what} could not be kept: {why}. A resume starts from the last step "
             'that was. Mend the cause, or pass on_snapshot_error="warn" to go on without it; '
             "where no state is wanted, set BURR_OTEL_SNAPSHOTS=off."
         )

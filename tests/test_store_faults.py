@@ -365,3 +365,9 @@ def test_a_large_record_that_is_written_in_part_is_completed_or_taken_back(
     session.close()
     for number in (0, *range(2, 40)):
         assert store.load(None, "a", number)["state"]["large"] == large
+
+
+def test_a_cause_that_is_a_sentence_stays_one():
+    """What a shared store says ends with a full stop of its own."""
+    said = str(SnapshotError("p/a", "postgresql://db: it is closed.", sequence_id=1))
+    assert "it is closed. A resume" in said

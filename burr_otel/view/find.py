@@ -102,6 +102,8 @@ class Where(NamedTuple):
             for store in self.stores():
                 place = store.place
                 yield from store.runs(key)
+        except StoreError:  # a bucket's is an `OSError`, too
+            raise
         except OSError as error:
             raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
 

@@ -606,6 +606,10 @@ def test_store_init_is_a_command(bucket_url):
     done = subprocess.run([*command, "s3://nobucket"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "s3://nobucket: there is no such bucket. Make it, or correct the URL." in done.stderr
+    listing = [*command[:3], "list", "--project", "p", "--storage-dir", "s3://nobucket"]
+    done = subprocess.run(listing, capture_output=True, text=True, check=False)
+    expected = "s3://nobucket: there is no such bucket. Make it, or correct the URL."
+    assert done.stderr.strip() == f"Error: {expected}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import traceback
 
 import pytest
 from postgres_server import PASSWORD, Postgres
+from psycopg.conninfo import conninfo_to_dict
 
 from burr_otel import OtelTracker
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError
@@ -18,6 +19,7 @@ from burr_otel.store.port import END
 from burr_otel.store.postgres.database import Database
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.schema import statements
+from burr_otel.store.process import Patience
 
 
 def burr_otel(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -218,3 +220,43 @@ def test_which_hosts_are_verified(url, verified, monkeypatch):
         Database(f"{url}{'&' if '?' in url else '?'}sslmode=disable").parameters["sslmode"]
         == "disable"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://u:secret@[::1]:54/db", "postgresql://u@[::1]:54/db"),
+        ("postgresql://[::1]:54,10.0.0.1:55/db", "postgresql://[::1]:54,10.0.0.1:55/db"),
+        ("postgresql:///db?host=one,two&port=7", "postgresql://one:7,two:7/db"),
+        ("postgresql://%2Fvar%2Frun/a%2Fb", "postgresql://%2Fvar%2Frun/a%2Fb"),
+    ],
+)
+def test_the_place_that_is_shown_is_a_url_of_the_same_database(url, place):
+    """Messages name commands with it: `burr-otel store init PLACE`."""
+    shown = Database(url).place
+    assert shown == place
+    assert conninfo_to_dict(Database(shown).place) == conninfo_to_dict(place)
+
+
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        (":99999/postgres", 'invalid port number: "99999"'),
+        (":abc/postgres", 'invalid integer value "abc"'),
+        ("/postgres?service=nosuch", 'definition of service "nosuch" not found'),
+    ],
+)
+def test_a_url_that_can_never_work_is_refused_at_once(rest, reason, monkeypatch):
+    """Nothing is tried again for ten seconds, as a server is that is away."""
+    monkeypatch.setattr(Patience, "pause", lambda _: pytest.fail("it waits"))
+    said = problem(f"postgresql://postgres@127.0.0.1{rest}")
+    assert f"{reason}" in said
+    assert "correct the URL" in said
+
+
+def test_the_address_that_is_connected_to_decides_about_tls(monkeypatch):
+    """`hostaddr` goes before `host`, as libpq has it: a name says nothing of where that is."""
+    assert Database("postgresql://localhost/db?hostaddr=10.0.0.1").parameters["sslmode"]
+    assert "sslmode" not in Database("postgresql://db.example.com/db?hostaddr=127.0.0.1").parameters
+    monkeypatch.setenv("PGHOSTADDR", "10.0.0.1")
+    assert Database("postgresql://localhost/db").parameters["sslmode"] == "verify-full"

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -56,7 +57,8 @@ _REFUSALS: Final = {
         "no verified TLS connection ({reason}): add sslrootcert=FILE with the server's "
         "certificate authority to the URL, or sslmode=require to go without verifying"
     ),
-    r"does not exist|no pg_hba.conf entry|not permitted|permission denied": (
+    r"does not exist|no pg_hba.conf entry|not permitted|permission denied"
+    r"|definition of service|invalid (port number|integer value)": (
         "{reason}: correct the URL, or the rules of the server"
     ),
 }
@@ -74,7 +76,10 @@ def _place(given: dict[str, Any]) -> str:
     user, host, port = (str(given.get(name) or "") for name in ("user", "host", "port"))
     host = host or str(given.get("hostaddr") or "")
     at = f"{quote(user, safe='')}@" if user else ""
-    where = quote(host, safe=",:[]") + (f":{port}" if port else "")
+    hosts = [f"[{each}]" if ":" in each else quote(each, safe="") for each in host.split(",")]
+    ports = port.split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    where = ",".join(f"{h}:{p}" if p else h for h, p in zip_longest(hosts, ports, fillvalue=""))
     return f"postgresql://{at}{where}/{quote(str(given.get('dbname') or ''), safe='')}"
 
 
@@ -82,7 +87,8 @@ def _tls(given: dict[str, Any]) -> dict[str, str]:
     """Off the loopback the server must prove who it is, unless the URL says otherwise."""
     if "sslmode" in given or "service" in given or "PGSERVICE" in os.environ:
         return {}
-    hosts = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or ""
+    addresses = given.get("hostaddr") or os.environ.get("PGHOSTADDR")  # these are connected to
+    hosts = addresses or given.get("host") or os.environ.get("PGHOST") or ""
     if all(map(_is_loopback, str(hosts).split(","))):
         return {}
     found = {"sslmode": "verify-full"}
