@@ -1,9 +1,11 @@
 """Whatever fails while an application is built or runs: the state is kept, or an error says so."""
 
+import errno
 import json
 import logging
 import threading
 
+import apps
 import pytest
 from burr.core import ApplicationBuilder, State, action
 from opentelemetry.sdk.resources import Resource
@@ -12,6 +14,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from burr_otel import OtelTracker, SnapshotError
 from burr_otel.printable import printable
 from burr_otel.spans import keeper, shield
+from burr_otel.store.files.run import FileRun
+from burr_otel.store.port import END
+from burr_otel.testing import manual_roots
 
 
 @action(reads=["n"], writes=["n"])
@@ -110,6 +115,29 @@ def test_where_no_thread_can_be_made_state_and_spans_are_kept(spans, tmp_path, m
     assert stored(tracker) == 1
     tracker.close()
     assert [span.name for span in spans.spans] == ["invoke_workflow p", "count"]
+
+
+def test_each_state_that_is_lost_with_a_dropped_stream_is_told(tmp_path, monkeypatch, caplog):
+    """Nobody is there to catch an error, so it is logged, and not the first one alone."""
+    append = FileRun.append
+
+    def failing(log, line, entry=None, **how):
+        if entry is not None and entry[0] == END:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return append(log, line, entry, **how)
+
+    monkeypatch.setattr(FileRun, "append", failing)
+    with manual_roots() as kept:
+        for app_id in ("one", "two"):
+            app = apps.single(OtelTracker("p", tmp_path), apps.stream, app_id=app_id)
+            _, container = app.stream_result(halt_after=["step"])
+            with pytest.raises(StopIteration):
+                while True:
+                    next(container)
+            del container
+        kept.sweep()
+    told = [each.getMessage() for each in caplog.records if "No space left" in each.getMessage()]
+    assert [text.split(":")[0] for text in told] == ["p/one", "p/two"]
 
 
 DEEP = "[" * 100_000

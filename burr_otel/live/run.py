@@ -167,7 +167,7 @@ class Run:
         """The application is gone: end what is open."""
         registry.remove(self)
         for step in list(self._steps.values()):
-            self.settle(step, step.state_before)
+            self.drop(step)
         self.root.finish()
         if self.session is not None:
             self.session.close()
@@ -290,6 +290,13 @@ class Run:
             self._finish(step, state, result, None, now)
         else:
             self._finish(step, None, None, error or GeneratorExit(), now)
+
+    def drop(self, step: LiveStep) -> None:
+        """End a step where nobody could catch an error: in the keeper's thread."""
+        try:
+            self.settle(step, step.state_before)
+        except SnapshotError as failure:
+            self.tell_lost(failure, failure)
 
     def _finish(
         self,

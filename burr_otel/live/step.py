@@ -253,7 +253,7 @@ class LiveStep(Scope):
 
     def stream_dropped(self) -> None:
         """The generator can never run again; a finaliser calls this, so it must only defer work."""
-        keeper.keeper.defer(lambda: self._run.settle(self))
+        keeper.keeper.defer(lambda: self._run.drop(self))
 
     def swallowed_unless(self, error: BaseException | None) -> tuple[Raised, int] | None:
         """What the generator raised, if that is not what the step failed with."""
