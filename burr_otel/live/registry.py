@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from burr_otel import semconv
+from burr_otel.spans import keeper
 from burr_otel.spans.scope import current_span_context, innermost_scope
 
 if TYPE_CHECKING:
@@ -179,6 +180,20 @@ class Registry:
         self._lock = threading.RLock()
         for run in self.runs():
             run.after_fork()
+
+
+class GraphReference(weakref.ref[Any]):
+    """To the graph of a run's application, with which the application is collected."""
+
+    __slots__ = ("run",)
+    run: weakref.ref[Run]
+
+
+def close_collected(graph: GraphReference) -> None:
+    """Finaliser of an application; the work is the keeper's, see `Keeper`."""
+    run = graph.run()
+    if run is not None:
+        keeper.keeper.defer(run.close)
 
 
 registry = Registry()

@@ -18,10 +18,10 @@ from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
 from burr_otel.live.capture import found_by_step, raised_of
 from burr_otel.live.inner import InnerSpan, logged_records
-from burr_otel.live.registry import registry
+from burr_otel.live.registry import GraphReference, close_collected, registry
 from burr_otel.live.step import LiveStep
 from burr_otel.printable import logger
-from burr_otel.spans import describe, keeper
+from burr_otel.spans import describe
 from burr_otel.spans.scope import current_context, innermost_scope
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Run:
         self._outer_error: BaseException | None = None
         self._step_failed = False
         self._state = weakref.ref(built.state)
-        self._graph = _GraphReference(built.graph, _collected)
+        self._graph = GraphReference(built.graph, close_collected)
         self._graph.run = weakref.ref(self)
 
     @property
@@ -395,17 +395,3 @@ class Run:
                 self.shared, attributes, span, action_sequence_id, tags, self.name
             ):
                 self.session.append(record)
-
-
-class _GraphReference(weakref.ref[Any]):
-    """To the graph of a run's application, with which the application is collected."""
-
-    __slots__ = ("run",)
-    run: weakref.ref[Run]
-
-
-def _collected(graph: _GraphReference) -> None:
-    """Finaliser of an application; the work is the keeper's, see `Keeper`."""
-    run = graph.run()
-    if run is not None:
-        keeper.keeper.defer(run.close)
