@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from burr_otel import OtelTracker
+from burr_otel.store import snapshot
 
 CANARY = "canary-4f1c9d7e"
 
@@ -62,7 +63,8 @@ def streams(state: State):
 
 
 @action(reads=["count"], writes=["bad"])
-def keeps_what_cannot_be_kept(state: State) -> State:
+def keeps_what_cannot_be_kept(state: State, given: object, __tracer) -> State:
+    __tracer.log_attributes(logged=Unserialisable())
     return state.update(bad=Unserialisable())
 
 
@@ -82,7 +84,8 @@ def everything(tracker):
         apps.single(tracker, fails_with_a_cause, "a2").step()
     _, container = apps.single(tracker, streams, "a3").stream_result(halt_after=["step"])
     list(container)
-    apps.single(tracker, keeps_what_cannot_be_kept, "a4").step()
+    app = apps.single(tracker, keeps_what_cannot_be_kept, "a4")
+    app.step(inputs={"given": Unserialisable()})
 
 
 def exported(spans, reader):
@@ -91,8 +94,9 @@ def exported(spans, reader):
 
 
 @pytest.fixture
-def run(spans, tmp_path, caplog):
+def run(spans, tmp_path, caplog, monkeypatch):
     """Run everything with the given settings; the bytes that leave, and our own log lines."""
+    monkeypatch.setattr(snapshot, "_warned", set())  # each test sees all warnings
 
     def run(**settings):
         reader = InMemoryMetricReader()

@@ -126,7 +126,7 @@ def encode_value(
                 run,
                 what,
                 type_name,
-                snapshot.brief(error),
+                type(error.__cause__ or error).__name__,  # its text may quote the value
             )
         return encode_json(f"<{type_name}: {snapshot.brief(error)}>"), False
 
