@@ -470,6 +470,25 @@ invoke_workflow proj fork→elsewhere
     assert link.attributes["burr.link.type"] == "fork"
 
 
+def test_a_fork_links_to_the_step_of_the_partition_that_it_forks(tracker, spans):
+    """One app id under two partition keys is two runs, whichever was there first."""
+    for key in ("one", "two"):
+        apps.counter(tracker, "a1", partition_key=key).run(halt_after=["finish"])
+    tracker.close()
+    steps = [span for span in spans.spans if span.attributes.get("burr.sequence_id") == 1]
+    (forked,) = [span for span in steps if span.attributes["burr.partition_key"] == "two"]
+    apps.resumed(
+        tracker,
+        app_id="a2",
+        fork_from_app_id="a1",
+        fork_from_partition_key="two",
+        fork_from_sequence_id=1,
+    )
+    tracker.close()
+    (link,) = spans.spans[-1].links
+    assert link.context.span_id == forked.context.span_id
+
+
 def test_one_tracker_serves_several_applications(tracker, spans):
     """Interleaved applications of one tracker keep their spans and their states apart."""
     one, two = apps.counter(tracker, "a1"), apps.counter(tracker, "a2", upto=2)

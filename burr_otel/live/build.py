@@ -31,7 +31,7 @@ from burr_otel.spans.scope import (
     suppressed,
 )
 from burr_otel.spans.start import NO_SPAN, LiveSpan
-from burr_otel.store import RunHistory, Session, Store, digest, graph_json
+from burr_otel.store import ALL, RunHistory, Session, Store, digest, graph_json
 from burr_otel.store.names import check_app_id
 
 if TYPE_CHECKING:
@@ -266,7 +266,8 @@ class _Start:
     def _recorded_step(self, pointer: Any) -> SpanIds | None:
         if self._store is None:
             return None
-        record = self._store.find_step(pointer.app_id, pointer.sequence_id)
+        partition = ALL if pointer.partition_key is None else pointer.partition_key
+        record = self._store.find_step(pointer.app_id, pointer.sequence_id, partition)
         return _recorded((record or {}).get("otel"))
 
     def _about(self) -> dict[str, Any]:

@@ -162,9 +162,11 @@ class Store:
         root, step = newest_record(run, (ROOT,)), newest_record(run, (END_ENTRY,))
         return RunHistory(otel_of(root), otel_of(step))
 
-    def find_step(self, app_id: str, sequence_id: int | None) -> dict[str, Any] | None:
+    def find_step(
+        self, app_id: str, sequence_id: int | None, partition_key: Partition = ALL
+    ) -> dict[str, Any] | None:
         """The newest record of a step, or of the one that finished last, without its state."""
-        run = self._find(app_id, ALL)
+        run = self._find(app_id, partition_key)
         if run is None:
             return None
         kinds = (END_ENTRY,) if sequence_id is None else (BEGIN_ENTRY, END_ENTRY)
