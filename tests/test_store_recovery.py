@@ -27,6 +27,7 @@ from store_support import (
 
 from burr_otel.errors import UnknownRunError, UnknownSequenceError
 from burr_otel.store import Store
+from burr_otel.store.files import disk
 from burr_otel.store.files import scan as store_scan
 
 
@@ -329,6 +330,25 @@ def test_an_empty_log_and_lost_small_files_are_made_again(store):
     assert store.load(None, "a") is None
     run_step(begin(store), 0)
     assert read_by_burr(store)[1]["sequence_id"] == 0
+
+
+def test_a_session_whose_process_is_killed_while_it_is_marked_has_no_empty_marker(
+    store, monkeypatch
+):
+    """An empty one names no owner, so that the session would count as alive for an hour."""
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*_arguments):
+        raise KilledError
+
+    session = begin(store)
+    session.unmark()
+    monkeypatch.setattr(disk, "write_all", die)
+    with pytest.raises(KilledError):
+        session.mark_open(None, 1)
+    assert not list(session._log.open_markers())
 
 
 def test_a_torn_children_file_is_mended_when_the_next_child_is_added(store):

@@ -131,7 +131,7 @@ def write_file(path: Path | str, data: bytes, *, sync: bool) -> None:
 
 def replace_file(path: Path, data: bytes, *, sync: bool) -> None:
     """Replace a file so that a reader sees the old one or the new one, whole."""
-    temporary = path.with_name(f"{path.name}.new-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f"new-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         write_file(temporary, data, sync=sync)
         temporary.replace(path)

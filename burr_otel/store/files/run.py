@@ -222,9 +222,10 @@ class FileRun(LogFile):
         return f"{self.folder}/{disk.OPEN_PREFIX}{session_id}"
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
-        """Make the marker of a session."""
-        with contextlib.suppress(FileExistsError):
-            disk.write_file(self._marker(session_id), marker, sync=False)
+        """Make the marker of a session, whole: nobody would complete one that has an empty one."""
+        path = Path(self._marker(session_id))
+        if not path.exists():
+            disk.replace_file(path, marker, sync=False)
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""
