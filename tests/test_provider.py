@@ -391,12 +391,15 @@ class _BackingOff(SpanExporter):
     """Refuses a batch, then tries the next one again and again until it is shut down."""
 
     def __init__(self):
-        self.seen, self._stopped = [], threading.Event()
+        self.seen, self._stopped, self.gave_up = [], threading.Event(), threading.Event()
 
     def export(self, spans):
         if self.seen:
-            self._stopped.wait(10)
-        self.seen.append("refused")
+            self._stopped.wait(60)
+            self.seen.append("refused")
+            self.gave_up.set()
+        else:
+            self.seen.append("refused")
         return SpanExportResult.FAILURE
 
     def shutdown(self):
@@ -414,6 +417,7 @@ def test_retries_are_not_waited_for_at_the_end(monkeypatch):
     made.force_flush()
     made.get_tracer("t").start_span("b").end()
     provider._shut_down(made, provider._sending[made])
+    assert exporter.gave_up.wait(60)
     assert exporter.seen[:3] == ["refused", "shut down", "refused"]
 
 
