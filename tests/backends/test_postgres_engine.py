@@ -334,10 +334,16 @@ def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
         database.rpartition("/")[2],
     )
     store, asked = Store("p", database), []
-    real = Database.run
-    monkeypatch.setattr(Database, "run", lambda *rest: asked.append(rest[1]) or real(*rest))
+    real, own = Database.run, store.engine._writer.database
+
+    def run(self, sql, *rest):
+        if self is own:  # threads of other tests' databases may still be at work
+            asked.append(sql)
+        return real(self, sql, *rest)
+
+    monkeypatch.setattr(Database, "run", run)
     assert store.list_app_ids("half-1") == sorted(f"app-{n}" for n in range(1, 20000, 2))
-    assert len(asked) <= 4
+    assert 2 <= len(asked) <= 4
     assert sum(run.size_bytes for run in store.engine.runs("p", "half-0")) == 0
     assert len(asked) <= 10
 
