@@ -115,6 +115,14 @@ def test_any_json_like_state_comes_back_equal_and_is_strict_json(tmp_path_factor
     assert LocalTrackingClient("proj", str(log.parents[2])).load(None, "a") is not None
 
 
+@pytest.mark.parametrize("number", [-(2**63) - 1, -(10**19) + 1, 2**64, 10**19])
+def test_an_integer_just_beyond_64_bits_comes_back(store, number):
+    """The quick JSON parser makes a float of it, without an error."""
+    run_step(begin(store), 0, {"n": number})
+    assert values_of(store.load(None, "a")) == {"n": number}
+    assert type(values_of(store.load(None, "a"))["n"]) is int
+
+
 def test_an_integer_that_python_refuses_to_print_comes_back(store):
     """Beyond `sys.int_max_str_digits` no JSON parser in Python reads it, so it is kept in hex."""
     items = {"n": 10**5000, "deep": [{-(10**6000): 1}]}

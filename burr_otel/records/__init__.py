@@ -56,7 +56,7 @@ from burr_otel.records.write import (
 _CRC_TAIL: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}\}\s*\Z')
 _CRC_TAIL_BYTES: Final = 64
 _INT64: Final = b'"int64":true'
-_LONG_NUMBER: Final = re.compile(rb"\d{20}")  # may be beyond 64 bits
+_LONG_NUMBER: Final = re.compile(rb"\d{20}|-\d{19}")  # may be beyond 64 bits
 _SHORT_BYTES: Final = 4096
 _HEAD: Final = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d{1,18})\s*[,}])?')
 # Burr's client writes the sequence id last. A brace or comma after the number would be another
