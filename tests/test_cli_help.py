@@ -24,6 +24,12 @@ def test_help_lists_every_command_and_exit_code():
         assert meaning in result.stdout
 
 
+def test_nothing_asked_for_gives_the_help_page():
+    """As most programs do; click's own way is an error, which would be squeezed into one line."""
+    result = run()
+    assert (result.returncode, result.stdout, result.stderr) == (0, run("--help").stdout, "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name):
     """Each command's help has a summary, an example that begins with the command's name."""

@@ -24,7 +24,7 @@ DIFFERENT: Final = 4
 UNREACHED: Final = 5
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
-_STAND_INS: Final = str.maketrans("━╸╺◆✗⊘…·µ—", "===*x-~.u-")
+_STAND_INS: Final = str.maketrans("━╸╺─◆✗⊘…·µ—", "===-*x-~.u-")
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 100_000  # a tree of spans stays until the command ends
 
 EXIT_CODES: Final = {
@@ -88,6 +88,10 @@ class _LazyGroup(click.Group):
         fitting = [name for name in _COMMANDS if name.startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [*(CompletionItem(name, help=_COMMANDS[name][1]) for name in fitting), *options]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help page when nothing is asked for."""
+        return super().parse_args(ctx, args or ["--help"])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click itself would exit with 1 when nobody reads its output any more."""
