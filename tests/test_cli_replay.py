@@ -188,7 +188,8 @@ def test_where_nobody_listens_nothing_is_begun(called):
     """One line that names the endpoint."""
     code, out, errors = called("replay", "--storage-dir", RECORDED, "--to", "http://127.0.0.1:9")
     assert (code, out) == (1, "")
-    assert errors == "Error: No OTLP endpoint answers at http://127.0.0.1:9.\n"
+    what = "No OTLP endpoint answers at http://127.0.0.1:9"
+    assert errors == f"Error: {what}. Start it there, or name another with --to.\n"
 
 
 def denying(end, opened=os.open):

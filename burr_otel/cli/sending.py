@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from opentelemetry.environment_variables import OTEL_TRACES_EXPORTER
-from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_SDK_DISABLED,
+)
 from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel.check.probe import Place, host_and_port
@@ -58,8 +61,8 @@ def find_target(to: str | None = None) -> Target:
         problem = f"{OTEL_TRACES_EXPORTER} is {said!r}, so nothing was sent by OTLP."
     unreachable = not problem and not place.answers()
     if unreachable:
-        problem = f"No OTLP endpoint answers at {place.shown}"
-        problem += "." if to is not None else ", so the trace was not sent."
+        other = "name another with --to" if to is not None else f"set {OTEL_EXPORTER_OTLP_ENDPOINT}"
+        problem = f"No OTLP endpoint answers at {place.shown}. Start it there, or {other}."
     return Target(place, to is not None, problem, unreachable)
 
 

@@ -38,7 +38,7 @@ _ANSWERED: Final = (
 )
 _HOW_TO_GET_ONE: Final = (
     "To see it in Jaeger: docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/jaeger, "
-    "then burr-otel demo again. Or set OTEL_EXPORTER_OTLP_ENDPOINT."
+    "then burr-otel demo again."
 )
 
 
