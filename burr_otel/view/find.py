@@ -105,7 +105,8 @@ class Where(NamedTuple):
         except StoreError:  # a bucket's is an `OSError`, too
             raise
         except OSError as error:
-            raise StoreError(f"{place} cannot be read: {error.strerror or error}.") from error
+            why = f"{place} cannot be read: {error.strerror}" if error.strerror else error
+            raise StoreError(f"{why}.") from error
 
     def find(self, app_id: str) -> FoundRun:
         """The run of that id, or the only one whose id begins so, or with such a trace or span."""

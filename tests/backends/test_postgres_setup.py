@@ -10,10 +10,12 @@ import sys
 import traceback
 
 import pytest
+from click.testing import CliRunner
 from postgres_server import PASSWORD, Postgres
 from psycopg.conninfo import conninfo_to_dict
 
 from burr_otel import OtelTracker
+from burr_otel.cli import cli
 from burr_otel.errors import BurrOtelError, ConfigError, StoreError
 from burr_otel.store.port import END
 from burr_otel.store.postgres.database import Database
@@ -236,6 +238,16 @@ def test_the_place_that_is_shown_is_a_url_of_the_same_database(url, place):
     shown = Database(url).place
     assert shown == place
     assert conninfo_to_dict(Database(shown).place) == conninfo_to_dict(place)
+
+
+def test_a_server_that_is_away_is_named_once_and_with_the_cause(monkeypatch):
+    """Not with libpq's question of whether it runs, which stands below the cause."""
+    monkeypatch.setattr(Patience, "pause", lambda _: False)
+    result = CliRunner().invoke(cli, ["list", "--storage-dir", "postgresql://burr@127.0.0.1:1/x"])
+    said = str(result.exception)
+    assert said.startswith("postgresql://burr@127.0.0.1:1/x does not answer as it should: ")
+    assert said.endswith("Connection refused.")
+    assert said.count("postgresql://") == 1
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ class Database:
             if re.search(pattern, text):
                 told = sentence.format(reason=lines[-1])
                 return StoreError(f"{self.place}: {told}.")
-        return ConnectionError(f"{self.place} does not answer as it should: {lines[-1]}")
+        return ConnectionError(f"{self.place} does not answer as it should: {lines[0]}")
 
     def after_fork(self) -> None:
         """In a forked child: the connection is the parent's, and so is its lease."""
