@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import enum
 import functools
 import json
 import os
@@ -165,6 +166,30 @@ def test_what_the_action_does_to_its_span_comes_back(spans, tmp_path):
 
     with OtelTracker("proj", tmp_path, tracer_provider=spans.provider) as tracker:
         apps.single(tracker, touch).step()
+    assert_same(spans.spans, stored_spans(tmp_path))
+
+
+def test_numbers_and_texts_of_subclasses_stay_what_they_are(spans, tmp_path):
+    """A score of numpy's is a number to the backend, as on a span of the SDK's, and no text."""
+    mine = {
+        "score": np.float64(0.5),
+        "level": enum.IntEnum("Level", ["low"]).low,
+        "role": enum.Enum("Role", {"user": "U"}, type=str).user,
+        "many": [np.float64(1.0)],
+    }
+
+    @action(reads=[], writes=[])
+    def rate(state: State) -> State:
+        trace.get_current_span().set_attributes(mine)
+        trace.get_current_span().add_event("rated", mine)
+        return state
+
+    with OtelTracker("proj", tmp_path, tracer_provider=spans.provider) as tracker:
+        apps.single(tracker, rate).step()
+    sent = spans.named("step")
+    for held in (sent.attributes, sent.events[0].attributes):
+        found = [held[name] for name in mine]
+        assert repr(found) == "[0.5, 1, 'U', (1.0,)]"
     assert_same(spans.spans, stored_spans(tmp_path))
 
 

@@ -10,7 +10,7 @@ import base64
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
@@ -209,8 +209,18 @@ def _texts(value: Any) -> tuple[str, ...]:
 # value becomes an object whose one key says what it is; no other value becomes an object.
 
 
+_EXACT: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+
+
 def portable(value: Any) -> Any:
     """An attribute's value as something that `orjson` writes and every JSON reader reads."""
+    for kind, exact in _EXACT.items():  # of subclasses: enumerations, numpy's numbers
+        if isinstance(value, kind) and type(value) is not bool:
+            value = exact(value)
     if value is None or is_scalar(value):
         return value
     if isinstance(value, list | tuple):
