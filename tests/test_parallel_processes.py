@@ -1,11 +1,7 @@
 """One trace over processes, and nothing lost when they are killed as soon as their task is done."""
 
-import pickle
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 from otlp_receiver import receiving
-from parallel_apps import Doubles, parallel
 from programs import run_program
 from trees import in_name_order
 
@@ -58,16 +54,27 @@ def test_forks_that_end_at_once(receiver, tmp_path):
     assert in_name_order(receiver.tree()) == ONE_PROCESS_FOR_EACH
 
 
-def test_burrs_own_tasks_do_not_pickle(tracker, spans):
+def test_burrs_own_tasks_do_not_pickle(receiver, tmp_path):
     """Burr 0.43 gives the executor a local function: plain `ProcessPoolExecutor` cannot take it.
 
     The error is Burr's and reaches the user; our spans say so.
     """
-    app = parallel(tracker, Doubles(), executor=ProcessPoolExecutor)
-    with pytest.raises((AttributeError, pickle.PicklingError), match="execute_task") as caught:
+    # One task: with two, Python 3.12.1 and 3.13.0 may wait for ever in the executor's `shutdown`
+    # (https://github.com/python/cpython/issues/125451). A program, which has an end in any case.
+    code = """
+    app = parallel_apps.parallel(
+        tracker, parallel_apps.Doubles(), ns=[1], executor=ProcessPoolExecutor
+    )
+    try:
         app.run(halt_after=["map"])
-    tracker.close()
-    assert spans.named("map").attributes["error.type"].endswith(caught.type.__name__)
+    except (AttributeError, pickle.PicklingError) as error:
+        print(type(error).__name__, error)
+    """
+    imports = "import pickle\nfrom concurrent.futures import ProcessPoolExecutor\n"
+    done = run_program(imports + HEAD + code, tmp_path, **receiver.environ)
+    assert "execute_task" in done.stdout
+    [step] = [span for span in receiver.spans if span.name == "map"]
+    assert step.attributes["error.type"].rpartition(".")[2] == done.stdout.split()[0]
 
 
 NESTED = """
