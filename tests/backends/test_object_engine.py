@@ -80,13 +80,14 @@ def in_child(work) -> int:
 
 @pytest.fixture
 def requests(monkeypatch) -> Counter:
-    """How many requests of each kind are made."""
+    """How many requests of each kind are made, but for what is done once a second (leases)."""
     made: Counter = Counter()
     real = bucket.library()
 
     class Counting:
         def __getattr__(self, name):
-            if name in ("get", "put", "list", "list_with_delimiter", "delete"):
+            every_second = threading.current_thread().name == "burr-otel store"
+            if name in ("get", "put", "list", "list_with_delimiter", "delete") and not every_second:
                 made[name] += 1
             return getattr(real, name)
 
