@@ -1,9 +1,12 @@
-"""Programs that tests run as processes of their own."""
+"""Programs that tests run as processes of their own, and children that they fork."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import traceback
 from pathlib import Path
 
 WITHOUT_PANDAS = str(Path(__file__).parent / "without_pandas")
@@ -41,3 +44,24 @@ def run_program(code, folder, *, command=(), check=True, timeout_s=120, **enviro
     )
     assert not check or done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done
+
+
+def in_child(work):
+    """Do something in a forked child; its exit code, which is 0 unless it fails or hangs."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    # Not `signal.alarm` in the child, which may hang before anything of this runs there.
+    killer = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        killer.cancel()

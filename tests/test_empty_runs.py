@@ -7,6 +7,7 @@ import apps
 import parallel_apps
 import pytest
 from opentelemetry import trace
+from programs import in_child
 
 from burr_otel import OtelTracker, RunLockedError
 from burr_otel.live.registry import registry
@@ -176,15 +177,7 @@ def test_a_folder_that_cannot_be_made_is_told_at_the_first_call(make, tmp_path):
 def test_a_forked_child_may_run_what_its_parent_has_only_built(make):
     """Its run is its own."""
     app = apps.counter(make())
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            app.step()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
+    assert in_child(app.step) == 0
     assert make().load(None, "a1")["state"]["count"] == 1
 
 

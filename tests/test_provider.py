@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import queue
-import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from programs import in_child
 
 import burr_otel
 from burr_otel import ConfigError, OtelTracker
@@ -315,15 +315,12 @@ def test_a_forked_child_counts_from_nothing():
     exporter = QuietExporter(Gate(), "http://collector:4317")
     made = provider._make_provider("proj", [exporter], force_name=False)
     exporter.ended = 5
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.alarm(20)  # ends a child that hangs
-            made.get_tracer("t").start_span("s").end()
-        finally:
-            os._exit(exporter.ended)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 1
+
+    def work():
+        made.get_tracer("t").start_span("s").end()
+        assert exporter.ended == 1
+
+    assert in_child(work) == 0
 
 
 def test_other_exporters_keep_their_log_lines(caplog):
@@ -523,15 +520,10 @@ def test_a_child_that_is_forked_during_a_flush_flushes_itself(tmp_path):
     stuck = _Stuck()
     sending = provider._sending[stuck]
     sending.flushed = threading.Event()
-    pid = os.fork()
-    if pid == 0:
-        flushes = 0
-        try:
-            signal.alarm(20)  # ends a child that hangs
-            stuck.go_on.set()
-            OtelTracker("proj", tmp_path, tracer_provider=stuck).close()
-            flushes = stuck.flushes
-        finally:
-            os._exit(flushes)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 1
+
+    def work():
+        stuck.go_on.set()
+        OtelTracker("proj", tmp_path, tracer_provider=stuck).close()
+        assert stuck.flushes == 1
+
+    assert in_child(work) == 0

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, TraceState
+from programs import in_child
 from replay_support import assert_same, ours, stored_runs, stored_spans, told
 from scenarios import SCENARIOS
 
@@ -405,15 +406,13 @@ def test_steps_of_a_forked_child(spans, tmp_path):
     tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider)
     app = apps.counter(tracker)
     app.step()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            spans.clear()
-            app.step()
-            (tmp_path / "child").write_text(spans.spans[0].to_json())
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+
+    def work():
+        spans.clear()
+        app.step()
+        (tmp_path / "child").write_text(spans.spans[0].to_json())
+
+    assert in_child(work) == 0
     tracker.close()
     sent = json.loads((tmp_path / "child").read_text())
     (tmp_path / "child").unlink()

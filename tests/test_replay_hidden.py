@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import traceback
 
 import apps
 import pytest
@@ -12,6 +10,7 @@ from burr.core.action import streaming_action
 from cli_support import run
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from programs import in_child
 from replay_support import assert_same, stored_spans, told
 
 from burr_otel import OtelTracker, mark_failed
@@ -139,15 +138,7 @@ def test_the_policy_of_a_forked_process_is_its_parents(spans, tmp_path):
     tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, capture="off")
     app = apps.single(tracker, apps.count, state={"count": 41})
     app.step()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            app.step()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert in_child(app.step) == 0
     tracker.close()
     steps = [span for span in stored_spans(tmp_path) if span.name == "step"]
     assert len(steps) == 2

@@ -1,9 +1,6 @@
 """`BurrSpan` beside the SDK's own spans: processors and exporters must not see a difference."""
 
 import gc
-import os
-import signal
-import threading
 
 import apps
 import pytest
@@ -230,28 +227,3 @@ def test_the_resource_is_made_json_once_and_not_for_each_span(spans, tmp_path, m
     spans.provider.get_tracer("theirs").start_span("theirs").end()
     [group] = encode_spans(spans.spans).resource_spans
     assert [len(scope.spans) for scope in group.scope_spans] == [len(ours), 1]
-
-
-def test_a_child_that_is_forked_while_an_exporter_counts_counts_too():
-    """The lock that the exporter's thread holds at that moment is the parent's."""
-    held, forked = threading.Event(), threading.Event()
-
-    def count() -> None:
-        with burr_span._held_lock:
-            held.set()
-            forked.wait(60)
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    assert held.wait(60)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.alarm(20)  # ends a child that hangs
-            code = 0 if burr_span._hold(0) else 1
-        finally:
-            os._exit(code)
-    forked.set()
-    thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -7,6 +7,7 @@ import apps
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from programs import in_child
 
 from burr_otel import OtelTracker
 from burr_otel.spans import provider
@@ -57,13 +58,7 @@ def test_ids_have_the_right_size_and_are_valid():
 def test_a_forked_child_goes_on_with_other_ids():
     """Else every worker of a pre-forking server would make the same ones."""
     ours, theirs = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(theirs, ids.generate_trace_id().to_bytes(16, "big"))
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+    assert in_child(lambda: os.write(theirs, ids.generate_trace_id().to_bytes(16, "big"))) == 0
     assert int.from_bytes(os.read(ours, 16), "big") != ids.generate_trace_id()
 
 

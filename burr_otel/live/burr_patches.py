@@ -21,6 +21,7 @@ one that makes every span a second time, and calls no execute hooks. Ours is not
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -45,7 +46,11 @@ DRIVERS = {
 """Burr's functions that drive a stream, and whether each is asynchronous."""
 
 
-_lock = threading.Lock()  # two threads may make their first trackers at once
+_lock = threading.RLock()  # two threads may make their first trackers at once
+# Taken for a fork: the child, too, has all of Burr's functions wrapped once, or none.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 _installed: set[type] = set()
 _known_hooks: weakref.WeakValueDictionary[tuple[int, ...], Any] = weakref.WeakValueDictionary()
 

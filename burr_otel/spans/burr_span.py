@@ -55,6 +55,12 @@ class SpanSource(NamedTuple):
 
 
 _held_lock = threading.RLock()  # reentrant: a span may be collected inside
+# Taken for a fork: the child may collect a span before any handler has run there.
+os.register_at_fork(
+    before=_held_lock.acquire,
+    after_in_parent=_held_lock.release,
+    after_in_child=_held_lock.release,
+)
 _held_bytes = 0  # by ended spans, until they are described
 
 
@@ -66,15 +72,6 @@ def _hold(size_bytes: int) -> bool:
         if fits:
             _held_bytes += size_bytes
         return fits
-
-
-def _after_fork_in_child() -> None:
-    """An exporter's thread may have held the lock, and there is no such thread here."""
-    global _held_lock
-    _held_lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def describe_nothing() -> SpanContent:

@@ -1,0 +1,61 @@
+"""Children that are forked while another thread is in the middle of something."""
+
+import operator
+import threading
+
+import apps
+import pytest
+from programs import in_child
+
+import burr_otel.live.burr_patches
+from burr_otel.live.registry import registry
+
+LOCKS = [
+    "live.burr_patches._lock",
+    "live.registry.registry._lock",
+    "spans.burr_span._held_lock",
+    "spans.keeper.keeper._lock",
+    "spans.provider._lock",
+    "store.files.run._runs_lock",
+    "store.process.background._lock",
+]
+
+
+def forked_while_held(lock, work):
+    """The exit code of a child that is forked while another thread has a lock."""
+    held, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            forked.wait(1)  # a lock that is taken for a fork is waited for by then
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    code = in_child(work)
+    forked.set()
+    thread.join(60)
+    return code
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_of_the_process(name):
+    """The thread that holds it is not in the child, where it is free."""
+    lock_of = operator.attrgetter(name)
+
+    def work():
+        assert lock_of(burr_otel).acquire(timeout=1)
+        lock_of(burr_otel).release()
+
+    assert forked_while_held(lock_of(burr_otel), work) == 0
+
+
+@pytest.mark.parametrize("name", ["root._lock", "session._log._lock"])
+def test_a_lock_of_a_run(tracker, name):
+    """The child goes on with the run."""
+    app = apps.counter(tracker)
+    app.step()
+    [run] = registry.runs("a1")
+    assert forked_while_held(operator.attrgetter(name)(run), app.step) == 0
+    assert tracker.load(None, "a1")["state"]["count"] == 2
