@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import DEFAULT_STORAGE_DIR, OtelConfig, OtelSettings, default_storage_dir
-from burr_otel.errors import BurrOtelError, UnknownRunError
+from burr_otel.errors import BurrOtelError, ConfigError, UnknownRunError
 from burr_otel.hooks import RunHooks
 from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner, Spawner, registry
@@ -92,9 +92,12 @@ class OtelTracker(RunHooks, RunLoader):
         **settings: Unpack[OtelSettings],
     ) -> None:
         self.config = OtelConfig.resolve(config, settings)
+        for given, method in ((tracer_provider, "get_tracer"), (meter_provider, "get_meter")):
+            if given is not None and not hasattr(given, method):
+                raise ConfigError(f"{given!r} is no provider; use one that has {method}().")
         self.project_id = project
-        given = os.fspath(storage_dir)
-        root = default_storage_dir() if given == DEFAULT_STORAGE_DIR else given
+        root = os.fspath(storage_dir)
+        root = default_storage_dir() if root == DEFAULT_STORAGE_DIR else root
         self.raw_storage_dir = without_password(root) if is_url(root) else root
         # Absolute, since a copy may be made after a `chdir` or in a process that works elsewhere.
         in_place = is_url(root) or root.startswith("~")

@@ -56,6 +56,17 @@ def test_the_argument_wins(spans, tmp_path):
     assert [s.name for s in spans.spans] == ["count"]
 
 
+@pytest.mark.parametrize("kind", ["tracer", "meter"])
+def test_what_is_no_provider_is_refused_at_once(kind, tmp_path):
+    """A tracer in place of its provider, or a name: the build would blame the store for it."""
+    for wrong in (getattr(trace if kind == "tracer" else metrics, f"get_{kind}")("mine"), "mine"):
+        with pytest.raises(
+            ConfigError, match=f"is no provider; use one that has get_{kind}"
+        ) as error:
+            OtelTracker("proj", tmp_path, **{f"{kind}_provider": wrong})
+        assert repr(wrong) in str(error.value)
+
+
 def test_our_own_provider_names_service_and_host(monkeypatch):
     """`service.name` is the project unless set; Jaeger wants `host.name`."""
     own = provider.tracer_provider(None, "shop")
