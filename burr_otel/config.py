@@ -120,7 +120,8 @@ class OtelConfig:
     capture_state: Capture | None = _setting(None, "The same for written state alone.")
     capture_attributes: Capture | None = _setting(None, "The same for logged attributes alone.")
     capture_exceptions: Capture | None = _setting(
-        None, "The same for exception messages and tracebacks."
+        None,
+        "The same for messages and tracebacks of exceptions, and for the reasons of `mark_failed`.",
     )
     redact: bool = _setting(True, "Whether the built-in redaction patterns apply.")
     redact_keys: tuple[str, ...] = _setting(

@@ -11,7 +11,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from burr_otel import OtelTracker
+from burr_otel import OtelTracker, mark_failed
 from burr_otel.store import snapshot
 
 CANARY = "canary-4f1c9d7e"
@@ -43,6 +43,7 @@ def takes_and_keeps(state: State, token, __tracer) -> tuple[dict, State]:
             escaped=f'{{"k": "{CANARY}"}}',
         )
     __tracer.log_attributes(on_step=CANARY)
+    mark_failed(f"because of {CANARY}")
     result = {"answer": f"the secret is {CANARY}"}
     return result, state.update(secret=CANARY, nested={"list": [{"key": CANARY}]})
 
@@ -127,6 +128,7 @@ def test_the_canary_is_seen_when_nothing_hides_it(run, spans):
     assert found.count(CANARY.encode()) > 12
     for name in ("burr.inputs", "burr.result", "burr.state.written", "input.value", "on_step"):
         assert any(CANARY in str(s.attributes.get(name)) for s in spans.spans), name
+    assert any("because of" in str(s.status.description) for s in spans.spans)
 
 
 @pytest.mark.parametrize("name", HIDING)

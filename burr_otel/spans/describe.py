@@ -223,8 +223,7 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
     if end.error_type is not None:
         attributes[semconv.ERROR_TYPE] = writer.policy.name(end.error_type)
     if end.outcome in (semconv.ERROR, semconv.FAILED):
-        shows = end.error_type is None or writer.policy.exceptions == "full"
-        text = end.error if shows else end.error_type
+        text = end.error if writer.policy.exceptions == "full" else end.error_type
         writer.status = SpanStatus("ERROR", None if text is None else writer.policy.text(text))
     return writer.done(run.name, end.shown, shown)
 
@@ -275,7 +274,8 @@ def _put_end_of_step(writer: _ContentWriter, action: ActionFacts, end: EndStep) 
     if raised is not None and (failed or (expected and raised.type != _EXIT)):
         writer.put_exception(raised, writer.end_ns, end.shown, failed=failed)
     elif end.failed is not None:
-        writer.status = SpanStatus("ERROR", writer.policy.text(end.failed))
+        is_shown = writer.policy.exceptions == "full"
+        writer.status = SpanStatus("ERROR", writer.policy.text(end.failed) if is_shown else None)
     if end.snapshot_error is not None:
         writer.attributes[semconv.SNAPSHOT_ERROR] = end.snapshot_error
     writer.put_usage(end.usage)
