@@ -8,6 +8,7 @@ import pytest
 from programs import in_child
 
 import burr_otel.live.burr_patches
+from burr_otel.cached import CachedProperty
 from burr_otel.live.registry import registry
 
 LOCKS = [
@@ -59,3 +60,27 @@ def test_a_lock_of_a_run(tracker, name):
     [run] = registry.runs("a1")
     assert forked_while_held(operator.attrgetter(name)(run), app.step) == 0
     assert tracker.load(None, "a1")["state"]["count"] == 2
+
+
+class Slow:
+    def __init__(self, wait):
+        self._wait = wait
+
+    @CachedProperty
+    def value(self):
+        self._wait()
+        return 1
+
+
+def test_a_property_that_is_worked_out_once():
+    """Another thread works it out for another object; the child does so for its own."""
+    begun, forked = threading.Event(), threading.Event()
+    theirs = Slow(lambda: begun.set() or forked.wait(60))
+    thread = threading.Thread(target=lambda: theirs.value)
+    thread.start()
+    assert begun.wait(60)
+    code = in_child(lambda: Slow(bool).value)
+    forked.set()
+    thread.join(60)
+    assert code == 0
+    assert theirs.__dict__["value"] == 1

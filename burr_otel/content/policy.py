@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
+from burr_otel.cached import CachedProperty
 from burr_otel.content.capture import NewPart, capture, needed, tree_of, whole
 from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
@@ -77,19 +78,19 @@ class ContentPolicy:
         """Pickle the settings; the patterns are compiled again."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    @functools.cached_property
+    @CachedProperty
     def asks_user(self) -> bool:
         """Whether a function of the user's is asked, so that all must be described in the hook."""
         return self.redactor is not None
 
-    @functools.cached_property
+    @CachedProperty
     def of_records(self) -> ContentPolicy:
         """The policy for what is described from records: the user's function was asked before."""
         if not self.asks_user:
             return self
         return dataclasses.replace(self, redactor=None, shown_only=True)
 
-    @functools.cached_property
+    @CachedProperty
     def _redaction(self) -> Redaction:
         return Redaction(
             builtin=self.redact,
@@ -98,7 +99,7 @@ class ContentPolicy:
             redactor=self.redactor,
         )
 
-    @functools.cached_property
+    @CachedProperty
     def _name(self) -> Callable[[str], str]:
         return functools.lru_cache(_MOST_NAMES)(self._told_name)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel import semconv
+from burr_otel.cached import CachedProperty
 from burr_otel.config import OtelConfig, log_level
 from burr_otel.content import call_safely
 from burr_otel.spans.facts import ActionFacts, SpanSettings
@@ -43,23 +43,23 @@ class Shared:
         default_factory=dict
     )
 
-    @functools.cached_property
+    @CachedProperty
     def keeps(self) -> bool:
         """Whether there is a store."""
         return self.config.snapshots != "off"
 
-    @functools.cached_property
+    @CachedProperty
     def log_events(self) -> int | None:
         """The level from which on log lines become span events, if any do."""
         level = self.config.log_events
         return None if level is None else log_level(level)
 
-    @functools.cached_property
+    @CachedProperty
     def shows_more(self) -> bool:
         """Whether the hook at a step's begin shows more than its inputs."""
         return self.policy.asks_user or self.settings.capture_state_read == "all"
 
-    @functools.cached_property
+    @CachedProperty
     def idle_clock(self) -> Callable[[], int]:
         """The clock of idle time, which nobody sets back unless `clock` was injected."""
         return time.monotonic_ns if self.clock is time.time_ns else self.clock

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import orjson
 
+from burr_otel.cached import CachedProperty
 from burr_otel.errors import RunInUseError
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -92,7 +92,7 @@ class StoredRun:
         """The step that the run is a part of."""
         return Pointer.read(self._metadata.get("spawning_parent_pointer"))
 
-    @cached_property
+    @CachedProperty
     def graph(self) -> dict[str, Any] | None:
         """The current graph in Burr's layout; None when it is lost."""
         return object_of(self.log.graph())
@@ -101,7 +101,7 @@ class StoredRun:
         """The graph that an otel_root record names."""
         return object_of(self.log.graph(digest))
 
-    @cached_property
+    @CachedProperty
     def children(self) -> list[dict[str, Any]]:
         """Forks and spawned applications, in Burr's layout."""
         found = [object_of(line) for line in self.log.children()]
@@ -154,7 +154,7 @@ class StoredRun:
             if not first < number <= begun - last or kind in (ROOT, ROOT_END):
                 yield line
 
-    @cached_property
+    @CachedProperty
     def _metadata(self) -> dict[str, Any]:
         return metadata_of(self.log.metadata()) or {}
 
