@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 
 from burr_otel.live import answers
-from burr_otel.store import Session
-from burr_otel.store.port import StoreAnswer
+from burr_otel.store import Session, process
+from burr_otel.store.objects.writer import BatchWriter
+from burr_otel.store.port import END, StoreAnswer
 from burr_otel.store.session import Handed
 
 
@@ -58,3 +59,37 @@ def test_two_who_ask_for_an_answer_both_go_on():
     answer.give((1, 2))
     assert (next(one, None), next(two, None)) == (None, None)
     assert placed == [(1, 2)]
+
+
+class Panic(BaseException):
+    """What PyO3 raises of a library in Rust that panics; it is no `Exception`."""
+
+
+class Panicking:
+    """A bucket whose library panics."""
+
+    def page(self, folder: str) -> object:
+        raise Panic
+
+
+def test_a_library_that_panics_answers_with_that():
+    """Whoever waits for the record would wait for ever."""
+    writer = BatchWriter(Panicking(), "proj/a", "proj/a")
+    answer, there = writer.put(b"{}", (END, 0), soon=True, durability="flush"), threading.Event()
+    answer.then(there.set)
+    assert there.wait(60)
+    assert type(answer.error()) is Panic
+
+
+def test_a_task_that_panics_does_not_end_the_others(monkeypatch, caplog):
+    """Claims and heartbeats of all runs depend on the one thread that does them."""
+    monkeypatch.setattr(process, "_EVERY_S", 0.0)
+    background, done = process.Background(), threading.Event()
+
+    def panic() -> bool:
+        raise Panic
+
+    background.add(panic)
+    background.add(lambda: done.set() or False)
+    assert done.wait(60)
+    assert "a task for a store failed" in caplog.text

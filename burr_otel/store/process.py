@@ -160,7 +160,7 @@ class Background:
                 try:
                     if task():
                         self.add(task)
-                except Exception:
+                except BaseException:  # a panic of a library in Rust is no Exception
                     logger.exception("a task for a store failed")
 
 

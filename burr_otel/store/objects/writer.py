@@ -123,7 +123,7 @@ class BatchWriter:
     def _answer(self, answer: StoreAnswer, *told: Any, **more: Any) -> None:
         try:
             answer.give(self.append(*told, **more))
-        except Exception as error:
+        except BaseException as error:  # a panic of the library's is no Exception
             answer.give(error=error)
 
     def flush(self) -> None:
