@@ -6,6 +6,8 @@ import logging
 import apps
 import pytest
 from burr.core import Action
+from burr.core.action import StreamingAction
+from burr.core.parallelism import MapStates
 
 from burr_otel.spans import keeper
 from burr_otel.spans.facts import KINDS
@@ -76,3 +78,33 @@ def test_class_based_actions_say_where_they_are_defined(tracker, spans):
     root = json.loads(spans.named("invoke_workflow proj").attributes["burr.graph"])
     assert root["actions"][0]["file"] == __file__
     assert root["actions"][0]["line"] > 0
+
+
+class Streamed(StreamingAction):
+    reads, writes = [], []
+
+    def stream_run(self, state):
+        yield {}
+
+    def update(self, result, state):
+        return state
+
+
+class Branches(MapStates):
+    reads, writes = [], ["count"]
+    states = action = reduce = None
+
+
+class More(Branches):
+    """It inherits all that it does."""
+
+
+@pytest.mark.parametrize("kind", [Streamed, Branches, More])
+def test_an_action_whose_method_is_inherited_is_named_by_its_class(kind, tracker, spans):
+    """Of parallel actions Burr has the code; who reads a trace looks for what the user wrote."""
+    apps.single(tracker, kind())
+    tracker.close()
+    stored = tracker._store.read("a1").graph["otel"]["actions"]["step"]
+    method = "stream_run" if kind is Streamed else "run_and_update"
+    assert stored["function"] == f"{__name__}.{kind.__qualname__}.{method}"
+    assert stored["file"] == __file__

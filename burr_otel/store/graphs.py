@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 import weakref
 from typing import Any, Final
 
@@ -54,15 +55,22 @@ def digest(graph: bytes) -> str:
 def _facts(action: Any) -> dict[str, Any]:
     """What Burr's layout has no field for: an action's tags, and where its code is."""
     facts: dict[str, Any] = {"tags": list(map(str, action.tags))}
-    function = getattr(action, "fn", None)
+    function, kind = getattr(action, "fn", None), None
     if function is None:
-        function = getattr(type(action), "run_and_update" if action.single_step else "run", None)
+        kind, prefix = type(action), "stream_" if action.streaming else ""
+        function = getattr(kind, prefix + ("run_and_update" if action.single_step else "run"), None)
     function = inspect.unwrap(function) if callable(function) else None
     code = getattr(function, "__code__", None)
-    if function is not None and code is not None:
-        facts["function"] = f"{function.__module__}.{function.__qualname__}"
-        facts |= {"file": code.co_filename, "line": code.co_firstlineno}
-    return facts
+    if function is None or code is None:
+        return facts
+    facts |= {"file": code.co_filename, "line": code.co_firstlineno}
+    module, name = function.__module__, function.__qualname__
+    if kind is not None:  # it may inherit the method: parallel actions have Burr's
+        if module != kind.__module__:
+            file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+            facts |= {"file": file, "line": None}
+        module, name = kind.__module__, f"{kind.__qualname__}.{function.__name__}"
+    return {**facts, "function": f"{module}.{name}"}
 
 
 def _source(action: Any) -> str:
