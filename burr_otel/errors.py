@@ -85,9 +85,10 @@ class RunInUseError(StoreError):
     """A session of the run is open, and the process that it belongs to lives."""
 
     def __init__(self, run: str, session_id: str, owner: Mapping[str, object]) -> None:
+        where = f"open in process {owner.get('pid')} on {owner.get('host')}"
         super().__init__(
-            f"{printable(run)} is in use: its session {printable(session_id)} is open in process "
-            f"{owner.get('pid')} on {owner.get('host')}. Close the tracker or end that process."
+            f"{printable(run)} is in use: its session {printable(session_id)} is "
+            f"{where if owner else 'just beginning'}. Close the tracker or end that process."
         )
 
 

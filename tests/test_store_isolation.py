@@ -17,9 +17,12 @@ from burr_otel.errors import (
     InvalidIdentifierError,
     SnapshotError,
     StoreError,
+    UnknownRunError,
 )
 from burr_otel.store import Store
 from burr_otel.store.copying import write_plain
+from burr_otel.store.files.run import FileRun
+from burr_otel.store.stored_run import runs_beyond
 
 
 @pytest.fixture
@@ -261,6 +264,91 @@ def test_a_run_whose_owner_is_elsewhere_is_deleted_when_it_is_old(store):
         store.delete("a", dead_before_ns=changed_ns - 9 * 10**9)
     store.delete("a", dead_before_ns=changed_ns + 10**9)
     assert list(Path(store.place).iterdir()) == []
+
+
+def test_what_a_killed_deletion_left_goes_with_the_next_one(store, monkeypatch):
+    """Nothing lists such a run any more, so nobody else could delete what it holds."""
+
+    def killed(*_args, **_more):
+        raise KeyboardInterrupt
+
+    for app_id in ("a", "b", "c"):
+        steps(store, 1, app_id)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        store.delete("a", dead_before_ns=1)
+    assert store.list_app_ids() == ["b", "c"]
+    store.delete("b", dead_before_ns=1)
+    assert [path.name for path in Path(store.place).iterdir()] == ["c"]
+
+
+def test_a_file_that_comes_into_a_folder_as_it_is_deleted_goes_with_it(store, monkeypatch):
+    """Another process had looked up the folder before it was renamed."""
+    steps(store, 1)
+    remove = os.rmdir
+
+    def late(path, **more):
+        monkeypatch.setattr(os, "rmdir", remove)
+        [found] = Path(store.place).glob(".*/.*")
+        (found / "late").touch()
+        remove(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", late)
+    store.delete("a", dead_before_ns=1)
+    assert list(Path(store.place).iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["repair", "mark_open"])
+def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(store, monkeypatch, moment):
+    """A server resumes a run at the very moment at which it is pruned: nothing fails."""
+    steps(store, 2)
+    inner, places = getattr(FileRun, moment), []
+
+    def deleted(run, *told):
+        if not places:
+            store.engine.delete(run)
+        places.append(run.place)
+        return inner(run, *told)
+
+    monkeypatch.setattr(FileRun, moment, deleted)
+    session = begin(store, state={"n": 1, "__SEQUENCE_ID": 1, "__PRIOR_STEP": "step"})
+    assert len(places) == 2
+    assert store.load(None, "a")["sequence_id"] == 1
+    run_step(session, 2)
+    assert store.load(None, "a")["sequence_id"] == 2
+
+
+def test_a_run_that_is_deleted_once_it_was_found_has_nothing(store, monkeypatch):
+    """For readers it is as if it had never been there."""
+    steps(store, 2)
+    log = store.read("a").log
+    store.delete("a", dead_before_ns=1)
+    monkeypatch.setattr(store.engine, "find", lambda *_: log)
+    assert store.load(None, "a") is None
+    assert store.load(None, "a", 1) is None
+    assert not store.exists("a")
+    assert list(store.read("a").records()) == []
+    assert runs_beyond([store.read("a")], most_runs=0)
+    with pytest.raises(UnknownRunError, match="no run 'a'"):
+        store.delete("a", dead_before_ns=1)
+
+
+def test_a_folder_that_may_not_be_read_keeps_back_no_other(store, monkeypatch, caplog):
+    """It is another user's, who ran the program once with `sudo`; it is told once."""
+    inner = os.lstat
+
+    def denied(path, **more):
+        if "/b/" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return inner(path, **more)
+
+    for app_id in ("a", "b", "c"):
+        steps(store, 1, app_id)
+    monkeypatch.setattr(os, "lstat", denied)
+    assert store.list_app_ids() == store.list_app_ids(None) == ["a", "c"]
+    assert caplog.text.count(f"{store.place}/b is passed over: it may not be read") == 1
+    with pytest.raises(PermissionError, match=r"/b/log\.jsonl"):
+        store.load(None, "b")
 
 
 def test_the_first_run_of_an_app_id_keeps_the_plain_folder(store):

@@ -191,6 +191,8 @@ def _delete(
                     store = Store(run.project, storage_dir)
                     key, dead_before_ns = run.partition_key, _dead_before_ns()
                     store.delete(run.app_id, key, dead_before_ns=dead_before_ns)
+            except UnknownRunError:
+                continue  # somebody else has deleted it
             except (BurrOtelError, OSError) as error:
                 in_use = isinstance(error, RunInUseError | RunLockedError)
                 status, reason = _IN_USE if in_use else "not deleted", str(error)

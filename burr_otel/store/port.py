@@ -211,6 +211,9 @@ class RunLog(Protocol):
     def hold(self, session_id: str) -> AbstractContextManager[bool]:
         """Hold an open session while it is completed for its dead owner; False: others do."""
 
+    def undisturbed(self) -> AbstractContextManager[object]:
+        """A time in which no other process writes to the run, where the engine can see to that."""
+
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the owner of a session lives; None: it cannot be told from here."""
 

@@ -354,6 +354,8 @@ class Session:
         try:
             self._log.mark_open(self.session_id, marker)
         except (OSError, StoreError) as error:
+            if not ended and isinstance(error, FileNotFoundError):
+                raise  # the run has been deleted as the session began
             logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
 
     def unmark(self) -> None:

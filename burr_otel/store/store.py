@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,7 @@ from burr_otel.store.stored_run import StoredRun, check_unused
 if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData
 
+_MOST_ATTEMPTS: Final = 4  # more, to open a run that others delete meanwhile
 _STATE_TYPES: Final = (END_ENTRY, ROOT)
 
 
@@ -180,12 +182,18 @@ class Store:
     def delete(self, app_id: str, partition_key: Partition = ALL, *, dead_before_ns: int) -> None:
         """Delete a run, unless a session of it is open whose owner lives; see `check_unused`."""
         run = self._known(app_id, partition_key)
-        check_unused(run, dead_before_ns)
-        claim = run.claim(f"deletion by {app_id}")
         try:
-            self.engine.delete(run)
-        finally:
-            claim.release()
+            check_unused(run, dead_before_ns)
+            claim = run.claim(f"deletion of {app_id}")
+            try:
+                with run.undisturbed():
+                    check_unused(run, dead_before_ns)  # a session may have begun meanwhile
+                    self.engine.delete(run)
+            finally:
+                claim.release()
+                run.close()
+        except FileNotFoundError:  # somebody else has deleted it
+            raise UnknownRunError(app_id, self.place) from None
 
     def open_session(
         self,
@@ -206,32 +214,45 @@ class Store:
             "parent_pointer": _pointer(parent_pointer),
             "spawning_parent_pointer": _pointer(spawning_parent_pointer),
         }
+        fields = {"app_id": app_id, **origin, "graph": digest(graph), "owner": this_owner()}
+        try:
+            for _ in range(_MOST_ATTEMPTS):
+                # What is not there has been deleted since it was found, and is made anew.
+                with contextlib.suppress(FileNotFoundError):
+                    return self._begun(session_id, begin, fields, origin, state, graph)
+            return self._begun(session_id, begin, fields, origin, state, graph)
+        except OSError as error:
+            raise SnapshotError(run, error) from error
+
+    def _begun(
+        self,
+        session_id: str,
+        begin: BeginRoot,
+        fields: dict[str, Any],
+        origin: Mapping[str, Any],
+        state: Any,
+        graph: bytes,
+    ) -> Session:
+        """A session that has begun, of a run that is there or is made."""
+        app_id, key = fields["app_id"], fields["partition_key"]
         told = {"type": "application_metadata", **origin, "otel": {"app_id": app_id}}
         text = orjson.dumps(told)[:-2]
         metadata = b'%b,"crc":"%08x"}}' % (text, checksum(text))
-        fields: dict[str, Any] = {
-            "app_id": app_id,
-            **origin,
-            "graph": digest(graph),
-            "owner": this_owner(),
-        }
-        claim: Claim | None = None
+        log, made = self.engine.create(
+            self.project,
+            app_id,
+            key,
+            metadata=metadata,
+            graph=graph,
+            durability=self.durability,
+        )
+        claim: Claim | None = log.claim(session_id) if self.exclusive else None
         try:
-            log, made = self.engine.create(
-                self.project,
-                app_id,
-                key,
-                metadata=metadata,
-                graph=graph,
-                durability=self.durability,
-            )
-            if self.exclusive:
-                claim = log.claim(session_id)
             if not made:
-                sync = self.durability != "none"
-                fields["graph_changed"] = log.complete(metadata, graph, sync=sync)
+                changed = log.complete(metadata, graph, sync=self.durability != "none")
+                fields = fields | {"graph_changed": changed}
             for damage in log.repair():
-                logger.warning("%s was mended: %s", run, damage)
+                logger.warning("%s/%s was mended: %s", self.project, app_id, damage)
             self._tell_parents(log, fields, begin.time_ns)
             encoded, position = self._inherited(log, state, graph)
             session = Session(
@@ -251,11 +272,9 @@ class Store:
                 number = position["inherited_sequence_id"]
                 entry = port.INHERITED, -1 if number is None else number
             session.begin(begin, more, entry)
-        except BaseException as error:
+        except BaseException:
             if claim is not None:
                 claim.release()
-            if isinstance(error, OSError):
-                raise SnapshotError(run, error) from error
             raise
         return session
 

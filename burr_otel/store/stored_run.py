@@ -171,10 +171,7 @@ def runs_beyond(
     most_bytes: int | None = None,
 ) -> list[StoredRun]:
     """The runs that are out of any of these bounds, oldest first."""
-    found = []
-    for run in runs:
-        with contextlib.suppress(FileNotFoundError):  # somebody else deletes, too
-            found.append((run.changed_ns, run.size_bytes, run))
+    found = [(run.changed_ns, run.size_bytes, run) for run in runs]
     found.sort(key=lambda each: each[:2], reverse=True)
     within, size_bytes = 0, 0
     for changed_ns, length, _ in found:

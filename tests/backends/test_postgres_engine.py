@@ -12,9 +12,11 @@ import time
 import psycopg
 import pytest
 from postgres_server import PgBouncer, Postgres
+from store_support import ENDED, begin, run_step
 
-from burr_otel.errors import RunLockedError
-from burr_otel.store.port import BEGIN, END, DisplacedError
+from burr_otel.errors import RunLockedError, SnapshotError
+from burr_otel.store import Store
+from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError
 from burr_otel.store.postgres.database import Database
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
@@ -346,6 +348,39 @@ def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
     assert 2 <= len(asked) <= 4
     assert sum(run.size_bytes for run in store.engine.runs("p", "half-0")) == 0
     assert len(asked) <= 10
+
+
+def test_a_session_that_is_not_marked_yet_is_open(database):
+    """Its marker is not waited for: until it is there, the session's first record tells."""
+    run = new_run(database)
+    begun = b'{"type":"otel_root","otel":{"session":"s1"}}\n'
+    run.append(begun, (ROOT, -1), durability="flush")
+    assert list(run.open_markers()) == [("s1", b"{}")]
+    run.append(begun.replace(b"root", b"root_end"), durability="flush")
+    assert list(run.open_markers()) == []
+
+
+def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(database, monkeypatch):
+    """A server resumes a run at the very moment at which it is pruned: nothing fails."""
+    store = Store("p", database)
+    session = begin(store)
+    run_step(session, 0)
+    session.end(ENDED)
+    inner, deleted = PostgresRun.complete, []
+
+    def complete(run: PostgresRun, *told: bytes, sync: bool) -> bool:
+        if not deleted:
+            store.engine.delete(run)
+        deleted.append(run.run_id)
+        return inner(run, *told, sync=sync)
+
+    monkeypatch.setattr(PostgresRun, "complete", complete)
+    session = begin(store)
+    run_step(session, 1)
+    assert store.load(None, "a")["sequence_id"] == 1
+    store.engine.delete(store.read("a").log)
+    with pytest.raises(SnapshotError, match="the run was deleted while it was live"):
+        run_step(session, 2)
 
 
 def test_a_record_that_the_server_refuses_costs_no_other(database, postgres: Postgres):

@@ -25,9 +25,10 @@ from store_support import (
 )
 
 from burr_otel import OtelTracker
-from burr_otel.errors import StoreError
+from burr_otel.errors import RunInUseError, StoreError
 from burr_otel.replay.read import opened
 from burr_otel.store import Store
+from burr_otel.store import store as store_module
 from burr_otel.store.copying import RunCopy
 from burr_otel.store.engines import open_engine
 from burr_otel.store.port import ALL
@@ -218,6 +219,25 @@ def test_a_live_run_is_neither_copied_nor_deleted_nor_pruned(target, tmp_path, s
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
         worker.stdout.close()
+
+
+def test_a_session_that_begins_as_its_run_is_deleted_keeps_it(target, monkeypatch):
+    """Between the look whether a run is in use and its deletion, a server may have resumed it."""
+    session = begin(target)
+    run_step(session, 0)
+    session.end(ENDED)
+    check, begun = store_module.check_unused, []
+
+    def check_then_begin(*told):
+        check(*told)
+        begun.append(begin(target))
+
+    monkeypatch.setattr(store_module, "check_unused", check_then_begin)
+    with pytest.raises(RunInUseError, match="is in use"):
+        target.delete("a", dead_before_ns=1)
+    [session] = begun
+    run_step(session, 1)
+    assert target.load(None, "a")["sequence_id"] == 1
 
 
 def test_a_run_that_was_killed_is_completed_from_its_copy(source, storage_dir, spans, tmp_path):

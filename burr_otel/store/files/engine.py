@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -60,7 +61,11 @@ class FileEngine(Engine):
                 has_suffix = disk.PARTITION_SUFFIX.search(entry.name) is not None
                 if entry.name.startswith(TEMPORARY_PREFIX) or (suffixed and not has_suffix):
                     continue
-                if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
+                try:
+                    if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
+                        continue
+                except PermissionError:  # another user's
+                    _warn_once(entry.path, "%s is passed over: it may not be read", entry.path)
                     continue
                 run = open_run(project, entry.name, entry.path)
                 if has_suffix:
@@ -113,12 +118,23 @@ class FileEngine(Engine):
         raise InvalidIdentifierError(f"{folder} is the folder of another run than {app_id!r}.")
 
     def delete(self, run: RunLog) -> None:
-        """Delete a run's folder."""
+        """Delete a run's folder, and what killed deletions left of others of the project."""
         run.close()
         folder = Path(run.place)
-        temporary = disk.temporary_name(folder)
-        folder.rename(temporary)
-        shutil.rmtree(temporary)
+        doomed = folder.with_name(f"{TEMPORARY_PREFIX}deleted")
+        temporary = disk.temporary_name(doomed / folder.name)
+        doomed.mkdir(0o700, exist_ok=True)
+        try:
+            folder.rename(temporary)
+        except FileNotFoundError:  # or another deletion has taken `doomed` away
+            doomed.mkdir(0o700, exist_ok=True)
+            folder.rename(temporary)
+        for each in doomed.iterdir():
+            shutil.rmtree(each, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(temporary)  # a file came into it as it was renamed, or it says why not
+        with contextlib.suppress(OSError):
+            doomed.rmdir()
 
     def close(self) -> None:
         """Close the logs of this process."""
@@ -156,7 +172,7 @@ def _expanded(storage_dir: str | os.PathLike[str]) -> str:
 
 def _warn_if_writable(folder: str) -> None:
     """Warn once of a folder in which others can write: what a log names is imported by a load."""
-    if folder in _warned or len(_warned) >= _MOST_WARNED:
+    if folder in _warned:
         return
     try:
         info = os.stat(folder)  # noqa: PTH116 - the storage directory itself may be a link
@@ -164,15 +180,21 @@ def _warn_if_writable(folder: str) -> None:
         return
     if not info.st_mode & _WRITABLE_BY_OTHERS:
         return
-    _warned.add(folder)
     try:
         owner = pwd.getpwuid(info.st_uid).pw_name
     except KeyError:
         owner = str(info.st_uid)
-    logger.warning(
+    _warn_once(
+        folder,
         "%s can be written by others (owner %s, mode %04o). Whoever writes there decides what a "
         "resume loads and imports: run `chmod go-w` on it.",
         folder,
         owner,
         stat.S_IMODE(info.st_mode),
     )
+
+
+def _warn_once(folder: str, text: str, *told: object) -> None:
+    if folder not in _warned and len(_warned) < _MOST_WARNED:
+        _warned.add(folder)
+        logger.warning(text, *told)

@@ -64,12 +64,20 @@ class FileRun(LogFile):
     @property
     def size_bytes(self) -> int:
         """Length of the log."""
-        return os.lstat(self.path).st_size
+        return self._measured()[0]
 
     @property
     def changed_ns(self) -> int:
         """When the log was written to last."""
-        return os.lstat(self.path).st_mtime_ns
+        return self._measured()[1]
+
+    def _measured(self) -> tuple[int, int]:
+        """Length and time of the log; zeros: the run is deleted. Its readers find nothing, then."""
+        try:
+            info = os.lstat(self.path)
+        except FileNotFoundError:
+            return 0, 0
+        return info.st_size, info.st_mtime_ns
 
     @property
     def partition_key(self) -> str | None:
@@ -111,7 +119,7 @@ class FileRun(LogFile):
     ) -> Iterator[Line]:
         """Lines of such kinds and that step, newest first; others may be among them."""
         # The newest of all is mostly near the tail; the index has everything else.
-        with disk.opened(self.path) as fd:
+        with contextlib.suppress(FileNotFoundError), disk.opened(self.path) as fd:
             size = os.fstat(fd).st_size
             end = unread = size if before is None else min(before, size)
             if sequence_id is None:
@@ -134,12 +142,12 @@ class FileRun(LogFile):
 
     def forward(self) -> Iterator[Line]:
         """All lines."""
-        with disk.opened(self.path) as fd:
+        with contextlib.suppress(FileNotFoundError), disk.opened(self.path) as fd:
             yield from lines_forward(fd, 0, os.fstat(fd).st_size)
 
     def backward(self) -> Iterator[Line]:
         """All lines, newest first."""
-        with disk.opened(self.path) as fd:
+        with contextlib.suppress(FileNotFoundError), disk.opened(self.path) as fd:
             yield from lines_backward(fd, os.fstat(fd).st_size)
 
     def _index(self, fd: int, size: int, *, rebuild: bool) -> Index:
@@ -263,6 +271,8 @@ class FileRun(LogFile):
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the same lock
             os.close(fd)
+
+    undisturbed = LogFile.locked
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the process lives, where this host can tell."""

@@ -214,6 +214,10 @@ class ObjectRun(BatchWriter):
         finally:
             lease.release()
 
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Others may write: a session that begins meanwhile is deleted with the run."""
+        return contextlib.nullcontext()
+
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the process lives; None: it has left no sign in this bucket."""
         return self._heartbeat.owner_lives(owner)

@@ -216,7 +216,7 @@ class Database:
         with self.lock:
             self.drop()
 
-    def problem(self, error: Exception) -> StoreError | OSError:
+    def problem(self, error: Exception) -> StoreError | OSError:  # noqa: PLR0911 - one case each
         """What is the matter, without the password; an `OSError` may pass by itself."""
         if isinstance(error, StoreError | OSError):
             return error
@@ -232,6 +232,10 @@ class Database:
             )
         if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
             return StoreError(f"{self.place} has no tables of burr-otel: run `{init}` once.")
+        if isinstance(error, errors.ForeignKeyViolation):
+            return FileNotFoundError(
+                f"{self.place}: the run was deleted while it was live; build the application again"
+            )
         if not isinstance(error, LOST):
             return StoreError(f"{self.place}: the server refuses what it was asked: {lines[0]}.")
         for pattern, sentence in _REFUSALS.items():

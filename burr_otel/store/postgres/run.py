@@ -36,6 +36,22 @@ INSERT INTO burr_otel.child (run_id, body) SELECT $1, $2 WHERE NOT EXISTS (
 _MARK: Final = """\
 INSERT INTO burr_otel.session (run_id, session, marker)
 VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
+# A session's first record is waited for, and its marker is not.
+_MARKERS: Final = """\
+SELECT session, marker FROM burr_otel.session WHERE run_id = $1
+UNION ALL
+SELECT session, '{}' FROM (
+  SELECT session, number, written_at FROM burr_otel.record
+  WHERE run_id = $1 AND kind IN (3, 4) ORDER BY number DESC LIMIT 8
+) AS root WHERE written_at > now() - interval '15 seconds'
+  AND NOT EXISTS (
+    SELECT FROM burr_otel.session AS open WHERE run_id = $1 AND open.session = root.session)
+  AND NOT EXISTS (
+    SELECT FROM burr_otel.record AS later
+    WHERE run_id = $1 AND later.number > root.number AND later.session = root.session
+      AND position('{"type":"otel_root_end"'::bytea IN body) = 1)
+ORDER BY session"""
+_LOCK: Final = "SELECT FROM burr_otel.run WHERE id = $1 FOR UPDATE"
 _UNMARK: Final = "DELETE FROM burr_otel.session WHERE run_id = $1 AND session = $2"
 _LIVES: Final = "SELECT FROM burr_otel.writer WHERE id = {by} AND lease_until > now()"
 _HOLD: Final = f"""\
@@ -281,9 +297,8 @@ class PostgresRun:
         self._writer.put(Statement(_UNMARK, (self.run_id, session_id)), soon=True)
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
-        """Markers of sessions, in the order of their ids."""
-        sql = "SELECT session, marker FROM burr_otel.session WHERE run_id = $1 ORDER BY session"
-        yield from self._query(sql, self.run_id)
+        """Markers of sessions, and that one begins which is not marked yet."""
+        yield from self._query(_MARKERS, self.run_id)
 
     @contextlib.contextmanager
     def hold(self, session_id: str) -> Iterator[bool]:
@@ -298,6 +313,20 @@ class PostgresRun:
         finally:
             self._writer.end_lease(self.run_id, key)
             self._query(_LET_GO, self.run_id, session_id, by)
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """A transaction in which no other process writes to the run."""
+        database = self._writer.database
+        with database.lock:
+            try:
+                database.query("BEGIN")
+                database.query(_LOCK, self.run_id)
+                yield
+                database.query("COMMIT")
+            except BaseException:
+                database.drop()
+                raise
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the lease of the process has not run out, by the server's clock."""
