@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 from cli_support import LONGEST_S
+from click.testing import CliRunner
 from otlp_receiver import receiving
+
+from burr_otel import OtelTracker
+from burr_otel.cli import cli
 
 KILLED = """
 import os, signal, sys
@@ -136,3 +140,26 @@ def test_an_unknown_run_or_project_is_named(killed, arguments):
     _, err = process.communicate(timeout=LONGEST_S)
     assert process.returncode in (1, 3)
     assert "nobody" in err
+
+
+def test_a_run_that_cannot_be_recovered_keeps_back_no_other(killed, monkeypatch):
+    """One that another user may write alone is named; one that is deleted meanwhile is none."""
+    inner = OtelTracker.recover
+
+    def recover(tracker, app_id, *told, **more):
+        if app_id == "a1":
+            raise PermissionError(13, "Permission denied", f"{killed}/proj/a1/log.jsonl")
+        if app_id == "a0":
+            raise FileNotFoundError(f"{killed}/proj/a0/log.jsonl was deleted")
+        return inner(tracker, app_id, *told, **more)
+
+    shutil.copytree(killed / "proj/a1", killed / "proj/a0")
+    monkeypatch.setattr(OtelTracker, "recover", recover)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    arguments = ["recover", "--storage-dir", str(killed), "--json"]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert done.return_value == 1
+    assert [each["app_id"] for each in json.loads(done.stdout)] == ["a2"]
+    denied = "proj/a1 is not recovered: [Errno 13] Permission denied"
+    assert done.stderr.startswith(f"Error: {denied}")
+    assert done.stderr.count("Error: ") == 1

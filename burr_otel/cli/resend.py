@@ -12,6 +12,7 @@ from rich.text import Text
 from burr_otel.cli import options
 from burr_otel.cli.app import FAILED, INTERRUPTED
 from burr_otel.cli.terminal import LONGEST_LINE, CommandResult
+from burr_otel.errors import BurrOtelError, UnknownRunError
 from burr_otel.view.find import Where
 from burr_otel.view.text import iso, one_line, plural
 
@@ -132,24 +133,29 @@ def recover_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
     # What is not sent by OTLP is the provider's affair.
     send = courier if target.unreachable or not target.problem else None
     done: list[dict[str, Any]] = []
+    problems: list[str] = []
     trackers: dict[str, OtelTracker] = {}
     for run in (where.find(each).run for each in app_id) if app_id else where.runs():
         if not app_id and not any(run.log.open_markers()):
             continue
         if run.project not in trackers:
             trackers[run.project] = OtelTracker(run.project, where.storage_dir)
-        names = {"project": run.project, "app_id": run.app_id}
-        found = trackers[run.project].recover(run.app_id, send, partition_key=run.partition_key)
-        done += [{**names, **each._asdict()} for each in found]
+        names, tracker = {"project": run.project, "app_id": run.app_id}, trackers[run.project]
+        try:
+            found = tracker.recover(run.app_id, send, partition_key=run.partition_key)
+            done += [{**names, **each._asdict()} for each in found]
+        except (FileNotFoundError, UnknownRunError):
+            continue  # it is deleted meanwhile
+        except (BurrOtelError, OSError) as error:
+            problems.append(f"{run.project}/{run.app_id} is not recovered: {error}")
     for tracker in trackers.values():
         tracker.close()
-    parts = map(_recovered_line, done) if done else ["Nothing to recover."]
+    parts = map(_recovered_line, done) if done or problems else ["Nothing to recover."]
     unsent = [each for each in done if not each["sent"]]
-    if not unsent:
-        return CommandResult(done, parts)
-    what = f"{plural(len(unsent), 'session')} could not be sent: {courier.problem}"
-    problem = f"{what} Nothing of them is lost; call it again when that is mended."
-    return CommandResult(done, parts, problems=[problem])
+    if unsent:
+        what = f"{plural(len(unsent), 'session')} could not be sent: {courier.problem}"
+        problems.append(f"{what} Nothing of them is lost; call it again when that is mended.")
+    return CommandResult(done, parts, problems=problems)
 
 
 def _recovered_line(each: dict[str, Any]) -> str:
