@@ -20,7 +20,8 @@ from burr_otel.errors import (
     UnknownRunError,
 )
 from burr_otel.store import Store
-from burr_otel.store.copying import write_plain
+from burr_otel.store.copying import RunCopy, write_plain
+from burr_otel.store.engines import open_engine
 from burr_otel.store.files.run import FileRun
 from burr_otel.store.stored_run import runs_beyond
 
@@ -373,3 +374,20 @@ def test_nothing_is_made_for_an_id_that_is_refused(store, tmp_path):
     begin(store, "child", parent_pointer=ParentPointer("../evil", None, 1))
     assert [path.name for path in Path(store.place).iterdir()] == ["child"]
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("cut", ["in a record", "before a newline", "by NULs"])
+def test_a_copy_that_lost_power_goes_on(store, tmp_path, cut):
+    """What it had of its last record is mended as any log is: the copy is no other run."""
+    log = steps(store, 3).read_bytes()
+    target = open_engine(tmp_path / "copy")
+    assert list(RunCopy(store.read("a").log, target).make(1))
+    copied = folder_of(Store("proj", tmp_path / "copy"), "a") / "log.jsonl"
+    kept = log[:-1] if cut == "before a newline" else log[:-90]
+    copied.write_bytes(kept + (b"\0" * 90 if cut == "by NULs" else b""))
+    again = RunCopy(store.read("a").log, target)
+    assert list(again.make(1))
+    assert again.added == (0 if cut == "before a newline" else 1)
+    assert [each.data for each in target.find("proj", "a", None).forward()] == [
+        each.data for each in store.read("a").forward()
+    ]

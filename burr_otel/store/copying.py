@@ -62,6 +62,9 @@ class RunCopy:
         try:
             if log.metadata() != metadata:
                 raise self._is_another(log, "its metadata differs")
+            newest = next(log.backward(), None)
+            if newest is not None and not newest.complete:
+                log.repair()  # what an interrupted copy left of a record
             yield from self._copy_records(log)  # first: it finds out whether it is another run
             self._copy_graphs(log, graphs)
             self._copy_children(log)
