@@ -1,6 +1,7 @@
 """A disk that fails: what is lost is told, and what was told is not lost."""
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -371,3 +372,36 @@ def test_a_cause_that_is_a_sentence_stays_one():
     """What a shared store says ends with a full stop of its own."""
     said = str(SnapshotError("p/a", "postgresql://db: it is closed.", sequence_id=1))
     assert "it is closed. A resume" in said
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    """By whoever writes: with what to do, and without a file that stays open."""
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    store = Store("proj", tmp_path)
+    steps(store, 1)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    opened = list(map(str, Path("/proc/self/fd").iterdir()))
+    with pytest.raises(SnapshotError, match=r"a: .* its file system has no file locks: mount it"):
+        begin(store)
+    with pytest.raises(OSError, match="its file system has no file locks: mount it"):
+        store.delete("a", dead_before_ns=1 << 62)
+    store.exclusive = True
+    with pytest.raises(SnapshotError, match="its file system has no file locks: mount it"):
+        begin(store)
+    assert list(map(str, Path("/proc/self/fd").iterdir())) == opened
+
+
+def test_a_run_on_a_full_disk_can_be_deleted(tmp_path, monkeypatch):
+    """It is what makes room; only who holds the run meanwhile is not told to others."""
+
+    def pwrite(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store = Store("proj", tmp_path)
+    steps(store, 1)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    store.delete("a", dead_before_ns=1)
+    assert store.list_app_ids() == []

@@ -1,5 +1,7 @@
 """Damage: what a killed writer, a full disk or a stray editor leaves behind is read and mended."""
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -550,6 +552,34 @@ def test_a_long_log_without_an_index_gets_one_from_the_first_read(store):
     run_step(session, 300)
     session.close()
     assert values_of(store.load(None, "a", 300)) == {"n": 300}
+
+
+@pytest.mark.parametrize("why", ["full disk", "a bit of room", "no locks"])
+def test_a_long_log_is_read_where_no_index_can_be_kept(store, monkeypatch, why):
+    """A full disk, and a file system without locks, cost time and no state."""
+    log = steps(store, 300)
+    filler = b'{"type":"note","text":"%b"}\n' % (b"x" * 20_000)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(line + filler for line in lines))
+    index, pwrite = log.with_name("log.index"), os.pwrite
+    index.unlink()
+
+    def full(fd, data, offset):
+        if not index.exists() or not os.path.samestat(os.fstat(fd), index.stat()):
+            return pwrite(fd, data, offset)
+        if why == "a bit of room":
+            return pwrite(fd, data[: len(data) // 2], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def unlocked(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if why == "no locks":
+        monkeypatch.setattr(fcntl, "flock", unlocked)
+    else:
+        monkeypatch.setattr(os, "pwrite", full)
+    assert values_of(store.load(None, "a", 150)) == {"n": 150}
+    assert values_of(store.load(None, "a", 150)) == {"n": 150}
 
 
 def test_a_reader_indexes_what_a_live_writer_lost_track_of(store):

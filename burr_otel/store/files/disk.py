@@ -92,6 +92,17 @@ def opened(path: str | Path, flags: int = os.O_RDONLY) -> Iterator[int]:
         os.close(fd)
 
 
+def lock(fd: int, path: str, how: int = fcntl.LOCK_EX) -> None:
+    """Take a file's lock."""
+    try:
+        fcntl.flock(fd, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        why = "its file system has no file locks: mount it with them, or keep runs elsewhere"
+        raise OSError(error.errno, why, path) from error
+
+
 @contextlib.contextmanager
 def locked(fd: int) -> Iterator[None]:
     """Hold a file's lock."""
@@ -199,14 +210,18 @@ class FolderClaim:
         self._fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
         begin_anew_after_fork(self)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._fd, f"{folder}/{LOCK}", fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = self._holder()
             self.after_fork()
             raise RunLockedError(run, **holder) from None
-        os.ftruncate(self._fd, 0)
+        except OSError:
+            self.after_fork()
+            raise
         text = json.dumps({"holder": session_id, **this_owner()})
-        os.pwrite(self._fd, text.encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk, others are told less
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text.encode(), 0)
 
     def release(self) -> None:
         """Give the run free; idempotent."""

@@ -8,6 +8,7 @@ entry whose record reads differently) makes the index worthless, and it is made 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import tempfile
@@ -53,8 +54,8 @@ class _Header(NamedTuple):
 class Index:
     """One index file, opened for a moment, and the log that it speaks for."""
 
-    def __init__(self, fd: int, log_fd: int) -> None:
-        self._fd, self._log_fd = fd, log_fd
+    def __init__(self, fd: int, log_fd: int, *, is_shared: bool) -> None:
+        self._fd, self._log_fd, self.is_shared = fd, log_fd, is_shared
         self.reload()
 
     @classmethod
@@ -62,10 +63,17 @@ class Index:
         """Open a run's index; a writable one is made when it is missing."""
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         try:
-            return cls(disk.open_regular(f"{folder}/{disk.INDEX}", flags), log_fd)
-        except OSError:  # where nothing may be written, a log is merely slower to search
-            with tempfile.TemporaryFile() as file:
-                return cls(os.dup(file.fileno()), log_fd)
+            return cls(disk.open_regular(f"{folder}/{disk.INDEX}", flags), log_fd, is_shared=True)
+        except OSError:
+            return cls.private(log_fd)
+
+    @classmethod
+    def private(cls, log_fd: int) -> Index:
+        """An empty index for one search: where none can be kept, a log is merely slower to read."""
+        if hasattr(os, "memfd_create"):  # on Linux, where perhaps no file can be made anywhere
+            return cls(os.memfd_create("burr-otel index"), log_fd, is_shared=False)
+        with tempfile.TemporaryFile() as file:
+            return cls(os.dup(file.fileno()), log_fd, is_shared=False)
 
     def close(self) -> None:
         """Release the file descriptor."""
@@ -111,8 +119,9 @@ class Index:
                 stretch = number
             previous = sequence_id
             packed.append(_ENTRY.pack(sequence_id, offset, length, stretch, kind))
-        if packed:
-            os.pwrite(self._fd, b"".join(packed), _HEADER_BYTES + size * _ENTRY.size)
+        data, at = b"".join(packed), _HEADER_BYTES + size * _ENTRY.size
+        if os.pwrite(self._fd, data, at) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         mtime_ns = os.fstat(self._log_fd).st_mtime_ns
         # Last: entries beyond its count do not exist.
         self._header = _Header(covered, size + len(packed), root, state, mtime_ns)

@@ -221,7 +221,11 @@ class LogFile:
             self._busy = True
             try:
                 fd = self._fd if self._fd >= 0 else self._open()
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                try:
+                    disk.lock(fd, self.path)
+                except OSError:
+                    self._release()  # else it would be unlocked, which fails as well
+                    raise
                 if self._in_place() is None:
                     raise self._gone()
                 yield fd

@@ -158,11 +158,15 @@ class FileRun(LogFile):
                 return index
             index.close()
         index = Index.open(self.folder, fd, writable=True)
-        if rebuild:
-            with disk.locked(fd):
-                index.clear()
-        while index.covered < size and _extend(fd, size, index):
-            pass
+        try:
+            if rebuild:
+                with disk.locked(fd):
+                    index.clear()
+            _extend_all(fd, size, index)
+        except OSError:  # no room for it, or a file system without locks
+            index.close()
+            index = Index.private(fd)
+            _extend_all(fd, size, index)
         return index
 
     # --- small files -------------------------------------------------------------------------
@@ -299,6 +303,11 @@ def _indexed(
         yield Line(offset, offset + length, data, complete=True)
 
 
+def _extend_all(fd: int, size: int, index: Index) -> None:
+    while index.covered < size and _extend(fd, size, index):
+        pass
+
+
 def _extend(fd: int, size: int, index: Index) -> bool:
     """Index the next part of the log; whether there may be more."""
     # Read outside the lock, so that no writer waits, as far as damage, which the next writer
@@ -312,7 +321,7 @@ def _extend(fd: int, size: int, index: Index) -> bool:
         entry = entry_of(part.data, part.record)
         if entry is not None:
             noted.append((*entry, part.position, end - part.position))
-    with disk.locked(fd):
+    with disk.locked(fd) if index.is_shared else contextlib.nullcontext():
         index.reload()
         if index.covered == start:  # else somebody else was quicker
             index.extend(noted, end)
