@@ -288,6 +288,7 @@ def test_a_run_is_deleted_unless_its_owner_lives(store, storage_dir):
     assert store.list_app_ids() == ["b"]
     assert store.load(None, "b")["sequence_id"] == 0
     held = begin(Store("proj", storage_dir, exclusive=True), "c")
+    held.append(ENDED)  # its span has idled away, and the claim is still there
     held.unmark()
     with pytest.raises(RunLockedError):
         store.delete("c", dead_before_ns=1)
