@@ -44,8 +44,8 @@ def list_command(
 ) -> CommandResult:
     """List recorded runs, the one written to last first.
 
-    Only both ends of a log are read, and of a run that a filter passes over mostly just the last
-    line, so 100,000 runs take seconds.
+    Of a run that is listed only both ends of its log are read, so 100,000 runs take seconds. With
+    --status that is every run until enough are found: add --since.
 
     A terminal gets the columns that it has room for; a file or a pipe gets all of them in full.
 
