@@ -193,7 +193,7 @@ class OtelConfig:
     )
     recover_after: float = _setting(
         3600.0,
-        "Seconds without a record after which a session of another host is taken for dead.",
+        "Seconds without a record until a session of another host or of Burr's own client is over.",
     )
     durability: Literal["none", "flush", "fsync"] = _setting(
         "flush", "A record survives: nothing, the death of the process, or power loss."

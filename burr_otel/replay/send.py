@@ -224,7 +224,7 @@ def _explain(report: ReplayReport, spans: RunSpans) -> None:
     """Say what of a run is not sent, and why."""
     if spans.running:
         names = ", ".join(dict.fromkeys(spans.running))
-        report.explain(f"still running, so not sent: {names}")
+        report.explain(f"not ended as far as is known, so not sent yet: {names}")
     if spans.foreign:
         report.explain(f"{spans.foreign:,} spans of others, which whoever made them sends")
     if spans.damaged:
