@@ -22,7 +22,10 @@ from store_support import (
 
 from burr_otel.store import Store, owner_is_alive
 from burr_otel.store import session as session_module
+from burr_otel.store.files import disk
 from burr_otel.store.files import log_file as log_module
+from burr_otel.store.files import run as run_module
+from burr_otel.store.files.index import Index
 from burr_otel.store.process import this_owner
 
 
@@ -70,6 +73,33 @@ def test_a_finaliser_may_write_while_its_thread_is_in_the_middle_of_an_append(st
         ("end_entry", "one"),
     ]
     assert store.load(None, "a", 7)["sequence_id"] == 7
+
+
+def test_a_finaliser_may_write_while_its_thread_indexes_the_log(store, monkeypatch):
+    """Likewise of a reader, which holds the file's lock on a descriptor of its own."""
+    session = begin(store)
+    for number in range(3):
+        run_step(session, number)
+    session.close()
+    (folder_of(store) / disk.INDEX).unlink()
+    monkeypatch.setattr(run_module, "_MAX_SCAN_BYTES", 0)
+    original, nested = Index.extend, []
+
+    def extend_and_collect(self, noted, covered):
+        if not nested:
+            nested.append(True)
+            run_step(session, 7)
+            session.close()
+        original(self, noted, covered)
+
+    monkeypatch.setattr(Index, "extend", extend_and_collect)
+    reader = threading.Thread(target=store.load, args=(None, "a", 1), daemon=True)
+    reader.start()
+    reader.join(60)
+    assert not reader.is_alive()
+    assert nested
+    monkeypatch.undo()
+    assert store.load(None, "a")["sequence_id"] == 7
 
 
 def test_an_append_waits_for_whoever_mends_the_log(store, monkeypatch):

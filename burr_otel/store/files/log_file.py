@@ -72,7 +72,7 @@ class LogFile:
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
         self._release()
 
-    def append(  # noqa: C901, PLR0912, PLR0915 - flat, as calls cost; see below
+    def append(  # noqa: C901, PLR0912 - flat, as calls cost; see below
         self,
         line: bytes | Sequence[bytes],
         entry: tuple[int, int] | None = None,
@@ -133,10 +133,7 @@ class LogFile:
                 if self._fd >= 0:  # else it was closed, and with it the lock is gone
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
             if self._waiting:
-                try:
-                    self.flush(sync=durability == "fsync")
-                except OSError as error:
-                    logger.error("%s: a record could not be kept: %s", self.path, error)
+                self._flush_late(sync=durability == "fsync")
             return start, end
 
     def _put_off(
@@ -153,6 +150,13 @@ class LogFile:
         if self._waiting_bytes >= _BUFFER_BYTES:
             self.flush()
         return -1, -1
+
+    def _flush_late(self, *, sync: bool) -> None:
+        """Write what finalisers have appended meanwhile."""
+        try:
+            self.flush(sync=sync)
+        except OSError as error:
+            logger.error("%s: a record could not be kept: %s", self.path, error)
 
     def flush(self, *, sync: bool = False) -> None:
         """Write what was put off."""
@@ -233,6 +237,22 @@ class LogFile:
                 self._busy = False
                 if self._fd >= 0:  # else it was closed, and with it the lock is gone
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def reader_locked(self, fd: int) -> Iterator[None]:
+        """A reader's descriptor under the file's lock."""
+        with self._lock:
+            if self._busy:  # a finaliser inside an append of this thread: it holds the lock
+                yield
+                return
+            self._busy = True  # a finaliser that appends would wait for its own thread for ever
+            try:
+                with disk.locked(fd):
+                    yield
+            finally:
+                self._busy = False
+            if self._waiting:
+                self._flush_late(sync=False)
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND

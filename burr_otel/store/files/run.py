@@ -160,14 +160,37 @@ class FileRun(LogFile):
         index = Index.open(self.folder, fd, writable=True)
         try:
             if rebuild:
-                with disk.locked(fd):
+                with self.reader_locked(fd):
                     index.clear()
-            _extend_all(fd, size, index)
+            self._extend_all(fd, size, index)
         except OSError:  # no room for it, or a file system without locks
             index.close()
             index = Index.private(fd)
-            _extend_all(fd, size, index)
+            self._extend_all(fd, size, index)
         return index
+
+    def _extend_all(self, fd: int, size: int, index: Index) -> None:
+        while index.covered < size and self._extend(fd, size, index):
+            pass
+
+    def _extend(self, fd: int, size: int, index: Index) -> bool:
+        """Index the next part of the log; whether there may be more."""
+        # Read outside the lock, so that no writer waits, as far as damage, which the next writer
+        # mends, or a line that is perhaps being written at this moment.
+        start = end = index.covered
+        noted: list[Noted] = []
+        for part in sound_parts(lines_forward(fd, start, size)):
+            if part.record is None or not part.complete or len(noted) >= BATCH_ENTRIES:
+                break
+            end = part.end
+            entry = entry_of(part.data, part.record)
+            if entry is not None:
+                noted.append((*entry, part.position, end - part.position))
+        with self.reader_locked(fd) if index.is_shared else contextlib.nullcontext():
+            index.reload()
+            if index.covered == start:  # else somebody else was quicker
+                index.extend(noted, end)
+        return end > start
 
     # --- small files -------------------------------------------------------------------------
 
@@ -301,31 +324,6 @@ def _indexed(
         if found is None or kind not in kinds_of([found]) or found_id not in (None, number):
             raise _StaleIndexError
         yield Line(offset, offset + length, data, complete=True)
-
-
-def _extend_all(fd: int, size: int, index: Index) -> None:
-    while index.covered < size and _extend(fd, size, index):
-        pass
-
-
-def _extend(fd: int, size: int, index: Index) -> bool:
-    """Index the next part of the log; whether there may be more."""
-    # Read outside the lock, so that no writer waits, as far as damage, which the next writer
-    # mends, or a line that is perhaps being written at this moment.
-    start = end = index.covered
-    noted: list[Noted] = []
-    for part in sound_parts(lines_forward(fd, start, size)):
-        if part.record is None or not part.complete or len(noted) >= BATCH_ENTRIES:
-            break
-        end = part.end
-        entry = entry_of(part.data, part.record)
-        if entry is not None:
-            noted.append((*entry, part.position, end - part.position))
-    with disk.locked(fd) if index.is_shared else contextlib.nullcontext():
-        index.reload()
-        if index.covered == start:  # else somebody else was quicker
-            index.extend(noted, end)
-    return end > start
 
 
 def _after_fork_in_child() -> None:
