@@ -1,7 +1,10 @@
 """Children that are forked while another thread is in the middle of something."""
 
+import importlib
 import operator
+import sys
 import threading
+import types
 
 import apps
 import pytest
@@ -10,6 +13,7 @@ from programs import in_child
 import burr_otel.live.burr_patches
 from burr_otel.cached import CachedProperty
 from burr_otel.live.registry import registry
+from burr_otel.spans import provider
 
 LOCKS = [
     "live.burr_patches._lock",
@@ -60,6 +64,30 @@ def test_a_lock_of_a_run(tracker, name):
     [run] = registry.runs("a1")
     assert forked_while_held(operator.attrgetter(name)(run), app.step) == 0
     assert tracker.load(None, "a1")["state"]["count"] == 2
+
+
+def test_exporters_that_another_thread_imports(tmp_path, monkeypatch):
+    """The child imports them as well, while its parent makes the first provider."""
+    (tmp_path / "slow_exporter.py").write_text("import threads; threads.wait()")
+    threads = types.ModuleType("threads")
+    begun, forked = threading.Event(), threading.Event()
+    threads.wait = lambda: begun.set() or forked.wait(1)
+    monkeypatch.setitem(sys.modules, "threads", threads)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load():
+        importlib.import_module("slow_exporter")
+        return ()
+
+    monkeypatch.setattr(provider, "exporters_from_environ", load)
+    monkeypatch.setattr(provider, "_own", {})
+    thread = threading.Thread(target=provider._own_provider, args=("one",))
+    thread.start()
+    assert begun.wait(60)
+    code = in_child(lambda: provider._own_provider("two"))
+    forked.set()
+    thread.join(60)
+    assert code == 0
 
 
 class Slow:

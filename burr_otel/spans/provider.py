@@ -40,7 +40,12 @@ from burr_otel.spans.quiet import QuietBatchProcessor, QuietExporter
 from burr_otel.spans.start import ids
 
 V = TypeVar("V")
-_lock = threading.RLock()  # another one in a forked child
+_lock = threading.RLock()
+# Taken for a fork: its holder imports the exporters, and a child that is forked in the middle of an
+# import waits for ever when it imports the same.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0
@@ -323,8 +328,6 @@ def _at_child_exit(**_: object) -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()
     keeper.keeper.after_fork()
     for _, sending in _sending:
         sending.flushed = None  # by a thread of the parent
