@@ -14,13 +14,14 @@ import pytest
 from postgres_server import PgBouncer, Postgres
 from store_support import ENDED, begin, run_step
 
-from burr_otel.errors import RunLockedError, SnapshotError
+from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError
 from burr_otel.store import Store
 from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError
 from burr_otel.store.postgres.database import Database
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
 from burr_otel.store.process import this_owner
+from burr_otel.store.stored_run import check_unused
 
 
 def new_run(url: str, app_id: str = "a") -> PostgresRun:
@@ -353,9 +354,12 @@ def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
 def test_a_session_that_is_not_marked_yet_is_open(database):
     """Its marker is not waited for: until it is there, the session's first record tells."""
     run = new_run(database)
+    found = PostgresEngine(database).find("p", "a", None)  # before it had a record
     begun = b'{"type":"otel_root","otel":{"session":"s1"}}\n'
     run.append(begun, (ROOT, -1), durability="flush")
     assert list(run.open_markers()) == [("s1", b"{}")]
+    with found.undisturbed(), pytest.raises(RunInUseError, match="s1 is just beginning"):
+        check_unused(found, 1)
     run.append(begun.replace(b"root", b"root_end"), durability="flush")
     assert list(run.open_markers()) == []
 

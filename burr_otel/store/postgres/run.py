@@ -322,6 +322,7 @@ class PostgresRun:
             try:
                 database.query("BEGIN")
                 database.query(_LOCK, self.run_id)
+                self._measures = None  # they may be from before its first record
                 yield
                 database.query("COMMIT")
             except BaseException:
