@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from burr.common.types import ParentPointer
-from store_support import begin, folder_of, run_step, steps
+from store_support import ENDED, begin, folder_of, run_step, steps
 
 from burr_otel.errors import (
     ConfigError,
@@ -363,6 +363,22 @@ def test_the_first_run_of_an_app_id_keeps_the_plain_folder(store):
     (Path(store.place) / "only-children").mkdir()
     assert store.list_app_ids() == ["a"]
     assert store.read("a").partition_key == "alice"
+
+
+def test_a_run_keeps_its_folder_when_the_first_of_its_app_id_is_deleted(store):
+    """Else its next session would begin in the plain one: without its past, which came back later."""
+    for key in (None, "k"):
+        session = begin(store, partition_key=key)
+        run_step(session, 0)
+        session.end(ENDED)
+    store.delete("a", None, dead_before_ns=1)
+    session = begin(store, partition_key="k")
+    run_step(session, 1)
+    session.end(ENDED)
+    assert [store.load("k", "a", number)["sequence_id"] for number in (0, 1)] == [0, 1]
+    store.delete("a", "k", dead_before_ns=1)
+    assert store.load("k", "a") is None
+    assert list(Path(store.place).iterdir()) == []
 
 
 def test_nothing_is_made_for_an_id_that_is_refused(store, tmp_path):

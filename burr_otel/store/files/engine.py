@@ -99,7 +99,10 @@ class FileEngine(Engine):
         durability: Durability,
     ) -> tuple[RunLog, bool]:
         """Make a run's folder unless it is there."""
-        for folder in self._folders(project, app_id, partition_key):
+        folders = [*self._folders(project, app_id, partition_key)]
+        if check_folder(folders[-1]) and not check_folder(folders[0]):
+            del folders[0]  # the plain name is free again: it has its own all the same
+        for folder in folders:
             if not check_folder(folder):
                 disk.make_folders(Path(folder).parent, sync=durability == "fsync")
                 files = {disk.LOG: b"", disk.GRAPH: graph, disk.METADATA: metadata}
