@@ -14,8 +14,11 @@ from burr.tracking.server.schema import Step
 from opentelemetry import trace
 
 from burr_otel import OtelConfig, OtelTracker
+from burr_otel.content import ContentPolicy
 from burr_otel.spans import shield
 from burr_otel.spans.inside import child_spans
+from burr_otel.view.content import ShownContent
+from burr_otel.view.steps import read_step
 
 
 @pytest.fixture
@@ -58,6 +61,30 @@ def test_spans_of_others_become_burr_span_records(recording, spans, tmp_path):
         (1, "GET /doc", True),
     ]
     assert ("http.status_code", 200) in [(a.key, a.value) for a in attributes]
+
+
+def test_what_a_recorded_span_says_is_shown(recording, spans, tmp_path):
+    """Its attributes, and its exception or what its status says, with secrets hidden."""
+    http = spans.provider.get_tracer("http")
+
+    @apps.action(reads=["count"], writes=["count"])
+    def call(state):
+        with contextlib.suppress(ConnectionError), http.start_as_current_span("chat"):
+            raise ConnectionError("429 for api_key=sesame123")
+        with http.start_as_current_span("GET ?api_key=sesame123") as span:
+            span.set_attributes({"error.type": "503", "password": "sesame123", "retries": 2})
+            span.set_status(trace.Status(trace.StatusCode.ERROR, "busy"))
+        return state.update(count=1)
+
+    with recording as tracker:
+        apps.single(tracker, call).step()
+    drawn = str(tracker.run("a1"))
+    assert "ConnectionError: 429 for api_key=[redacted]" in drawn
+    assert "503: busy" in drawn
+    step = read_step(ShownContent(tracker._store.read("a1"), ContentPolicy(), details=True), 0)
+    found = [child for child, _ in step.span.walk()][-1].attributes
+    assert (found["password"], found["retries"]) == ("[redacted]", 2)
+    assert "sesame123" not in drawn
 
 
 def test_a_span_that_outlives_its_step_is_recorded_to_its_end(recording, spans, tmp_path):

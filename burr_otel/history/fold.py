@@ -290,9 +290,8 @@ class Fold:
 
 
 def _with_inner(step: SpanNode) -> list[SpanNode]:
-    """A step behind the spans in it, the deepest first; without those that others sent."""
-    inner = [span for span, depth in step.walk() if depth and not span.is_foreign]
-    return [*reversed(inner), step]
+    """A step behind the spans in it, the deepest first."""
+    return [span for span, _ in step.walk()][::-1]
 
 
 def _stream_times(marks: list[StreamMark]) -> StreamTimes | None:

@@ -98,8 +98,9 @@ class RunSpans:
         fold = Fold.of_run(run, keep=False)
         for node in fold.spans(map(self._legacy.noted, run.records()), self._alive):
             step = node.step or node
-            if isinstance(node, SessionNode) and node.donor is not None:
-                continue  # a forked process has no application span of its own
+            # A forked process has no application span of its own; who made a span sends it.
+            if (isinstance(node, SessionNode) and node.donor is not None) or node.is_foreign:
+                continue
             if node.outcome == RUNNING or (node.lives and node.end is None):
                 self.running += [node.name] if node.kind != "span" else []
             elif step.kind == "application" or step.begin is not None or step.end is not None:

@@ -166,9 +166,24 @@ def _record_end(span: ReadableSpan, attributes: Mapping[str, Any], place: _Child
     for key, value in attributes.items():
         kept = Document(None, list(value) if isinstance(value, tuple) else value)
         records.append(Logged(key, kept, {}, sequence_id, uid, end_ns))
-    failed = span.status.status_code is trace.StatusCode.ERROR
-    outcome = semconv.ERROR if failed else semconv.OK
-    records.append(EndInner(sequence_id, uid, end_ns, outcome, ids_of(span.context)))
+    raised = _raised_in(span, attributes)
+    outcome = semconv.OK if raised is None else semconv.ERROR
+    records.append(EndInner(sequence_id, uid, end_ns, outcome, ids_of(span.context), raised))
+
+
+def _raised_in(span: ReadableSpan, attributes: Mapping[str, Any]) -> Raised | None:
+    """Why a span failed: what its last exception event says, else its status."""
+    if span.status.status_code is not trace.StatusCode.ERROR:
+        return None
+    told = {
+        semconv.EXCEPTION_TYPE: attributes.get(semconv.ERROR_TYPE, "error"),
+        semconv.EXCEPTION_MESSAGE: span.status.description or "",
+        semconv.EXCEPTION_STACKTRACE: "",
+    }
+    for event in span.events:
+        if event.name == semconv.EVENT_EXCEPTION:
+            told |= {name: text for name, text in (event.attributes or {}).items() if name in told}
+    return Raised(*(str(text)[-_MOST_EXCEPTION_BYTES:] for text in told.values()))
 
 
 # --- one processor a provider ---------------------------------------------------------------------

@@ -58,8 +58,7 @@ def read_step(content: ShownContent, sequence_id: int) -> StepDetails:
     """The newest step of a number in full."""
     span, times = newest_step(content.run, sequence_id)
     for each, _ in span.walk():
-        if not each.is_foreign:
-            content(each)
+        content(each)
 
     def shown(record: Any) -> dict[str, Any] | None:
         state = whole_state(record)
