@@ -59,6 +59,16 @@ def asks(state: State, client: object, password: str, __context: ApplicationCont
     return state.update(count=state["count"] + len(client.name))
 
 
+class Count(BaseModel):
+    count: int
+
+
+@action.pydantic(reads=["count"], writes=["count"])
+async def typed(state: Count) -> Count:
+    state.count += 1
+    return state
+
+
 class Add(Action):
     @property
     def reads(self):
@@ -163,13 +173,14 @@ def test_a_step_that_worked_is_compared(make, test_case, tmp_path):
 
 @pytest.mark.parametrize("snapshots", ["full", "delta"])
 async def test_every_kind_of_action(make, test_case, tmp_path, snapshots):
-    """Asynchronous, streams of both kinds, class-based."""
+    """Asynchronous, streams of both kinds, class-based, of pydantic models."""
     with make(snapshots=snapshots) as tracker:
         for name, step in (
             ("acount", acount),
             ("stream", stream),
             ("astream", astream),
             ("add", Add()),
+            ("typed", typed),
         ):
             app = apps.single(tracker, step, name)
             for _ in range(2):
@@ -183,7 +194,7 @@ async def test_every_kind_of_action(make, test_case, tmp_path, snapshots):
                     await app.astep(inputs={"by": 3} if name == "acount" else {})
             test_case(name)
     status, said = pytested(tmp_path)
-    assert (status, "4 passed" in said) == (0, True), said
+    assert (status, "5 passed" in said) == (0, True), said
 
 
 class Client:

@@ -55,7 +55,9 @@ def digest(graph: bytes) -> str:
 def _facts(action: Any) -> dict[str, Any]:
     """What Burr's layout has no field for: an action's tags, and where its code is."""
     facts: dict[str, Any] = {"tags": list(map(str, action.tags))}
-    function, kind = getattr(action, "fn", None), None
+    # Around a function of pydantic models Burr puts one of its own.
+    function = getattr(action, "_originating_fn", None) or getattr(action, "fn", None)
+    kind = None
     if function is None:
         kind, prefix = type(action), "stream_" if action.streaming else ""
         function = getattr(kind, prefix + ("run_and_update" if action.single_step else "run"), None)
