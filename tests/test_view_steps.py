@@ -13,7 +13,8 @@ from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
-from burr_otel.view.drawing import step_sheet, value_text
+from burr_otel.view.diff import Change
+from burr_otel.view.drawing import _change_lines, step_sheet, value_text
 from burr_otel.view.find import NoSingleRunError
 from burr_otel.view.steps import read_step
 
@@ -183,6 +184,18 @@ def test_long_values_are_cut_and_say_so():
     text = value_text("x" * 100_000)
     assert len(text) < 2_100
     assert text.endswith("… (100,002 characters)")
+
+
+def test_of_long_texts_the_difference_is_shown():
+    """Not twice the same beginning, cut before the place where they differ."""
+    old = "a" * 5000 + "one" + "z" * 5000
+    new = old.replace("one", "two")
+    [line] = map(str, _change_lines([Change(("text",), old, new)]))
+    kept, left_out = 60, "... [4940 unchanged characters] ..."
+    for middle in ("one", "two"):
+        assert f'"{left_out}{"a" * kept}{middle}{"z" * kept}{left_out}"' in line
+    [line] = map(str, _change_lines([Change(("text",), "short", "shorter")]))
+    assert line == '  ~ text: "short" -> "shorter"'
 
 
 def test_hostile_values_are_neutralised(tracker, tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import io
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ _NOTE_LINES: Final = 3
 _FRAME_LINES: Final = 5  # blank lines, the session's own row, hidden steps, one to spare
 
 _LONGEST_VALUE: Final = 2_000
+_COMMON_KEPT: Final = 60  # characters
 _MOST_CHANGES: Final = 200
 _MOST_FRAMES: Final = 60  # lines of a traceback
 _MOST_STEPS_NAMED: Final = 12
@@ -195,13 +197,32 @@ def _change_lines(changed: Iterable[Change]) -> Iterator[Text]:
         sign, style = _SIGNS[change.kind]
         where = one_line(path_text(change.path) or "(all)")
         line = Text.assemble((f"  {sign} ", style), (where, "bold"), ": ")
-        if change.before is not MISSING:
-            line.append(value_text(change.before), style="red")
+        before, after = _without_common(change.before, change.after)
+        if before is not MISSING:
+            line.append(value_text(before), style="red")
         if change.kind == "changed":
             line.append(" -> ")
-        if change.after is not MISSING:
-            line.append(value_text(change.after), style="green")
+        if after is not MISSING:
+            line.append(value_text(after), style="green")
         yield line
+
+
+def _without_common(before: Any, after: Any) -> Iterable[Any]:
+    """Two values; of texts without most of a long beginning and end that both have."""
+    if not (isinstance(before, str) and isinstance(after, str)):
+        return before, after
+    same, front, head = _left_out(before, after)
+    _, back, tail = _left_out(before[same:][::-1], after[same:][::-1])
+    return [head + text[front : len(text) - back] + tail for text in (before, after)]
+
+
+def _left_out(one: str, other: str) -> tuple[int, int, str]:
+    """How many characters two texts begin with alike, how many are left out, and what says so."""
+    same = len(os.path.commonprefix([one, other]))  # noqa: RUF071 - these are no paths
+    number = same - _COMMON_KEPT
+    if number <= _COMMON_KEPT:
+        return same, 0, ""
+    return same, number, f"... [{number} unchanged characters] ..."
 
 
 def step_sheet(step: StepDetails) -> Iterator[Text]:
