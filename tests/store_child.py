@@ -271,5 +271,8 @@ def step_and_wait(storage_dir, durability):
 
 
 if __name__ == "__main__":
+    # Whoever is left over by a test that was killed itself must not keep its output open for ever.
+    os.register_at_fork(after_in_child=lambda: signal.alarm(300))
+    signal.alarm(300)
     command, *arguments = sys.argv[1:]
     say(globals()[command](*arguments))

@@ -73,6 +73,7 @@ def test_exporters_that_another_thread_imports(tmp_path, monkeypatch):
     begun, forked = threading.Event(), threading.Event()
     threads.wait = lambda: begun.set() or forked.wait(1)
     monkeypatch.setitem(sys.modules, "threads", threads)
+    monkeypatch.delitem(sys.modules, "slow_exporter", raising=False)  # of an earlier round
     monkeypatch.syspath_prepend(tmp_path)
 
     def load():

@@ -105,4 +105,7 @@ def main(folder, count, seed):
 
 
 if __name__ == "__main__":
+    # Whoever is left over by a test that was killed itself must not keep its output open for ever.
+    os.register_at_fork(after_in_child=lambda: signal.alarm(300))
+    signal.alarm(300)
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
