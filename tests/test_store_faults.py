@@ -30,6 +30,7 @@ from store_support import (
 from burr_otel.errors import SnapshotError
 from burr_otel.records import BeginInner, StreamMark
 from burr_otel.store import Store
+from burr_otel.store.files import log_file
 
 CHILD = Path(__file__).with_name("store_child.py")
 CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "ftruncate", "rename", "replace", "mkdir")
@@ -405,3 +406,22 @@ def test_a_run_on_a_full_disk_can_be_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", pwrite)
     store.delete("a", dead_before_ns=1)
     assert store.list_app_ids() == []
+
+
+def test_a_file_that_cannot_be_closed_costs_no_other_run(tmp_path, monkeypatch, caplog):
+    """A network file system may tell only then what became of a write; its run is named."""
+    store, close = Store("proj", tmp_path), os.close
+    monkeypatch.setattr(log_file, "_MOST_OPEN", 1)
+    run_step(begin(store, "a"), 0)
+    failing = (folder_of(store, "a") / "log.jsonl").stat()
+
+    def fail(fd):
+        is_one = os.path.samestat(os.fstat(fd), failing)
+        close(fd)
+        if is_one:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", fail)
+    run_step(begin(store, "b"), 0)
+    assert store.load(None, "b")["sequence_id"] == 0
+    assert f"{store.place}/a/log.jsonl: its last records may be lost" in caplog.text

@@ -304,6 +304,8 @@ class LogFile:
             try:
                 if not self._busy:
                     self._release()
+            except OSError as error:  # a network file system's; who needs room is another run
+                logger.error("%s: its last records may be lost: %s", self.path, error)
             finally:
                 self._lock.release()
 
