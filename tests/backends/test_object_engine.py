@@ -264,6 +264,23 @@ def test_a_run_that_was_deleted_meanwhile_is_not_written_to(bucket_url):
         append(run, 3)
 
 
+def test_a_run_may_be_deleted_as_soon_as_no_session_is_marked(bucket_url):
+    """An application whose span has idled away goes on in no run that nothing lists."""
+    run = new_run(bucket_url)
+    run.mark_open("s", b"{}")
+    append(run, 0)
+    run.unmark("s")
+    program = f"""
+from burr_otel.store.objects.engine import ObjectEngine
+engine = ObjectEngine({bucket_url!r})
+engine.delete(engine.find("p", "a", None))
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
+    with pytest.raises(FileNotFoundError, match="was deleted while the run was live"):
+        append(run, 1)
+    assert ObjectEngine(bucket_url).find("p", "a", None) is None
+
+
 def test_what_is_cut_short_while_deleting_is_finished_by_the_next(bucket_url, monkeypatch):
     """A run whose records are gone is still listed, until all is."""
     run = new_run(bucket_url, key="k")

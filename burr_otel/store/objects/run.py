@@ -193,6 +193,7 @@ class ObjectRun(BatchWriter):
         path = self._marker(session_id)
         self.bucket.delete([path])
         self._heartbeat.ends(path)
+        self._tail = None  # from now on the run may be deleted
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
         """Markers of sessions, in the order of their names."""
