@@ -99,6 +99,7 @@ def test_snapshots_measure_their_size(measured, tmp_path):
     (point,) = read()["burr.snapshot.bytes"].data.data_points
     assert (point.count, point.sum) == (4, sum(ends))
     assert read()["burr.snapshot.bytes"].unit == "By"
+    assert (point.explicit_bounds[0], point.explicit_bounds[-1]) == (256, 64 * 1024**2)
 
 
 def test_no_series_names_an_application(measured):

@@ -24,6 +24,7 @@ _SIGNAL: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 _MOST_ACTIONS = 1024  # whose labels are kept
 # Steps last from microseconds (a counter) to minutes (an agent's tool call).
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BYTES = tuple(256.0 * 4**power for power in range(10))  # to 64 MiB; the SDK's own end at 10,000
 
 
 _made: ByIdentity[dict[str, StepMetrics]] = ByIdentity(lambda _: {})
@@ -59,7 +60,10 @@ class StepMetrics:
             description="Time from a stream's start to its first item.",
         )
         self._snapshot = meter.create_histogram(
-            semconv.METRIC_SNAPSHOT_BYTES, unit="By", description="Size of a state snapshot record."
+            semconv.METRIC_SNAPSHOT_BYTES,
+            unit="By",
+            description="Size of a state snapshot record.",
+            explicit_bucket_boundaries_advisory=_BYTES,
         )
         self._tokens = meter.create_counter(
             semconv.METRIC_USAGE_TOKENS,
