@@ -198,6 +198,7 @@ def test_sdk_disabled_makes_no_spans_and_keeps_snapshots(monkeypatch, tmp_path):
     [
         ({"protocol": "udp"}, "protocol='udp'"),
         ({"endpoint": "localhost:4317"}, "endpoint='localhost:4317'"),
+        ({"headers": {"x-key": os.environ.get("NOT_SET")}}, "'x-key' has no text but a NoneType"),
     ],
 )
 def test_configure_refuses_what_it_cannot_use(arguments, says):

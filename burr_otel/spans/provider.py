@@ -169,8 +169,8 @@ def configure(
         The provider; shut down at interpreter exit.
 
     Raises:
-        ConfigError: An unknown protocol, an endpoint that is not an http(s) URL, or a global
-            provider that is already set (OpenTelemetry allows one a process).
+        ConfigError: An unknown protocol, an endpoint that is not an http(s) URL, a header that is
+            no text, or a global provider that is already set (OpenTelemetry allows one a process).
     """
     if protocol not in (None, *PROTOCOLS):
         raise ConfigError(
@@ -180,6 +180,12 @@ def configure(
         raise ConfigError(
             f"endpoint={endpoint!r} is not allowed; use a URL such as http://localhost:4317."
         )
+    for name, value in (headers or {}).items():
+        if not isinstance(value, str):  # it may be a secret
+            raise ConfigError(
+                f"the header {name!r} has no text but a {type(value).__name__}; "
+                "is the variable that it comes from set?"
+            )
     if not isinstance(_global_provider(), trace.ProxyTracerProvider):
         raise ConfigError(
             "a global tracer provider is already set and OpenTelemetry allows one a process; "
