@@ -8,7 +8,7 @@ import types
 
 import apps
 import pytest
-from programs import in_child
+from programs import in_child, run_program
 
 import burr_otel.live.burr_patches
 from burr_otel.cached import CachedProperty
@@ -18,7 +18,6 @@ from burr_otel.spans import provider
 LOCKS = [
     "live.burr_patches._lock",
     "live.registry.registry._lock",
-    "spans.burr_span._held_lock",
     "spans.keeper.keeper._lock",
     "spans.provider._lock",
     "store.files.run._runs_lock",
@@ -54,6 +53,49 @@ def test_a_lock_of_the_process(name):
         lock_of(burr_otel).release()
 
     assert forked_while_held(lock_of(burr_otel), work) == 0
+
+
+def test_a_span_that_is_collected_under_a_lock_for_which_a_fork_waits(tmp_path):
+    """As any may be, inside any allocation: the fork holds nothing that the span asks for."""
+    code = """
+        import os, signal, threading
+
+        signal.alarm(60)  # ends a program that hangs
+        lock, held, forking = threading.Lock(), threading.Event(), threading.Event()
+
+        def before():
+            forking.set()
+            lock.acquire()
+
+        # Before ours, as `logging` and `concurrent.futures` do: such are called last.
+        os.register_at_fork(
+            before=before, after_in_parent=lock.release, after_in_child=lock.release
+        )
+        from burr_otel import OtelTracker
+        from burr_otel.spans import burr_span
+        from burr_otel.spans.burr_span import BurrSpan, SpanLimits, SpanSource
+
+        OtelTracker("p")
+        span = BurrSpan("s", None, None, (), 1, SpanSource(None, None, SpanLimits(), None))
+        span.finish(burr_span.describe_nothing, 2, 2000)
+        spans = [span]
+        del span
+
+        def collect():
+            with lock:
+                held.set()
+                forking.wait()
+                spans.clear()
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        held.wait()
+        if os.fork() == 0:
+            os._exit(0)
+        thread.join()
+        assert burr_span._held_bytes == 0
+    """
+    run_program(code, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["root._lock", "session._log._lock"])

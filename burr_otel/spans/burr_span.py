@@ -8,8 +8,6 @@ read: normally by the exporter, on its own thread.
 from __future__ import annotations
 
 import inspect
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -54,24 +52,18 @@ class SpanSource(NamedTuple):
     processor: Any = SpanProcessor()
 
 
-_held_lock = threading.RLock()  # reentrant: a span may be collected inside
-# Taken for a fork: the child may collect a span before any handler has run there.
-os.register_at_fork(
-    before=_held_lock.acquire,
-    after_in_parent=_held_lock.release,
-    after_in_child=_held_lock.release,
-)
 _held_bytes = 0  # by ended spans, until they are described
 
 
 def _hold(size_bytes: int) -> bool:
     """Count bytes if there is room for them; a negative number lets some go."""
+    # Without a lock: finalisers come here inside any other, and a fork that had ours would wait for
+    # that one for ever. CPython switches threads at calls and loops, of which there are none here.
     global _held_bytes
-    with _held_lock:
-        fits = _held_bytes + size_bytes <= _MOST_HELD_BYTES
-        if fits:
-            _held_bytes += size_bytes
-        return fits
+    if _held_bytes + size_bytes > _MOST_HELD_BYTES:
+        return False
+    _held_bytes += size_bytes
+    return True
 
 
 def describe_nothing() -> SpanContent:
