@@ -407,3 +407,22 @@ def test_a_copy_that_lost_power_goes_on(store, tmp_path, cut):
     assert [each.data for each in target.find("proj", "a", None).forward()] == [
         each.data for each in store.read("a").forward()
     ]
+
+
+def test_nothing_is_made_for_a_run_that_cannot_be_copied(store, tmp_path, monkeypatch):
+    """Else it would be another run to whoever may read the original, and copies it later."""
+
+    def denied(_run):
+        raise PermissionError(13, "Permission denied")
+
+    steps(store, 1)
+    source, target = store.read("a").log, open_engine(tmp_path / "copy")
+    with monkeypatch.context() as patched, pytest.raises(PermissionError):
+        patched.setattr(FileRun, "forward", denied)
+        patched.setattr(FileRun, "metadata", lambda _run: None)
+        list(RunCopy(source, target).make(1))
+    assert target.find("proj", "a", None) is None
+    store.delete("a", dead_before_ns=1)
+    with pytest.raises(StoreError, match="a has nothing that could be copied"):
+        list(RunCopy(source, target).make(1))
+    assert target.find("proj", "a", None) is None

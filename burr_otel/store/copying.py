@@ -43,6 +43,9 @@ class RunCopy:
         """
         source = self._source
         check_unused(source, dead_before_ns)
+        # Before anything is made there: it may not be readable, or be deleted by now.
+        if next(source.forward(), None) is None and source.metadata() is None:
+            raise StoreError(f"{source.place} has nothing that could be copied.")
         digests = source.earlier_graphs()
         graphs = [graph for each in digests if (graph := source.graph(each)) is not None]
         graphs.append(source.graph() or _NO_GRAPH)
