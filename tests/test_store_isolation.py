@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from burr.common.types import ParentPointer
-from store_support import ENDED, begin, folder_of, run_step, steps
+from store_support import ENDED, begin, folder_of, keep, run_step, steps
 
 from burr_otel.errors import (
     ConfigError,
@@ -426,3 +426,18 @@ def test_nothing_is_made_for_a_run_that_cannot_be_copied(store, tmp_path, monkey
     with pytest.raises(StoreError, match="a has nothing that could be copied"):
         list(RunCopy(source, target).make(1))
     assert target.find("proj", "a", None) is None
+
+
+def test_no_older_state_takes_the_place_of_one_that_is_deleted_meanwhile(tmp_path, monkeypatch):
+    """The whole state that differences build on is still open to who has found the newest one."""
+    store = Store("proj", tmp_path, **keep("delta", monkeypatch))
+    steps(store, 3)
+    inner = FileRun.newest
+
+    def newest(run, kinds, sequence_id=None, before=None):
+        if before is not None and store.exists("a"):
+            store.delete("a", dead_before_ns=1)
+        return inner(run, kinds, sequence_id, before)
+
+    monkeypatch.setattr(FileRun, "newest", newest)
+    assert store.load(None, "a") is None
