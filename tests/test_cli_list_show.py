@@ -203,7 +203,7 @@ def test_partition_tells_runs_of_one_id_apart(tmp_path, arguments):
     where = (*arguments, "--storage-dir", tmp_path / "store", "--json")
     unclear = run(*where)
     assert unclear.returncode == 3
-    assert "Add --partition." in unclear.stderr
+    assert "may mean 2 runs: --partition ann, --partition ben. Add one of these." in unclear.stderr
     assert run(*where, "--partition", "ben").returncode == 0
     if arguments[0] == "show":
         assert json.loads(run(*where, "--partition", "ben").stdout)["partition_key"] == "ben"

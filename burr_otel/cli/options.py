@@ -138,7 +138,7 @@ _project = click.option(
     help="Look in this project only.  [default: all]",
 )
 _partition = click.option(
-    "--partition", metavar="KEY", help="Only runs of this partition key.  [default: all]"
+    "--partition", metavar="KEY", help="Only runs of this partition key ('': none).  [default: all]"
 )
 
 

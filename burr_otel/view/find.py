@@ -8,6 +8,7 @@ import difflib
 import functools
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -180,8 +181,10 @@ def _ambiguous(app_id: str, found: Sequence[StoredRun]) -> str:
     rest = f" and {more:,} more" if more else ""
     hint = "Give more of the id, or add --project."
     if len({run.app_id for run in found}) == 1:
-        one_project = len({run.project for run in found}) == 1
-        hint = "Add --partition." if one_project else "Add --project."
+        hint = "Add --project."
+        if len({run.project for run in found}) == 1:
+            keys = (shlex.quote(run.partition_key or "") for run in found[:_MOST_NAMED])
+            names, hint = [f"--partition {key}" for key in keys], "Add one of these."
     return f"{app_id!r} may mean {len(found):,} runs: {', '.join(names)}{rest}. {hint}"
 
 
