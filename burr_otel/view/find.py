@@ -183,8 +183,9 @@ def _ambiguous(app_id: str, found: Sequence[StoredRun]) -> str:
     if len({run.app_id for run in found}) == 1:
         hint = "Add --project."
         if len({run.project for run in found}) == 1:
-            keys = (shlex.quote(run.partition_key or "") for run in found[:_MOST_NAMED])
-            names, hint = [f"--partition {key}" for key in keys], "Add one of these."
+            keys = sorted(run.partition_key or "" for run in found)[:_MOST_NAMED]
+            names = [f"--partition {shlex.quote(key)}" for key in keys]
+            hint = "Add one of these."
     return f"{app_id!r} may mean {len(found):,} runs: {', '.join(names)}{rest}. {hint}"
 
 
