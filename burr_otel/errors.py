@@ -92,6 +92,11 @@ class RunInUseError(StoreError):
         )
 
 
+def _show(run: str) -> str:
+    project, _, app_id = run.partition("/")
+    return f"burr-otel show {shlex.quote(app_id)} --project {project}"
+
+
 class StateLoadError(StoreError):
     """A stored state that cannot be made into values again, mostly because a class has changed.
 
@@ -109,10 +114,9 @@ class StateLoadError(StoreError):
         step = "its creation" if sequence_id is None else f"step {sequence_id}"
         what = f"the state of {step}" if key is None else f"state key {key!r} of {step}"
         of_class = f" ({printable(kind)})" if kind else ""
-        project, _, app_id = run.partition("/")
-        raw = f"burr-otel show {shlex.quote(app_id)} --project {project}"
+        raw = _show(run)
         if sequence_id is not None:
-            raw += f" --step {sequence_id}"
+            raw += f" --step {sequence_id} --unredacted"
         super().__init__(
             f"{printable(run)}: {what}{of_class} cannot be loaded: {printable(cause)}. "
             "If the class was renamed, moved or changed, make it importable under its old name, or "
@@ -146,5 +150,5 @@ class UnknownSequenceError(StoreError, ValueError):
         self.run, self.sequence_id = run, sequence_id
         super().__init__(
             f"Sequence number {sequence_id} not found for {printable(run)}: "
-            "no finished step has it."
+            f"no finished step has it. `{printable(_show(run))}` lists its steps."
         )

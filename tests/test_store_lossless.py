@@ -291,7 +291,7 @@ def test_a_class_that_is_gone_is_an_error_that_helps(store, models, name, make):
     assert (error.run, error.sequence_id, error.key) == ("proj/a", 3, "profile")
     message = str(error)
     for told in ("proj/a", "'profile'", "step 3", f"models_that_move.{name}", "register",
-                 "burr-otel show a --project proj --step 3"):  # fmt: skip
+                 "burr-otel show a --project proj --step 3 --unredacted"):  # fmt: skip
         assert told in message
     assert "Ann" not in message
     state, _ = store.load_state("a")

@@ -64,7 +64,8 @@ def test_a_sequence_id_that_no_finished_step_has_is_an_error(store):
     session = begin(store)
     run_step(session, 0)
     start_step(session, 1)
-    with pytest.raises(UnknownSequenceError, match="Sequence number 1 not found for proj/a"):
+    said = "Sequence number 1 not found for proj/a: .* `burr-otel show a --project proj`"
+    with pytest.raises(UnknownSequenceError, match=said):
         store.load(None, "a", 1)
     with pytest.raises(ValueError, match="-7"):
         store.load(None, "a", -7)
