@@ -218,9 +218,6 @@ _EXACT: Final[dict[type, Callable[[Any], Any]]] = {
 
 def portable(value: Any) -> Any:
     """An attribute's value as something that `orjson` writes and every JSON reader reads."""
-    for kind, exact in _EXACT.items():  # of subclasses: enumerations, numpy's numbers
-        if isinstance(value, kind) and type(value) is not bool:
-            value = exact(value)
     if value is None or is_scalar(value):
         return value
     if isinstance(value, list | tuple):
@@ -229,8 +226,11 @@ def portable(value: Any) -> Any:
         return {"map": [[portable(key), portable(item)] for key, item in value.items()]}
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
+    for kind, exact in _EXACT.items():  # of subclasses: enumerations, numpy's numbers
+        if isinstance(value, kind):
+            value = exact(value)
     if type(value) in (int, float):
-        return {type(value).__name__: repr(value)}
+        return value if is_scalar(value) else {type(value).__name__: repr(value)}
     text = text_safely(str, value)
     return text if is_scalar(text) else {"utf16": text.encode("utf-16-le", "surrogatepass").hex()}
 
