@@ -212,7 +212,10 @@ class RunLog(Protocol):
         """Hold an open session while it is completed for its dead owner; False: others do."""
 
     def undisturbed(self) -> AbstractContextManager[object]:
-        """A time in which no other process writes to the run, where the engine can see to that."""
+        """A time in which no other process writes to the run, where the engine can see to that.
+
+        May raise `RunInUseError` for a session that is just beginning, and not marked yet.
+        """
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the owner of a session lives; None: it cannot be told from here."""

@@ -21,7 +21,6 @@ from burr_otel.store.postgres.database import Database
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
 from burr_otel.store.process import this_owner
-from burr_otel.store.stored_run import check_unused
 
 
 def new_run(url: str, app_id: str = "a") -> PostgresRun:
@@ -351,17 +350,17 @@ def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
     assert len(asked) <= 10
 
 
-def test_a_session_that_is_not_marked_yet_is_open(database):
+def test_a_run_is_not_deleted_while_a_session_of_it_is_not_marked_yet(database):
     """Its marker is not waited for: until it is there, the session's first record tells."""
-    run = new_run(database)
-    found = PostgresEngine(database).find("p", "a", None)  # before it had a record
+    store, run = Store("p", database), new_run(database)
     begun = b'{"type":"otel_root","otel":{"session":"s1"}}\n'
     run.append(begun, (ROOT, -1), durability="flush")
-    assert list(run.open_markers()) == [("s1", b"{}")]
-    with found.undisturbed(), pytest.raises(RunInUseError, match="s1 is just beginning"):
-        check_unused(found, 1)
+    assert list(run.open_markers()) == []  # nothing that a copy could take with it
+    with pytest.raises(RunInUseError, match="s1 is just beginning"):
+        store.delete("a", dead_before_ns=1)
     run.append(begun.replace(b"root", b"root_end"), durability="flush")
-    assert list(run.open_markers()) == []
+    store.delete("a", dead_before_ns=1)
+    assert not store.exists("a")
 
 
 def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(database, monkeypatch):

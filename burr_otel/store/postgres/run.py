@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from burr_otel.errors import RunInUseError
 from burr_otel.store import graphs
 from burr_otel.store.port import BEGIN, Durability, Line, StoreAnswer, Wanted
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement, Tail
@@ -36,21 +37,18 @@ INSERT INTO burr_otel.child (run_id, body) SELECT $1, $2 WHERE NOT EXISTS (
 _MARK: Final = """\
 INSERT INTO burr_otel.session (run_id, session, marker)
 VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
+_OPEN: Final = "SELECT session, marker FROM burr_otel.session WHERE run_id = $1 ORDER BY session"
 # A session's first record is waited for, and its marker is not.
-_MARKERS: Final = """\
-SELECT session, marker FROM burr_otel.session WHERE run_id = $1
-UNION ALL
-SELECT session, '{}' FROM (
-  SELECT session, number, written_at FROM burr_otel.record
-  WHERE run_id = $1 AND kind IN (3, 4) ORDER BY number DESC LIMIT 8
-) AS root WHERE written_at > now() - interval '15 seconds'
+_BEGINNING: Final = """\
+SELECT session FROM burr_otel.record AS root
+WHERE run_id = $1 AND kind IN (3, 4) AND written_at > now() - interval '15 seconds'
   AND NOT EXISTS (
     SELECT FROM burr_otel.session AS open WHERE run_id = $1 AND open.session = root.session)
   AND NOT EXISTS (
     SELECT FROM burr_otel.record AS later
     WHERE run_id = $1 AND later.number > root.number AND later.session = root.session
       AND position('{"type":"otel_root_end"'::bytea IN body) = 1)
-ORDER BY session"""
+LIMIT 1"""
 _LOCK: Final = "SELECT FROM burr_otel.run WHERE id = $1 FOR UPDATE"
 _UNMARK: Final = "DELETE FROM burr_otel.session WHERE run_id = $1 AND session = $2"
 _LIVES: Final = "SELECT FROM burr_otel.writer WHERE id = {by} AND lease_until > now()"
@@ -297,8 +295,8 @@ class PostgresRun:
         self._writer.put(Statement(_UNMARK, (self.run_id, session_id)), soon=True)
 
     def open_markers(self) -> Iterator[tuple[str, bytes]]:
-        """Markers of sessions, and that one begins which is not marked yet."""
-        yield from self._query(_MARKERS, self.run_id)
+        """Markers of sessions, in the order of their ids."""
+        yield from self._query(_OPEN, self.run_id)
 
     @contextlib.contextmanager
     def hold(self, session_id: str) -> Iterator[bool]:
@@ -318,16 +316,15 @@ class PostgresRun:
     def undisturbed(self) -> Iterator[None]:
         """A transaction in which no other process writes to the run."""
         database = self._writer.database
-        with database.lock:
-            try:
-                database.query("BEGIN")
-                database.query(_LOCK, self.run_id)
-                self._measures = None  # they may be from before its first record
-                yield
-                database.query("COMMIT")
-            except BaseException:
-                database.drop()
-                raise
+        with database.lock, contextlib.ExitStack() as stack:
+            stack.callback(database.drop)  # unless all is well
+            database.query("BEGIN")
+            database.query(_LOCK, self.run_id)
+            for (session_id,) in database.query(_BEGINNING, self.run_id):
+                raise RunInUseError(f"{self.project}/{self.app_id}", session_id, {})
+            yield
+            database.query("COMMIT")
+            stack.pop_all()
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the lease of the process has not run out, by the server's clock."""
