@@ -14,7 +14,6 @@ from burr_otel.store.postgres.run import Found, PostgresRun
 from burr_otel.store.postgres.writer import writer_of
 
 _PAGE_RUNS: Final = 5000
-_DELETED_AT_ONCE: Final = 1000
 _DELETION_S: Final = 600.0  # longest wait for an answer to a deletion
 
 _PROJECTS: Final = """\
@@ -35,12 +34,6 @@ WITH made AS (INSERT INTO burr_otel.graph VALUES ($1, $2) ON CONFLICT DO NOTHING
 INSERT INTO burr_otel.run (project, partition_key, app_id, metadata, graphs)
 VALUES ($3, $4, $5, $6, ARRAY[$1]) ON CONFLICT DO NOTHING
 RETURNING id, partition_key, app_id, graphs, NULL, NULL, NULL, NULL"""
-_DELETE_RECORDS: Final = """\
-WITH gone AS (
-  DELETE FROM burr_otel.record WHERE run_id = $1 AND number IN (
-    SELECT number FROM burr_otel.record WHERE run_id = $1 ORDER BY number LIMIT $2)
-  RETURNING 1
-) SELECT count(*) FROM gone"""
 
 
 class PostgresEngine(Engine):
@@ -113,15 +106,11 @@ class PostgresEngine(Engine):
         raise StoreError(f"{self.place}: {project}/{app_id} is being deleted.")
 
     def delete(self, run: RunLog) -> None:
-        """Delete a run, its oldest records first and a few at a time, so that nobody waits long."""
+        """Delete a run, with all that refers to it."""
         assert isinstance(run, PostgresRun)
         run.close()
-        database, left = self._writer.database, _DELETED_AT_ONCE
-        while left == _DELETED_AT_ONCE:
-            ((left,),) = database.query(
-                _DELETE_RECORDS, run.run_id, _DELETED_AT_ONCE, answer_s=_DELETION_S
-            )
-        database.query("DELETE FROM burr_otel.run WHERE id = $1", run.run_id, answer_s=_DELETION_S)
+        sql = "DELETE FROM burr_otel.run WHERE id = $1"
+        self._writer.database.query(sql, run.run_id, answer_s=_DELETION_S)
 
     def close(self) -> None:
         """Flush, and close the connection; it is made anew when it is needed."""
