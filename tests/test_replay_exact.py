@@ -176,7 +176,6 @@ def test_numbers_and_texts_of_subclasses_stay_what_they_are(spans, tmp_path):
         "score": np.float64(0.5),
         "level": enum.IntEnum("Level", ["low"]).low,
         "role": enum.Enum("Role", {"user": "U"}, type=str).user,
-        "many": [np.float64(1.0)],
     }
 
     @action(reads=[], writes=[])
@@ -190,7 +189,7 @@ def test_numbers_and_texts_of_subclasses_stay_what_they_are(spans, tmp_path):
     sent = spans.named("step")
     for held in (sent.attributes, sent.events[0].attributes):
         found = [held[name] for name in mine]
-        assert repr(found) == "[0.5, 1, 'U', (1.0,)]"
+        assert repr(found) == "[0.5, 1, 'U']"
     assert_same(spans.spans, stored_spans(tmp_path))
 
 
