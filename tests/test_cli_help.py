@@ -79,6 +79,16 @@ def test_wrong_usage_is_named_and_exits_with_2(arguments, named):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["check", "demo", "recover"])
+def test_a_variable_with_which_the_sdk_cannot_be_imported_is_named(name, tmp_path):
+    """One sentence: no traceback, least of all from the command that finds mistakes."""
+    arguments = (name, "--storage-dir", tmp_path)
+    result = run(*arguments, OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="many")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be ")
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_command_that_is_nearly_one_is_named():
     """A typing error is answered with what was probably meant."""
     assert "Did you mean 'replay'" in run("rplay").stderr

@@ -156,6 +156,10 @@ def _run(command: click.Command, arguments: Sequence[str] | None) -> int:
         return PIPE_CLOSED
     except (click.ClickException, BurrOtelError, OSError) as error:
         return _complain_of(error)
+    except ValueError as error:
+        if "OTEL_" not in str(error):
+            raise
+        return _complain_of(error)  # with a bad limit the SDK cannot even be imported
     return result if isinstance(result, int) else 0
 
 
