@@ -363,6 +363,17 @@ def test_a_run_is_not_deleted_while_a_session_of_it_is_not_marked_yet(database):
     assert not store.exists("a")
 
 
+def test_a_deletion_sees_what_was_written_while_it_waited(database):
+    """Also where transactions see what was there as they began, by the server's settings."""
+    url = f"{database}?options=-c%20default_transaction_isolation%3Dserializable"
+    new_run(database)
+    run = PostgresEngine(url).find("p", "a", None)
+    assert run is not None
+    with run.undisturbed():
+        asked = "SELECT current_setting('transaction_isolation')"
+        assert run._writer.database.query(asked) == [("read committed",)]
+
+
 def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(database, monkeypatch):
     """A server resumes a run at the very moment at which it is pruned: nothing fails."""
     store = Store("p", database)

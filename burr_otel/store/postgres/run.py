@@ -318,7 +318,8 @@ class PostgresRun:
         database = self._writer.database
         with database.lock, contextlib.ExitStack() as stack:
             stack.callback(database.drop)  # unless all is well
-            database.query("BEGIN")
+            # Whatever the server's default: behind the lock must be seen what came before it.
+            database.query("BEGIN ISOLATION LEVEL READ COMMITTED")
             database.query(_LOCK, self.run_id)
             for (session_id,) in database.query(_BEGINNING, self.run_id):
                 raise RunInUseError(f"{self.project}/{self.app_id}", session_id, {})
