@@ -398,14 +398,15 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 def test_a_run_on_a_full_disk_can_be_deleted(tmp_path, monkeypatch):
     """It is what makes room; only who holds the run meanwhile is not told to others."""
 
-    def pwrite(*_):
+    def full(*_args, **_more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     store = Store("proj", tmp_path)
     steps(store, 1)
-    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "mkdir", full)
     store.delete("a", dead_before_ns=1)
-    assert store.list_app_ids() == []
+    assert list(Path(store.place).iterdir()) == []
 
 
 def test_a_file_that_cannot_be_closed_costs_no_other_run(tmp_path, monkeypatch, caplog):

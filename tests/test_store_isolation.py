@@ -283,6 +283,20 @@ def test_what_a_killed_deletion_left_goes_with_the_next_one(store, monkeypatch):
     assert [path.name for path in Path(store.place).iterdir()] == ["c"]
 
 
+def test_a_deletion_at_the_same_time_takes_all_of_it_away(store, monkeypatch):
+    """Two commands prune one project: what one of them has moved aside, the other deletes."""
+    steps(store, 1)
+    rename = Path.rename
+
+    def renamed(path, target):
+        rename(path, target)
+        shutil.rmtree(target.parent)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    store.delete("a", dead_before_ns=1)
+    assert list(Path(store.place).iterdir()) == []
+
+
 def test_a_file_that_comes_into_a_folder_as_it_is_deleted_goes_with_it(store, monkeypatch):
     """Another process had looked up the folder before it was renamed."""
     steps(store, 1)

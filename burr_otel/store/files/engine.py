@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import shutil
@@ -126,15 +127,21 @@ class FileEngine(Engine):
         folder = Path(run.place)
         doomed = folder.with_name(f"{TEMPORARY_PREFIX}deleted")
         temporary = disk.temporary_name(doomed / folder.name)
-        doomed.mkdir(0o700, exist_ok=True)
+        try:
+            doomed.mkdir(0o700, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            shutil.rmtree(folder)  # where it is: a full disk has no room for another folder
+            return
         try:
             folder.rename(temporary)
         except FileNotFoundError:  # or another deletion has taken `doomed` away
             doomed.mkdir(0o700, exist_ok=True)
             folder.rename(temporary)
-        for each in doomed.iterdir():
-            shutil.rmtree(each, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # another deletion takes all of it away, too
+            for each in doomed.iterdir():
+                shutil.rmtree(each, ignore_errors=True)
             shutil.rmtree(temporary)  # a file came into it as it was renamed, or it says why not
         with contextlib.suppress(OSError):
             doomed.rmdir()
