@@ -272,6 +272,7 @@ def test_a_step_whose_process_died_in_it(test_case, tmp_path):
     assert (data["sequence_id"], data["outcome"]) == (1, "crashed")
     assert data["state"]["values"] == {"count": 1}
     assert files[1].read_text().endswith("    STEP.run(dies)\n")
+    assert "None if its process died" in files[1].read_text()
 
 
 HOSTILE = 'x"""\nimport os; os.system("touch owned")\n"""{evil}'

@@ -38,7 +38,9 @@ def test_{test}():
     """{says}"""
     {body}
 '''
-_FAILS: Final = "It raised what `STEP.raised` says; this passes once it no longer does."
+_FAILS: Final = (
+    "What it raised is `STEP.raised`, None if its process died; passes once it raises nothing."
+)
 _WORKS: Final = "It still gives what was recorded."
 
 
