@@ -66,6 +66,7 @@ def offered(*words):
 def test_commands_and_options_are_offered():
     """What can come next."""
     assert offered("sh") == ["show"]
+    assert set(offered("-")) == {"--version", "-h", "--help"}
     assert "--follow" in offered("show", "--f")
     assert offered("list", "--status", "c") == ["crashed", "cancelled"]
 

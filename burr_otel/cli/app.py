@@ -90,8 +90,10 @@ class _LazyGroup(click.Group):
         return [*(CompletionItem(name, help=_COMMANDS[name][1]) for name in fitting), *options]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help page when nothing is asked for."""
-        return super().parse_args(ctx, args or ["--help"])
+        """Show the help page when nothing is asked for, and the shell does not complete."""
+        if not (args or ctx.resilient_parsing):
+            args = ["--help"]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click itself would exit with 1 when nobody reads its output any more."""
