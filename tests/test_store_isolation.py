@@ -1,6 +1,7 @@
 """Nothing is written or read outside a run's own folder, and only its owner may."""
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from store_support import ENDED, begin, folder_of, keep, run_step, steps
 from burr_otel.errors import (
     ConfigError,
     InvalidIdentifierError,
+    RunLockedError,
     SnapshotError,
     StoreError,
     UnknownRunError,
@@ -331,6 +333,25 @@ def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(store, monkeypatc
     assert store.load(None, "a")["sequence_id"] == 1
     run_step(session, 2)
     assert store.load(None, "a")["sequence_id"] == 2
+
+
+def test_a_run_that_is_made_anew_while_it_is_claimed_has_one_holder(store, monkeypatch):
+    """The lock that was opened before the deletion is nobody's any more."""
+    store.exclusive = True
+    steps(store, 1)
+    inner, others = fcntl.flock, []
+
+    def made_anew(fd, how):
+        if how & fcntl.LOCK_NB and not others:
+            others.append(None)
+            shutil.rmtree(folder_of(store, "a"))
+            others[0] = begin(store)
+        inner(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", made_anew)
+    with pytest.raises(RunLockedError):
+        begin(store)
+    others[0].end(ENDED)
 
 
 def test_a_run_that_is_deleted_once_it_was_found_has_nothing(store, monkeypatch):

@@ -207,10 +207,13 @@ class FolderClaim:
 
     def __init__(self, folder: str, run: str, session_id: str) -> None:
         self._fd = -1
-        self._fd = open_regular(f"{folder}/{LOCK}", os.O_RDWR | os.O_CREAT)
+        path = f"{folder}/{LOCK}"
+        self._fd = open_regular(path, os.O_RDWR | os.O_CREAT)
         begin_anew_after_fork(self)
         try:
-            lock(self._fd, f"{folder}/{LOCK}", fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._fd, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._fd), os.lstat(path)):
+                raise FileNotFoundError(errno.ENOENT, "was deleted and made anew meanwhile", path)
         except BlockingIOError:
             holder = self._holder()
             self.after_fork()
