@@ -1,9 +1,14 @@
 """Which runs a list has."""
 
+import json
+
 import apps
 import pytest
 
 from burr_otel import OtelTracker
+from burr_otel.content import ContentPolicy
+from burr_otel.store import Store
+from burr_otel.view.content import load
 from burr_otel.view.find import Where
 
 
@@ -24,6 +29,27 @@ def store(spans, tmp_path):
     kept.step()
     yield tmp_path
     del kept
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_earlier_session_that_ends_late_does_not_count(late, spans, tmp_path):
+    """Its application span may end after that of the session that went on where it failed."""
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider)
+    failed = apps.single(tracker, apps.boom)
+    with pytest.raises(ValueError, match="kaputt"):
+        failed.step()
+    apps.counter(tracker).step()
+    tracker.close()
+    log = tmp_path / "proj" / "a1" / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    first = json.loads(lines[0])["otel"]["session"]
+    lines[-2:] = sorted(lines[-2:], key=lambda line: (first.encode() in line) == late)
+    log.write_bytes(b"".join(lines))
+    [summary] = Where(str(tmp_path)).newest(0)
+    store = Store("proj", tmp_path)
+    tree = load(store.read("a1"), store, ContentPolicy())
+    assert summary.status == tree.outcome == "ok"
+    assert summary.trace_id == tree.sessions[-1].trace_id
 
 
 def test_filters_find_what_the_whole_list_would_show(store):

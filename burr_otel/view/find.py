@@ -287,28 +287,32 @@ def _initial(run: StoredRun, session: SessionNode) -> str | None:
 
 
 def _tail(run: StoredRun) -> list[Mapping[str, Any]]:
-    """The records from the last one of a step on, behind begin and earlier end of its session."""
-    # An application span may have ended by idling while its application went on.
+    """The records from the last one of a step on, behind begin and earlier ends of its session."""
+    # An application span may have ended by idling while its application went on. Of other sessions
+    # there may be the end: where that of an earlier one came late, its begin tells that it is.
     found: list[Mapping[str, Any]] = []  # newest first
-    step, session, left_bytes = None, None, _LONGEST_TAIL_BYTES
+    begun_earlier: set[str | None] = set()  # sessions of which the begin was not found yet
+    step, left_bytes = None, _LONGEST_TAIL_BYTES
     for line in run.backward():
         is_read = step is None or line.data.startswith(_ROOT_LINES)
         record = _record_of(line) if is_read else None
         left_bytes -= len(line.data)
-        if record is not None and step is None:
+        if record is not None and (step is None or _session(record) in begun_earlier):
             found.append(record)
-            if record["type"] in (BEGIN_ENTRY, END_ENTRY):
-                step, session, left_bytes = record, _session(record), _LONGEST_SEARCH_BYTES
-        elif record is not None and _session(record) == session:
-            found.append(record)
-            if record["type"] == ROOT:
-                return found[::-1]
-        if left_bytes < 0 or (step is not None and session is None):
+            is_begin = record["type"] == ROOT
+            (begun_earlier.discard if is_begin else begun_earlier.add)(_session(record))
+            if step is None and record["type"] in (BEGIN_ENTRY, END_ENTRY):
+                step, left_bytes = record, _LONGEST_SEARCH_BYTES
+        if left_bytes < 0 or (step is not None and not begun_earlier - {None}):
             break
-    root = None
-    if session is not None:
+    if step is None:
+        return found[::-1]
+    session, root = _session(step), None
+    if session is not None and session in begun_earlier:
         root = newest_record(run.log, (ROOT,), accept=lambda each: _session(each) == session)
-    return [*([] if root is None else [root]), *found[::-1]]
+    begun_earlier.discard(session)
+    kept = [each for each in found[::-1] if _session(each) not in begun_earlier]
+    return kept if root is None else [root, *kept]
 
 
 def _head(run: StoredRun) -> list[Mapping[str, Any]]:
