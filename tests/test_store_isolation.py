@@ -1,6 +1,7 @@
 """Nothing is written or read outside a run's own folder, and only its owner may."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -24,6 +25,7 @@ from burr_otel.errors import (
 from burr_otel.store import Store
 from burr_otel.store.copying import RunCopy, write_plain
 from burr_otel.store.engines import open_engine
+from burr_otel.store.files import run as files_run
 from burr_otel.store.files.run import FileRun
 from burr_otel.store.stored_run import runs_beyond
 
@@ -299,6 +301,23 @@ def test_a_deletion_at_the_same_time_takes_all_of_it_away(store, monkeypatch):
     assert list(Path(store.place).iterdir()) == []
 
 
+def test_a_deletion_at_the_same_time_is_not_in_the_way(store, monkeypatch):
+    """It has made the folder for what is deleted, and takes it away before it is used."""
+    steps(store, 1)
+    make, made = os.mkdir, []
+
+    def mkdir(path, *more):
+        made.append(path)
+        if len(made) == 1:
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+        make(path, *more)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    store.delete("a", dead_before_ns=1)
+    assert len(made) == 2
+    assert list(Path(store.place).iterdir()) == []
+
+
 def test_a_file_that_comes_into_a_folder_as_it_is_deleted_goes_with_it(store, monkeypatch):
     """Another process had looked up the folder before it was renamed."""
     steps(store, 1)
@@ -352,6 +371,26 @@ def test_a_run_that_is_made_anew_while_it_is_claimed_has_one_holder(store, monke
     with pytest.raises(RunLockedError):
         begin(store)
     others[0].end(ENDED)
+
+
+def test_a_run_that_is_deleted_and_made_anew_while_it_is_opened_is_opened_again(store, monkeypatch):
+    """The session's first record went with the deleted folder: its mark is in no other."""
+    steps(store, 2)
+    inner, runs = FileRun.mark_open, []
+
+    def others_come_first(run, *told):
+        if not runs:
+            runs.append(run)
+            with monkeypatch.context() as other_process:
+                other_process.setattr(files_run, "_runs", {})
+                store.engine.delete(store.read("a").log)
+                run_step(begin(store), 7)
+        inner(run, *told)
+
+    monkeypatch.setattr(FileRun, "mark_open", others_come_first)
+    session = begin(store)
+    run_step(session, 2)
+    assert store.load(None, "a")["sequence_id"] == 2
 
 
 def test_a_run_that_is_deleted_once_it_was_found_has_nothing(store, monkeypatch):

@@ -127,18 +127,21 @@ class FileEngine(Engine):
         folder = Path(run.place)
         doomed = folder.with_name(f"{TEMPORARY_PREFIX}deleted")
         temporary = disk.temporary_name(doomed / folder.name)
-        try:
-            doomed.mkdir(0o700, exist_ok=True)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            shutil.rmtree(folder)  # where it is: a full disk has no room for another folder
-            return
-        try:
-            folder.rename(temporary)
-        except FileNotFoundError:  # or another deletion has taken `doomed` away
-            doomed.mkdir(0o700, exist_ok=True)
-            folder.rename(temporary)
+        while True:
+            try:
+                with contextlib.suppress(FileExistsError):
+                    doomed.mkdir(0o700)
+                folder.rename(temporary)
+                break
+            except FileNotFoundError:
+                if not folder.exists():
+                    raise
+                continue  # another deletion has taken `doomed` away
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                shutil.rmtree(folder)  # where it is: a full disk has no room for another folder
+                break
         with contextlib.suppress(FileNotFoundError):  # another deletion takes all of it away, too
             for each in doomed.iterdir():
                 shutil.rmtree(each, ignore_errors=True)

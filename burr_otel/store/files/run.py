@@ -260,7 +260,8 @@ class FileRun(LogFile):
         """Make the marker of a session, whole: nobody would complete one that has an empty one."""
         path = Path(self._marker(session_id))
         if not path.exists():
-            disk.replace_file(path, marker, sync=False)
+            with self.locked():  # else perhaps in a folder that was made anew since our record
+                disk.replace_file(path, marker, sync=False)
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""
