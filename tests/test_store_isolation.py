@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from burr.common.types import ParentPointer
+from click.testing import CliRunner
 from store_support import ENDED, begin, folder_of, keep, run_step, steps
 
+from burr_otel.cli import keep as keep_commands
 from burr_otel.errors import (
     ConfigError,
     InvalidIdentifierError,
@@ -269,6 +271,24 @@ def test_a_run_whose_owner_is_elsewhere_is_deleted_when_it_is_old(store):
         store.delete("a", dead_before_ns=changed_ns - 9 * 10**9)
     store.delete("a", dead_before_ns=changed_ns + 10**9)
     assert list(Path(store.place).iterdir()) == []
+
+
+def test_a_run_that_goes_on_while_others_are_pruned_stays(store, monkeypatch):
+    """It takes a while to delete many runs, of which each was old when they were listed."""
+    for app_id in ("a", "b"):
+        steps(store, 1, app_id)
+        os.utime(folder_of(store, app_id) / "log.jsonl", (1, 1))
+
+    def listed(*told):
+        found = runs_beyond(*told)
+        steps(store, 1, "a")
+        return found
+
+    monkeypatch.setattr(keep_commands, "runs_beyond", listed)
+    arguments = ["--older-than", "1d", "--storage-dir", str(Path(store.place).parent)]
+    done = CliRunner().invoke(keep_commands.prune_command, arguments)
+    assert "Deleted 1 run" in done.output
+    assert store.list_app_ids() == ["a"]
 
 
 def test_what_a_killed_deletion_left_goes_with_the_next_one(store, monkeypatch):

@@ -170,11 +170,18 @@ def prune_command(
             )
         keep = 0
     beyond = runs_beyond(where.runs(), older_than, keep, max_bytes)
-    return _delete(beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE)
+    return _delete(
+        beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE, older_than=older_than
+    )
 
 
 def _delete(
-    found: Sequence[StoredRun], storage_dir: str, *, dry_run: bool = False, passes_over: str = ""
+    found: Sequence[StoredRun],
+    storage_dir: str,
+    *,
+    dry_run: bool = False,
+    passes_over: str = "",
+    older_than: int | None = None,
 ) -> CommandResult:
     """Delete runs one by one, or look which could be, until Ctrl-C; one status is no problem."""
     told: list[dict[str, Any]] = []
@@ -190,6 +197,8 @@ def _delete(
                 else:
                     store = Store(run.project, storage_dir)
                     key, dead_before_ns = run.partition_key, _dead_before_ns()
+                    if older_than and store.read(run.app_id, key).changed_ns >= older_than:
+                        continue  # it has been written to since it was listed
                     store.delete(run.app_id, key, dead_before_ns=dead_before_ns)
             except UnknownRunError:
                 continue  # somebody else has deleted it
