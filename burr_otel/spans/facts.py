@@ -10,7 +10,7 @@ import base64
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
@@ -208,12 +208,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 # Attributes may hold what JSON cannot: NaN, bytes, integers beyond 64 bits, lone surrogates. Such a
 # value becomes an object whose one key says what it is; no other value becomes an object.
 
-
-_EXACT: Final[dict[type, Callable[[Any], Any]]] = {
-    str: str.__str__,
-    int: int.__int__,
-    float: float.__float__,
-}
+_EXACT: Final[Any] = ((str, str.__str__), (int, int.__int__), (float, float.__float__))
 
 
 def portable(value: Any) -> Any:
@@ -226,7 +221,7 @@ def portable(value: Any) -> Any:
         return {"map": [[portable(key), portable(item)] for key, item in value.items()]}
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
-    for kind, exact in _EXACT.items():  # of subclasses: enumerations, numpy's numbers
+    for kind, exact in _EXACT:  # of subclasses: enumerations, numpy's numbers
         if isinstance(value, kind):
             value = exact(value)
     if type(value) in (int, float):
