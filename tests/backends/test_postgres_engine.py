@@ -374,6 +374,17 @@ def test_a_deletion_sees_what_was_written_while_it_waited(database):
         assert run._writer.database.query(asked) == [("read committed",)]
 
 
+def test_a_deletion_that_loses_its_connection_deletes_nothing(database):
+    """With it the lock is lost: a session may have begun since the run was found unused."""
+    run = new_run(database)
+    with pytest.raises(ConnectionError), run.undisturbed():
+        ((pid,),) = run._query("SELECT pg_backend_pid()")
+        with psycopg.connect(database, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+        PostgresEngine(database).delete(run)
+    assert PostgresEngine(database).find("p", "a", None) is not None
+
+
 def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(database, monkeypatch):
     """A server resumes a run at the very moment at which it is pruned: nothing fails."""
     store = Store("p", database)

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import ProgrammingError, abc, errors
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from burr_otel.errors import ConfigError, StoreError
@@ -195,7 +195,9 @@ class Database:
 
     def patience(self) -> Patience:
         """How long a statement is tried again; once an outage has lasted, not at all."""
-        return Patience(0 if self.is_down else OUTAGE_S)
+        # Nor in a transaction: its lock, and what was seen behind it, are lost with the connection.
+        status = None if self._connection is None else self._connection.pgconn.transaction_status
+        return Patience(0 if self.is_down or status == TransactionStatus.INTRANS else OUTAGE_S)
 
     def reconnect(self, error: Exception, patience: Patience) -> None:
         """Let go of a connection that has failed, and wait if there is a point in another try."""
