@@ -382,6 +382,7 @@ def test_a_deletion_that_loses_its_connection_deletes_nothing(database):
         with psycopg.connect(database, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
         PostgresEngine(database).delete(run)
+    assert not run._writer.database.is_down  # the next statement waits for the server as ever
     assert PostgresEngine(database).find("p", "a", None) is not None
 
 

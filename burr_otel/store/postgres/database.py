@@ -129,14 +129,16 @@ class Database:
     def query(self, sql: str, *values: Any, answer_s: float = 60.0) -> list[tuple[Any, ...]]:
         """The rows of one statement that may be run twice; an error as `problem` tells it."""
         with self.lock:
-            patience = self.patience()
+            patience, connection = self.patience(), self._connection
+            # Of a transaction, lock and all before are lost with the connection: not tried again.
+            status = None if connection is None else connection.pgconn.transaction_status
             while True:
                 try:
                     return self.run(sql, values, answer_s)
-                except LOST as error:
-                    self.reconnect(error, patience)
                 except psycopg.Error as error:
-                    raise self.problem(error) from error
+                    if status == TransactionStatus.INTRANS or not isinstance(error, LOST):
+                        raise self.problem(error) from error
+                    self.reconnect(error, patience)
 
     def run(
         self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S
@@ -195,9 +197,7 @@ class Database:
 
     def patience(self) -> Patience:
         """How long a statement is tried again; once an outage has lasted, not at all."""
-        # Nor in a transaction: its lock, and what was seen behind it, are lost with the connection.
-        status = None if self._connection is None else self._connection.pgconn.transaction_status
-        return Patience(0 if self.is_down or status == TransactionStatus.INTRANS else OUTAGE_S)
+        return Patience(0 if self.is_down else OUTAGE_S)
 
     def reconnect(self, error: Exception, patience: Patience) -> None:
         """Let go of a connection that has failed, and wait if there is a point in another try."""
