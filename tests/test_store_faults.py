@@ -404,7 +404,7 @@ def test_a_run_on_a_full_disk_can_be_deleted(tmp_path, monkeypatch):
     store = Store("proj", tmp_path)
     steps(store, 1)
     monkeypatch.setattr(os, "pwrite", full)
-    monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(Path, "mkdir", full)
     store.delete("a", dead_before_ns=1)
     assert list(Path(store.place).iterdir()) == []
 

@@ -324,7 +324,7 @@ def test_a_deletion_at_the_same_time_takes_all_of_it_away(store, monkeypatch):
 def test_a_deletion_at_the_same_time_is_not_in_the_way(store, monkeypatch):
     """It has made the folder for what is deleted, and takes it away before it is used."""
     steps(store, 1)
-    make, made = os.mkdir, []
+    make, made = Path.mkdir, []
 
     def mkdir(path, *more):
         made.append(path)
@@ -332,21 +332,34 @@ def test_a_deletion_at_the_same_time_is_not_in_the_way(store, monkeypatch):
             raise FileExistsError(errno.EEXIST, "File exists", path)
         make(path, *more)
 
-    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
     store.delete("a", dead_before_ns=1)
     assert len(made) == 2
     assert list(Path(store.place).iterdir()) == []
 
 
+def test_a_link_in_place_of_what_is_deleted_is_not_followed(store, tmp_path):
+    """Whoever may write to the project must not choose what a deletion deletes."""
+    steps(store, 2)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "kept").mkdir(parents=True)
+    (Path(store.place) / ".burr-otel-new-deleted").symlink_to(elsewhere)
+    with pytest.raises(InvalidIdentifierError, match="is a symbolic link"):
+        store.delete("a", dead_before_ns=1)
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+    assert store.load(None, "a")["sequence_id"] == 1
+
+
 def test_a_file_that_comes_into_a_folder_as_it_is_deleted_goes_with_it(store, monkeypatch):
     """Another process had looked up the folder before it was renamed."""
     steps(store, 1)
-    remove = os.rmdir
+    remove, came = os.rmdir, []
 
     def late(path, **more):
-        monkeypatch.setattr(os, "rmdir", remove)
-        [found] = Path(store.place).glob(".*/.*")
-        (found / "late").touch()
+        if not came:
+            [found] = Path(store.place).glob(".*/.*")
+            came.append(found / "late")
+            came[0].touch()
         remove(path, **more)
 
     monkeypatch.setattr(os, "rmdir", late)

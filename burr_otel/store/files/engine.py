@@ -131,6 +131,7 @@ class FileEngine(Engine):
             try:
                 with contextlib.suppress(FileExistsError):
                     doomed.mkdir(0o700)
+                check_folder(str(doomed))
                 folder.rename(temporary)
                 break
             except FileNotFoundError:
@@ -142,9 +143,8 @@ class FileEngine(Engine):
                     raise
                 shutil.rmtree(folder)  # where it is: a full disk has no room for another folder
                 break
-        with contextlib.suppress(FileNotFoundError):  # another deletion takes all of it away, too
-            for each in doomed.iterdir():
-                shutil.rmtree(each, ignore_errors=True)
+        shutil.rmtree(doomed, ignore_errors=True)  # of all deletions; follows no link
+        with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(temporary)  # a file came into it as it was renamed, or it says why not
         with contextlib.suppress(OSError):
             doomed.rmdir()
