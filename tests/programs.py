@@ -46,8 +46,8 @@ def run_program(code, folder, *, command=(), check=True, timeout_s=120, **enviro
     return done
 
 
-def in_child(work):
-    """Do something in a forked child; its exit code, which is 0 unless it fails or hangs."""
+def start_child(work) -> int:
+    """Do something in a forked child; its process id."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -58,6 +58,12 @@ def in_child(work):
             traceback.print_exc()
         finally:
             os._exit(code)
+    return pid
+
+
+def in_child(work) -> int:
+    """Do something in a forked child; its exit code, which is 0 unless it fails or hangs."""
+    pid = start_child(work)
     # Not `signal.alarm` in the child, which may hang before anything of this runs there.
     killer = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
     killer.start()

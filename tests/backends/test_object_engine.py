@@ -18,6 +18,7 @@ import pytest
 import store_support
 from object_server import ACCESS_KEY, SECRET_KEY, Gateway
 from processes import running, wait_for
+from programs import in_child, start_child
 
 from burr_otel import OtelTracker
 from burr_otel.errors import ConfigError, RunLockedError, SnapshotError, StoreError
@@ -56,26 +57,6 @@ def begin(run: ObjectRun, number: int) -> tuple[int, int]:
 
 def bodies(run: ObjectRun) -> list[bytes]:
     return [each.data for each in run.forward()]
-
-
-def start_child(work) -> int:
-    """Run `work` in a forked child; its process id."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    return pid
-
-
-def in_child(work) -> int:
-    """Run `work` in a forked child; its exit code."""
-    return os.waitstatus_to_exitcode(os.waitpid(start_child(work), 0)[1])
 
 
 @pytest.fixture

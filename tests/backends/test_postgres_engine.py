@@ -12,6 +12,7 @@ import time
 import psycopg
 import pytest
 from postgres_server import PgBouncer, Postgres
+from programs import in_child
 from store_support import ENDED, begin, run_step
 
 from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError
@@ -41,19 +42,6 @@ def append(run: PostgresRun, number: int, **more: object) -> tuple[int, int]:
 
 def bodies(run: PostgresRun) -> list[bytes]:
     return [each.data for each in run.forward()]
-
-
-def in_child(work: object) -> int:
-    """Run `work` in a forked child; its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def other_process(url: str, numbers: range) -> None:
