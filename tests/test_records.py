@@ -73,7 +73,7 @@ def facts(record):
     kept = {
         name: value.value if isinstance(value, Document) else value
         for name, value in record._asdict().items()
-        if name not in ("session", "otel", "kind", "about", "state")
+        if name not in ("otel", "kind", "about", "state")
     }
     if "links" in kept:
         kept["links"] = tuple(kept["links"])
@@ -90,7 +90,7 @@ def test_a_record_comes_back_as_it_was_written(record):
     assert line.endswith(b"\n")
     found = records.read(records.parse(line))
     assert facts(found) == facts(record)
-    assert found.session == "s1"
+    assert found.otel["session"] == "s1"
 
 
 def test_a_step_with_a_state_comes_back_with_it():
@@ -130,7 +130,7 @@ def test_a_line_of_burrs_own_client_is_read():
     ).encode()
     found = records.read(records.parse(line))
     assert found.inputs.value == {"n": 2**70}
-    assert (found.sequence_id, found.origin, found.session) == (5, None, None)
+    assert (found.sequence_id, found.origin, found.otel) == (5, None, {})
     assert found.time_ns % 1_000_000_000 == 123_456_000
 
 

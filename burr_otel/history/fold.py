@@ -103,7 +103,7 @@ class Fold:
     # --- sessions -------------------------------------------------------------------------------
 
     def _session_of(self, record: Any) -> SessionNode:
-        key = record.session
+        key = record.otel.get("session")
         if key is not None and type(key) is not str:
             raise TypeError("a session's id is a text")
         session = self._by_id.get(key)

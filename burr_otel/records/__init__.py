@@ -149,9 +149,9 @@ def read(record: Mapping[str, Any], zone: Zone | None = None) -> Record | None:
 def _read(record: Mapping[str, Any], layout: Layout, zone: Zone | None) -> Any:
     otel = record.get("otel")
     otel = otel if isinstance(otel, dict) else {}
-    found = {"session": otel.get("session"), "otel": otel, "time_ns": time_of(record, zone)}
-    for key, field, read_value, is_needed in layout.read:
-        value = record[key] if is_needed else record.get(key)
+    found = {"otel": otel, "time_ns": time_of(record, zone)}
+    for key, field, _, _, read_value in layout.top:
+        value = record.get(key)
         found[field] = value if read_value is None else read_value(value)
     if layout.has_raised:
         found["raised"] = raised = _read_raised(record, otel)
@@ -160,7 +160,7 @@ def _read(record: Mapping[str, Any], layout: Layout, zone: Zone | None) -> Any:
         found["ids"] = read_ids(otel)
     elif layout.has_origin:
         found["origin"] = _read_origin(otel)
-    for key, field, read_value in layout.read_otel:
+    for key, field, _, _, read_value in layout.otel:
         value = otel.get(key)
         if value is not None:
             found[field] = value if read_value is None else read_value(value)

@@ -185,7 +185,6 @@ class BeginStep(NamedTuple):
     method: str | None = None
     prior: str | None = None
     shown: Mapping[str, Any] = _NOTHING
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -215,7 +214,6 @@ class EndStep(NamedTuple):
     snapshot_error: str | None = None
     shown: Mapping[str, Any] = _NOTHING
     user: Mapping[str, Any] = _NOTHING
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -234,7 +232,6 @@ class BeginInner(NamedTuple):
     origin: Origin | None = None
     kind: str | None = None
     scope: str | None = None
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -249,7 +246,6 @@ class EndInner(NamedTuple):
     raised: Raised | None = None
     shown: Mapping[str, Any] = _NOTHING
     user: Mapping[str, Any] = _NOTHING
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -263,7 +259,6 @@ class Logged(NamedTuple):
     span_id: str | None
     time_ns: int
     shown: Any = None
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -274,7 +269,6 @@ class StreamMark(NamedTuple):
     sequence_id: int
     time_ns: int
     items: int | None = None
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -293,7 +287,6 @@ class BeginRoot(NamedTuple):
     state: Mapping[str, bytes] | None = None
     kind: str = "root"
     about: Mapping[str, Any] = _NOTHING
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 
@@ -310,7 +303,6 @@ class EndRoot(NamedTuple):
     usage: Usage | None = None
     shown: Mapping[str, Any] = _NOTHING
     user: Mapping[str, Any] = _NOTHING
-    session: str | None = None
     otel: Mapping[str, Any] = _NOTHING
 
 

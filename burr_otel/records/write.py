@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -52,61 +52,26 @@ def local_time(time_ns: int) -> bytes:
     return b"%b.%06d" % (_local_second(time_ns // _S_NS), time_ns % _S_NS // _US_NS)
 
 
-def _traceback(raised: Raised | None) -> str | None:
-    return None if raised is None else raised.traceback or raised.type
-
-
-def _result(value: Any) -> Document | None:
-    return None if value is None else Document(None, value)
-
-
-def _state(value: Any) -> Fragments | None:
-    return Fragments(value) if isinstance(value, dict) else None
-
-
-def _texts(values: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(map(str, values))
-
-
-def _text_tags(tags: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in tags.items()}  # the Burr UI accepts no others
-
-
-def _span_number(digits: str) -> int:
-    return int(digits, 16)
-
-
-def _flat(swallowed: tuple[Raised, int]) -> list[Any]:
-    return [*swallowed[0], swallowed[1]]
-
-
-def _swallowed(values: Sequence[Any]) -> tuple[Raised, int]:
-    return Raised(*values[:3]), values[3]
-
-
-def _grown(heads: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
-    return {key: (head[0], head[1]) for key, head in heads.items()}
-
-
 # --- what a line holds ----------------------------------------------------------------------------
 
 TIMES: Final = ("start_time", "end_time", "time_logged", "stream_init_time", "first_item_time")
 _WRITTEN: Final[dict[str, Callable[[Any], Any]]] = {
-    "exception": _traceback,
-    "tags": _text_tags,
-    "swallowed": _flat,
+    "exception": lambda raised: None if raised is None else raised.traceback or raised.type,
+    # The Burr UI accepts no tags but texts.
+    "tags": lambda tags: {str(key): str(value) for key, value in tags.items()},
+    "swallowed": lambda swallowed: [*swallowed[0], swallowed[1]],
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
-    "inputs": functools.partial(Document, None),
-    "value": functools.partial(Document, None),
-    "result": _result,
-    "state": _state,
-    "span_dependencies": _texts,
-    "root_span_id": _span_number,
+    "inputs": lambda value: Document(None, value),
+    "value": lambda value: Document(None, value),
+    "result": lambda value: None if value is None else Document(None, value),
+    "state": lambda value: Fragments(value) if isinstance(value, dict) else None,
+    "span_dependencies": lambda names: tuple(map(str, names)),
+    "root_span_id": lambda digits: int(digits, 16),
     "outcome": str,
     "stream": StreamTimes._make,
-    "swallowed": _swallowed,
-    "grown": _grown,
+    "swallowed": lambda values: (Raised(*values[:3]), values[3]),
+    "grown": lambda heads: {key: (head[0], head[1]) for key, head in heads.items()},
     "usage": Usage._make,
 }
 # What is called otherwise in the class.
@@ -130,6 +95,16 @@ _NEEDED: Final[dict[str, type | tuple[type, ...]]] = {
 }
 
 
+class Member(NamedTuple):
+    """A member of a line, the field that it is in the class, and how one becomes the other."""
+
+    key: str
+    field: str
+    at: int
+    write: Callable[[Any], Any] | None
+    read: Callable[[Any], Any] | None
+
+
 class Layout:
     """A type of record: its class, and the members of its line that are fields of that class.
 
@@ -142,21 +117,21 @@ class Layout:
         self.needed = {key: _NEEDED[key] for key in needed.split()}
         names = [*needed.split(), *optional.split()]
         self.time = next(key.encode() for key in names if key in TIMES)
-        fields = [(key, _FIELDS.get(key, key)) for key in names if key not in TIMES]
-        self.unset = {key: None for key, field in fields if field not in has}
-        self.written = [
-            (key, has.index(field), _WRITTEN.get(key)) for key, field in fields if field in has
-        ]
-        self.read = [
-            (key, field, _READ.get(key), key in self.needed)
-            for key, field in fields
-            if field in has and field != "raised"
-        ]
-        rare = [(key, _FIELDS.get(key, key)) for key in otel.split()]
-        self.written_otel = [(key, has.index(field), _WRITTEN.get(key)) for key, field in rare]
-        self.read_otel = [(key, field, _READ.get(key)) for key, field in rare]
+        untimed = [key for key in names if key not in TIMES]
+        self.top, self.otel = _members_of(has, untimed), _members_of(has, otel.split())
+        self.unset = {key: None for key in untimed if _FIELDS.get(key, key) not in has}
         self.has_origin, self.has_ids = "origin" in has, "ids" in has
         self.has_raised, self.has_exception = "raised" in has, "exception" in names
+
+
+def _members_of(has: tuple[str, ...], keys: Sequence[str]) -> list[Member]:
+    """Those members that are fields of a class; the others are null."""
+    named = [(key, _FIELDS.get(key, key)) for key in keys]
+    return [
+        Member(key, field, has.index(field), _WRITTEN.get(key), _READ.get(key))
+        for key, field in named
+        if field in has
+    ]
 
 
 _OF_STEP_END: Final = "outcome failed stream swallowed usage snapshot_error grown shown user"
@@ -205,7 +180,7 @@ def encode(record: Record, session: bytes, more: bytes = b"") -> bytes:
     name = record.kind if isinstance(record, StreamMark) else _TYPES[type(record)]
     layout, about = LAYOUTS[name], _NOTHING
     fields: dict[str, Any] = {**layout.unset}
-    for key, at, write in layout.written:
+    for key, _, at, write, _ in layout.top:
         fields[key] = record[at] if write is None else write(record[at])
     if isinstance(record, BeginRoot):
         fields, about = {**record.fields}, record.about
@@ -283,7 +258,7 @@ def encode_end_step(
 def _members(record: Any, layout: Layout, more: Mapping[str, Any] = _NOTHING) -> bytes:
     """What stands in `otel` of a record behind session and time, each member after a comma."""
     told = {key: value for key, value in more.items() if value is not None and value != {}}
-    for key, at, write in layout.written_otel:
+    for key, _, at, write, _ in layout.otel:
         value = record[at]
         if value is not None and value != {}:
             told[key] = value if write is None else write(value)
