@@ -15,13 +15,9 @@ from typing import Any
 import pytest
 from hostile import ZOO, TextSubclass
 
-from burr_otel.content import (
-    ContentPolicy,
-    RaisedText,
-    capture_exception,
-    raised_of_text,
-)
+from burr_otel.content import ContentPolicy, capture_exception, raised_of_text
 from burr_otel.content.redact import MARKER
+from burr_otel.records import Raised
 
 CANARY = "hunter2CANARYx"
 POLICY = ContentPolicy()
@@ -38,7 +34,7 @@ def raised(action: Any, *arguments: Any) -> BaseException:
     raise AssertionError("nothing was raised")
 
 
-def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
+def described(policy: ContentPolicy, error: BaseException) -> Raised:
     """What a span shows of an exception."""
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 

@@ -11,10 +11,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode
 
-from burr_otel.content import ContentPolicy, RaisedText, capture_exception
+from burr_otel.content import ContentPolicy, capture_exception
+from burr_otel.records import Raised
 
 
-def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
+def described(policy: ContentPolicy, error: BaseException) -> Raised:
     """What a span shows of an exception."""
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 

@@ -15,15 +15,16 @@ from hostile import ZOO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from burr_otel.content import Attribute, ContentPolicy, RaisedText, capture_exception
+from burr_otel.content import Attribute, ContentPolicy, capture_exception
 from burr_otel.content.redact import MARKER
+from burr_otel.records import Raised
 
 CANARY = "hunter2CANARYx"
 POLICY = ContentPolicy()
 KINDS = ("inputs", "results", "state")
 
 
-def described(policy: ContentPolicy, error: BaseException) -> RaisedText:
+def described(policy: ContentPolicy, error: BaseException) -> Raised:
     """What a span shows of an exception."""
     return policy.exception(capture_exception(error, policy.max_attribute_bytes))
 

@@ -16,7 +16,7 @@ ALLOWED = {
     "semconv": set(),
     "trace_url": {"errors"},
     "config": {"errors", "printable", "trace_url"},
-    "content": {"cached"},
+    "content": {"cached", "records"},
     "records": set(),
     "store": {"cached", "errors", "printable", "records"},
     "spans": {"_version", "config", "content", "errors", "printable", "records", "semconv"},

@@ -17,12 +17,13 @@ import types
 from collections.abc import Iterator
 from time import monotonic
 from types import FrameType, TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from burr_otel.content.capture import capture
 from burr_otel.content.objects import Failure, call_safely, is_heavy, text_safely, type_name
 from burr_otel.content.prune import OVERLAP, CutText, clip, fit, scrub, window
 from burr_otel.content.redact import Redaction, hide
+from burr_otel.records import Raised
 
 _HEADER: Final = "Traceback (most recent call last):"
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
@@ -57,20 +58,12 @@ _SECONDS: Final = 0.1  # for code of the exceptions; then their messages are not
 _BUILTIN: Final = Redaction()
 
 
-class RaisedText(NamedTuple):
-    """The bounded texts of an exception, as captured (with all secrets) or as shown."""
-
-    type: str
-    message: str
-    traceback: str
-
-
-def capture_exception(error: BaseException, limit_bytes: int) -> RaisedText:
+def capture_exception(error: BaseException, limit_bytes: int) -> Raised:
     """The texts of an exception of which `limit_bytes` may be shown; never raises."""
     writer = _Writer(limit_bytes)
     message = _bounded(writer.message(error), limit_bytes)
     trace = text_safely(writer.chain, error, limit_bytes, 0)
-    return RaisedText(scrub(type_name(error)), message, trace)
+    return Raised(scrub(type_name(error)), message, trace)
 
 
 class _Writer:
@@ -255,7 +248,7 @@ def _members_of(exc: BaseException) -> list[BaseException]:
 # --- texts, as they were captured or recorded ----------------------------------------------------
 
 
-def raised_of_text(text: str) -> RaisedText:
+def raised_of_text(text: str) -> Raised:
     """The parts of a traceback that was recorded as text, such as by Burr's own client."""
     text = scrub(text)
     block = text[text.rfind(_HEADER) :] if _HEADER in text else text
@@ -267,8 +260,8 @@ def raised_of_text(text: str) -> RaisedText:
     last = "\n".join(lines).strip()
     title = _TITLE.match(last)
     if title is None:
-        return RaisedText("Exception", last, text)
-    return RaisedText(title[0], last[title.end() :].removeprefix(":").strip(), text)
+        return Raised("Exception", last, text)
+    return Raised(title[0], last[title.end() :].removeprefix(":").strip(), text)
 
 
 def captured_text(text: str) -> str | CutText:

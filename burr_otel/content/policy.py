@@ -10,11 +10,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 from burr_otel.cached import CachedProperty
 from burr_otel.content.capture import NewPart, capture, needed, tree_of, whole
-from burr_otel.content.exceptions import RaisedText, captured_text, shown_trace
+from burr_otel.content.exceptions import captured_text, shown_trace
 from burr_otel.content.objects import Failure, call_safely, text_safely, type_text
 from burr_otel.content.patterns import MARKER
 from burr_otel.content.prune import CutText, clip, fit, scrub
 from burr_otel.content.redact import Redaction, hide
+from burr_otel.records import Raised
 
 Capture = Literal["full", "types", "off"]
 Kind = Literal["inputs", "results", "state"]
@@ -254,15 +255,15 @@ class ContentPolicy:
 
     # --- exceptions -------------------------------------------------------------------------------
 
-    def exception(self, raised: RaisedText) -> RaisedText:
+    def exception(self, raised: Raised) -> Raised:
         """An exception as a span shows it; a text that is not shown at all is empty."""
         kind = self.name(raised.type)
         if self.shown_only or self.exceptions == "off":
-            return RaisedText(kind, "", "")
+            return Raised(kind, "", "")
         full = self.exceptions == "full"
         message = text_safely(self._message, raised.message) if full else ""
         trace = text_safely(self._trace, raised.traceback, content=full)
-        return RaisedText(kind, message, trace)
+        return Raised(kind, message, trace)
 
     def _message(self, message: str) -> str:
         text = captured_text(scrub(message))

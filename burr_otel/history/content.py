@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import orjson
 
 from burr_otel import semconv
-from burr_otel.content import Attribute, ContentPolicy, RaisedText, raised_of_text
+from burr_otel.content import Attribute, ContentPolicy, raised_of_text
 from burr_otel.history.tree import RUNNING, SessionNode, SpanNode, session_of
 from burr_otel.records import (
     NO_DOCUMENT,
@@ -166,7 +166,7 @@ class RunContent:
 
 def _parsed(raised: Raised) -> Raised:
     """An exception with its class: logs of Burr's client hold nothing but a traceback."""
-    return raised if raised.type else Raised(*raised_of_text(raised.traceback))
+    return raised if raised.type else raised_of_text(raised.traceback)
 
 
 def _as_json(value: Any) -> Any:
@@ -182,7 +182,7 @@ def _end_root(span: SessionNode, policy: ContentPolicy) -> EndRoot | None:
         return None
     failed = None
     if span.last_failure is not None and span.outcome == semconv.ERROR:
-        failed = policy.exception(RaisedText(*_parsed(span.last_failure)))
+        failed = policy.exception(_parsed(span.last_failure))
     # Of a process that died nobody knows all steps; Burr's client never tells of an end.
     known = span.outcome != semconv.CRASHED or span.begin is None
     return EndRoot(

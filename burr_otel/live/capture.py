@@ -120,7 +120,7 @@ def show_state(
 
 def raised_of(error: BaseException) -> Raised:
     """An exception as bounded texts, which keep none of its frames alive."""
-    return Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
+    return capture_exception(error, _MOST_EXCEPTION_BYTES)
 
 
 def show_attribute(shared: Shared, run: str, key: Any, value: Any) -> tuple[Document, Any]:

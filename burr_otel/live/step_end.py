@@ -7,13 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from burr_otel import semconv
-from burr_otel.content import (
-    Failure,
-    RaisedText,
-    call_safely,
-    capture_exception,
-    text_safely,
-)
+from burr_otel.content import Failure, call_safely, capture_exception, text_safely
 from burr_otel.errors import SnapshotError
 from burr_otel.live.capture import captured, held_bytes, raised_of, show_answer, show_state
 from burr_otel.printable import logger
@@ -99,7 +93,7 @@ def _record(
         elif raised is None and action.kind == "llm" and state is not None:
             show_answer(step, state, result, shown)
         if swallowed is not None and policy.asks_user:
-            swallowed = Raised(*policy.exception(RaisedText(*swallowed[0]))), swallowed[1]
+            swallowed = policy.exception(swallowed[0]), swallowed[1]
     fragments: Mapping[str, Any] | None = None
     if encoded is not None:
         texts = encoded.fragments

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from burr_otel import semconv
-from burr_otel.content import Attribute, ContentPolicy, RaisedText, capture_exception
+from burr_otel.content import Attribute, ContentPolicy, capture_exception
 from burr_otel.errors import SnapshotError
 from burr_otel.records import (
     BeginInner,
@@ -71,12 +71,12 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
     return max(end_ns, start_ns + 1)
 
 
-def exception_attributes(policy: ContentPolicy, raised: Raised | RaisedText) -> dict[str, Any]:
+def exception_attributes(policy: ContentPolicy, raised: Raised) -> dict[str, Any]:
     """What a span says of an exception: type, message and traceback, as far as they are shown."""
-    return _texts(policy.exception(RaisedText(*raised)))
+    return _texts(policy.exception(raised))
 
 
-def _texts(raised: Raised | RaisedText) -> dict[str, Any]:
+def _texts(raised: Raised) -> dict[str, Any]:
     names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
     return {name: text for name, text in zip(names, raised, strict=True) if text}
 

@@ -264,6 +264,5 @@ def _look_at(record: logging.LogRecord) -> None:
         told[semconv.LOG_MESSAGE] = str(message.value)[:_LONGEST_MESSAGE]
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        raised = Raised(*capture_exception(error, _MOST_EXCEPTION_BYTES))
-        told |= exception_attributes(policy, raised)
+        told |= exception_attributes(policy, capture_exception(error, _MOST_EXCEPTION_BYTES))
     scope.current.add_event(semconv.EVENT_LOG, told)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from burr_otel import semconv
-from burr_otel.content import ContentPolicy, Kind, RaisedText
+from burr_otel.content import ContentPolicy, Kind
 from burr_otel.errors import StoreError
 from burr_otel.history.content import RunContent
 from burr_otel.history.tree import session_of
@@ -116,7 +116,7 @@ def _json(value: Any) -> str:
 
 
 def _raised(raised: Raised, hides: ContentPolicy | None) -> dict[str, str]:
-    return (raised if hides is None else hides.exception(RaisedText(*raised)))._asdict()
+    return (raised if hides is None else hides.exception(raised))._asdict()
 
 
 def _part(
