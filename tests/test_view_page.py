@@ -9,6 +9,7 @@ import browser
 import pytest
 from cli_support import RECORDED, run
 
+from burr_otel.cli import cli, show
 from burr_otel.history.read import ChildRun, Pointer, RunTree
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark, Usage
@@ -141,6 +142,18 @@ def test_many_large_values_do_not_add_up(monkeypatch):
         for n in range(100)
     ]
     assert len(html_page(view_of(*steps))) < 200_000
+
+
+def test_of_a_long_run_the_page_has_both_ends(monkeypatch, capsys):
+    """A page of 50,000 steps takes a minute to make; what is left out is told, and how to see it."""
+    monkeypatch.setattr(show, "_STEPS_ON_PAGE", (2, 3))
+    where = ("--storage-dir", str(RECORDED), "-p", "demo_chatbot")
+    cli.main(["show", "chat-1-giraffe", "--html", "-", *where], standalone_mode=False)
+    rows = data_of(capsys.readouterr().out)["rows"]
+    assert [row["number"] for row in rows if row["kind"] == "step"] == [0, 1, 27, 28, 29]
+    assert [row["name"] for row in rows if row["kind"] == "note"] == [
+        "25 steps left out; show --json has all, --step N one"
+    ]
 
 
 @needs_browser

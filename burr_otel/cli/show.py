@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -28,7 +29,9 @@ from burr_otel.view.rows import failure_text, look, relatives
 from burr_otel.view.steps import read_step
 from burr_otel.view.text import duration, one_line
 
-_STEPS_DRAWN: Final = (200, 1_800)  # of a long run, at its beginning and at its end
+# Of a long run, at its beginning and at its end.
+_STEPS_DRAWN: Final = (200, 1_800)
+_STEPS_ON_PAGE: Final = (2_000, 8_000)
 _POLL_S: Final = 0.25
 _READING_SHARE: Final = 5  # reading a long log again takes a sixth of the time at most
 _AFTER_END_S: Final = 10.0  # a session that ended by idling may go on
@@ -92,7 +95,7 @@ def show_command(
         content = ShownContent(run, policy, details=True, unredacted=unredacted)
         _show_step(content, step, as_json=as_json)
     elif html_file is not None:
-        _write_page(read(details=True), store, html_file)
+        _write_page(read(details=True, ends=_STEPS_ON_PAGE), store, html_file)
     elif follow and (as_json or not console.is_terminal):
         _follow_in_lines(read, as_json=as_json)
     elif follow:
@@ -199,6 +202,7 @@ def _write_page(view: RunTree, store: Store, file: str) -> None:
     own = TracePlace("", view.project, view.app_id, start_ns, last_ns)
     others = {place.trace_id: place for place in _traces_of_relatives(view, store)}
 
+    @functools.cache
     def address(trace_id: str) -> str:
         return trace_url(setting, others.get(trace_id, own)._replace(trace_id=trace_id))
 

@@ -18,7 +18,7 @@ from burr_otel.content.redact import Redaction, hide
 from burr_otel.records import Raised
 
 Capture = Literal["full", "types", "off"]
-Kind = Literal["inputs", "results", "state"]
+Kind = Literal["inputs", "results", "state", "attributes"]
 Native = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 
 _LEVELS: Final = ("full", "types", "off")  # from the most to the least that is shown
@@ -160,9 +160,9 @@ class ContentPolicy:
         """The same of values of any kind by their names."""
         return self._unless_off(kind, self._describe, kind, value)
 
-    def attribute(self, key: str, value: Any) -> Attribute | None:
-        """A logged attribute, as text unless it is a plain value; None when none are captured."""
-        return self._unless_off("attributes", self._logged, key, value)
+    def attribute(self, key: str, value: Any, kind: Kind = "attributes") -> Attribute | None:
+        """A logged attribute, or a part of another kind of content; text unless a plain value."""
+        return self._unless_off(kind, self._logged, kind, key, value)
 
     def _unless_off(
         self, kind: str, make: Callable[..., Attribute], *arguments: Any
@@ -194,11 +194,11 @@ class ContentPolicy:
         data, too_long = fit(tree, self.max_attribute_bytes)
         return Attribute(data.decode(), cut or too_long)
 
-    def _logged(self, key: Any, value: Any) -> Attribute:
+    def _logged(self, kind: Kind, key: Any, value: Any) -> Attribute:
         name = key if type(key) is str else self.name(key)
         if type(value) is not bool and value is not None and self._redaction.hides(name):
             return Attribute(MARKER, truncated=False)
-        if self.attributes == "types":
+        if getattr(self, kind) == "types":
             return Attribute(scrub(type_text(value)), truncated=False)
         tree, cut = self._captured(value, f"attributes.{name[:_LONGEST_NAME]}")
         if isinstance(tree, str | CutText):

@@ -85,14 +85,13 @@ class ShownContent:
         if value is MISSING:
             return value
         policy = self._content.facts(session_of(span)).policy
-        policy = dataclasses.replace(policy, attributes=getattr(policy, kind))
         containers, nested = list[Any](), value
-        for part in path[:-1] if policy.attributes == "full" else ():
+        for part in path[:-1] if getattr(policy, kind) == "full" else ():
             whole = whole[part]
             containers.append(whole)
         for container, part in zip(reversed(containers), reversed(path[1:]), strict=False):
             nested = with_name(container, part, nested)
-        shown = policy.attribute(str(path[0]) if path else "", nested)
+        shown = policy.attribute(str(path[0]) if path else "", nested, kind)
         if shown is None:
             return _HIDDEN
         tree = _tree(shown.value, None if containers else value)

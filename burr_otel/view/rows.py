@@ -128,7 +128,7 @@ def rows(sessions: Sequence[SpanNode]) -> Iterator[Row]:
                 if left_out is not None and steps == left_out.at:
                     failed = f", {left_out.failed:,} of them failed" if left_out.failed else ""
                     text = f"{plural(left_out.steps, 'step')} left out{failed}"
-                    yield Row(1, axis, note=f"{text}; --json has all, --step N one")
+                    yield Row(1, axis, note=f"{text}; show --json has all, --step N one")
                 while pauses and span.start_ns >= pauses[0][1]:
                     start_ns, end_ns = pauses.pop(0)
                     yield Row(1, axis, note=f"{duration(end_ns - start_ns)} pause")
