@@ -273,22 +273,32 @@ def test_a_run_whose_owner_is_elsewhere_is_deleted_when_it_is_old(store):
     assert list(Path(store.place).iterdir()) == []
 
 
-def test_a_run_that_goes_on_while_others_are_pruned_stays(store, monkeypatch):
+@pytest.mark.parametrize(
+    ("bound", "left"),
+    [
+        (["--older-than", "1d"], ["a", "c"]),
+        (["--keep", "1"], ["a", "c"]),
+        (["--max-bytes", "4K"], ["a", "c"]),
+        (["--keep", "0"], []),
+    ],
+)
+def test_a_run_that_goes_on_while_others_are_pruned_is_the_newest(store, monkeypatch, bound, left):
     """It takes a while to delete many runs, of which each was old when they were listed."""
-    for app_id in ("a", "b"):
-        steps(store, 1, app_id)
-        os.utime(folder_of(store, app_id) / "log.jsonl", (1, 1))
+    for time_s, (app_id, count) in enumerate((("a", 1), ("b", 9)), 1):
+        steps(store, count, app_id)
+        os.utime(folder_of(store, app_id) / "log.jsonl", (time_s, time_s))
+    steps(store, 1, "c")
 
     def listed(*told):
         found = runs_beyond(*told)
+        monkeypatch.setattr(keep_commands, "runs_beyond", runs_beyond)
         steps(store, 1, "a")
         return found
 
     monkeypatch.setattr(keep_commands, "runs_beyond", listed)
-    arguments = ["--older-than", "1d", "--storage-dir", str(Path(store.place).parent)]
-    done = CliRunner().invoke(keep_commands.prune_command, arguments)
-    assert "Deleted 1 run" in done.output
-    assert store.list_app_ids() == ["a"]
+    arguments = [*bound, "--storage-dir", str(Path(store.place).parent)]
+    CliRunner().invoke(keep_commands.prune_command, arguments)
+    assert store.list_app_ids() == left
 
 
 def test_what_a_killed_deletion_left_goes_with_the_next_one(store, monkeypatch):

@@ -121,7 +121,7 @@ def delete_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
     for typed, run in zip(app_id, found, strict=True):
         if run.app_id != typed:  # the beginning of an id is good enough to look, not to delete
             raise UnknownRunError(typed, without_password(where.storage_dir), [run.app_id])
-    return _delete(found, where.storage_dir)
+    return _delete([(0, run) for run in found], where.storage_dir)
 
 
 @click.command("prune")
@@ -138,7 +138,8 @@ def delete_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
     "--max-bytes",
     type=options.size,
     metavar="SIZE",
-    help="Keep the newest runs that together take no more, such as 500M or 5G; delete others.",
+    help="Keep the newest runs whose records take no more together, such as 500M or 5G; delete "
+    "others.",
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
 @options.where
@@ -169,25 +170,24 @@ def prune_command(
                 "which runs? Give --older-than, --keep, --max-bytes or --partition."
             )
         keep = 0
-    beyond = runs_beyond(where.runs(), older_than, keep, max_bytes)
-    return _delete(
-        beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE, older_than=older_than
-    )
+    bounds = older_than, keep, max_bytes
+    beyond = runs_beyond(where.runs(), *bounds)
+    return _delete(beyond, where.storage_dir, dry_run=dry_run, passes_over=_IN_USE, bounds=bounds)
 
 
 def _delete(
-    found: Sequence[StoredRun],
+    found: Sequence[tuple[int, StoredRun]],
     storage_dir: str,
     *,
     dry_run: bool = False,
     passes_over: str = "",
-    older_than: int | None = None,
+    bounds: tuple[int | None, ...] = (),
 ) -> CommandResult:
     """Delete runs one by one, or look which could be, until Ctrl-C; one status is no problem."""
     told: list[dict[str, Any]] = []
     exit_code = None
     with bar("deleting", len(found)) as moved:
-        for run in found:
+        for changed_ns, run in found:
             moved(len(told), f"{len(told):,} of {plural(len(found), 'run')}")
             facts = {**_names(run), "size_bytes": run.size_bytes}
             status, reason = _DELETABLE if dry_run else _DELETED, None
@@ -197,8 +197,11 @@ def _delete(
                 else:
                     store = Store(run.project, storage_dir)
                     key, dead_before_ns = run.partition_key, _dead_before_ns()
-                    if older_than and store.read(run.app_id, key).changed_ns >= older_than:
-                        continue  # it has been written to since it was listed
+                    now = store.read(run.app_id, key)
+                    # One that was written to since it was listed is the newest by now.
+                    is_newest = bool(bounds) and now.changed_ns != changed_ns
+                    if is_newest and not runs_beyond([now], *bounds):
+                        continue
                     store.delete(run.app_id, key, dead_before_ns=dead_before_ns)
             except UnknownRunError:
                 continue  # somebody else has deleted it

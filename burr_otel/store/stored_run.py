@@ -169,8 +169,8 @@ def runs_beyond(
     since_ns: int | None = None,
     most_runs: int | None = None,
     most_bytes: int | None = None,
-) -> list[StoredRun]:
-    """The runs that are out of any of these bounds, oldest first."""
+) -> list[tuple[int, StoredRun]]:
+    """The runs that are out of any of these bounds, oldest first, and when each was written to."""
     found = [(run.changed_ns, run.size_bytes, run) for run in runs]
     found.sort(key=lambda each: each[:2], reverse=True)
     within, size_bytes = 0, 0
@@ -183,7 +183,7 @@ def runs_beyond(
         ):
             break
         within += 1
-    return [run for _, _, run in reversed(found[within:])]
+    return [(changed_ns, run) for changed_ns, _, run in reversed(found[within:])]
 
 
 # --- open sessions --------------------------------------------------------------------------------
