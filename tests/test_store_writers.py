@@ -102,6 +102,31 @@ def test_a_finaliser_may_write_while_its_thread_indexes_the_log(store, monkeypat
     assert store.load(None, "a")["sequence_id"] == 7
 
 
+@pytest.mark.parametrize("moment", ["close", "load"])
+def test_what_a_finaliser_writes_during_indexing_reaches_the_disk(store, monkeypatch, moment):
+    """With `fsync`, whoever indexes the log at that moment, and before that is done."""
+    store.durability = "fsync"
+    session, other = begin(store, session_id="one"), begin(store, session_id="two")
+    for number in range(3):
+        run_step(session, number)
+    monkeypatch.setattr(run_module, "_MAX_SCAN_BYTES", 0)
+    original, nested, synced = Index.extend, [], []
+    sync = os.fdatasync
+
+    def extend_and_collect(self, noted, covered):
+        if not nested:
+            nested.append(True)
+            run_step(other, 7)
+            monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(fd) or sync(fd))
+        original(self, noted, covered)
+
+    monkeypatch.setattr(Index, "extend", extend_and_collect)
+    session.close() if moment == "close" else store.load(None, "a", 1)
+    assert nested
+    assert synced
+    assert b'"two"' in (folder_of(store) / "log.jsonl").read_bytes().splitlines()[-1]
+
+
 def test_an_append_waits_for_whoever_mends_the_log(store, monkeypatch):
     """A lock of another process is respected: it may be about to cut off a torn line."""
     session = begin(store)

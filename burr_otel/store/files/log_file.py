@@ -15,7 +15,7 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from burr_otel.printable import logger
 from burr_otel.store.files import disk
@@ -35,6 +35,15 @@ _INDEX_BATCH_NOTED_BYTES: Final = 128 * _NOTED.size
 
 # Opened longest ago first. No lock, since finalisers close files, too: each use is one operation.
 _open_files: dict[LogFile, None] = {}
+
+
+class _Late(NamedTuple):
+    """A record that is put off, as `append` was given it; `sync`: until it is on the disk."""
+
+    line: bytes
+    entry: tuple[int, int] | None
+    mark: object | None
+    sync: bool
 
 
 class LogFile:
@@ -66,7 +75,7 @@ class LogFile:
         # by the very thread that is in the middle of an append: hence re-entrant, and put off.
         self._lock = threading.RLock()
         self._busy = False
-        self._waiting: list[tuple[bytes, tuple[int, int] | None, object | None]] = []
+        self._waiting: list[_Late] = []
         self._waiting_bytes = 0
         self._lose_track()
         # The descriptor shares its lock with the parent's: close it, and never unlock it.
@@ -88,7 +97,7 @@ class LogFile:
             if after is not None and (self._busy or after is not self._newest):
                 raise DisplacedError
             if self._busy or durability == "none":
-                return self._put_off(line, entry, mark)
+                return self._put_off(line, entry, mark, sync=durability == "fsync")
             if self._waiting:
                 self.flush()
             self._busy = True
@@ -133,11 +142,16 @@ class LogFile:
                 if self._fd >= 0:  # else it was closed, and with it the lock is gone
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
             if self._waiting:
-                self._flush_late(sync=durability == "fsync")
+                self._flush_late()
             return start, end
 
     def _put_off(
-        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None, mark: object | None
+        self,
+        line: bytes | Sequence[bytes],
+        entry: tuple[int, int] | None,
+        mark: object | None,
+        *,
+        sync: bool,
     ) -> tuple[int, int]:
         """Keep a line until the next flush, or until the end of the append that is going on."""
         line = line if isinstance(line, bytes) else b"".join(line)
@@ -145,20 +159,20 @@ class LogFile:
             mark = None
         elif entry is not None and entry[0] == END:
             self._newest = mark
-        self._waiting.append((line, entry, mark))
+        self._waiting.append(_Late(line, entry, mark, sync))
         self._waiting_bytes += len(line)
         if self._waiting_bytes >= _BUFFER_BYTES:
             self.flush()
         return -1, -1
 
-    def _flush_late(self, *, sync: bool) -> None:
+    def _flush_late(self) -> None:
         """Write what finalisers have appended meanwhile."""
         try:
-            self.flush(sync=sync)
+            self.flush()
         except OSError as error:
             logger.error("%s: a record could not be kept: %s", self.path, error)
 
-    def flush(self, *, sync: bool = False) -> None:
+    def flush(self) -> None:
         """Write what was put off."""
         with self._lock:
             if self._busy or not self._waiting:
@@ -167,14 +181,14 @@ class LogFile:
             try:
                 with self.locked() as fd:
                     start = self._catch_up(fd)
-                    data = b"".join([line for line, _, _ in lines])
+                    data = b"".join([late.line for late in lines])
                     try:
-                        _complete(fd, data, 0, sync=sync)
+                        _complete(fd, data, 0, sync=any(late.sync for late in lines))
                     except OSError:
                         self._undo(fd, start)
                         raise
                     self._end = start + len(data)
-                    for line, entry, mark in lines:
+                    for line, entry, mark, _ in lines:
                         if entry is not None:
                             if entry[0] == END and mark is None:
                                 self._newest = None  # `_put_off` has set it to any other
@@ -237,6 +251,8 @@ class LogFile:
                 self._busy = False
                 if self._fd >= 0:  # else it was closed, and with it the lock is gone
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
+            if self._waiting:
+                self._flush_late()
 
     @contextlib.contextmanager
     def reader_locked(self, fd: int) -> Iterator[None]:
@@ -252,7 +268,7 @@ class LogFile:
             finally:
                 self._busy = False
             if self._waiting:
-                self._flush_late(sync=False)
+                self._flush_late()
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND
