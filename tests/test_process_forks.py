@@ -14,12 +14,14 @@ import burr_otel.live.burr_patches
 from burr_otel.cached import CachedProperty
 from burr_otel.live.registry import registry
 from burr_otel.spans import provider
+from burr_otel.store import engines
 
 LOCKS = [
     "live.burr_patches._lock",
     "live.registry.registry._lock",
     "spans.keeper.keeper._lock",
     "spans.provider._lock",
+    "store.engines._lock",
     "store.files.run._runs_lock",
     "store.process.background._lock",
 ]
@@ -108,29 +110,47 @@ def test_a_lock_of_a_run(tracker, name):
     assert tracker.load(None, "a1")["state"]["count"] == 2
 
 
-def test_exporters_that_another_thread_imports(tmp_path, monkeypatch):
-    """The child imports them as well, while its parent makes the first provider."""
-    (tmp_path / "slow_exporter.py").write_text("import threads; threads.wait()")
+@pytest.fixture
+def forked_while_importing(tmp_path, monkeypatch):
+    """The exit code of a child that does what another thread does, which imports `slow` for it."""
+    (tmp_path / "slow.py").write_text("import threads; threads.wait(); Engine = str")
     threads = types.ModuleType("threads")
     begun, forked = threading.Event(), threading.Event()
     threads.wait = lambda: begun.set() or forked.wait(1)
     monkeypatch.setitem(sys.modules, "threads", threads)
-    monkeypatch.delitem(sys.modules, "slow_exporter", raising=False)  # of an earlier round
+    monkeypatch.delitem(sys.modules, "slow", raising=False)  # of an earlier round
     monkeypatch.syspath_prepend(tmp_path)
 
+    def code_of(work, one, two):
+        thread = threading.Thread(target=work, args=(one,))
+        thread.start()
+        assert begun.wait(60)
+        code = in_child(lambda: work(two))
+        forked.set()
+        thread.join(60)
+        return code
+
+    return code_of
+
+
+def test_exporters_that_another_thread_imports(forked_while_importing, monkeypatch):
+    """The child imports them as well, while its parent makes the first provider."""
+
     def load():
-        importlib.import_module("slow_exporter")
+        importlib.import_module("slow")
         return ()
 
     monkeypatch.setattr(provider, "exporters_from_environ", load)
     monkeypatch.setattr(provider, "_own", {})
-    thread = threading.Thread(target=provider._own_provider, args=("one",))
-    thread.start()
-    assert begun.wait(60)
-    code = in_child(lambda: provider._own_provider("two"))
-    forked.set()
-    thread.join(60)
-    assert code == 0
+    assert forked_while_importing(provider._own_provider, "one", "two") == 0
+
+
+def test_an_engine_that_another_thread_imports(forked_while_importing, monkeypatch):
+    """The child opens a store of the same kind, as its parent opens the first one."""
+    monkeypatch.setattr(engines, "import_module", lambda _: importlib.import_module("slow"))
+    monkeypatch.setitem(engines._ENGINES, "slow", ("slow", "Engine", "slow"))
+    monkeypatch.setattr(engines, "_opened", {})
+    assert forked_while_importing(engines.open_engine, "slow://one", "slow://two") == 0
 
 
 class Slow:

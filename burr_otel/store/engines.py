@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from importlib import import_module
 from typing import Final
 
@@ -22,6 +23,12 @@ _PASSWORD: Final = re.compile(r"(://[^:@/?#]*):.*@", re.DOTALL)
 _SECRET: Final = re.compile(r"(?i)([?&][^=&#]*(?:pass|secret|token|key|sig)[^=&#]*=)[^&#]*")
 
 _opened: dict[str, Engine] = {}
+_lock = threading.RLock()
+# Taken for a fork: its holder imports an engine, and a child that is forked in the middle of an
+# import waits for ever when it imports the same.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 
 def is_url(storage_dir: str | os.PathLike[str]) -> bool:
@@ -49,11 +56,12 @@ def open_engine(storage_dir: str | os.PathLike[str]) -> Engine:
             f"folder, or a URL that begins with {', '.join(f'{name}://' for name in _ENGINES)}."
         )
     room, name, extra = _ENGINES[scheme]
-    try:
-        engine: Engine = getattr(import_module(f"burr_otel.store.{room}.engine"), name)(url)
-    except ImportError as error:
-        raise ConfigError(
-            f"{scheme}:// needs what is not installed here ({error}). "
-            f'Run: pip install "burr-otel[{extra}]"'
-        ) from error
-    return _opened.setdefault(url, engine)  # of two threads at once, both get the first one
+    with _lock:
+        try:
+            engine: Engine = getattr(import_module(f"burr_otel.store.{room}.engine"), name)(url)
+        except ImportError as error:
+            raise ConfigError(
+                f"{scheme}:// needs what is not installed here ({error}). "
+                f'Run: pip install "burr-otel[{extra}]"'
+            ) from error
+        return _opened.setdefault(url, engine)  # of two threads at once, both get the first one
