@@ -120,16 +120,20 @@ def _set_by_others(method: str) -> Any:
     return set_by_others
 
 
-def _assigning(part: str) -> Callable[[BurrSpan, Any], None]:
-    """The setter of a part of a span's content; on an open span it is what others have set."""
+def _part(name: str) -> Any:
+    """A part of the content, in place of an attribute that the base class sets."""
+
+    def read(self: BurrSpan) -> Any:
+        return getattr(self._content or self._derived(), name)
 
     def assign(self: BurrSpan, value: Any) -> None:
+        # Processors that redact or rename do so in `on_end`; before, it is what others have set.
         if self._end_time is None:
-            setattr(self._writable(), f"_{part}", value)
+            setattr(self._writable(), f"_{name}", value)
         else:
-            self._content = self._derived()._replace(**{part: value})
+            self._content = self._derived()._replace(**{name: value})
 
-    return assign
+    return property(read, assign)
 
 
 class BurrSpan(ReadableSpan, trace.Span):
@@ -256,20 +260,10 @@ class BurrSpan(ReadableSpan, trace.Span):
 
     # --- reading ------------------------------------------------------------------------------
 
-    # What the SDK's readers look at, in place of the attributes that the base class sets.
-    # Processors that redact or rename assign to them in `on_end`.
-    _attributes: Any = property(
-        lambda self: (self._content or self._derived()).attributes, _assigning("attributes")
-    )
-    _events: Any = property(
-        lambda self: (self._content or self._derived()).events, _assigning("events")
-    )
-    _links: Any = property(
-        lambda self: (self._content or self._derived()).links, _assigning("links")
-    )
-    _status: Any = property(
-        lambda self: (self._content or self._derived()).status, _assigning("status")
-    )
+    _attributes: Any = _part("attributes")
+    _events: Any = _part("events")
+    _links: Any = _part("links")
+    _status: Any = _part("status")
     _resource: Any = property(lambda self: self._source.resource)
     _instrumentation_scope: Any = property(lambda self: self._source.scope)
     _kind: Any = SpanKind.INTERNAL

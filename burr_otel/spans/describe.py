@@ -9,23 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from burr_otel import semconv
+from burr_otel import records, semconv
 from burr_otel.content import Attribute, ContentPolicy, capture_exception
 from burr_otel.errors import SnapshotError
-from burr_otel.records import (
-    BeginInner,
-    BeginRoot,
-    BeginStep,
-    EndInner,
-    EndRoot,
-    EndStep,
-    LinkIds,
-    Logged,
-    Raised,
-    StreamTimes,
-    Usage,
-    read_links,
-)
 from burr_otel.spans.facts import ActionFacts, RunFacts, from_portable, graph_document
 
 if TYPE_CHECKING:
@@ -63,7 +49,7 @@ class SpanContent(NamedTuple):
     attributes: dict[str, AttributeValue]
     events: list[SpanEvent]
     status: SpanStatus
-    links: Sequence[LinkIds]
+    links: Sequence[records.LinkIds]
 
 
 def soonest_end(start_ns: int, end_ns: int) -> int:
@@ -71,12 +57,12 @@ def soonest_end(start_ns: int, end_ns: int) -> int:
     return max(end_ns, start_ns + 1)
 
 
-def exception_attributes(policy: ContentPolicy, raised: Raised) -> dict[str, Any]:
+def exception_attributes(policy: ContentPolicy, raised: records.Raised) -> dict[str, Any]:
     """What a span says of an exception: type, message and traceback, as far as they are shown."""
     return _texts(policy.exception(raised))
 
 
-def _texts(raised: Raised) -> dict[str, Any]:
+def _texts(raised: records.Raised) -> dict[str, Any]:
     names = semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE
     return {name: text for name, text in zip(names, raised, strict=True) if text}
 
@@ -96,7 +82,7 @@ class _ContentWriter:
         self,
         run: RunFacts,
         begin_ns: int,
-        end: EndRoot | EndStep | EndInner | None,
+        end: records.EndRoot | records.EndStep | records.EndInner | None,
         attributes: dict[str, AttributeValue],
     ) -> None:
         self.run, self.policy, self.attributes = run, run.policy.of_records, attributes
@@ -111,22 +97,21 @@ class _ContentWriter:
 
     def put(self, name: str, content: Attribute | None) -> None:
         """Add content, and remember when it was cut."""
-        if content is None:
-            return
-        value: Any = content.value
-        self.attributes[name] = tuple(value) if isinstance(value, list) else value
-        if content.truncated and name not in self._cut:
-            self._cut.append(name)
+        if content is not None:
+            value: Any = content.value
+            self.attributes[name] = tuple(value) if isinstance(value, list) else value
+            if content.truncated:
+                self._cut.append(name)
 
     def put_shown(self, shown: Mapping[str, Any]) -> None:
         """Add what a record holds as it was shown."""
         for name, value in shown.items():
             if name == semconv.TRUNCATED:
-                self._cut += [each for each in value if each not in self._cut]
+                self._cut += value
             elif not name.startswith(_EXCEPTION):
                 self.attributes[name] = tuple(value) if isinstance(value, list) else value
 
-    def put_from_inside(self, logged: Iterable[Logged] = ()) -> None:
+    def put_from_inside(self, logged: Iterable[records.Logged] = ()) -> None:
         """Add what was logged under its own names, and what other code has set on the span."""
         for each in {each.key: each for each in list(logged)}.values():  # of a key the newest
             if each.shown is not None:
@@ -136,7 +121,7 @@ class _ContentWriter:
             self.put(self.policy.name(each.key), content)
         self.attributes.update(from_portable(self._user.get("attributes", [])))
 
-    def put_usage(self, usage: Usage | None) -> None:
+    def put_usage(self, usage: records.Usage | None) -> None:
         """Add the tokens that models took and gave."""
         if usage is not None:
             self.attributes[semconv.USAGE_INPUT_TOKENS] = usage.input_tokens
@@ -144,7 +129,7 @@ class _ContentWriter:
             self.attributes[semconv.USAGE_CALLS] = usage.calls
 
     def put_exception(
-        self, raised: Raised, time_ns: int, shown: Mapping[str, Any], *, failed: bool
+        self, raised: records.Raised, time_ns: int, shown: Mapping[str, Any], *, failed: bool
     ) -> None:
         """Add an exception: an event, and for a failure status and ``error.type``."""
         if semconv.EXCEPTION_TYPE in shown:
@@ -159,14 +144,14 @@ class _ContentWriter:
         if self.run.settings.exception_events or not failed:
             self.events.append(SpanEvent(semconv.EVENT_EXCEPTION, told, time_ns))
 
-    def put_state(self, name: str, keys: Sequence[str], end: EndStep) -> None:
+    def put_state(self, name: str, keys: Sequence[str], end: records.EndStep) -> None:
         """Add a part of the state of a step's end."""
         if end.state is None or not keys or name in end.shown:
             return
         parts = {key: end.state[key] for key in keys if key in end.state}
         self.put(name, self.policy.shown("state", parts, end.grown))
 
-    def put_stream(self, stream: StreamTimes) -> None:
+    def put_stream(self, stream: records.StreamTimes) -> None:
         """Add what a stream gave, and when."""
         items: dict[str, AttributeValue] = {semconv.STREAM_ITEMS: stream.items}
         self.attributes |= items
@@ -184,7 +169,7 @@ class _ContentWriter:
         for each in shown:
             self.put_shown(each)
         if self._cut:
-            self.attributes[semconv.TRUNCATED] = tuple(self._cut)
+            self.attributes[semconv.TRUNCATED] = tuple(dict.fromkeys(self._cut))
         events = [
             each._replace(time_ns=min(max(each.time_ns, self.begin_ns), self.end_ns))
             for each in self.events
@@ -197,10 +182,13 @@ class _ContentWriter:
             events.sort(key=lambda event: event.time_ns)
             if status == SpanStatus() and "status" in user:
                 status = SpanStatus(*from_portable(user["status"]))
-        return SpanContent(name, self.attributes, events, status, read_links(user.get("links")))
+        links = records.read_links(user.get("links"))
+        return SpanContent(name, self.attributes, events, status, links)
 
 
-def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> SpanContent:
+def root(
+    run: RunFacts, graph: Any, begin: records.BeginRoot, end: records.EndRoot | None
+) -> SpanContent:
     """What an application span says; `graph` is its ``graph.json``."""
     attributes: dict[str, AttributeValue] = {
         semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
@@ -230,9 +218,9 @@ def root(run: RunFacts, graph: Any, begin: BeginRoot, end: EndRoot | None) -> Sp
 
 def step(
     run: RunFacts,
-    begin: BeginStep,
-    end: EndStep | None,
-    logged: Iterable[Logged] = (),
+    begin: records.BeginStep,
+    end: records.EndStep | None,
+    logged: Iterable[records.Logged] = (),
 ) -> SpanContent:
     """What a step's span says."""
     action = run.action(begin.action)
@@ -256,7 +244,7 @@ def step(
     return writer.done(str(name), *shown)
 
 
-def _put_end_of_step(writer: _ContentWriter, action: ActionFacts, end: EndStep) -> None:
+def _put_end_of_step(writer: _ContentWriter, action: ActionFacts, end: records.EndStep) -> None:
     failed = end.outcome in (semconv.ERROR, semconv.CRASHED)
     if end.result is not None and semconv.RESULT not in end.shown:
         writer.put(semconv.RESULT, writer.policy.shown("results", end.result.text))
@@ -306,9 +294,9 @@ def _put_other_conventions(
 
 def inner(
     run: RunFacts,
-    begin: BeginInner,
-    end: EndInner | None,
-    logged: Iterable[Logged] = (),
+    begin: records.BeginInner,
+    end: records.EndInner | None,
+    logged: Iterable[records.Logged] = (),
 ) -> SpanContent:
     """What the span of ``__tracer`` or ``@trace`` says."""
     attributes: dict[str, AttributeValue] = {}
