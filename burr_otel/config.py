@@ -89,11 +89,7 @@ def _is_text(item: object) -> bool:
 
 
 def log_level(name: str) -> int:
-    """The level of log lines that a name stands for.
-
-    Raises:
-        ConfigError: It stands for none.
-    """
+    """The level of log lines that a name stands for; raises `ConfigError` when it has none."""
     level = logging.getLevelName(name.upper())
     if not isinstance(level, int):
         raise ConfigError("use the name of a level: DEBUG, INFO, WARNING, ERROR or CRITICAL.")
@@ -360,11 +356,7 @@ def _parsed(field: dataclasses.Field[Any], text: str) -> Any:
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
-    """`value` when it is allowed for the field.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """`value` when it is allowed for the field; raises `ConfigError` when it is not."""
     kind, *or_none = _types()[field.name]
     meta = field.metadata
     if value is None and or_none:

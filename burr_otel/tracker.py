@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from burr.tracking.client import LocalTrackingClient
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter_provider
-from opentelemetry.trace import SpanContext, TracerProvider, format_trace_id
+from opentelemetry.trace import TraceFlags, TracerProvider
 from typing_extensions import Self, Unpack
 
 from burr_otel.config import DEFAULT_STORAGE_DIR, OtelConfig, OtelSettings, default_storage_dir
@@ -26,7 +26,6 @@ from burr_otel.records import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import inside, keeper, provider, shield
 from burr_otel.spans.facts import content_policy
-from burr_otel.spans.scope import context_of
 from burr_otel.spans.signals import step_metrics
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import ALL, Store, is_url, without_password
@@ -211,22 +210,19 @@ class OtelTracker(RunHooks, RunLoader):
             InvalidIdentifierError: The app id cannot be the name of a folder.
             UnknownRunError: There is no such run; the error names the nearest ones.
         """
-        context: SpanContext | None
         live = (run for run in registry.runs(app_id) if run.owner.is_within(self._owner))
-        run = next(live, None)
-        if run is not None and not run.is_open and not self._store.exists(app_id):
-            return None
+        run, now = next(live, None), self._clock()
         if run is not None and run.is_open:
-            context, began_ns = run.root.context, run.root.begin.time_ns
+            ids, began_ns = run.root.ids, run.root.begin.time_ns
+        elif run is not None and not self._store.exists(app_id):
+            return None
         else:
             history = self._store.history(self._store.read(app_id).app_id)
             root = (history.last_root if history else None) or {}
-            context = context_of(read_ids(root))
-            began_ns = int(root.get("time_unix_nano") or self._clock())
-        if context is None or not context.is_valid or not context.trace_flags.sampled:
+            ids, began_ns = read_ids(root), int(root.get("time_unix_nano") or now)
+        if ids is None or not ids.flags & TraceFlags.SAMPLED:
             return None
-        trace_id = format_trace_id(context.trace_id)
-        place = TracePlace(trace_id, self.project_id, app_id, began_ns, self._clock())
+        place = TracePlace(f"{ids.trace_id:032x}", self.project_id, app_id, began_ns, now)
         return trace_url(self.config.trace_url, place)
 
     def run(self, app_id: str | None = None, partition_key: str | None = None) -> RunView:

@@ -47,6 +47,7 @@ _CALLABLES: Final = (
     *(type, types.ModuleType),
 )
 _ONLY_NAMED: Final = (contextvars.ContextVar, itertools.repeat, memoryview, types.FrameType)
+_ARGS: Final = BaseException.__dict__["args"]  # past what a class overrides
 _LAST_BREAK = re.compile(r"(?:[\s\S]*[\s\"'`,;])?")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")
 _ADDRESS_WINDOW: Final = 4096
@@ -91,12 +92,15 @@ def type_name(value: Any) -> str:
     """The class of a value, with its module unless that is `builtins` or ``__main__``."""
     kind = type(value)
     name = call_safely(type.__dict__["__qualname__"].__get__, kind)
-    module = call_safely(type.__dict__["__module__"].__get__, kind)
     if type(name) is not str:
         return "object"
-    if type(module) is str and module not in ("builtins", "__main__"):
-        name = f"{module}.{name}"
+    name = _in_module(name, call_safely(type.__dict__["__module__"].__get__, kind))
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+def _in_module(name: str, module: Any) -> str:
+    is_told = type(module) is str and module not in ("builtins", "__main__")
+    return f"{module}.{name}" if is_told else name
 
 
 def _mro(kind: type) -> tuple[type, ...]:
@@ -288,16 +292,9 @@ def _bytes(value: bytes | bytearray) -> str:
 
 
 def _callable(value: Any) -> str:
-    name, module = call_safely(getattr, value, "__qualname__"), getattr(value, "__module__", None)
-    if type(name) is not str:
-        name = getattr(value, "__name__", "")
-    if type(module) is str and module not in ("builtins", "__main__"):
-        name = f"{module}.{name}"
-    return f"<{type(value).__name__} {name}>"
-
-
-def _exception(value: BaseException) -> Any:
-    return {"type": type_name(value), "args": BaseException.__dict__["args"].__get__(value)}
+    name = call_safely(getattr, value, "__qualname__")
+    name = name if type(name) is str else getattr(value, "__name__", "")
+    return f"<{type(value).__name__} {_in_module(name, getattr(value, '__module__', None))}>"
 
 
 # How the instances of a class and its subclasses are read.
@@ -315,7 +312,7 @@ _READERS: Final[dict[Any, Callable[[Any], Any]]] = {
         lambda value: str.__str__(str(value)),
     ),
     functools.partial: lambda value: f"<partial of {_callable(value.func)}>",
-    BaseException: _exception,
+    BaseException: lambda value: {"type": type_name(value), "args": _ARGS.__get__(value)},
     **dict.fromkeys(_CALLABLES, _callable),
     # Their repr prints all that they hold, or changes.
     **dict.fromkeys(_ONLY_NAMED, lambda value: f"<{type_name(value)}>"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 
@@ -95,16 +95,6 @@ _NEEDED: Final[dict[str, type | tuple[type, ...]]] = {
 }
 
 
-class Member(NamedTuple):
-    """A member of a line, the field that it is in the class, and how one becomes the other."""
-
-    key: str
-    field: str
-    at: int
-    write: Callable[[Any], Any] | None
-    read: Callable[[Any], Any] | None
-
-
 class Layout:
     """A type of record: its class, and the members of its line that are fields of that class.
 
@@ -124,12 +114,14 @@ class Layout:
         self.has_raised, self.has_exception = "raised" in has, "exception" in names
 
 
-def _members_of(has: tuple[str, ...], keys: Sequence[str]) -> list[Member]:
-    """Those members that are fields of a class; the others are null."""
-    named = [(key, _FIELDS.get(key, key)) for key in keys]
+def _members_of(
+    has: tuple[str, ...], keys: Iterable[str]
+) -> list[tuple[str, str, int, Callable[[Any], Any] | None, Callable[[Any], Any] | None]]:
+    """Of members that are fields: key, field, its place, how it is written and how it is read."""
+    fields = [(key, _FIELDS.get(key, key)) for key in keys]
     return [
-        Member(key, field, has.index(field), _WRITTEN.get(key), _READ.get(key))
-        for key, field in named
+        (key, field, has.index(field), _WRITTEN.get(key), _READ.get(key))
+        for key, field in fields
         if field in has
     ]
 
