@@ -235,26 +235,13 @@ class OtelConfig:
         cls,
         base: OtelConfig | None = None,
         settings: Mapping[str, Any] | None = None,
-        environ: Mapping[str, str] | None = None,
         defaults: Mapping[str, Any] | None = None,
         *,
         strict: bool = False,
     ) -> OtelConfig:
-        """Combine arguments, environment and defaults.
+        """The settings in force: `settings` by name, else `base`, or else variables and defaults.
 
-        Args:
-            base: Settings to start from; when given, the environment is not read.
-            settings: Single settings by name; they win.
-            environ: Variables to read in place of `os.environ`.
-            defaults: What holds where neither `settings` nor a variable says anything, if not
-                the defaults of the fields.
-            strict: Whether a bad variable is an error too, and not only a warning.
-
-        Returns:
-            The settings in force.
-
-        Raises:
-            ConfigError: An unknown name or a value that is not allowed.
+        A bad setting raises `ConfigError`, and with `strict` a bad variable, too.
         """
         settings = dict(settings or {})
         known = list(cls.__dataclass_fields__)
@@ -266,19 +253,16 @@ class OtelConfig:
             )
         if base is not None:
             return dataclasses.replace(base, **settings)
-        found = cls.said_by_environ(environ, strict=strict)
+        found = cls.said_by_environ(strict=strict)
         return cls(**{**(defaults or {}), **found, **settings})
 
     @classmethod
-    def said_by_environ(
-        cls, environ: Mapping[str, str] | None = None, *, strict: bool = False
-    ) -> dict[str, Any]:
+    def said_by_environ(cls, *, strict: bool = False) -> dict[str, Any]:
         """What the variables say, by field; a bad one is left out with a warning, or an error."""
-        environ = os.environ if environ is None else environ
-        found = _said_by_others(environ)
+        found = _said_by_others()
         for field in dataclasses.fields(cls):
             variable = ENV_PREFIX + field.name.upper()
-            text = environ.get(variable, "")
+            text = os.environ.get(variable, "")
             if not text.strip() or not field.metadata.get("env", True):
                 continue
             try:
@@ -308,10 +292,10 @@ def _hidden_instead(name: str) -> list[str]:
     return [name] if name in captures else []
 
 
-def _said_by_others(environ: Mapping[str, str]) -> dict[str, Any]:
+def _said_by_others() -> dict[str, Any]:
     """What variables of other conventions say of content; our own variables win over them."""
     found: dict[str, Any] = {}
-    said = {name: text.strip().lower() for name, text in environ.items()}.get
+    said = {name: text.strip().lower() for name, text in os.environ.items()}.get
     # The SDK cuts longer values itself, in the middle of JSON and with a log line each.
     limit = said("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
     limit = limit or said("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT") or ""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import os
+from unittest.mock import patch
 
 import pytest
 
@@ -14,10 +16,16 @@ def _warn_again():
     config._warn_once.cache_clear()
 
 
+def resolved(environ, settings=None, base=None):
+    """What holds where these are all variables."""
+    with patch.dict(os.environ, environ, clear=True):
+        return OtelConfig.resolve(base, settings)
+
+
 def test_arguments_win_over_variables_which_win_over_defaults():
     """Argument, else variable, else default."""
     environ = {"BURR_OTEL_CAPTURE": "types", "BURR_OTEL_ROOT_LINGER": "5"}
-    found = OtelConfig.resolve(None, {"capture": "off"}, environ)
+    found = resolved(environ, {"capture": "off"})
     assert (found.capture, found.root_linger, found.root_max_open) == ("off", 5.0, 300.0)
 
 
@@ -35,7 +43,7 @@ def test_arguments_win_over_variables_which_win_over_defaults():
 )
 def test_variables_are_parsed_by_the_kind_of_their_setting(name, text, value):
     """Words, flags, numbers, lists and `none`."""
-    found = OtelConfig.resolve(None, {}, {f"BURR_OTEL_{name}": text})
+    found = resolved({f"BURR_OTEL_{name}": text})
     assert getattr(found, name.lower()) == value
 
 
@@ -54,9 +62,9 @@ def test_a_bad_variable_warns_once_and_leaves_the_default(name, text, says, capl
     """The warning names variable, value, what is allowed, and what happens instead."""
     environ = {f"BURR_OTEL_{name}": text}
     with caplog.at_level(logging.WARNING):
-        first = OtelConfig.resolve(None, {}, environ)
-        OtelConfig.resolve(None, {}, environ)
-    assert first == OtelConfig.resolve(None, {}, {})
+        first = resolved(environ)
+        resolved(environ)
+    assert first == resolved({})
     (record,) = caplog.records
     message = record.getMessage()
     assert f"BURR_OTEL_{name}=" in message
@@ -86,7 +94,7 @@ def test_a_bad_variable_that_should_hide_something_shows_nothing(name, text, say
         f"BURR_OTEL_{name}": text.replace("{3,4}", "(3,4)"),
     }
     with caplog.at_level(logging.WARNING):
-        found = OtelConfig.resolve(None, {}, environ)
+        found = resolved(environ)
     assert {key for key, value in vars(found).items() if value == "off" and "capture" in key} == {
         f"capture{one}" for one in hidden
     }
@@ -100,7 +108,7 @@ def test_an_empty_variable_counts_as_none(caplog):
     """As OpenTelemetry has it for its own: compose files set what is not given to nothing."""
     names = [field.name.upper() for field in dataclasses.fields(OtelConfig)]
     environ = {f"BURR_OTEL_{name}": "" for name in names}
-    assert OtelConfig.resolve(None, {}, environ) == OtelConfig.resolve(None, {}, {})
+    assert resolved(environ) == resolved({})
     assert not caplog.records
 
 
@@ -123,7 +131,7 @@ def test_an_empty_variable_counts_as_none(caplog):
 )
 def test_the_sdks_length_limit_is_ours_when_it_is_lower(environ, expected):
     """The SDK would cut JSON in the middle; we cut it so that it stays JSON."""
-    assert OtelConfig.resolve(None, {}, environ).max_attribute_bytes == expected
+    assert resolved(environ).max_attribute_bytes == expected
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_an_unknown_setting_names_the_nearest_one():
 def test_a_given_config_is_not_mixed_with_the_environment():
     """What was made by hand stays as it is but for the single settings."""
     base = OtelConfig(capture="off")
-    found = OtelConfig.resolve(base, {"exclusive": True}, {"BURR_OTEL_CAPTURE": "types"})
+    found = resolved({"BURR_OTEL_CAPTURE": "types"}, {"exclusive": True}, base)
     assert (found.capture, found.exclusive) == ("off", True)
 
 
@@ -197,7 +205,7 @@ def test_every_setting_is_documented():
 )
 def test_privacy_variables_of_other_conventions_are_honoured(environ, expected):
     """Who hides content from other instrumentations does not show it through ours."""
-    found = OtelConfig.resolve(None, {}, environ)
+    found = resolved(environ)
     assert (
         found.capture,
         found.capture_inputs,
