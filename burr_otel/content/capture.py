@@ -18,23 +18,9 @@ from typing import Any, Final
 
 import orjson
 
+from burr_otel.content import prune
 from burr_otel.content.objects import Failure, Parts, call_safely, describe, items_of, type_name
 from burr_otel.content.patterns import MARKER
-from burr_otel.content.prune import (
-    MAX_DEPTH,
-    NOTE_BYTES,
-    OVERLAP,
-    CutDict,
-    CutList,
-    CutText,
-    clip,
-    dumps,
-    scrub,
-    share,
-    too_deep,
-    unique,
-    window,
-)
 from burr_otel.content.redact import Redaction
 
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
@@ -75,7 +61,7 @@ class _Reader:
         self._left = allowance(limit_bytes)
         self._asking: Any = asking  # given whenever there is a path
         self._until = monotonic() + _SECONDS
-        self._containers: list[CutDict | CutList] = []
+        self._containers: list[prune.CutDict | prune.CutList] = []
         self._waiting: collections.deque[Iterator[bool]] = collections.deque()
         # Where long texts go, their depths and paths.
         self._long: list[tuple[Any, Any, int, str]] = []
@@ -101,7 +87,7 @@ class _Reader:
         while not isinstance(part := call_safely(next, items), Failure):
             if parts.named:
                 name, value = part
-                key: Any = unique(self._name(name), out, numbers)
+                key: Any = prune.unique(self._name(name), out, numbers)
                 self._left -= len(key) + 4
                 below = f"{path}.{key}" if path else ""
             else:
@@ -126,7 +112,7 @@ class _Reader:
         if type(node) is str and len(node) > _LONG_TEXT:
             self._long.append((home, key, len(above), path))
         elif type(node) is str:
-            node = self._asking.asked(scrub(node), path) if path else scrub(node)
+            node = self._asking.asked(prune.scrub(node), path) if path else prune.scrub(node)
         home[key] = node
 
     def _asked(self, key: Any, value: Any, path: str) -> tuple[Any, str]:
@@ -172,10 +158,10 @@ class _Reader:
                 return self._node(made, above, path)
         if any(value is owner for owner in above):
             return f"<cycle: {type_name(value)}>"
-        if len(above) >= MAX_DEPTH:
+        if len(above) >= prune.MAX_DEPTH:
             self.cut |= parts.size != 0
-            return too_deep(named=parts.named, size=parts.size)
-        out: Any = CutDict({}, parts.size) if parts.named else CutList((), parts.size)
+            return prune.too_deep(named=parts.named, size=parts.size)
+        out: Any = prune.CutDict({}, parts.size) if parts.named else prune.CutList((), parts.size)
         self._containers.append(out)
         self._waiting.append(self._read(parts, out, (*above, value), path))
         return out
@@ -194,12 +180,12 @@ class _Reader:
             return str(key)
         if type(key) is not str:
             node = _Reader(_KEY_BYTES).tree(key, "")
-            self.cut |= isinstance(node, CutText)
-            is_text = isinstance(node, str | CutText)
-            key = clip(node, 2 * _LONGEST_KEY)[0] if is_text else dumps(node).decode()
+            self.cut |= isinstance(node, prune.CutText)
+            is_text = isinstance(node, str | prune.CutText)
+            key = prune.clip(node, 2 * _LONGEST_KEY)[0] if is_text else prune.dumps(node).decode()
         if len(key) > 2 * _LONGEST_KEY:
             key = f"{key[:_LONGEST_KEY]}...{key[-_LONGEST_KEY:]}"
-        return scrub(key)
+        return prune.scrub(key)
 
     def _place_long_texts(self) -> None:
         """Put long texts where they belong, cut when there is no room for all of them."""
@@ -207,9 +193,9 @@ class _Reader:
         for home, key, depth, _ in self._long:
             sizes[depth].append(len(home[key]))
         for home, key, depth, path in self._long:
-            most = share(sizes[depth], _TEXT_BUDGET * self._limit_bytes)
-            text = window(home[key], min(most, self._limit_bytes))
-            self.cut |= isinstance(text, CutText)
+            most = prune.share(sizes[depth], _TEXT_BUDGET * self._limit_bytes)
+            text = prune.window(home[key], min(most, self._limit_bytes))
+            self.cut |= isinstance(text, prune.CutText)
             home[key] = self._asking.asked(text, path) if path else text
 
 
@@ -265,16 +251,16 @@ def tree_of(
     sizes = {key: len(part) + len(key) + 4 for key, part in content.items()}
     if sum(sizes.values()) <= (limit_bytes if grown else allowance(limit_bytes)):
         return whole(content), False
-    level = share(sizes.values(), limit_bytes)
+    level = prune.share(sizes.values(), limit_bytes)
     continued = {key: known for key, known in (grown or {}).items() if sizes.get(key, 0) > level}
     for key, (same_bytes, _) in continued.items():  # what is left out leaves room to others
         sizes[key] = min(max(sizes[key] - same_bytes, _LEAST_BYTES), sizes[key])
-    room = share(sizes.values(), limit_bytes - 2)
+    room = prune.share(sizes.values(), limit_bytes - 2)
     tree: dict[str, Any] = {}
     any_cut = bool(continued)
     for key, part in content.items():
         if (limit_bytes := limit_bytes - min(sizes[key], _LEAST_BYTES)) < 0:
-            return CutDict(tree, len(content) - len(tree)), True
+            return prune.CutDict(tree, len(content) - len(tree)), True
         node = _continued(part, *continued[key], room) if key in continued else None
         if node is None:
             node, cut = _head(part, max(room - len(key) - 4, _SHORT_BYTES))
@@ -295,7 +281,7 @@ def _head(part: bytes, room: int, enough: int = 0) -> tuple[Any, bool]:
     if len(part) <= max(room, enough):
         return orjson.loads(part), False
     if part[:1] == b"[":
-        head = _list_head(part, room - NOTE_BYTES)
+        head = _list_head(part, room - prune.NOTE_BYTES)
         if head is not None:
             return head, True
     tree = orjson.loads(part)
@@ -304,7 +290,7 @@ def _head(part: bytes, room: int, enough: int = 0) -> tuple[Any, bool]:
     return capture(tree, room)
 
 
-def _list_head(part: bytes, room: int) -> CutList | None:
+def _list_head(part: bytes, room: int) -> prune.CutList | None:
     """The items at the head of a long list, cut between two of them; None where that fails."""
     # Only a cut between items leaves JSON, so one that falls elsewhere is found out by parsing.
     between = _BETWEEN.get(part[1:2], b",")
@@ -315,7 +301,7 @@ def _list_head(part: bytes, room: int) -> CutList | None:
             return None
         at = end + len(between) // 2
         with contextlib.suppress(ValueError):
-            return CutList(orjson.loads(part[:at] + b"]"), len(part) - at - 2, unit="bytes")
+            return prune.CutList(orjson.loads(part[:at] + b"]"), len(part) - at - 2, unit="bytes")
     return None
 
 
@@ -346,12 +332,12 @@ def _continued(part: Any, same_bytes: int, same_items: int, room: int) -> Any:
         kept.append(_head(piece, room)[0])
         left -= len(piece) + 1
     kept.reverse()
-    return CutList(kept, len(items) - len(kept), unchanged=same_items)
+    return prune.CutList(kept, len(items) - len(kept), unchanged=same_items)
 
 
-def _new_text(text: str, same: int, room: int) -> CutText | None:
+def _new_text(text: str, same: int, room: int) -> prune.CutText | None:
     if not 0 < same <= len(text):
         return None
     start = max(same, len(text) - room)
-    context = min(start, OVERLAP)
-    return CutText("", text[start - context :], start, same, context)
+    context = min(start, prune.OVERLAP)
+    return prune.CutText("", text[start - context :], start, same, context)

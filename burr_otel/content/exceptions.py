@@ -50,7 +50,6 @@ _MOST_NOTES: Final = 8
 _NOTE_BYTES: Final = 32  # of the frames that are left out
 _LONGEST_LINE: Final = 300
 _LINES_BEFORE: Final = 6  # source lines searched for a secret's name before the one shown
-_LONGEST_ARGUMENT: Final = 4096  # characters of an exception's argument that str() may write
 _CONTAINERS: Final = (dict, list, tuple)
 _LEAST_BLOCK: Final = 200  # bytes in which an older exception still says something
 _SECONDS: Final = 0.1  # for code of the exceptions; then their messages are not asked for
@@ -215,8 +214,6 @@ def _source(frame: FrameType, number: int) -> str:
 
 def _is_brief(argument: Any) -> bool:
     """Whether str() of an exception may write out one of its arguments."""
-    if type(argument) is str:
-        return len(argument) <= _LONGEST_ARGUMENT
     return not is_heavy(argument) and (type(argument) not in _CONTAINERS or _is_plain(argument))
 
 

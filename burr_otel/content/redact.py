@@ -13,19 +13,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from burr_otel.content import pairs, patterns
+from burr_otel.content import pairs, patterns, prune
 from burr_otel.content.objects import call_safely
 from burr_otel.content.patterns import MARKER, NAME_KEYS, VALUE_KEYS, Hidden, snake
-from burr_otel.content.prune import (
-    MAX_DEPTH,
-    CutDict,
-    CutList,
-    CutText,
-    clip,
-    scrub,
-    too_deep,
-    unique,
-)
 
 _LONGEST_KEY: Final = 128  # characters that are judged
 _LONGEST_KEY_BYTES: Final = 256  # that are shown
@@ -92,9 +82,9 @@ class Redaction:
 
     # --- texts ----------------------------------------------------------------------------------
 
-    def text(self, text: str | CutText) -> Any:
+    def text(self, text: str | prune.CutText) -> Any:
         """A text without secrets, or what of a cut one may be shown."""
-        if not isinstance(text, CutText):
+        if not isinstance(text, prune.CutText):
             return _covered(text, self.spans(text))
         # What stands at the cut may be the rest of a secret that began in the part between.
         head, tail = text.head, text.tail
@@ -104,9 +94,9 @@ class Redaction:
         start = len(tail) if open_end else self.safe_start(text)
         missing = text.missing + start - text.context
         shown_tail = _covered(tail, self.spans(tail), start)
-        return CutText(shown_head, shown_tail, missing, text.unchanged)
+        return prune.CutText(shown_head, shown_tail, missing, text.unchanged)
 
-    def safe_start(self, text: CutText) -> int:
+    def safe_start(self, text: prune.CutText) -> int:
         """Where in its tail a secret has ended that may have begun in the part between."""
         start, tail = text.safe_start(), text.tail
         for closing in _CLOSING_TAG.finditer(tail) if _CLOSED in tail else ():
@@ -114,10 +104,10 @@ class Redaction:
                 start = max(start, closing.start())
         return start
 
-    def asked(self, text: str | CutText, path: str) -> Any:
+    def asked(self, text: str | prune.CutText, path: str) -> Any:
         """A text as the user's redactor lets it through, after the patterns."""
         shown = self.text(text)
-        if self.redactor is None or not isinstance(text, CutText):
+        if self.redactor is None or not isinstance(text, prune.CutText):
             return self.answer(shown, path)
         # The function sees the parts beyond the cut too, so that it knows what stands across it.
         head, tail = (self.answer(self.text(part), path) for part in (text.head, text.tail))
@@ -130,7 +120,7 @@ class Redaction:
             return text
         shown = call_safely(self.redactor, path, text)
         if issubclass(type(shown), str):
-            return scrub(str.__str__(shown))
+            return prune.scrub(str.__str__(shown))
         return str(shown) if shown is None or type(shown) in (bool, int, float) else MARKER
 
     def source_line(self, before: str, line: str) -> str:
@@ -228,7 +218,7 @@ def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:
     keys: set[str] = set()
     level: list[Any] = [tree]
     named = False
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(prune.MAX_DEPTH + 1):
         below: list[Any] = []
         for node in level:
             if type(node) is str:
@@ -239,7 +229,7 @@ def _look(tree: Any, redaction: Redaction) -> tuple[bool, bool]:
             elif isinstance(node, list):
                 below += node
                 named = named or (len(node) == 2 and redaction.is_secret_name(node[0]))  # noqa: PLR2004  a pair
-            elif isinstance(node, CutText):
+            elif isinstance(node, prune.CutText):
                 texts += (node.head + _CLOSED, node.tail)
                 if redaction.safe_start(node) != node.context:
                     return False, False
@@ -262,21 +252,20 @@ class _Hiding:
 
     def node(self, node: Any, depth: int) -> Any:
         """The node without secrets."""
-        if isinstance(node, str | CutText):
+        if isinstance(node, str | prune.CutText):
             return node if self._texts_clean else self._redaction.text(node)
         if not isinstance(node, dict | list):
             return node
-        if depth >= MAX_DEPTH:
+        if depth >= prune.MAX_DEPTH:
             self.cut |= bool(node)
             size = len(node) + getattr(node, "missing", 0)
-            return too_deep(named=isinstance(node, dict), size=size)
+            return prune.too_deep(named=isinstance(node, dict), size=size)
         if isinstance(node, dict):
-            members = self._members(node, depth + 1)
-            return CutDict(members, node.missing) if isinstance(node, CutDict) else members
+            return self._members(node, depth + 1)
         items = self._items(node, depth + 1)
-        if not isinstance(node, CutList):
+        if not isinstance(node, prune.CutList):
             return items
-        return CutList(items, node.missing, unit=node.unit, unchanged=node.unchanged)
+        return prune.CutList(items, node.missing, unit=node.unit, unchanged=node.unchanged)
 
     def _members(self, members: dict[str, Any], depth: int) -> dict[str, Any]:
         redaction = self._redaction
@@ -288,13 +277,15 @@ class _Hiding:
         for key, item in members.items():
             name, secret = key, spelled and key in VALUE_KEYS
             if not redaction.is_harmless(key):
-                name, cut = clip(redaction.text(key), _LONGEST_KEY_BYTES)
+                name, cut = prune.clip(redaction.text(key), _LONGEST_KEY_BYTES)
                 self.cut |= cut
                 secret = secret or redaction.hides(key)
             is_flag = item is None or item is True or item is False
             hidden = MARKER if secret and not is_flag else self.node(item, depth)
-            shown[unique(name, shown, numbers)] = hidden
-        return shown
+            shown[prune.unique(name, shown, numbers)] = hidden
+        return (
+            prune.CutDict(shown, members.missing) if isinstance(members, prune.CutDict) else shown
+        )
 
     def _items(self, items: Sequence[Any], depth: int) -> list[Any]:
         """The items without what follows a secret's name: of a pair, or of a program's option."""
