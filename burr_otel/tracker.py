@@ -97,7 +97,7 @@ class OtelTracker(RunHooks, RunLoader):
         self.project_id = project
         root = os.fspath(storage_dir)
         root = default_storage_dir() if root == DEFAULT_STORAGE_DIR else root
-        self.raw_storage_dir = without_password(root) if is_url(root) else root
+        self.raw_storage_dir = without_password(root)
         # Absolute, since a copy may be made after a `chdir` or in a process that works elsewhere.
         in_place = is_url(root) or root.startswith("~")
         self._storage_root = root if in_place else str(Path(root).absolute())
