@@ -124,6 +124,32 @@ def test_a_collected_application_ends_its_root_and_leaves_the_registry(tracker, 
     assert root(spans).attributes["burr.outcome"] == "ok"
 
 
+def test_closing_ends_though_others_leave_work_as_fast_as_it_is_done(tracker):
+    """Threads that drop applications all the time do not hold whoever closes the tracker."""
+    left = []
+
+    def leave_more():
+        left.append(1)
+        if len(left) < 1000:
+            keeper.keeper.defer(leave_more)
+
+    keeper.keeper.defer(leave_more)
+    tracker.close()
+    assert len(left) == 1
+
+
+def test_who_starts_applications_helps_to_end_those_that_are_gone(tmp_path, spans):
+    """Among many busy threads the one that ends them gets no turn, and they would pile up."""
+    tracker = OtelTracker("proj", tmp_path, tracer_provider=spans.provider, snapshots="off")
+    before, open_roots = len(registry), []
+    for number in range(1200):
+        apps.counter(tracker)
+        if number % 100 == 99:
+            gc.collect()
+            open_roots.append(len(registry) - before)
+    assert max(open_roots) < 500
+
+
 def test_leaving_the_context_manager_ends_the_roots_of_this_tracker_only(
     tracker, spans, clock, tmp_path
 ):

@@ -12,6 +12,8 @@ from typing import Protocol
 from burr_otel.spans import shield
 
 _NS = 1_000_000_000
+_MOST_WAITING = 256  # pieces of deferred work, before whoever starts an application helps
+_MOST_HELPED = 4  # pieces that it then does
 
 
 class Ending(Protocol):
@@ -67,8 +69,12 @@ class Keeper:
             due = root.due_ns(root.clock())
             if due is not None:
                 heapq.heappush(self._due, (due, id(root)))
-                self.defer(lambda: None)  # wakes the thread
+                if self._due[0][1] == id(root):
+                    self.defer(lambda: None)  # wakes the thread, which waits for a later one
         self.start()
+        if self._inbox.qsize() > _MOST_WAITING:
+            # Among many busy threads that one gets the interpreter too seldom to keep up.
+            self._work_off(_MOST_HELPED)
 
     def unwatch(self, root: Ending) -> None:
         """Forget `root`, because it has ended."""
@@ -77,9 +83,7 @@ class Keeper:
 
     def sweep(self) -> float | None:
         """Do deferred work and end what is due; seconds until more is due, None if nothing is."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _do(self._inbox.get_nowait())
+        self._work_off(self._inbox.qsize())  # no more: it may come as fast as it is done
         while True:
             with self._lock:
                 if not self._due:
@@ -97,6 +101,12 @@ class Keeper:
                     heapq.heappush(self._due, (again, number))
                     continue
             _do(root.finish)
+
+    def _work_off(self, most: int) -> None:
+        """Do deferred work."""
+        with contextlib.suppress(queue.Empty):
+            for _ in range(most):
+                _do(self._inbox.get_nowait())
 
     def finish_all(self) -> None:
         """End every open root; runs at interpreter exit, before the provider's own shutdown."""
