@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ import orjson
 
 from burr_otel.errors import (
     InvalidIdentifierError,
+    RunLockedError,
     SnapshotError,
     UnknownRunError,
     UnknownSequenceError,
@@ -33,7 +33,7 @@ from burr_otel.store.engines import open_engine
 from burr_otel.store.graphs import digest
 from burr_otel.store.names import check_app_id, check_partition_key, check_project, is_partition_key
 from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog, Wanted
-from burr_otel.store.process import this_owner
+from burr_otel.store.process import Patience, this_owner
 from burr_otel.store.reading import kinds_of, newest_record, otel_of
 from burr_otel.store.session import Session
 from burr_otel.store.stored_run import StoredRun, check_unused
@@ -41,7 +41,8 @@ from burr_otel.store.stored_run import StoredRun, check_unused
 if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData
 
-_MOST_ATTEMPTS: Final = 4  # more, to open a run that others delete meanwhile
+_DELETION: Final = "deletion of "  # begins the name of who claims a run to delete it
+_PATIENCE_S: Final = 10.0  # how long a run is opened again that others are deleting
 _STATE_TYPES: Final = (END_ENTRY, ROOT)
 
 
@@ -184,7 +185,7 @@ class Store:
         run = self._known(app_id, partition_key)
         try:
             check_unused(run, dead_before_ns)
-            claim = run.claim(f"deletion of {app_id}")
+            claim = run.claim(f"{_DELETION}{app_id}")
             try:
                 with run.undisturbed():
                     check_unused(run, dead_before_ns)  # a session may have begun meanwhile
@@ -215,14 +216,17 @@ class Store:
             "spawning_parent_pointer": _pointer(spawning_parent_pointer),
         }
         fields = {"app_id": app_id, **origin, "graph": digest(graph), "owner": this_owner()}
-        try:
-            for _ in range(_MOST_ATTEMPTS):
+        patience = Patience(_PATIENCE_S)
+        while True:
+            try:
+                return self._begun(session_id, begin, fields, origin, state, graph)
+            except RunLockedError as error:
+                if not error.holder.startswith(_DELETION) or not patience.pause():
+                    raise
+            except OSError as error:
                 # What is not there has been deleted since it was found, and is made anew.
-                with contextlib.suppress(FileNotFoundError):
-                    return self._begun(session_id, begin, fields, origin, state, graph)
-            return self._begun(session_id, begin, fields, origin, state, graph)
-        except OSError as error:
-            raise SnapshotError(run, error) from error
+                if not isinstance(error, FileNotFoundError) or not patience.pause():
+                    raise SnapshotError(run, error) from error
 
     def _begun(
         self,

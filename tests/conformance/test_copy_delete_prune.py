@@ -25,7 +25,7 @@ from store_support import (
 )
 
 from burr_otel import OtelTracker
-from burr_otel.errors import RunInUseError, StoreError
+from burr_otel.errors import RunInUseError, RunLockedError, StoreError
 from burr_otel.replay.read import opened
 from burr_otel.store import Store
 from burr_otel.store import store as store_module
@@ -238,6 +238,35 @@ def test_a_session_that_begins_as_its_run_is_deleted_keeps_it(target, monkeypatc
     [session] = begun
     run_step(session, 1)
     assert target.load(None, "a")["sequence_id"] == 1
+
+
+def test_a_run_that_is_being_deleted_is_waited_for(storage_dir, monkeypatch):
+    """Who wants it exclusively finds the claim of the deletion, and then makes the run anew."""
+    store = Store("proj", storage_dir, exclusive=True)
+    session = begin(store)
+    run_step(session, 0)
+    session.end(ENDED)
+    run, claims = store.read("a").log, []
+
+    class Deleting:
+        def __init__(self, patience_s):
+            pass
+
+        def pause(self):
+            store.engine.delete(run)
+            claims.pop().release()
+            return True
+
+    claims.append(run.claim("deletion of a"))
+    monkeypatch.setattr(store_module, "Patience", Deleting)
+    session = begin(store)
+    assert claims == []
+    assert store.load(None, "a") is None
+    run_step(session, 0)
+    assert store.list_app_ids() == ["a"]
+    assert store.load(None, "a")["sequence_id"] == 0
+    with pytest.raises(RunLockedError):
+        begin(store)
 
 
 def test_a_run_that_was_killed_is_completed_from_its_copy(source, storage_dir, spans, tmp_path):

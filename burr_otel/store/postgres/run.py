@@ -352,7 +352,9 @@ class RunClaim:
         if not writer.database.query(_CLAIM, tail.run_id, session_id, by):
             writer.end_lease(tail.run_id, self._key)
             rows = writer.database.query(_HOLDER, tail.run_id)
-            raise locked(tail.run, *(rows[0] if rows else (None, None, None)))
+            if not rows:
+                raise FileNotFoundError(f"{tail.run} was deleted meanwhile")
+            raise locked(tail.run, *rows[0])
         tail.claimant = session_id
 
     def __del__(self) -> None:
