@@ -220,7 +220,7 @@ class Store:
         while True:
             try:
                 return self._begun(session_id, begin, fields, origin, state, graph)
-            except RunLockedError as error:
+            except RunLockedError as error:  # noqa: PERF203 - it is tried few times
                 if not error.holder.startswith(_DELETION) or not patience.pause():
                     raise
             except OSError as error:

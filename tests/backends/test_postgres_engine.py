@@ -359,7 +359,23 @@ def test_a_deletion_sees_what_was_written_while_it_waited(database):
     assert run is not None
     with run.undisturbed():
         asked = "SELECT current_setting('transaction_isolation')"
-        assert run._writer.database.query(asked) == [("read committed",)]
+        assert run._query(asked) == [("read committed",)]
+
+
+def test_a_deletion_keeps_nobody_else_waiting(database):
+    """It may take minutes: other runs go on meanwhile, and the lease of the process is renewed."""
+    run, other = new_run(database), new_run(database, app_id="b")
+    added = threading.Event()
+
+    def add():
+        other.append(b"{}\n", (BEGIN, 0), durability="flush")
+        added.set()
+
+    with run.undisturbed():
+        threading.Thread(target=add, daemon=True).start()
+        assert added.wait(60)
+        PostgresEngine(database).delete(run)
+    assert PostgresEngine(database).find("p", "a", None) is None
 
 
 def test_a_deletion_that_loses_its_connection_deletes_nothing(database):

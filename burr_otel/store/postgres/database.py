@@ -23,7 +23,7 @@ import psycopg
 from psycopg import ProgrammingError, abc, errors
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 from burr_otel.errors import ConfigError, StoreError
@@ -37,6 +37,7 @@ OUTAGE_S = 10.0
 """How long an outage is waited for."""
 
 ANSWER_S: Final = 10.0  # longest wait for an answer to a short statement
+_QUERY_S: Final = 60.0  # the same of one that may read much
 LOST: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -126,19 +127,17 @@ class Database:
         self._connection: Connection | None = None
         self._form: abc.Transformer = Transformer()  # of values, to and from the connection's
 
-    def query(self, sql: str, *values: Any, answer_s: float = 60.0) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement that may be run twice; an error as `problem` tells it."""
         with self.lock:
-            patience, connection = self.patience(), self._connection
-            # Of a transaction, lock and all before are lost with the connection: not tried again.
-            status = None if connection is None else connection.pgconn.transaction_status
+            patience = self.patience()
             while True:
                 try:
-                    return self.run(sql, values, answer_s)
-                except psycopg.Error as error:
-                    if status == TransactionStatus.INTRANS or not isinstance(error, LOST):
-                        raise self.problem(error) from error
+                    return self.run(sql, values, _QUERY_S)
+                except LOST as error:
                     self.reconnect(error, patience)
+                except psycopg.Error as error:
+                    raise self.problem(error) from error
 
     def run(
         self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S

@@ -14,7 +14,6 @@ from burr_otel.store.postgres.run import Found, PostgresRun
 from burr_otel.store.postgres.writer import writer_of
 
 _PAGE_RUNS: Final = 5000
-_DELETION_S: Final = 600.0  # longest wait for an answer to a deletion
 
 _PROJECTS: Final = """\
 WITH RECURSIVE found (project) AS (
@@ -108,9 +107,7 @@ class PostgresEngine(Engine):
     def delete(self, run: RunLog) -> None:
         """Delete a run, with all that refers to it."""
         assert isinstance(run, PostgresRun)
-        run.close()
-        sql = "DELETE FROM burr_otel.run WHERE id = $1"
-        self._writer.database.query(sql, run.run_id, answer_s=_DELETION_S)
+        run.delete()
 
     def close(self) -> None:
         """Flush, and close the connection; it is made anew when it is needed."""

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import psycopg
+
 from burr_otel.errors import RunInUseError
 from burr_otel.store import graphs
 from burr_otel.store.port import BEGIN, Durability, Line, StoreAnswer, Wanted
@@ -107,6 +109,7 @@ class PostgresRun:
         line = [(found.number or 0, found.body)] if found.body is not None else []
         self._ahead = None if ahead is None else (ahead, line)
         self._tail = writer.tail(self.run_id, f"{project}/{self.app_id}")
+        self._alone: psycopg.RawCursor[Any] | None = None  # of the transaction of `undisturbed`
 
     @property
     def place(self) -> str:
@@ -130,6 +133,8 @@ class PostgresRun:
         return self._measures
 
     def _query(self, sql: str, *values: Any) -> list[Any]:
+        if self._alone is not None:
+            return self._alone.execute(sql.encode(), values).fetchall()
         self._writer.flush()  # what this process has queued is there for it
         return self._writer.database.query(sql, *values)
 
@@ -314,18 +319,27 @@ class PostgresRun:
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """A transaction in which no other process writes to the run."""
+        """A transaction in which nobody writes to the run; this handle reads and deletes in it."""
+        self._writer.flush()
         database = self._writer.database
-        with database.lock, contextlib.ExitStack() as stack:
-            stack.callback(database.drop)  # unless all is well
-            # Whatever the server's default: behind the lock must be seen what came before it.
-            database.query("BEGIN ISOLATION LEVEL READ COMMITTED")
-            database.query(_LOCK, self.run_id)
-            for (session_id,) in database.query(_BEGINNING, self.run_id):
-                raise RunInUseError(f"{self.project}/{self.app_id}", session_id, {})
-            yield
-            database.query("COMMIT")
-            stack.pop_all()
+        try:
+            # A connection of its own: a deletion may take longer than the lease of this process.
+            with database.connect() as connection:
+                # Whatever the server's default: behind the lock must be seen what came before it.
+                connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+                self._alone = psycopg.RawCursor(connection)
+                self._query(_LOCK, self.run_id)
+                for (session_id,) in self._query(_BEGINNING, self.run_id):
+                    raise RunInUseError(f"{self.project}/{self.app_id}", session_id, {})
+                yield
+        except psycopg.Error as error:
+            raise database.problem(error) from error
+        finally:
+            self._alone = None
+
+    def delete(self) -> None:
+        """Delete it, with all that refers to it."""
+        self._query("DELETE FROM burr_otel.run WHERE id = $1 RETURNING 1", self.run_id)
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
         """Whether the lease of the process has not run out, by the server's clock."""
