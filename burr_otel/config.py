@@ -230,6 +230,10 @@ class OtelConfig:
         if self.record_child_spans:
             object.__setattr__(self, "child_spans", "record")
 
+    def dead_before_ns(self, now_ns: int) -> int:
+        """Who may be dead, and has written nothing since then, is taken for dead."""
+        return now_ns - int(self.recover_after * 1e9)
+
     @classmethod
     def resolve(
         cls,

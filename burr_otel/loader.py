@@ -95,7 +95,7 @@ class RunLoader(BaseStateLoader):
             RunLockedError: Another session holds it with ``exclusive=True``.
             OSError: It cannot be deleted.
         """
-        dead_before_ns = self._clock() - int(self.config.recover_after * 1e9)
+        dead_before_ns = self.config.dead_before_ns(self._clock())
         self._store.delete(app_id, partition_key, dead_before_ns=dead_before_ns)
 
     def load(

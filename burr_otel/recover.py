@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel import semconv
-from burr_otel.config import OtelConfig
 from burr_otel.content import ContentPolicy
 from burr_otel.records import EndRoot, read_ids
 from burr_otel.spans.start import SpanStarter
@@ -28,22 +27,6 @@ Send = Callable[[Sequence[ReadableSpan]], bool]
 
 _MOST_FINISHED: Final = 2_048  # as many as the SDK's span processor holds unsent
 _SAMPLED: Final = 1
-
-
-class Completer(Protocol):
-    """What a tracker completes sessions with."""
-
-    @property
-    def config(self) -> OtelConfig:
-        """Its settings."""
-
-    @property
-    def policy(self) -> ContentPolicy:
-        """What it shows."""
-
-    @property
-    def starter(self) -> SpanStarter | None:
-        """What sends spans."""
 
 
 class Recovered(NamedTuple):
@@ -66,14 +49,15 @@ class Recovered(NamedTuple):
 
 
 def recover_run(
-    shared: Completer,
     store: Store,
     app_id: str,
     partition_key: Partition,
-    now_ns: int,
+    dead_before_ns: int,
+    policy: ContentPolicy,
+    starter: SpanStarter | None,
     send: Send | None = None,
 ) -> list[Recovered]:
-    """Send what crashed sessions of a run left behind, with `send` or else the tracer.
+    """Send what crashed sessions of a run left behind, with `send` or else by the starter.
 
     Sessions whose owner lives and those that another process completes are passed over.
 
@@ -84,12 +68,12 @@ def recover_run(
     if not store.exists(app_id, partition_key):
         return done
     run = store.read(app_id, partition_key)
-    for session in run.left_open(now_ns - int(shared.config.recover_after * 1e9)):
+    for session in run.left_open(dead_before_ns):
         root, last_ns = read_ids(session.root), session.last_ns
         left: list[ReadableSpan] = []
         ended: deque[ReadableSpan] = deque(maxlen=_MOST_FINISHED)
         if root is not None and root.flags & _SAMPLED and not session.completed:
-            for is_open, span, time_ns in _spans(shared, store, run, session.session_id):
+            for is_open, span, time_ns in _spans(store, run, session.session_id, policy, starter):
                 (left if is_open else ended).append(span)
                 last_ns = time_ns or session.last_ns
         if session.completed or (session.root.get("ended") is True and not left):
@@ -99,7 +83,6 @@ def recover_run(
         if send is not None:
             sent = send(spans)
         else:  # to the tracer's processors, as if the spans began and ended now
-            starter = shared.starter
             sent = starter is not None and all(starter.send(span) for span in spans)
         if sent:
             session.end(EndRoot(last_ns, semconv.CRASHED, root))
@@ -110,7 +93,11 @@ def recover_run(
 
 
 def _spans(
-    shared: Completer, store: Store, run: StoredRun, session_id: str
+    store: Store,
+    run: StoredRun,
+    session_id: str,
+    policy: ContentPolicy,
+    starter: SpanStarter | None,
 ) -> Iterator[tuple[bool, ReadableSpan, int]]:
     """The spans of a session: whether it was left open, the span, the session's newest time."""
     # Few processes find a crashed session, and each would import all of replay to look for one.
@@ -119,10 +106,10 @@ def _spans(
     from burr_otel.history.tree import session_of  # noqa: PLC0415
     from burr_otel.replay.read import Relatives, RunSpans  # noqa: PLC0415
 
-    source = getattr(shared.starter, "source", None)
+    source = getattr(starter, "source", None)
     spans = RunSpans(
         run,
-        policy=shared.policy,
+        policy=policy,
         relatives=Relatives(store),
         alive=lambda _fields, _last_ns: False,
         resource=getattr(source, "resource", None) or Resource.get_empty(),

@@ -318,7 +318,10 @@ class OtelTracker(RunHooks, RunLoader):
         """
         key = partition_key if self._store.exists(app_id, partition_key) else ALL
         self._store.read(app_id, key).log.repair()
-        return recover_run(self._shared(), self._store, app_id, key, self._clock(), send)
+        shared, dead_before_ns = self._shared(), self.config.dead_before_ns(self._clock())
+        return recover_run(
+            self._store, app_id, key, dead_before_ns, shared.policy, shared.starter, send
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -16,8 +16,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from replay_support import by_id
 
 from burr_otel import OtelTracker
-from burr_otel.recover import recover_run
-from burr_otel.store import ALL, Store
+from burr_otel.store import Store
 from burr_otel.store.files.run import FileRun
 
 KILLED = """
@@ -121,11 +120,8 @@ def test_recovery_happens_once(killed, spans):
 def test_recoverers_at_once_send_one_set(killed, spans, tracker):
     """Of eight recoverers one holds the marker; the others send nothing."""
     tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
-    shared = tracker._shared()
     with ThreadPoolExecutor(8) as pool:
-        jobs = [
-            pool.submit(recover_run, shared, tracker._store, "a1", ALL, 2**62) for _ in range(8)
-        ]
+        jobs = [pool.submit(tracker.recover, "a1") for _ in range(8)]
         found = [len(job.result()) for job in jobs]
     assert sorted(found) == [0] * 7 + [1]
     assert len(spans.spans) == 4

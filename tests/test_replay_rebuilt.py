@@ -23,8 +23,6 @@ from scenarios import Squares
 
 from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
-from burr_otel.recover import recover_run
-from burr_otel.store import ALL
 from burr_otel.testing import span_tree
 
 # Burr's client never closes its files.
@@ -465,7 +463,7 @@ def test_what_recovery_sends_is_what_a_replay_sends(killed, spans):
     """Before the recovery and after it: the same spans, so nothing is doubled."""
     before = stored_spans(killed)
     tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
-    [recovered] = recover_run(tracker._shared(), tracker._store, "a1", ALL, 2**62)
+    [recovered] = tracker.recover("a1")
     after = stored_spans(killed)
     assert_same(before, after)
     sent = by_id(spans.spans)
@@ -499,13 +497,12 @@ invoke_workflow proj [crashed] (the process ended before this did)
 def test_recovery_that_cannot_send_leaves_the_session_to_others(killed, spans):
     """Its marker stays, and the next one sends the spans."""
     tracker = OtelTracker("proj", killed, tracer_provider=spans.provider)
-    shared = tracker._shared()
-    [failed] = recover_run(shared, tracker._store, "a1", ALL, 2**62, send=lambda found: False)
+    [failed] = tracker.recover("a1", lambda _: False)
     assert not failed.sent
-    [done] = recover_run(shared, tracker._store, "a1", ALL, 2**62)
+    [done] = tracker.recover("a1")
     assert done.sent
     assert len(spans.spans) == 7
-    assert recover_run(shared, tracker._store, "a1", ALL, 2**62) == []
+    assert tracker.recover("a1") == []
 
 
 # --- damage -------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def _names(run: StoredRun) -> dict[str, Any]:
 
 def _dead_before_ns() -> int:
     """Who may be dead and is silent since then is taken for dead."""
-    return time.time_ns() - int(OtelConfig.resolve().recover_after * 1e9)
+    return OtelConfig.resolve().dead_before_ns(time.time_ns())
 
 
 @click.command("copy")

@@ -203,13 +203,13 @@ def writer_lives() -> Callable[[StoredRun], Alive]:
     """Gives what judges the sessions of a run."""
     # Of whom the store does not know it (another host, logs of Burr's client, which name no
     # process) is taken to live until it is silent for so long.
-    silence_ns, now_ns = int(OtelConfig.resolve().recover_after * 1e9), time.time_ns()
+    dead_before_ns = OtelConfig.resolve().dead_before_ns(time.time_ns())
 
     def judge(run: StoredRun) -> Alive:
         def lives(fields: Mapping[str, Any], last_ns: int) -> bool:
             owner = fields.get("owner")
             known = run.owner_lives(owner) if isinstance(owner, Mapping) else None
-            return now_ns - last_ns < silence_ns if known is None else known
+            return last_ns > dead_before_ns if known is None else known
 
         return lives
 

@@ -174,7 +174,14 @@ class _Start:
         now = shared.clock()
         if store is not None:
             try:
-                recover.recover_run(shared, store, built.app_id, built.partition_key, now)
+                recover.recover_run(
+                    store,
+                    built.app_id,
+                    built.partition_key,
+                    shared.config.dead_before_ns(now),
+                    shared.policy,
+                    shared.starter,
+                )
             except Exception as error:
                 shield.report("looking for earlier sessions of a run", error)
         kept = BeginRoot({}, now)

@@ -47,18 +47,22 @@ def opened(found: Iterable[StoredRun], storage_dir: str) -> Iterator[RunSpans]:
     """The spans of each run, with the settings of the environment."""
     policy, alive_of = content_policy(OtelConfig.resolve()), writer_lives()
     relatives_of = functools.cache(lambda project: Relatives(Store(project, storage_dir)))
+    resource_of = functools.cache(_resource)
     for run in found:
-        # As a tracker of that project would make it, but without what tells of this process, so
-        # that a second replay says the same.
-        made = provider.service_resource(run.project)
-        kept = {k: v for k, v in made.attributes.items() if not k.startswith(_OF_THIS_PROCESS)}
         yield RunSpans(
             run,
             policy=policy,
             relatives=relatives_of(run.project),
             alive=alive_of(run),
-            resource=Resource(kept, made.schema_url),
+            resource=resource_of(run.project),
         )
+
+
+def _resource(project: str) -> Resource:
+    """As a tracker would make it, but without what tells of this process: each replay is alike."""
+    made = provider.service_resource(project)
+    kept = {k: v for k, v in made.attributes.items() if not k.startswith(_OF_THIS_PROCESS)}
+    return Resource(kept, made.schema_url)
 
 
 class RunSpans:
