@@ -74,12 +74,12 @@ class CutList(list[Any]):
         super().__init__(items)
         self.missing, self.unit, self.unchanged = missing, unit, unchanged
 
-    def note(self, missing: int) -> str:
-        """What stands beside some of the items; nothing when none are missing."""
+    def with_note(self) -> list[Any]:
+        """The items, and what tells of those that are missing, where any are."""
         if self.unchanged is not None:
-            more = f" and {missing} new" if missing else ""
-            return f"... {self.unchanged} unchanged{more} items"
-        return f"... {missing} more {self.unit}" if missing else ""
+            more = f" and {self.missing} new" if self.missing else ""
+            return [f"... {self.unchanged} unchanged{more} items", *self]
+        return [*self, f"... {self.missing} more {self.unit}"] if self.missing else [*self]
 
 
 class CutDict(dict[str, Any]):
@@ -143,8 +143,7 @@ def _with_note(node: Any) -> Any:
     if isinstance(node, CutText):
         return _joined(*node.parts())
     if isinstance(node, CutList):
-        note = [node.note(node.missing)]
-        return [*note, *node] if node.unchanged is not None else [*node, *filter(None, note)]
+        return node.with_note()
     if isinstance(node, CutDict):
         more = {unique("...", node, {}): f"{node.missing} more keys"} if node.missing else {}
         return {**node, **more}
@@ -224,14 +223,12 @@ def fit(node: Any, room: int) -> tuple[bytes, bool]:
 
 
 def _cut_members(members: dict[str, Any], room: int) -> bytes:
-    entries = ((orjson.dumps(key) + b":", item) for key, item in members.items())
-    written = _cut_entries(entries, room - 2 - NOTE_BYTES, _LEAST_VALUE_BYTES)
-    missing = len(members) - len(written) + getattr(members, "missing", 0)
-    if not written:
+    entries = ((len(orjson.dumps(key)) + 1, item) for key, item in members.items())
+    kept = _cut_entries(entries, room - 2 - NOTE_BYTES, _LEAST_VALUE_BYTES)
+    missing = len(members) - len(kept) + getattr(members, "missing", 0)
+    if not kept:
         return orjson.dumps(too_deep(named=True, size=missing))
-    if missing:
-        written.append(b'%b:"%d more keys"' % (orjson.dumps(unique("...", members, {})), missing))
-    return b"{%b}" % b",".join(written)
+    return dumps(CutDict(dict(zip(members, kept, strict=False)), missing))
 
 
 def _cut_items(items: list[Any], room: int) -> bytes:
@@ -239,28 +236,27 @@ def _cut_items(items: list[Any], room: int) -> bytes:
     order = 1 if cut.unchanged is None else -1  # the newest ones stand at the end
     left = room - 2 - NOTE_BYTES
     least = max(left // _MOST_CUT_ITEMS, _LEAST_ITEM_BYTES)
-    written = _cut_entries(((b"", item) for item in items[::order]), left, least)
-    rest = items[::order][len(written) :]
+    kept = _cut_entries(((0, item) for item in items[::order]), left, least)
+    rest = items[::order][len(kept) :]
     missing = cut.missing + (len(dumps(rest)) - 1 if rest and cut.unit == "bytes" else len(rest))
-    if not written:
+    if not kept:
         return orjson.dumps(too_deep(named=False, size=missing + (cut.unchanged or 0)))
-    note = cut.note(missing)
-    written += [orjson.dumps(note)] if note else []
-    return b"[%b]" % b",".join(written[::order])
+    return dumps(CutList(kept[::order], missing, cut.unit, cut.unchanged))
 
 
-def _cut_entries(entries: Iterable[tuple[bytes, Any]], left: int, least: int) -> list[bytes]:
-    """The JSON of as many entries as have room for `least` bytes of each; large ones are cut."""
-    kept: list[tuple[bytes, bytes, Any]] = []
-    used = 0
-    for name, item in entries:
+def _cut_entries(entries: Iterable[tuple[int, Any]], left: int, least: int) -> list[Any]:
+    """The JSON of as many items, behind names of a size, as have room for `least` bytes of each."""
+    kept: list[tuple[bytes, Any]] = []
+    used = names = 0
+    for name_bytes, item in entries:
         piece = dumps(item)
-        used += len(name) + 1 + min(len(piece), least)
+        used += name_bytes + 1 + min(len(piece), least)
         if used > left:
             break
-        kept.append((name, piece, item))
-    left -= sum(len(name) + 1 for name, _, _ in kept)
-    level = share([len(piece) for _, piece, _ in kept], left)
+        names += name_bytes + 1
+        kept.append((piece, item))
+    level = share([len(piece) for piece, _ in kept], left - names)
     return [
-        name + (piece if len(piece) <= level else fit(item, level)[0]) for name, piece, item in kept
+        orjson.Fragment(piece if len(piece) <= level else fit(item, level)[0])
+        for piece, item in kept
     ]
