@@ -15,6 +15,7 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter_pr
 from opentelemetry.trace import TraceFlags, TracerProvider
 from typing_extensions import Self, Unpack
 
+from burr_otel import forks
 from burr_otel.config import DEFAULT_STORAGE_DIR, OtelConfig, OtelSettings, default_storage_dir
 from burr_otel.errors import BurrOtelError, ConfigError, UnknownRunError
 from burr_otel.hooks import RunHooks
@@ -126,6 +127,7 @@ class OtelTracker(RunHooks, RunLoader):
         burr_patches.install(OtelTracker)
 
     def _shared(self) -> Shared:
+        forks.notice()
         made_by = provider.tracer_provider(self._tracer_provider, self.project_id)
         given = self._meter_provider
         meters = get_meter_provider() if given is None else given

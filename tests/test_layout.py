@@ -13,13 +13,16 @@ ALLOWED = {
     "cached": set(),
     "printable": set(),
     "errors": {"printable"},
+    "forks": set(),
     "semconv": set(),
     "trace_url": {"errors"},
     "config": {"errors", "printable", "trace_url"},
     "content": {"cached", "records"},
     "records": set(),
-    "store": {"cached", "errors", "printable", "records"},
-    "spans": {"_version", "config", "content", "errors", "printable", "records", "semconv"},
+    "store": {"cached", "errors", "forks", "printable", "records"},
+    "spans": {
+        *("_version", "config", "content", "errors", "forks", "printable", "records", "semconv"),
+    },
     "history": {"config", "content", "errors", "records", "semconv", "spans", "store"},
     "view": {"config", "content", "errors", "history", "records", "semconv", "spans", "store"},
     "replay": {
@@ -28,14 +31,14 @@ ALLOWED = {
     },
     "recover": {"config", "content", "history", "records", "replay", "semconv", "spans", "store"},
     "live": {
-        *("cached", "config", "content", "errors", "printable", "records", "recover", "semconv"),
-        *("spans", "store"),
+        *("cached", "config", "content", "errors", "forks", "printable", "records", "recover"),
+        *("semconv", "spans", "store"),
     },
     "loader": {"config", "errors", "store"},
     "hooks": {"config", "errors", "live", "spans", "store"},
     "tracker": {
-        *("config", "errors", "hooks", "live", "loader", "records", "recover", "spans", "store"),
-        "trace_url",
+        *("config", "errors", "forks", "hooks", "live", "loader", "records", "recover", "spans"),
+        *("store", "trace_url"),
         "view",  # only when a run is looked at
     },
     "instrumentor": {"config", "tracker"},

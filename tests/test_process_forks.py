@@ -1,16 +1,21 @@
 """Children that are forked while another thread is in the middle of something."""
 
+import ctypes
 import importlib
+import json
 import operator
+import os
 import sys
 import threading
 import types
 
 import apps
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from programs import in_child, run_program
 
 import burr_otel.live.burr_patches
+from burr_otel import OtelTracker, forks
 from burr_otel.cached import CachedProperty
 from burr_otel.live.registry import registry
 from burr_otel.spans import provider
@@ -108,6 +113,27 @@ def test_a_lock_of_a_run(tracker, name):
     [run] = registry.runs("a1")
     assert forked_while_held(operator.attrgetter(name)(run), app.step) == 0
     assert tracker.load(None, "a1")["state"]["count"] == 2
+
+
+def test_a_child_that_was_forked_in_c(tmp_path, monkeypatch):
+    """Python tells nobody of it, as in uWSGI: the child has ids and a session of its own all the same."""
+    monkeypatch.setattr(os, "fork", ctypes.PyDLL(None).fork)
+    tracker = OtelTracker("p", tmp_path, tracer_provider=TracerProvider())
+    app = apps.counter(tracker)
+    assert in_child(app.step) == 0
+    app.step()
+    log = (tmp_path / "p" / "a1" / "log.jsonl").read_text().splitlines()
+    steps = [each for each in map(json.loads, log) if each["type"] == "begin_entry"]
+    for name in ("session", "span_id"):
+        assert len({step["otel"][name] for step in steps}) == 2
+
+
+def test_a_child_that_is_told_of_its_fork_alone(monkeypatch):
+    """As with uWSGI's py-call-osafterfork: a lock that nobody took before is no error."""
+    told = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **works: told.append(works))
+    forks.free_in_child(threading.RLock())
+    told[0]["after_in_child"]()
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ one that makes every span a second time, and calls no execute hooks. Ours is not
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from burr.core import application as burr_application
 from burr.core.application import Application, ApplicationBuilder
 
+from burr_otel import forks
 from burr_otel.live.answers import AnswersHook
 from burr_otel.live.registry import registry
 from burr_otel.printable import logger
@@ -47,10 +47,7 @@ DRIVERS = {
 
 
 _lock = threading.RLock()  # two threads may make their first trackers at once
-# Taken for a fork: the child, too, has all of Burr's functions wrapped once, or none.
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+forks.free_in_child(_lock)  # the child, too, has all of Burr's functions wrapped once, or none
 _installed: set[type] = set()
 _known_hooks: weakref.WeakValueDictionary[tuple[int, ...], Any] = weakref.WeakValueDictionary()
 

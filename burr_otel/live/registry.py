@@ -6,7 +6,6 @@ applications of one id, and copies of one tracker run in many threads.
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 import weakref
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from burr_otel import semconv
+from burr_otel import forks, semconv
 from burr_otel.spans import keeper
 from burr_otel.spans.scope import current_span_context, innermost_scope
 
@@ -66,7 +65,7 @@ class Registry:
         self._executing: ContextVar[dict[str, weakref.ref[Run]] | None] = ContextVar(
             "burr_otel_executing", default=None
         )
-        os.register_at_fork(after_in_child=self._after_fork)
+        forks.in_child(self._after_fork)
 
     def __len__(self) -> int:
         return len(self._only) + sum(len(runs) for runs in self._several.values())

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from burr_otel import semconv
+from burr_otel import forks, semconv
 from burr_otel.errors import SnapshotError
 from burr_otel.live import step_end
 from burr_otel.live.capture import found_by_step, raised_of
@@ -119,6 +119,7 @@ class Run:
 
     def executing(self, *, method: Any, state: Any, **_told: Any) -> None:
         """Note which of Burr's methods runs the application."""
+        forks.notice()
         self._open()
         self._method = method.value
         self._calls += 1

@@ -24,7 +24,7 @@ from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OT
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from burr_otel import semconv
+from burr_otel import forks, semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
 from burr_otel.printable import logger
@@ -41,11 +41,7 @@ from burr_otel.spans.start import ids
 
 V = TypeVar("V")
 _lock = threading.RLock()
-# Taken for a fork: its holder imports the exporters, and a child that is forked in the middle of an
-# import waits for ever when it imports the same.
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+forks.free_in_child(_lock)  # its holder imports the exporters
 
 # A batch that we wait for may take this long, and this long once the endpoint has refused it.
 _LONGEST_S = 10.0
@@ -322,6 +318,7 @@ def _register_child_exit(_: object = None) -> None:
 
 
 def _at_exit() -> None:
+    forks.notice()
     keeper.keeper.finish_all()
 
 
@@ -346,4 +343,4 @@ def _after_fork() -> None:
 
 
 _child_pid = 0
-os.register_at_fork(after_in_child=_after_fork)
+forks.in_child(_after_fork)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,6 +16,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
+from burr_otel import forks
 from burr_otel.content import ContentPolicy
 from burr_otel.records import LinkIds
 from burr_otel.spans.burr_span import BurrSpan, Describe, SpanSource, sdk_status
@@ -34,7 +34,7 @@ class SystemSeededIds(IdGenerator):
 
     def __init__(self) -> None:
         self.seed()
-        os.register_at_fork(after_in_child=self.seed)
+        forks.in_child(self.seed)
 
     def seed(self) -> None:
         """Seed anew."""

@@ -8,6 +8,7 @@ import threading
 from importlib import import_module
 from typing import Final
 
+from burr_otel import forks
 from burr_otel.errors import ConfigError
 from burr_otel.store.files.engine import FileEngine
 from burr_otel.store.port import Engine
@@ -24,11 +25,7 @@ _SECRET: Final = re.compile(r"(?i)([?&][^=&#]*(?:pass|secret|token|key|sig)[^=&#
 
 _opened: dict[str, Engine] = {}
 _lock = threading.RLock()
-# Taken for a fork: its holder imports an engine, and a child that is forked in the middle of an
-# import waits for ever when it imports the same.
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+forks.free_in_child(_lock)  # its holder imports an engine
 
 
 def is_url(storage_dir: str | os.PathLike[str]) -> bool:

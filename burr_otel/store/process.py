@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from burr_otel import forks
 from burr_otel.printable import logger
 
 _One = TypeVar("_One")
@@ -93,7 +94,7 @@ def _after_fork_in_child() -> None:
         thing.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)
 
 
 Task = Callable[[], bool]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from burr_otel import forks
 from burr_otel.errors import SnapshotError, StoreError
 from burr_otel.printable import logger
 from burr_otel.records import (
@@ -390,4 +391,4 @@ def _after_fork_in_child() -> None:
     _generation += 1
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from burr_otel import forks
 from burr_otel.records import ROOT, kind_of_line
 from burr_otel.store import graphs
 from burr_otel.store.files import disk
@@ -334,4 +335,4 @@ def _after_fork_in_child() -> None:
         run.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)
