@@ -20,6 +20,8 @@ END: Final = 2
 ROOT: Final = 3
 INHERITED: Final = 4
 
+DELETION: Final = "deletion of "  # begins the name of who claims a run to delete it
+
 Durability = Literal["none", "flush", "fsync"]
 """What a record survives: nothing, the death of the process, power loss."""
 
@@ -200,7 +202,10 @@ class RunLog(Protocol):
         """Add a line about a child."""
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
-        """Note that a session is open, unless it is noted."""
+        """Note that a session is open, unless it is noted.
+
+        `FileNotFoundError` or `RunLockedError` if the run has been deleted or is being deleted.
+        """
 
     def unmark(self, session_id: str) -> None:
         """The session is open no more."""

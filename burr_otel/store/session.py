@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from burr_otel import forks
-from burr_otel.errors import SnapshotError, StoreError
+from burr_otel.errors import RunLockedError, SnapshotError, StoreError
 from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -355,8 +355,8 @@ class Session:
         try:
             self._log.mark_open(self.session_id, marker)
         except (OSError, StoreError) as error:
-            if not ended and isinstance(error, FileNotFoundError):
-                raise  # the run has been deleted as the session began
+            if not ended and isinstance(error, FileNotFoundError | RunLockedError):
+                raise  # the run has been deleted as the session began, or is being deleted
             logger.warning("%s: a session cannot be marked as open: %s", self.run, error)
 
     def unmark(self) -> None:

@@ -32,7 +32,16 @@ from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID, EncodedState
 from burr_otel.store.engines import open_engine
 from burr_otel.store.graphs import digest
 from burr_otel.store.names import check_app_id, check_partition_key, check_project, is_partition_key
-from burr_otel.store.port import ALL, Claim, Durability, Engine, Partition, RunLog, Wanted
+from burr_otel.store.port import (
+    ALL,
+    DELETION,
+    Claim,
+    Durability,
+    Engine,
+    Partition,
+    RunLog,
+    Wanted,
+)
 from burr_otel.store.process import Patience, this_owner
 from burr_otel.store.reading import kinds_of, newest_record, otel_of
 from burr_otel.store.session import Session
@@ -41,7 +50,6 @@ from burr_otel.store.stored_run import StoredRun, check_unused
 if TYPE_CHECKING:
     from burr.core.persistence import PersistedStateData
 
-_DELETION: Final = "deletion of "  # begins the name of who claims a run to delete it
 _PATIENCE_S: Final = 10.0  # how long a run is opened again that others are deleting
 _STATE_TYPES: Final = (END_ENTRY, ROOT)
 
@@ -185,7 +193,7 @@ class Store:
         run = self._known(app_id, partition_key)
         try:
             check_unused(run, dead_before_ns)
-            claim = run.claim(f"{_DELETION}{app_id}")
+            claim = run.claim(f"{DELETION}{app_id}")
             try:
                 with run.undisturbed():
                     check_unused(run, dead_before_ns)  # a session may have begun meanwhile
@@ -221,7 +229,7 @@ class Store:
             try:
                 return self._begun(session_id, begin, fields, origin, state, graph)
             except RunLockedError as error:  # noqa: PERF203 - it is tried few times
-                if not error.holder.startswith(_DELETION) or not patience.pause():
+                if not error.holder.startswith(DELETION) or not patience.pause():
                     raise
             except OSError as error:
                 # What is not there has been deleted since it was found, and is made anew.

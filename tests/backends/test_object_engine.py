@@ -27,7 +27,7 @@ from burr_otel.store.objects import bucket, lease, writer
 from burr_otel.store.objects.engine import ObjectEngine
 from burr_otel.store.objects.run import ObjectRun
 from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
-from burr_otel.store.process import this_owner
+from burr_otel.store.process import Patience, this_owner
 
 KEPT: list[object] = []  # claims of children that end without releasing them
 
@@ -260,6 +260,38 @@ engine.delete(engine.find("p", "a", None))
     with pytest.raises(FileNotFoundError, match="was deleted while the run was live"):
         append(run, 1)
     assert ObjectEngine(bucket_url).find("p", "a", None) is None
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_session_that_begins_as_its_run_is_deleted_makes_it_anew(
+    bucket_url, monkeypatch, is_done
+):
+    """The deletion has looked for open sessions before: nobody else keeps the two apart."""
+    store = Store("p", bucket_url)
+    store_support.steps(store, 1)
+    run, done, inner = store.read("a").log, [], ObjectRun.mark_open
+    claim = run.claim("deletion of a")
+
+    def delete() -> bool:
+        done.append(store.engine.delete(run))
+        claim.release()
+        return True
+
+    def mark_open(self, *told):
+        if is_done and not done:
+            delete()
+        inner(self, *told)
+
+    monkeypatch.setattr(ObjectRun, "mark_open", mark_open)
+    with monkeypatch.context() as patch:
+        patch.setattr(Patience, "pause", lambda self: bool(done) or delete())
+        session = store_support.begin(store)
+    store_support.run_step(session, 7)
+    assert len(done) == 1
+    assert store.list_app_ids() == ["a"]
+    assert store.load(None, "a")["sequence_id"] == 7
+    assert [name for name, _ in store.read("a").log.open_markers()] == [session.session_id]
+    session.end(store_support.ENDED)
 
 
 def test_what_is_cut_short_while_deleting_is_finished_by_the_next(bucket_url, monkeypatch):

@@ -85,11 +85,15 @@ class ObjectEngine(Engine):
         return run, made
 
     def delete(self, run: RunLog) -> None:
-        """Delete a run: last the name that lists it, so that what is cut short can be repeated."""
+        """Delete a run: last the name that lists it, so that what is cut short can be repeated.
+
+        The claim of whoever deletes it stays: sessions that begin look for it.
+        """
         run.close()
         mine = self._run(run.project, run.app_id, run.partition_key)
         while page := self._bucket.page(mine.folder):
-            self._bucket.delete([each.path for each in page])
+            paths = [each.path for each in page]
+            self._bucket.delete([path for path in paths if not path.endswith("/leases/run")])
             if len(page) < PAGE:
                 break
         self._bucket.delete(mine.names)

@@ -21,6 +21,7 @@ from burr_otel.errors import RunLockedError
 from burr_otel.printable import logger
 from burr_otel.store.objects.bucket import Bucket, Fetched
 from burr_otel.store.objects.keys import escaped
+from burr_otel.store.port import DELETION
 from burr_otel.store.process import background, begin_anew_after_fork, owner_is_alive, this_owner
 from burr_otel.store.reading import object_of
 
@@ -102,6 +103,13 @@ class Heartbeat:
         lease = Lease(self, self._bucket, path, data)  # given free if the heart cannot beat now
         self.begins(data)
         return lease
+
+    def deletion(self, path: str, run: str) -> RunLockedError | None:
+        """Who has claimed it to delete it, and lives."""
+        found = self._bucket.fetch(path)
+        error = _locked(run, found)
+        is_one = error.holder.startswith(DELETION)
+        return error if found is not None and is_one and not self._is_over(found) else None
 
     def _still(self, path: str) -> Fetched | None:
         time.sleep(_SETTLED_S)

@@ -183,10 +183,17 @@ class ObjectRun(BatchWriter):
         self.bucket.put(f"{self.folder}/children/{name}", line)
 
     def mark_open(self, session_id: str, marker: bytes) -> None:
-        """Make the marker of a session."""
+        """Make the marker of a session, unless the run is being deleted."""
         path = self._marker(session_id)
         self._heartbeat.begins(path)
         self.bucket.create(path, marker)
+        # A deletion looks for markers once it has its claim: it has seen ours, or we see that.
+        problem: Exception | None = self._heartbeat.deletion(self._lease("run"), self._name)
+        if problem is None and self.metadata() is None:
+            problem = FileNotFoundError(f"{self.place} was deleted meanwhile")
+        if problem is not None:
+            self.unmark(session_id)
+            raise problem
 
     def unmark(self, session_id: str) -> None:
         """Take the marker of a session away."""
@@ -216,7 +223,7 @@ class ObjectRun(BatchWriter):
             lease.release()
 
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
-        """Others may write: a session that begins meanwhile is deleted with the run."""
+        """Others may write: a session that begins meanwhile sees the claim of the deletion."""
         return contextlib.nullcontext()
 
     def owner_lives(self, owner: Mapping[str, Any]) -> bool | None:
@@ -230,8 +237,10 @@ class ObjectRun(BatchWriter):
         return lease
 
     def _acquire(self, name: str, session_id: str) -> Lease:
-        path = f"{self.folder}/leases/{name}"
-        return self._heartbeat.claim(path, f"{self.project}/{self.app_id}", session_id)
+        return self._heartbeat.claim(self._lease(name), self._name, session_id)
+
+    def _lease(self, name: str) -> str:
+        return f"{self.folder}/leases/{name}"
 
     def _marker(self, session_id: str) -> str:
         return f"{self.folder}/open/{keys.escaped(session_id)}"
