@@ -139,10 +139,10 @@ class Where(NamedTuple):
         alive_of, passed = writer_lives(), 0
         for _, run in found:
             try:
-                summary = summarise(run, alive_of(run))
+                summary = summarise(run, alive_of(run), status)
             except (OSError, BurrOtelError):
                 summary = RunSummary(run.project, run.app_id, status="unreadable", place=run.place)
-            if status in (None, summary.status):
+            if summary is not None and status in (None, summary.status):
                 yield summary
                 passed += 1
                 if passed == limit:
@@ -250,31 +250,33 @@ class RunSummary:
     initial: str | None = None  # what a spawned run began with
 
 
-def summarise(run: StoredRun, alive: Alive) -> RunSummary:
-    """Read both ends of a run's log."""
-    blank = RunSummary(run.project, run.app_id, run.partition_key, place=run.place)
-    tail = _tail(run)
-    head = _head(run) if tail else []
-    zone = functools.cache(lambda: writer_zone([*head, *tail]))
+def summarise(run: StoredRun, alive: Alive, wanted: str | None = None) -> RunSummary | None:
+    """Read both ends of a run's log; None, after the one, when its status is not the wanted one."""
+    tail, read_head = _tail(run), functools.cache(_head)
+    zone = functools.cache(lambda: writer_zone([*read_head(run), *tail]))
     fold = Fold(run.project, run.app_id, zone=zone)
     for record in tail:
         fold.add(record)
     fold.finish(alive)
+    status = run_outcome(fold.sessions) if fold.sessions else "empty"
+    # Whether an exception told of a failure is a detail.
+    status = "failed" if status == semconv.ERROR else status
+    if wanted not in (None, status):
+        return None
+    summary = RunSummary(run.project, run.app_id, run.partition_key, status=status, place=run.place)
     if not fold.sessions:
-        return blank
+        return summary
     steps = [step for session in fold.sessions for step in session.children]
+    head = read_head(run)
     first = next((n for record in head if type(n := record.get("sequence_id")) is int), 0)
     last_ns = max(time_of(record, zone) for record in tail) or None
     newest_first = fold.sessions[::-1]
-    outcome = run_outcome(fold.sessions)
     return dataclasses.replace(
-        blank,
+        summary,
         started_ns=next((ns for record in head if (ns := time_of(record, zone))), last_ns),
         last_ns=last_ns,
         steps=max(1, (steps[-1].sequence_id or 0) - first + 1) if steps else 0,
         last_action=steps[-1].name if steps else None,
-        # Whether an exception told of a failure is a detail.
-        status="failed" if outcome == semconv.ERROR else outcome,
         trace_id=next((each.trace_id for each in newest_first if each.trace_id), None),
         usage=next((each.usage for each in newest_first if each.usage), None),
         initial=next((_initial(run, each) for each in newest_first if each.initial), None),
