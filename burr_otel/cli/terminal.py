@@ -68,8 +68,8 @@ def complain(message: str) -> None:
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print JSON. It is ASCII, so nothing in it can act on a terminal; NaN becomes a string."""
-    text = json.dumps(_plain(value, 0), indent=indent, ensure_ascii=True, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    json.dump(_plain(value, 0), sys.stdout, indent=indent, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write("\n")
 
 
 def _plain(value: Any, depth: int) -> Any:
