@@ -74,12 +74,12 @@ def copy_command(app_id: tuple[str, ...], to: str, where: Where) -> CommandResul
 
 def _copies(found: Sequence[StoredRun], target: Engine) -> Iterator[dict[str, Any]]:
     """Copy runs one by one; what became of each."""
-    before = 0
+    before, dead_before_ns = 0, _dead_before_ns()
     with bar("copying", 2 * sum(run.size_bytes for run in found)) as moved:
         for number, run in enumerate(found):
             copy, problem, size_bytes = RunCopy(run.log, target), None, run.size_bytes
             try:
-                for done in copy.make(_dead_before_ns()):
+                for done in copy.make(dead_before_ns):
                     moved(before + done, f"{number:,} of {plural(len(found), 'run')}")
             except (BurrOtelError, OSError) as error:
                 problem = str(error)
@@ -185,7 +185,7 @@ def _delete(
 ) -> CommandResult:
     """Delete runs one by one, or look which could be, until Ctrl-C; one status is no problem."""
     told: list[dict[str, Any]] = []
-    exit_code = None
+    exit_code, dead_before_ns = None, _dead_before_ns()
     with bar("deleting", len(found)) as moved:
         for changed_ns, run in found:
             moved(len(told), f"{len(told):,} of {plural(len(found), 'run')}")
@@ -193,10 +193,9 @@ def _delete(
             status, reason = _DELETABLE if dry_run else _DELETED, None
             try:
                 if dry_run:
-                    check_unused(run.log, _dead_before_ns())
+                    check_unused(run.log, dead_before_ns)
                 else:
-                    store = Store(run.project, storage_dir)
-                    key, dead_before_ns = run.partition_key, _dead_before_ns()
+                    store, key = Store(run.project, storage_dir), run.partition_key
                     now = store.read(run.app_id, key)
                     # One that was written to since it was listed is the newest by now.
                     is_newest = bool(bounds) and now.changed_ns != changed_ns
@@ -218,7 +217,7 @@ def _delete(
     problems = [
         f"{each['project']}/{each['app_id']} is not deleted: {each['reason']}"
         for each in told
-        if each not in gone and each["status"] != passes_over
+        if each["reason"] is not None and each["status"] != passes_over
     ]
     return CommandResult(told, map(_deletion_line, told), [summary], problems, exit_code)
 
