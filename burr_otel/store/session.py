@@ -29,6 +29,7 @@ from burr_otel.records import (
 from burr_otel.store import port
 from burr_otel.store.delta import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing
+from burr_otel.store.handed import Handed
 from burr_otel.store.port import Claim, DisplacedError, Durability, RunLog, StoreAnswer
 from burr_otel.store.process import this_owner
 from burr_otel.store.reading import newest_record, newest_records, otel_of
@@ -40,27 +41,6 @@ _KEPT: Final = ("app_id", "partition_key", "parent_pointer", "spawning_parent_po
 _MOST_WARNED: Final = 10_000
 _mixed_runs: set[str] = set()  # of which it was said that sessions run at once
 _generation = 0  # counts forks: a session belongs to the process that opened it
-
-
-class Handed:
-    """The newest record of a step, handed to a store which answers later.
-
-    `placed` is told where it lies, and `again` hands it over whole if it was displaced.
-    """
-
-    __slots__ = ("again", "answer", "is_awaited", "placed")
-
-    def __init__(
-        self,
-        answer: StoreAnswer,
-        placed: Callable[[int, int], None],
-        *,
-        is_awaited: bool = False,
-    ) -> None:
-        self.answer = answer
-        self.placed: Callable[[int, int], None] | None = placed
-        self.again: Callable[[], None] | None = None
-        self.is_awaited = is_awaited  # somebody will ask for the answer to the step's end
 
 
 class Session:
@@ -154,17 +134,21 @@ class Session:
             if self._forked_from is not None:
                 self._begin_forked(record.time_ns)
             line, entry = encode_begin_step(record, self._tag), (port.BEGIN, record.sequence_id)
+            append: Callable[..., Any] = self._log.append
             if later:
-                answer = self._log.put(line, entry, soon=True, durability=self._durability)  # type: ignore[attr-defined]
-                self.handed[record.sequence_id] = Handed(answer, self._begun)
-                return
-            start, end = self._log.append(line, entry, durability=self._durability)
+                append = functools.partial(self._log.put, soon=True)  # type: ignore[attr-defined]
+            elif not self._exclusive and not self.handed:
+                append = getattr(self._log, "send", append)
+            placed = append(line, entry, durability=self._durability)
         except (OSError, StoreError) as error:
             failure = SnapshotError(self.run, error, sequence_id=record.sequence_id)
             raise next(self.settle(), failure) from error
+        if isinstance(placed, StoreAnswer):
+            self.handed[record.sequence_id] = Handed(placed, self._begun)
+            return
         for lost in self.settle():
             raise lost
-        self._begun(start, end)
+        self._begun(*placed)
 
     def begin_with(self, state: EncodedState) -> None:
         """Note values that the first step found: another session has written them."""
@@ -230,12 +214,17 @@ class Session:
                 after=after,
                 mark=mark,
             )
+            if isinstance(written, StoreAnswer):
+                self.handed[record.sequence_id] = Handed(
+                    written, self._placed, before=handed, is_awaited=True
+                )
+                return length
+            begun = self.handed.pop(record.sequence_id, None)
+            if begun is not None and (error := begun.settle()) is not None:
+                raise error
         except (OSError, StoreError) as error:
             raise SnapshotError(self.run, error, sequence_id=record.sequence_id) from error
-        if isinstance(written, StoreAnswer):
-            self.handed[record.sequence_id] = Handed(written, self._placed, is_awaited=True)
-        else:
-            self._placed(*written)
+        self._placed(*written)
         return length
 
     def answers(self, sequence_id: int) -> Iterator[StoreAnswer]:
@@ -244,6 +233,8 @@ class Session:
             yield handed.answer
             error = handed.answer.error()
             placed, handed.placed = handed.placed, None  # None: another thread asked, too
+            if handed.before is not None:
+                error = handed.before.settle() or error
             if isinstance(error, DisplacedError) and handed.again is not None:
                 if placed is not None:
                     handed.again()

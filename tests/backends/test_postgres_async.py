@@ -47,15 +47,15 @@ class Waits:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, delay_s: float = 0.0) -> None:
         self.threads: list[str] = []
-        real = Database.run
+        real = Database.send
 
-        def run(database: Database, sql: str, *rest: object) -> object:
+        def send(database: Database, sql: str, *rest: object) -> object:
             if sql.startswith("INSERT INTO burr_otel.record"):
                 self.threads.append(threading.current_thread().name)
                 time.sleep(delay_s)
             return real(database, sql, *rest)
 
-        monkeypatch.setattr(Database, "run", run)
+        monkeypatch.setattr(Database, "send", send)
 
 
 def answers_of(app) -> list[AnswersHook]:

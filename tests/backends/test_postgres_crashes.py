@@ -349,14 +349,14 @@ def test_a_long_run_is_read_in_bounded_time(database, postgres: Postgres, monkey
         name,
     )
     asked: list[str] = []
-    real, own = Database.run, tracker._store.engine._writer.database
+    real, own = Database.send, tracker._store.engine._writer.database
 
-    def run(database: Database, sql: str, *rest: object) -> object:
+    def send(database: Database, sql: str, *rest: object) -> object:
         if database is own:  # threads of other tests' databases may still be at work
             asked.append(sql)
         return real(database, sql, *rest)
 
-    monkeypatch.setattr(Database, "run", run)
+    monkeypatch.setattr(Database, "send", send)
     assert tracker.load(None, "a")["state"]["n"] == 2
     assert tracker.load(None, "a", 0)["state"]["n"] == 1
     assert 2 <= len(asked) <= 10

@@ -18,7 +18,7 @@ from store_support import ENDED, begin, run_step
 from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError
 from burr_otel.store import Store
 from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError
-from burr_otel.store.postgres.database import Database
+from burr_otel.store.postgres.database import Database, Sent
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
 from burr_otel.store.process import this_owner
@@ -296,16 +296,16 @@ def test_after_a_lost_answer_it_is_looked_what_is_there(database, monkeypatch):
     run = new_run(database)
     append(run, 0)
     writer = run._writer
-    real, lost = writer.database.run, []
+    real, lost = writer.database.answer, []
 
-    def losing(sql: str, *rest: object) -> object:
-        answer = real(sql, *rest)
-        if sql.startswith("INSERT INTO burr_otel.record") and len(lost) < 2:
-            lost.append(sql)
+    def losing(sent: Sent, *rest: object) -> object:
+        answer = real(sent, *rest)
+        if answer == [(1,)] and len(lost) < 2:
+            lost.append(sent)
             raise psycopg.OperationalError("the answer was lost")
         return answer
 
-    monkeypatch.setattr(writer.database, "run", losing)
+    monkeypatch.setattr(writer.database, "answer", losing)
     append(run, 1)
     append(run, 2)
     assert len(lost) == 2
@@ -324,14 +324,14 @@ def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
         database.rpartition("/")[2],
     )
     store, asked = Store("p", database), []
-    real, own = Database.run, store.engine._writer.database
+    real, own = Database.send, store.engine._writer.database
 
-    def run(self, sql, *rest):
+    def send(self, sql, *rest):
         if self is own:  # threads of other tests' databases may still be at work
             asked.append(sql)
         return real(self, sql, *rest)
 
-    monkeypatch.setattr(Database, "run", run)
+    monkeypatch.setattr(Database, "send", send)
     assert store.list_app_ids("half-1") == sorted(f"app-{n}" for n in range(1, 20000, 2))
     assert 2 <= len(asked) <= 4
     assert sum(run.size_bytes for run in store.engine.runs("p", "half-0")) == 0

@@ -21,15 +21,15 @@ STEPS = 4
 def statements(database: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each statement writes."""
     written: list[int] = []
-    real, own = Database.run, Database(database).parameters
+    real, own = Database.send, Database(database).parameters
 
-    def run(asked: Database, sql: str, values: object = (), *rest: object) -> object:
+    def send(asked: Database, sql: str, values: object = (), *rest: object) -> object:
         # Threads of other tests' databases may still be at work.
         if sql.startswith("INSERT INTO burr_otel.record") and asked.parameters == own:
             written.append(sql.count("($"))
         return real(asked, sql, values, *rest)
 
-    monkeypatch.setattr(Database, "run", run)
+    monkeypatch.setattr(Database, "send", send)
     return written
 
 

@@ -36,14 +36,15 @@ def error(request: pytest.FixtureRequest) -> type[BaseException]:
     return request.param
 
 
-def test_others_whose_records_go_with_it_lose_none(database, monkeypatch, error):
+@pytest.mark.parametrize("after", ["send", "answer"])
+def test_others_whose_records_go_with_it_lose_none(database, monkeypatch, error, after):
     """Their records are kept, each once, and so is the one that was being written."""
     mine, others = new_run(database, "mine"), new_run(database, "others")
     append(mine, 0)
     append(others, 0)
     answer = others.put(line(1), (END, 1), soon=False, durability="flush")
-    run = Interrupts(mine._writer.database.run, error)
-    monkeypatch.setattr(mine._writer.database, "run", run)
+    interrupts = Interrupts(getattr(mine._writer.database, after), error)
+    monkeypatch.setattr(mine._writer.database, after, interrupts)
     with pytest.raises(error, match="the time is up"):
         append(mine, 1)
     assert answer.error() is None

@@ -103,6 +103,16 @@ def _is_loopback(host: str) -> bool:
     return host in ("", "localhost", "::1") or host.startswith(("/", "@", "127."))
 
 
+class Sent:
+    """A statement that has been sent; its rows or its error, once they have been read."""
+
+    __slots__ = ("error", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.error: psycopg.Error | None = None
+
+
 class Database:
     """A database as this process uses it. Nothing that is shown of it has the password."""
 
@@ -126,6 +136,7 @@ class Database:
         self.writer_id = uuid.uuid4().hex
         self._connection: Connection | None = None
         self._form: abc.Transformer = Transformer()  # of values, to and from the connection's
+        self._unread: Sent | None = None  # a statement whose answer has not been read
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement that may be run twice; an error as `problem` tells it."""
@@ -143,27 +154,60 @@ class Database:
         self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S
     ) -> list[tuple[Any, ...]]:
         """One attempt, by who holds the connection: rows, or in one how many were changed."""
+        return self.answer(self.send(sql, values), answer_s)
+
+    def send(self, sql: str, values: Sequence[Any] = ()) -> Sent:
+        """Send a statement, by who holds the connection; its `answer` may be read later."""
         # Past psycopg's cursors, which take longer for a record than the server does.
-        connection, until = self._connected(), time.monotonic() + answer_s
-        form = self._form  # to make one takes as long as the rest
+        if self._unread is not None:
+            self._read(self._unread, ANSWER_S)
+        connection, form = self._connected(), self._form  # to make a form takes as long as the rest
+        self._unread = sent = Sent()
         try:
-            sent = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
+            connection.pgconn.consume_input()  # raises if the server has closed the connection
+            data = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
             connection.pgconn.send_query_params(
-                sql.encode(), sent, form.types, form.formats, Format.BINARY
+                sql.encode(), data, form.types, form.formats, Format.BINARY
             )
-            result = _answer(connection.pgconn, until)
+            if connection.pgconn.flush():
+                _flush(connection.pgconn, time.monotonic() + ANSWER_S)
         except BaseException:
-            self.drop()  # an answer may still come
+            self.drop()  # half of it may be on its way
             raise
+        return sent
+
+    def answer(self, sent: Sent, answer_s: float = ANSWER_S) -> list[tuple[Any, ...]]:
+        """What the server has answered to a statement; raises its error."""
+        if sent is self._unread:
+            self._read(sent, answer_s)
+        if sent.error is not None:
+            raise sent.error
+        return sent.rows
+
+    def _read(self, sent: Sent, answer_s: float) -> None:
+        """Read the answer to what was sent last."""
+        connection, form = self._connection, self._form
+        assert connection is not None  # else `drop` has told
+        try:
+            result = _answer(connection.pgconn, time.monotonic() + answer_s)
+        except psycopg.Error as error:
+            self.drop()  # an answer may still come
+            sent.error = error
+            return
+        except BaseException:
+            self.drop()
+            raise
+        self._unread = None
         if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            raise errors.error_from_result(result)
+            sent.error = errors.error_from_result(result)
+            return
         self.is_down = False
         if result.status == ExecStatus.COMMAND_OK:
-            return [(result.command_tuples or 0,)]
+            sent.rows = [(result.command_tuples or 0,)]
+            return
         form.set_pgresult(result)
-        rows: list[tuple[Any, ...]] = form.load_rows(0, result.ntuples, tuple)
+        sent.rows = form.load_rows(0, result.ntuples, tuple)
         form.set_pgresult(None)
-        return rows
 
     def _connected(self) -> Connection:
         """The connection, made if need be, to a database that has our tables."""
@@ -209,6 +253,9 @@ class Database:
     def drop(self) -> None:
         """Let go of a connection that has failed."""
         connection, self._connection = self._connection, None
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            unread.error = psycopg.OperationalError("the connection was lost before the answer")
         if connection is not None:
             connection.close()
 
@@ -255,14 +302,19 @@ class Database:
                 os.close(connection.fileno())
 
 
-def _answer(pgconn: PGconn, until: float) -> PGresult:
-    """The server's answer to what has been sent."""
+def _flush(pgconn: PGconn, until: float) -> None:
+    """Send what does not go at once."""
     ready = select.poll()
     ready.register(pgconn.socket, select.POLLIN | select.POLLOUT)
     while pgconn.flush():
         _wait(ready, until)
         pgconn.consume_input()
-    ready.modify(pgconn.socket, select.POLLIN)
+
+
+def _answer(pgconn: PGconn, until: float) -> PGresult:
+    """The server's answer to what has been sent."""
+    ready = select.poll()
+    ready.register(pgconn.socket, select.POLLIN)
     while pgconn.is_busy():
         _wait(ready, until)
         pgconn.consume_input()

@@ -162,11 +162,16 @@ class PostgresRun:
         """Like `append`, without waiting: written `soon`, or with the next that is waited for."""
         record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
         self._writer.put(record, soon=soon and record.is_awaited)
+        return _answer(record)
+
+    def send(self, line: bytes, entry: tuple[int, int], **more: Any) -> StoreAnswer:
+        """Like `append`; waits until the record is on its way, which it then arrives by itself."""
+        record = self._record(line, entry, **more)
         if record.is_awaited:
-            return record.answer
-        done = StoreAnswer()
-        done.give(record.result)
-        return done
+            self._writer.send(record)
+        else:
+            self._writer.put(record, soon=False)
+        return _answer(record)
 
     def _record(
         self,
@@ -353,6 +358,15 @@ class PostgresRun:
     def claim(self, session_id: str) -> RunClaim:
         """Claim the run."""
         return RunClaim(self._tail, self._writer, session_id)
+
+
+def _answer(record: Record) -> StoreAnswer:
+    """A record's answer; of what nobody waits for, that it lies somewhere."""
+    if record.is_awaited:
+        return record.answer
+    done = StoreAnswer()
+    done.give(record.result)
+    return done
 
 
 class RunClaim:

@@ -23,7 +23,7 @@ from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger
 from burr_otel.store.port import DisplacedError, StoreAnswer
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion
-from burr_otel.store.postgres.database import ANSWER_S, LOST, Database
+from burr_otel.store.postgres.database import ANSWER_S, LOST, Database, Sent
 from burr_otel.store.process import Patience, begin_anew_after_fork, start_thread, this_owner
 
 _LEASE_S: Final = 15
@@ -61,6 +61,7 @@ class Writer:
         self._queued_bytes = 0
         self._batch: dict[Item, None] = {}  # taken from the queue, and not settled yet
         self._in_doubt = False  # whether some of it may have been written
+        self._sent: Sent | None = None  # the batch's records, if their answer is read later
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._looks_soon = False  # the thread does, within `_LINGER_S`
@@ -90,14 +91,34 @@ class Writer:
             item.is_awaited = False
             self.put(item, soon=True)
             return item.result
+        self._write_here(item)
+        return item.answer.place()
+
+    def send(self, item: Item) -> None:
+        """Have something sent, with all that is queued before it.
+
+        Whoever writes next reads the answer, or soon the thread.
+        """
+        if self._writing_here():
+            self.wait_for(item)
+        elif self._write_here(item, leaves=True):
+            self._call_thread(soon=False)
+        else:
+            item.answer.error()
+
+    def _write_here(self, item: Item, *, leaves: bool = False) -> bool:
+        """Write something if the connection is free, else have the thread do it.
+
+        Gives whether the answer was left to be read later, as far as `leaves` allows that.
+        """
         self._queued_bytes += item.size
         self._queue.append(item)
         lock = self.database.lock
         try:
             if lock.acquire(blocking=False):
-                self._write(item.answer)
-            else:
-                self._call_thread()
+                self._write(item.answer, leaves=leaves)
+                return self._sent is not None
+            self._call_thread()
         except BaseException:  # a signal's, as Ctrl-C: the thread finds out what has been written
             self._call_thread()
             raise
@@ -106,7 +127,7 @@ class Writer:
                 lock.release()
             except RuntimeError:  # it is another thread's
                 pass
-        return item.answer.place()
+        return False
 
     def flush(self) -> None:
         """Have everything written that is queued."""
@@ -175,13 +196,16 @@ class Writer:
 
     # --- writing; whoever does it holds the connection ----------------------------------------
 
-    def _write(self, until: StoreAnswer | None) -> None:
-        """Write what is queued, or as much as somebody waits for."""
+    def _write(self, until: StoreAnswer | None, *, leaves: bool = False) -> None:
+        """Write what is queued, or as much as somebody waits for.
+
+        With `leaves`, the answer to the last records may be left to be read later.
+        """
         while until is None or not until.is_there:
             if not self._batch and not self._take():
                 return
             try:
-                self._write_batch()
+                self._write_batch(leaves=leaves)
             except psycopg.Error as error:
                 self._apart(error)
             except Exception as error:
@@ -190,6 +214,8 @@ class Writer:
                     raise  # a signal handler's, perhaps: nothing that is wrong with the batch
                 self._in_doubt = False
                 self._refuse(list(self._batch), self.database.problem(error))
+            if self._sent is not None:
+                return
 
     def _take(self) -> bool:
         size = 0
@@ -202,13 +228,17 @@ class Writer:
         self._queued_bytes = self._queued_bytes - size if self._queue else 0
         return bool(self._batch)
 
-    def _write_batch(self) -> None:
+    def _write_batch(self, *, leaves: bool) -> None:
         """Write the batch, however often that must be tried."""
         patience: Patience | None = None
+        leaves = leaves and self._sent is None and not self._queue
+        leaves = leaves and all(isinstance(item, Record) for item in self._batch)
         while self._batch:
             try:
                 if any(isinstance(item, Record) for item in self._batch):
-                    self._write_records()
+                    self._write_records(leaves=leaves)
+                if self._sent is not None:
+                    return
                 for statement in [item for item in self._batch if isinstance(item, Statement)]:
                     if statement.sql:
                         self.database.run(statement.sql, statement.values)
@@ -219,11 +249,29 @@ class Writer:
                 patience = patience or self.database.patience()
                 self.database.reconnect(error, patience)
 
-    def _write_records(self) -> None:
+    def _write_records(self, *, leaves: bool) -> None:
         by_tail: dict[Tail, list[Record]] = {}
         for item in self._batch:
             if isinstance(item, Record):
                 by_tail.setdefault(item.tail, []).append(item)
+        if self._sent is None:
+            self._send(by_tail)
+            if leaves:
+                return
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            records = [record for group in by_tail.values() for record in group]
+            allowed_s = ANSWER_S + sum(record.size for record in records) / _BYTES_A_SECOND
+            ((written,),) = self.database.answer(sent, allowed_s)
+            if written < len(records):  # a claim was lost
+                self._look(by_tail)
+        for tail, group in by_tail.items():
+            tail.has_written(group)
+            self._done(group)
+        self._in_doubt = False
+
+    def _send(self, by_tail: dict[Tail, list[Record]]) -> None:
+        """Send the batch's records, but those that are settled without it."""
         if self._in_doubt or any(tail.number < 0 for tail in by_tail):
             self._look(by_tail)
         for tail, records in list(by_tail.items()):
@@ -237,14 +285,7 @@ class Writer:
         records = [record for group in by_tail.values() for record in group]
         if records:
             self._in_doubt = True
-            allowed_s = ANSWER_S + sum(record.size for record in records) / _BYTES_A_SECOND
-            ((written,),) = self.database.run(*insertion(records), allowed_s)
-            if written < len(records):  # a claim was lost
-                self._look(by_tail)
-        for tail, group in by_tail.items():
-            tail.has_written(group)
-            self._done(group)
-        self._in_doubt = False
+            self._sent = self.database.send(*insertion(records))
 
     def _look(self, by_tail: dict[Tail, list[Record]]) -> None:
         """See where the runs end, and whether the batch is in them; settle what is clear now."""
