@@ -124,8 +124,8 @@ class Run:
         self._method = method.value
         self._calls += 1
         if self.session is not None:
-            # Burr goes on at once to the next step.
-            self.session.holds_back = self._method == "run" and not self.answers_later
+            asks = self._method in ("run", "step") and not self.answers_later
+            self.session.method = self._method if asks else None
         self._outer_error, self._step_failed = sys.exc_info()[1], False
         self._state = weakref.ref(state)
         self.root.touch(self.shared.clock())
@@ -151,6 +151,8 @@ class Run:
         current_context()  # what another hook's token brought back of ours is not current any more
         registry.not_executing(self)
         if self.session is not None:
+            if not self._calls:
+                self.session.method = None  # a dropped stream's end comes when nobody asks
             for failure in self.session.settle():  # also steps whose asynchronous hook never came
                 self.tell_lost(failure, error)
 

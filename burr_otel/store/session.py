@@ -47,15 +47,16 @@ class Session:
     """Appends the records of one application; made by `Store.open_session`.
 
     Safe to use from several threads. After a fork, the child's copy writes nothing. `run` is
-    ``project/app_id``. `handed` has what was handed over, by step, until it is settled. With
-    `holds_back`, a server is asked once for a step's end and the next one's begin. `grown_from`
+    ``project/app_id``. `handed` has what was handed over, by step, until it is settled. `method` is
+    the one of Burr's after which `settle` is called: then a server's answer to a step's end is read
+    there, and in a ``run`` the end goes with the next step's begin. `grown_from`
     tells of the large values of the state that was written last, or that the first step found.
     """
 
     __slots__ = (
         "__weakref__", "_begin", "_chain", "_claim", "_durability", "_end", "_ended", "_exclusive",
         "_forked_from", "_generation", "_log", "_mixed", "_tag", "_told", "grown_from", "handed",
-        "holds_back", "run", "session_id",
+        "method", "run", "session_id",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +81,7 @@ class Session:
         self._ended = self._told = False
         self._forked_from = forked_from
         self.handed: dict[int, Handed] = {}
-        self.holds_back = False
+        self.method: str | None = None
         self.grown_from: dict[str, Growing] | None = None
 
     def fork(self, session_id: str) -> Session:
@@ -202,10 +203,13 @@ class Session:
         if self._generation != _generation:
             return length  # the parent writes what it began
         handed = self.handed.get(record.sequence_id)
-        soon = handed is not None and handed.is_awaited
         append: Callable[..., Any] = self._log.append
-        if soon or (self.holds_back and self._durability != "none" and hasattr(self._log, "put")):
-            append = functools.partial(self._log.put, soon=soon)  # type: ignore[attr-defined]
+        if handed is not None and handed.is_awaited:
+            append = functools.partial(self._log.put, soon=True)  # type: ignore[attr-defined]
+        elif self.method == "step" and self._durability != "none":
+            append = getattr(self._log, "send", append)
+        elif self.method == "run" and self._durability != "none" and hasattr(self._log, "put"):
+            append = functools.partial(self._log.put, soon=False)
         try:
             written = append(
                 b"".join(line) if length < _MOST_COPIED_BYTES else line,

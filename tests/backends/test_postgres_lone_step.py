@@ -1,4 +1,4 @@
-"""The begin of a lone step over PostgreSQL: it is sent, and its answer is read later."""
+"""A lone step over PostgreSQL: its records are sent, and the answers are read later."""
 
 from __future__ import annotations
 
@@ -152,6 +152,9 @@ def test_a_begin_goes_behind_what_others_wrote_while_the_action_runs(
     tracker = OtelTracker("p", database)
     app = apps.telling(tracker, tell)
     app.step()
+    writer = tracker._store.engine._writer
+    writer._leased.clear()  # whose renewal would find it out as well
+    writer._wake.put(True)
     postgres.execute(_ADD, name)
     app.step()
     assert steps() == ["begin_entry 0", "end_entry 0", "others", "begin_entry 1", "end_entry 1"]
@@ -170,6 +173,22 @@ def test_a_begin_that_the_server_refuses_is_told(database, postgres: Postgres, n
         app.step() if method == "step" else app.run(halt_after=["finish"])
     tracker.close()
     assert "count" in [span.name for span in spans.spans]
+
+
+def test_a_state_that_the_server_refuses_is_told(database, postgres: Postgres, name):
+    """By `step` itself, when the span has ended well: it does not wait for the server's answer."""
+    spans = SpanCapture()
+    tracker = OtelTracker("p", database, tracer_provider=spans.provider)
+    app = apps.telling(tracker)
+    app.step()
+    postgres.execute("ALTER TABLE burr_otel.record ADD CHECK (sequence_id <> 1 OR kind <> 2)", name)
+    with pytest.raises(SnapshotError, match="p/a: the state of step 1 could not be kept"):
+        app.step()
+    assert [span.status.is_ok for span in spans.spans if span.name == "count"] == [True, True]
+    assert tracker.load(None, "a")["sequence_id"] == 0
+    app.step()
+    assert tracker.load(None, "a")["sequence_id"] == 2
+    tracker.close()
 
 
 def test_who_has_the_run_for_itself_waits_for_the_answer(database, postgres: Postgres, name):

@@ -164,7 +164,9 @@ class PostgresRun:
         self._writer.put(record, soon=soon and record.is_awaited)
         return _answer(record)
 
-    def send(self, line: bytes, entry: tuple[int, int], **more: Any) -> StoreAnswer:
+    def send(
+        self, line: bytes | Sequence[bytes], entry: tuple[int, int], **more: Any
+    ) -> StoreAnswer:
         """Like `append`; waits until the record is on its way, which it then arrives by itself."""
         record = self._record(line, entry, **more)
         if record.is_awaited:
