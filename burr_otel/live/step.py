@@ -219,7 +219,7 @@ class LiveStep(Scope):
         if self.first_item_ns is not None:
             return
         self.first_item_ns = now
-        self.shared.metrics.first_item(self.labels, max(0, now - self.begin.time_ns) / 1e9)
+        self.shared.metrics.first_item.record(max(0, now - self.begin.time_ns) / 1e9, self.labels)
         if session is not None:
             session.append(StreamMark("first_item_stream", self.sequence_id, now))
 

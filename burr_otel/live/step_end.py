@@ -165,7 +165,8 @@ def _write(
         except SnapshotError as problem:
             failure = problem
         else:
-            step.shared.metrics.snapshot(size_bytes)
+            metrics = step.shared.metrics
+            metrics.snapshot.record(size_bytes, metrics.project_labels)
             return None
     if failure is not None:
         record = _unkept(step, record, failure)

@@ -55,11 +55,11 @@ class StepMetrics:
         self._ended = meter.create_counter(
             semconv.METRIC_STEP_ENDED, unit="{step}", description="Burr steps that have ended."
         )
-        self._first_item = seconds(
+        self.first_item = seconds(
             semconv.METRIC_STREAM_TIME_TO_FIRST_ITEM,
             description="Time from a stream's start to its first item.",
         )
-        self._snapshot = meter.create_histogram(
+        self.snapshot = meter.create_histogram(
             semconv.METRIC_SNAPSHOT_BYTES,
             unit="By",
             description="Size of a state snapshot record.",
@@ -73,9 +73,9 @@ class StepMetrics:
         self._invocation = seconds(
             semconv.METRIC_INVOKE_AGENT_DURATION, description="Duration of Burr application spans."
         )
-        self._project_labels = {semconv.PROJECT: project}
+        self.project_labels = {semconv.PROJECT: project}
         self._invocation_labels = {
-            **self._project_labels,
+            **self.project_labels,
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
             semconv.GEN_AI_AGENT_NAME: project,
         }
@@ -87,7 +87,7 @@ class StepMetrics:
         if labels is None:
             if len(self._labels) >= _MOST_ACTIONS:
                 self._labels.clear()
-            labels = self._labels[action] = {**self._project_labels, semconv.ACTION_NAME: action}
+            labels = self._labels[action] = {**self.project_labels, semconv.ACTION_NAME: action}
             # A series that begins with its first failure shows no rise. A counter may begin at
             # zero; a histogram cannot, because a measurement of 0 s would be one of the steps.
             for outcome in (semconv.OK, semconv.ERROR, semconv.FAILED):
@@ -101,14 +101,6 @@ class StepMetrics:
         told = {**labels, semconv.OUTCOME: outcome}
         self._duration.record(seconds, told)
         self._ended.add(1, told)
-
-    def first_item(self, labels: dict[str, str], seconds: float) -> None:
-        """Record how long a stream took to yield its first item."""
-        self._first_item.record(seconds, labels)
-
-    def snapshot(self, size_bytes: int) -> None:
-        """Record the size of a snapshot."""
-        self._snapshot.record(size_bytes, self._project_labels)
 
     def usage(self, labels: dict[str, str], input_tokens: int, output_tokens: int) -> None:
         """Count what the models inside a step took and gave; `labels` are of `step_began`."""
