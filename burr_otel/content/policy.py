@@ -93,12 +93,7 @@ class ContentPolicy:
 
     @CachedProperty
     def _redaction(self) -> Redaction:
-        return Redaction(
-            builtin=self.redact,
-            keys=self.redact_keys,
-            values=self.redact_values,
-            redactor=self.redactor,
-        )
+        return Redaction(self.redact, self.redact_keys, self.redact_values, self.redactor)
 
     @CachedProperty
     def _name(self) -> Callable[[str], str]:

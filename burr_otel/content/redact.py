@@ -31,7 +31,6 @@ class Redaction:
 
     def __init__(
         self,
-        *,
         builtin: bool = True,
         keys: Iterable[str] = (),
         values: Iterable[str] = (),
