@@ -691,7 +691,7 @@ def test_no_text_makes_the_search_explode(text):
 
 
 def _patterns() -> list[tuple[str, re.Pattern[str]]]:
-    texts = (patterns.TOKENS, *(shape.pattern for shape in patterns.SHAPES))
+    texts = (patterns.TOKENS, *patterns.SHAPES.values())
     found = [(text[:40], patterns.compiled(text)) for text in texts]
     found += [(each.pattern, each) for form in pairs._FORMS for each in form[1:] if each]
     found += [

@@ -38,7 +38,7 @@ _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _NESTING = re.compile(r"""(?<!\\)(\\*)["']|[\[\](){}]""")
 
 
-# Forms whose name does not stand before a plain separator: what must occur, see `Shape`; a pattern
+# Forms whose name does not stand before a plain separator: what must occur, see `SHAPES`; a pattern
 # with the name in group 1; and one of the value that follows, where it is no string in quotes.
 _FORMS: Final = tuple(
     (needles, re.compile(name), None if value is None else re.compile(value))

@@ -234,50 +234,40 @@ class Hidden(NamedTuple):
     shown: str = MARKER
 
 
-class Shape(NamedTuple):
-    """A secret that is known by its own form: group 1 of the pattern, or all of it."""
-
-    needles: str  # one of these, apart by "|", must occur for the pattern to match
-    pattern: str
-
-
 compiled = functools.cache(re.compile)
 """A pattern, compiled when first asked for: that of `TOKENS` takes its time."""
 
-SHAPES: Final = (
-    Shape(
-        "PRIVATE KEY",
+SHAPES: Final = {
+    "PRIVATE KEY": (
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-        r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)",
+        r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
     ),
-    Shape("earer ", r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})"),
-    Shape("asic ", r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})"),
-    Shape(  # user and password in a URL
-        "@",
+    "earer ": r"\b[Bb]earer {1,4}(?!tokens?\b|auth)([\w.~+/=\-]{6,})",
+    "asic ": r"\b[Bb]asic {1,4}(?!auth|access|http)([A-Za-z0-9+/]{12,}={0,2})",
+    "@": (  # user and password in a URL
         rf"://((?:{_USERINFO}{{0,128}}:(?!\d{{1,5}}[/?#])|(?={_USERINFO}{{12}}))"
-        r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@",
+        r"(?:[^\s@\"'<>:]|:(?!//)){1,512})@"
     ),
-    Shape("-u", r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)"),  # of curl
-    Shape(  # SQL
-        "IDENTIFIED|identified",
-        r"(?i:\bidentified (?:with [\w'\"]{1,40} )?by )([\"'][^\"']{1,512})",
-    ),
-    Shape(
-        "hook",
+    "-u": r"(?<![^\s\0])(?:-u|--user) {1,2}[\"']?([^\s:\"']{1,128}:[^\s\"']+)",  # of curl
+    # SQL
+    "IDENTIFIED|identified": r"(?i:\bidentified (?:with [\w'\"]{1,40} )?by )([\"'][^\"']{1,512})",
+    "hook": (
         r"(?:hooks\.slack\.com/(?:services|workflows)/|/api/webhooks/|webhook\.office\.com/)"
-        r"([^\s\"'<>]{8,})",
+        r"([^\s\"'<>]{8,})"
     ),
-    Shape(  # prose
-        "assw|assphr|oken |ecret |PASSWO|PI key",
+    "assw|assphr|oken |ecret |PASSWO|PI key": (  # prose
         r"\b(?i:pass(?:word|wd|phrase)|secret|token|api key)(?i:s)? "
         rf"(?:(?i:is|was) (?!(?i:{_STATUS_WORD})\b)(?=[^\s\"'`]{{4}})|(?i:is |was )?(?=[\"'`]))"
-        r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})",
+        r"([\"'`][^\"'`]{1,512}|[^\s\"'`]{4,})"
     ),
-    Shape("~", r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}"),  # Azure, client secret
-    Shape(":AA", r"(?<!\d)\d{8,10}:AA[\w\-]{30,}"),  # Telegram bot
-    Shape("$", r"access_token\$\w{4,20}\$[\w$]{16,}"),  # Braintree
-)
-"""The built-in value patterns, but for those of `TOKENS`."""
+    "~": r"(?<![\w~.])[\w~.]{3}\dQ~[\w~.\-]{31,34}",  # Azure, client secret
+    ":AA": r"(?<!\d)\d{8,10}:AA[\w\-]{30,}",  # Telegram bot
+    "$": r"access_token\$\w{4,20}\$[\w$]{16,}",  # Braintree
+}
+"""Secrets that are known by a form of their own: group 1 of a pattern, or all that it matches.
+
+One of the texts before it, apart by "|", must occur for the pattern to match.
+"""
 
 TOKENS: Final = _one_pattern(TOKEN_FORMATS)
 
@@ -291,7 +281,7 @@ def by_needle(forms: Iterable[_Form]) -> list[tuple[str, str, _Form]]:
     return [(min(needle, key=_RAREST_FIRST.find), needle, form) for needle, form in rows]
 
 
-_SHAPES_BY_NEEDLE: Final = by_needle(SHAPES)
+_SHAPES_BY_NEEDLE: Final = by_needle(SHAPES.items())
 # Every token has at least so many letters, digits and signs in a row.
 _RUN: Final = b"x" * 16
 _RUN_BYTES: Final = bytes(
@@ -310,9 +300,9 @@ def matches(pattern: re.Pattern[str], text: str) -> Iterator[Hidden]:
 
 def known_forms(text: str) -> Iterator[Hidden]:
     """Each secret that is known by its form."""
-    for sign, needle, shape in _SHAPES_BY_NEEDLE:
+    for sign, needle, (_, pattern) in _SHAPES_BY_NEEDLE:
         if sign in text and needle in text:
-            yield from matches(compiled(shape.pattern), text)
+            yield from matches(compiled(pattern), text)
     text = f" {text}"  # what stands before a token belongs to the pattern: that is quicker
     runs = text.encode("ascii", "replace").translate(_RUN_BYTES)
     start = runs.find(_RUN)
