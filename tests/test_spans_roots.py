@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import apps
@@ -136,6 +138,32 @@ def test_closing_ends_though_others_leave_work_as_fast_as_it_is_done(tracker):
     keeper.keeper.defer(leave_more)
     tracker.close()
     assert len(left) == 1
+
+
+class Ending:
+    """An application span that is due at a time."""
+
+    clock = staticmethod(time.monotonic_ns)
+
+    def __init__(self, due_ns):
+        self.finished, self.due_ns = threading.Event(), lambda _: due_ns
+
+    def finish(self):
+        self.finished.set()
+
+
+def test_who_closes_a_tracker_leaves_the_thread_awake_for_other_roots():
+    """What it does in the thread's place may have been there to wake it."""
+    kept, done, now_ns = keeper.Keeper(), threading.Event(), time.monotonic_ns()
+    kept.start()
+    kept.defer(done.set)
+    assert done.wait(60)
+    closed, other = Ending(now_ns + 10**8), Ending(now_ns + 2 * 10**8)
+    kept.watch(closed)
+    kept.sweep()
+    kept.unwatch(closed)
+    kept.watch(other)
+    assert other.finished.wait(10)
 
 
 def test_who_starts_applications_helps_to_end_those_that_are_gone(tmp_path, spans):

@@ -81,8 +81,13 @@ class Keeper:
         with self._lock:
             self._open.pop(id(root), None)
 
-    def sweep(self) -> float | None:
-        """Do deferred work and end what is due; seconds until more is due, None if nothing is."""
+    def sweep(self) -> None:
+        """Do deferred work and end what is due."""
+        self._sweep()
+        self.defer(lambda: None)  # what is done by now may have been there to wake the thread
+
+    def _sweep(self) -> float | None:
+        """Sweep; seconds until more is due, None if nothing is."""
         self._work_off(self._inbox.qsize())  # no more: it may come as fast as it is done
         while True:
             with self._lock:
@@ -126,7 +131,7 @@ class Keeper:
         inbox = self._inbox
         while True:
             with contextlib.suppress(queue.Empty):
-                _do(inbox.get(timeout=self.sweep()))
+                _do(inbox.get(timeout=self._sweep()))
 
 
 def _do(work: Callable[[], None]) -> None:
