@@ -23,6 +23,7 @@ from scenarios import Squares
 
 from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
+from burr_otel.spans import provider as provider_module
 from burr_otel.testing import span_tree
 
 # Burr's client never closes its files.
@@ -378,6 +379,7 @@ def test_a_run_that_was_not_traced_is_a_whole_trace_when_it_is_sent(
         "disabled": None,
     }[why]
     if why == "disabled":
+        monkeypatch.setattr(provider_module, "_own", {})  # not for the tests that follow
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     with OtelTracker("proj", tmp_path, tracer_provider=provider) as tracker:
         apps.single(tracker, apps.traced).step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ def _replayed_trace(run: StoredRun, storage_dir: str) -> TracePlace:
     """The trace that a replay would make of a run's newest session."""
     from burr_otel.replay.read import opened
 
-    spans = [span for each in opened([run], storage_dir) for span in each]
-    context = spans[-1].get_span_context() if spans else None  # the newest session's own comes last
+    # The newest session's own span comes last.
+    spans = deque((span for each in opened([run], storage_dir) for span in each), maxlen=1)
+    context = spans[-1].get_span_context() if spans else None
     if context is None:
         raise StoreError(f"{run.project}/{run.app_id} has no trace: nothing is in its log.")
     began_ns, ended_ns = spans[-1].start_time or 0, spans[-1].end_time or 0
