@@ -121,3 +121,16 @@ def test_show_and_diff_take_them(make, spans, tmp_path):
     assert json.loads(as_json)["step"]["span_id"] == span_id
     other = ids(spans.spans[-1])[0]
     assert run("diff", trace_id, other, "--storage-dir", tmp_path).returncode == 0
+
+
+def test_of_many_ids_the_runs_are_listed_once(make, tmp_path, monkeypatch):
+    """Listing 10,000 runs for each of 200 ids took a minute."""
+    with make() as tracker:
+        for app_id in ("a1", "b1", "b2"):
+            apps.single(tracker, apps.traced, app_id).step()
+    listings = []
+    inner = Where.runs
+    monkeypatch.setattr(Where, "runs", lambda where: listings.append(where) or inner(where))
+    chosen = Where(str(tmp_path)).chosen(["a", "b2", "b1"])
+    assert sorted(each.app_id for each in chosen) == ["a1", "b1", "b2"]
+    assert len(listings) == 1

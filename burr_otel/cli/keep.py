@@ -117,7 +117,7 @@ def delete_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
       burr-otel delete demo-1f3a9c02
       burr-otel delete chat-7 chat-8 --project support
     """
-    found = [where.find(each).run for each in app_id]
+    found = [each.run for each in where.find_each(app_id)]
     for typed, run in zip(app_id, found, strict=True):
         if run.app_id != typed:  # the beginning of an id is good enough to look, not to delete
             raise UnknownRunError(typed, without_password(where.storage_dir), [run.app_id])

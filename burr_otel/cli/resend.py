@@ -135,7 +135,7 @@ def recover_command(app_id: tuple[str, ...], where: Where) -> CommandResult:
     done: list[dict[str, Any]] = []
     problems: list[str] = []
     trackers: dict[str, OtelTracker] = {}
-    for run in (where.find(each).run for each in app_id) if app_id else where.runs():
+    for run in (each.run for each in where.find_each(app_id)) if app_id else where.runs():
         if not app_id and not any(run.log.open_markers()):
             continue
         if run.project not in trackers:

@@ -54,12 +54,12 @@ def diff_command(
 
     policy = reader_policy()
     left, right = (
-        ShownContent(where.find(app_id).run, policy, details=True, unredacted=unredacted)
-        for app_id in (app_a, app_b)
+        ShownContent(found.run, policy, details=True, unredacted=unredacted)
+        for found in where.find_each([app_a, app_b])
     )
-    found = compare(left, right, ignore)
-    exit_code = 0 if found.parts_at is None else DIFFERENT
-    data, lines = comparison_as_json(found), comparison_lines(found)
+    compared = compare(left, right, ignore)
+    exit_code = 0 if compared.parts_at is None else DIFFERENT
+    data, lines = comparison_as_json(compared), comparison_lines(compared)
     return CommandResult(data, lines, exit_code=exit_code)
 
 

@@ -111,7 +111,14 @@ class Where(NamedTuple):
 
     def find(self, app_id: str) -> FoundRun:
         """The run of that id, or the only one whose id begins so, or with such a trace or span."""
-        known = list(self.runs())
+        return next(self.find_each([app_id]))
+
+    def find_each(self, app_ids: Iterable[str]) -> Iterator[FoundRun]:
+        """The same of several ids."""
+        known = list(self.runs())  # which may take longer than all else
+        return (self._found(app_id, known) for app_id in app_ids)
+
+    def _found(self, app_id: str, known: Sequence[StoredRun]) -> FoundRun:
         found = [FoundRun(run) for run in known if run.app_id == app_id]
         if app_id and not found:
             found = [FoundRun(run) for run in known if run.app_id.startswith(app_id)]
@@ -153,8 +160,8 @@ class Where(NamedTuple):
         if app_ids:
             found = {
                 (each.project, each.partition_key, each.app_id): each
-                for app_id in app_ids
-                for each in _with_spawned(self.find(app_id).run, self.storage_dir)
+                for named in self.find_each(app_ids)
+                for each in _with_spawned(named.run, self.storage_dir)
             }
             wanted: Iterable[StoredRun] = found.values()
         else:
