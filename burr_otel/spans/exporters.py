@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal, cast
 
@@ -109,28 +110,18 @@ def bare_exporter(
     """What `otlp_exporter` wraps: the exporter as it logs and fails by itself."""
     if endpoint is None and otlp_variable("ENDPOINT") is None:  # not an empty one
         endpoint = _DEFAULT_ENDPOINT[protocol]
-    compression = compression_from_environ()
+    is_http = protocol == "http/protobuf"
+    if is_http and endpoint is not None:
+        endpoint = endpoint.rstrip("/")
+        endpoint += "" if "/" in endpoint.partition("://")[2] else "/v1/traces"
     # Both exporters take seconds to import grpc or requests, so only the one in use is.
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter as HttpExporter,
-        )
-
-        if endpoint is not None:
-            endpoint = endpoint.rstrip("/")
-            endpoint += "" if "/" in endpoint.partition("://")[2] else "/v1/traces"
-        packed = Compression.Gzip if compression == "gzip" else None
-        return HttpExporter(endpoint=endpoint, headers=headers, compression=packed, **options)
-    import grpc  # noqa: PLC0415
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-        OTLPSpanExporter as GrpcExporter,
-    )
-
-    # The exporter itself knows no "none".
-    known = {"gzip": grpc.Compression.Gzip, "none": grpc.Compression.NoCompression}
-    options["compression"] = known.get(compression)
-    return GrpcExporter(endpoint=endpoint, headers=headers, **options)
+    package = f"opentelemetry.exporter.otlp.proto.{'http' if is_http else 'grpc'}"
+    compressions = import_module(package if is_http else "grpc").Compression
+    # The exporter of gRPC itself knows no "none".
+    known = {"gzip": compressions.Gzip, "none": compressions.NoCompression}
+    options["compression"] = known.get(compression_from_environ())
+    make: Callable[..., SpanExporter] = import_module(f"{package}.trace_exporter").OTLPSpanExporter
+    return make(endpoint=endpoint, headers=headers, **options)
 
 
 def without_secrets(endpoint: str) -> str:
