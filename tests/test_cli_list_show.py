@@ -232,7 +232,7 @@ def test_list_filters(recorded, tmp_path):
     assert "--since" in result.stdout
 
 
-@pytest.mark.parametrize("since", ["yesterday", "2x", "-1h", "h", "2024-13-01"])
+@pytest.mark.parametrize("since", ["yesterday", "2x", "-1h", "1M", "h", "2024-13-01"])
 def test_a_time_that_is_none_is_refused(recorded, since):
     """The message shows what is understood."""
     result = run("list", "--storage-dir", recorded, f"--since={since}")

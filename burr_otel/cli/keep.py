@@ -197,6 +197,8 @@ def _delete(
                 else:
                     store, key = Store(run.project, storage_dir), run.partition_key
                     now = store.read(run.app_id, key)
+                    if now.place != run.place:
+                        continue  # it is gone, and its key with it: another partition's is found
                     # One that was written to since it was listed is the newest by now.
                     is_newest = bool(bounds) and now.changed_ns != changed_ns
                     if is_newest and not runs_beyond([now], *bounds):

@@ -38,7 +38,7 @@ _NEEDS_NO_QUOTING: Final = re.compile(r"\w[\w.@+:-]*")
 def moment(text: str) -> int:
     """An age such as ``2h``, or a date or time, in nanoseconds since the epoch."""
     text = text.strip()
-    age = _AGO.fullmatch(text.lower())
+    age = _AGO.fullmatch(text)  # no capital letters: an M may be meant for months
     if age:
         return time.time_ns() - int(float(age[1]) * _UNIT_S[age[2]] * 1e9)
     try:

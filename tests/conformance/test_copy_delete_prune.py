@@ -316,6 +316,19 @@ def test_runs_are_deleted_by_their_whole_ids(store, storage_dir):
     assert json.loads(done.stdout)[0]["status"] == "deleted"
 
 
+def test_a_run_that_is_gone_when_it_is_to_be_deleted_costs_no_other_partition_its_run(
+    store, storage_dir
+):
+    """Two users' runs may have one id, and one of them may be deleted twice at once."""
+    for key in (None, "p", "q"):
+        begin(store, "a", partition_key=key).end(ENDED)
+    store.engine.close()
+    done = run_command("delete", "a", "a", "--partition", "q", "--storage-dir", storage_dir)
+    assert done.returncode == 0
+    assert "Deleted 1 run," in done.stderr
+    assert store.list_partition_keys() == [None, "p"]
+
+
 def test_what_is_out_of_bounds_is_pruned(store, storage_dir):
     """By number, size, age or user, oldest first; a rehearsal deletes nothing."""
     sizes = three_runs(store)
