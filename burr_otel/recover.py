@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy
-from burr_otel.records import EndRoot, read_ids
+from burr_otel.records import EndRoot
+from burr_otel.records.read import read_ids
 from burr_otel.spans.start import SpanStarter
 from burr_otel.store import Store, StoredRun
 from burr_otel.store.port import Partition

@@ -23,7 +23,7 @@ from burr_otel.live import burr_patches
 from burr_otel.live.registry import Owner, Spawner, registry
 from burr_otel.live.shared import Shared, session_settings
 from burr_otel.loader import RunLoader
-from burr_otel.records import read_ids
+from burr_otel.records.read import read_ids
 from burr_otel.recover import Recovered, Send, recover_run
 from burr_otel.spans import inside, keeper, provider, shield
 from burr_otel.spans.facts import content_policy

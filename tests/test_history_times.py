@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from burr_otel.records import time_of, writer_zone
+from burr_otel.records.read import time_of, writer_zone
 
 LOCAL, UTC = "2024-08-27T11:58:33.909654", "2024-08-27T18:58:33.909683Z"
 

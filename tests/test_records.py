@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burr_otel import records
 from burr_otel.records import (
+    NO_DOCUMENT,
     BeginInner,
     BeginRoot,
     BeginStep,
-    DamageError,
     Document,
     EndInner,
     EndRoot,
@@ -26,6 +25,8 @@ from burr_otel.records import (
     StreamTimes,
     Usage,
 )
+from burr_otel.records.read import DamageError, parse, read, salvage
+from burr_otel.records.write import encode, encode_end_step
 
 NOW = 1_700_000_000_123_456_789
 SESSION = b'"session":"s1"'
@@ -65,7 +66,7 @@ EXAMPLES = [
 
 
 def line_of(record):
-    return records.encode(record, SESSION)
+    return encode(record, SESSION)
 
 
 def facts(record):
@@ -88,7 +89,7 @@ def test_a_record_comes_back_as_it_was_written(record):
     """What is written of a record is all that it says."""
     line = line_of(record)
     assert line.endswith(b"\n")
-    found = records.read(records.parse(line))
+    found = read(parse(line))
     assert facts(found) == facts(record)
     assert found.otel["session"] == "s1"
 
@@ -97,8 +98,8 @@ def test_a_step_with_a_state_comes_back_with_it():
     """The state is written in pieces, and read by its keys."""
     record = EndStep(3, "ask", Document(b'{"r":1}'), None, None, NOW, "ok", IDS)
     pieces = [b'{"n":1,"text":"', b"long", b'"}']
-    line = b"".join(records.encode_end_step(record, SESSION, pieces, b',"int64":true'))
-    found = records.read(records.parse(line))
+    line = b"".join(encode_end_step(record, SESSION, pieces, b',"int64":true'))
+    found = read(parse(line))
     assert dict(found.state) == {"n": b"1", "text": b'"long"'}
     assert found.result.value == {"r": 1}
 
@@ -111,10 +112,10 @@ def test_a_flipped_bit_costs_the_record(data):
     at = data.draw(st.integers(0, len(line) - 1))
     line[at] ^= 1 << data.draw(st.integers(0, 7))
     try:
-        found = records.read(records.parse(bytes(line)))
+        found = read(parse(bytes(line)))
     except DamageError:
         return
-    assert facts(found) == facts(records.read(records.parse(line_of(record))))
+    assert facts(found) == facts(read(parse(line_of(record))))
 
 
 def test_a_line_of_burrs_own_client_is_read():
@@ -128,7 +129,7 @@ def test_a_line_of_burrs_own_client_is_read():
             "sequence_id": 5,
         }
     ).encode()
-    found = records.read(records.parse(line))
+    found = read(parse(line))
     assert found.inputs.value == {"n": 2**70}
     assert (found.sequence_id, found.origin, found.otel) == (5, None, {})
     assert found.time_ns % 1_000_000_000 == 123_456_000
@@ -148,26 +149,26 @@ def test_what_is_no_record_says_why():
             if line[:1] != b"[" or why != "not JSON"
             else (pytest.raises(DamageError))
         ):
-            records.parse(line)
+            parse(line)
 
 
 @given(st.text(string.printable + "é😀\ud800", max_size=40))
 def test_any_text_can_be_written(text):
     """Names of actions, messages and span names are data, whatever they hold."""
     for record in (
-        BeginStep(0, text, records.NO_DOCUMENT, NOW),
+        BeginStep(0, text, NO_DOCUMENT, NOW),
         BeginInner(0, text, text, text, (text,), NOW),
         EndStep(0, text, None, Raised(text, text, text), None, NOW, "error", failed=text),
         Logged(text, Document(b"1"), {text: text}, 0, text, NOW),
     ):
         line = line_of(record)
         assert line.count(b"\n") == 1
-        assert records.read(records.parse(line)) is not None
+        assert read(parse(line)) is not None
 
 
 def test_a_record_behind_a_torn_one_is_salvaged():
     """A writer without locks appends to a torn line."""
     torn = line_of(EXAMPLES[0])[:40]
-    at, found = records.salvage(torn + line_of(EXAMPLES[1]))
+    at, found = salvage(torn + line_of(EXAMPLES[1]))
     assert at == len(torn)
     assert found["type"] == "begin_span"

@@ -17,17 +17,14 @@ from burr_otel.records import (
     BeginInner,
     BeginRoot,
     BeginStep,
-    DamageError,
     EndInner,
     EndRoot,
     EndStep,
     Logged,
     StreamMark,
     StreamTimes,
-    Zone,
-    read,
-    writer_zone,
 )
+from burr_otel.records.read import DamageError, Zone, read, writer_zone
 from burr_otel.store import StoredRun
 
 LOST: Final = "(begin not recorded)"

@@ -18,7 +18,8 @@ from burr_otel.live.registry import Spawner, registry
 from burr_otel.live.root import Root
 from burr_otel.live.run import PRIOR_STEP_KEY, Run
 from burr_otel.printable import logger
-from burr_otel.records import BeginRoot, Origin, SpanIds, read_ids
+from burr_otel.records import BeginRoot, Origin, SpanIds
+from burr_otel.records.read import read_ids
 from burr_otel.spans import describe, inside, keeper, shield
 from burr_otel.spans.burr_span import LIMITS
 from burr_otel.spans.facts import RunFacts, actions_of_graph, graph_document, is_scalar, portable

@@ -1,275 +1,309 @@
-"""The records of a run's log, the source of all that spans, commands and resumes say of it.
+"""The records of a run's log: what each holds.
 
-Here: lines of a log -> records. `types` says what each record holds, `write` how it is written.
+A record is one immutable fact: a step began, a step ended with this state, and so on. It is written
+as one line of strict JSON in the layout of Burr's `LocalTrackingClient`, so that the Burr UI reads
+our logs and we read its. What Burr has no field for stands in the object `otel`, which comes last
+and ends with a CRC-32 of all bytes before it. Records of earlier versions and of Burr's client have
+none.
+
+Everything that a span says of a step is derived from these records by `spans.describe`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import itertools
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from burr_otel.records.types import (
-    BEGIN_ENTRY,
-    END_ENTRY,
-    NO_DOCUMENT,
-    ROOT,
-    ROOT_END,
-    BeginInner,
-    BeginRoot,
-    BeginStep,
-    Document,
-    EndInner,
-    EndRoot,
-    EndStep,
-    LinkIds,
-    Logged,
-    Origin,
-    Raised,
-    Record,
-    SpanIds,
-    StreamMark,
-    StreamTimes,
-    Usage,
-    checksum,
-    encode_json,
-    sound_text,
-    state_data,
-)
-from burr_otel.records.write import (
-    LAYOUTS,
-    TIMES,
-    Layout,
-    encode,
-    encode_begin_step,
-    encode_end_step,
-    link_data,
-    local_time,
-)
+# Types of records that others look for in a log; `write.LAYOUTS` has all.
+BEGIN_ENTRY: Final = "begin_entry"
+END_ENTRY: Final = "end_entry"
+ROOT: Final = "otel_root"
+ROOT_END: Final = "otel_root_end"
 
-_CRC_TAIL: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}\}\s*\Z')
-_CRC_TAIL_BYTES: Final = 64
-_INT64: Final = b'"int64":true'
-_LONG_NUMBER: Final = re.compile(rb"\d{20}|-\d{19}")  # may be beyond 64 bits
-_SHORT_BYTES: Final = 4096
-_HEAD: Final = re.compile(rb'\s*\{"type":\s*"(\w+)"(?:,\s*"sequence_id":\s*(-?\d{1,18})\s*[,}])?')
-# Burr's client writes the sequence id last. A brace or comma after the number would be another
-# object's, so this only matches the outermost one.
-_TAIL_ID: Final = re.compile(rb',\s*"sequence_id":\s*(-?\d{1,18})\s*\}\s*$')
-_START: Final = re.compile(rb'\{"type":')
-_MOST_SALVAGE_TRIES: Final = 16
-_QUARTER_HOUR: Final = dt.timedelta(minutes=15)
-_LARGEST_OFFSET: Final = dt.timedelta(hours=15)
-_MOST_LEARNT_FROM: Final = 2_000  # records
-_ROOT_OWN: Final = frozenset({"type", "start_time", "state", "otel"})
-
-Zone = Callable[[], dt.tzinfo | None]
-"""Gives the time zone of a log's writer; None: that of the reader."""
+# For more bytes than that, zlib lets go of the interpreter, and among busy threads it takes longer
+# to get it back than to go over some more pieces.
+_GIL_KEPT_BYTES: Final = 5 * 1024
+_MOST_KEPT_BYTES: Final = 64 * 1024
 
 
-class DamageError(ValueError):
-    """A line is no sound record; the text says why."""
+# --- JSON -----------------------------------------------------------------------------------------
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """The JSON of a sound record, exact to the last integer."""
-    if not line or line.isspace():
-        raise DamageError("blank line")
-    tail = _CRC_TAIL.search(line, max(0, len(line) - _CRC_TAIL_BYTES))
-    if tail is not None and checksum(memoryview(line)[: tail.start()]) != int(tail[1], 16):
-        raise DamageError("its checksum is not that of its bytes")
+def sound_text(text: str) -> str:
+    """The text with U+FFFD in place of lone surrogates."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def encode_json(tree: Any) -> bytes:
+    """Strict JSON of exact JSON types: integers of any size; lone surrogates become U+FFFD."""
     try:
-        record = _loads(line)
-    except RecursionError:
-        raise DamageError("nested too deeply to be read") from None
-    except ValueError as error:
-        raise DamageError(f"not JSON: {str(error)[:200]}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
-        raise DamageError("not a record: no type")
-    layout = LAYOUTS.get(record["type"])
-    for name, kinds in layout.needed.items() if layout is not None else ():
-        if name not in record or not isinstance(record[name], kinds):
-            raise DamageError(f"not a sound {record['type']} record: bad or missing {name}")
-    return record
+        return orjson.dumps(tree)
+    except orjson.JSONEncodeError:
+        text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return sound_text(text).encode()
 
 
-def _loads(line: bytes) -> Any:
-    """JSON of a line by the quick parser, where that is exact."""
-    if line.find(_INT64, max(0, len(line) - _CRC_TAIL_BYTES)) >= 0:
-        return orjson.loads(line)
-    if len(line) < _SHORT_BYTES and not _LONG_NUMBER.search(line):
-        with contextlib.suppress(ValueError):  # perhaps NaN, which only `json` reads
-            return orjson.loads(line)
-    return json.loads(line)
+def checksum(data: bytes | memoryview, before: int = 0) -> int:
+    """CRC-32 of `data`, which goes on from that of what came before."""
+    size = len(data)
+    if size <= _GIL_KEPT_BYTES or size > _MOST_KEPT_BYTES:
+        return zlib.crc32(data, before)
+    view = memoryview(data)
+    for start in range(0, size, _GIL_KEPT_BYTES):
+        before = zlib.crc32(view[start : start + _GIL_KEPT_BYTES], before)
+    return before
 
 
-def kind_of_line(line: bytes) -> tuple[str, int | None] | None:
-    """Type and sequence id of a line, without a full parse where possible; None: neither."""
-    head = _HEAD.match(line)
-    if head is None:
-        try:
-            record = parse(line)
-        except DamageError:
-            return None
-        sequence_id = record.get("sequence_id")
-        return record["type"], sequence_id if type(sequence_id) is int else None
-    kind, number = head[1].decode(), head[2]
-    if number is None and kind in (BEGIN_ENTRY, END_ENTRY):
-        tail = _TAIL_ID.search(line, max(0, len(line) - 64))
-        number = tail and tail[1]
-    return kind, None if number is None else int(number)
+class Document:
+    """One JSON object, held as text, as values, or as both: each is made of the other on demand."""
+
+    __slots__ = ("text", "value")
+    text: bytes
+    value: Any
+
+    def __init__(self, text: bytes | None = None, value: Any = None) -> None:
+        if text is not None:
+            self.text = text
+        if text is None or value is not None:
+            self.value = value
+
+    def __getattr__(self, name: str) -> Any:  # asked only for what is not there yet
+        if name == "text":
+            self.text = encode_json(self.value)
+        elif name == "value":
+            self.value = json.loads(self.text)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
 
 
-def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
-    """A sound record at the end of a damaged line, and where it begins there."""
-    # A writer that takes no locks appends to a torn line, and a file system that lost power leaves
-    # NULs before the next record. No text in a record looks like the beginning of one, since JSON
-    # escapes its quotes.
-    for start in itertools.islice(_START.finditer(line, 1), _MOST_SALVAGE_TRIES):
-        with contextlib.suppress(DamageError):
-            return start.start(), parse(line[start.start() :])
-    return None
+NO_DOCUMENT: Final = Document(b"{}", {})
 
 
-def read(record: Mapping[str, Any], zone: Zone | None = None) -> Record | None:
-    """The record that a parsed line holds; None for a type of other or later writers."""
-    layout = LAYOUTS.get(record["type"])
-    try:
-        return None if layout is None else _read(record, layout, zone)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"not a sound {record['type']} record: {error!r}") from error
+class Fragments(Mapping[str, bytes]):
+    """A state that was read: the JSON of each of its top-level keys is made on demand."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self.data = data
+
+    def __getitem__(self, key: str) -> bytes:
+        return encode_json(self.data[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
 
 
-def _read(record: Mapping[str, Any], layout: Layout, zone: Zone | None) -> Any:
-    otel = record.get("otel")
-    otel = otel if isinstance(otel, dict) else {}
-    found = {"otel": otel, "time_ns": time_of(record, zone)}
-    for key, field, _, _, read_value in layout.top:
-        value = record.get(key)
-        found[field] = value if read_value is None else read_value(value)
-    if layout.has_raised:
-        found["raised"] = raised = _read_raised(record, otel)
-        found["outcome"] = "ok" if raised is None else "error"
-    if layout.has_ids:
-        found["ids"] = read_ids(otel)
-    elif layout.has_origin:
-        found["origin"] = _read_origin(otel)
-    for key, field, _, _, read_value in layout.otel:
-        value = otel.get(key)
-        if value is not None:
-            found[field] = value if read_value is None else read_value(value)
-    if layout.kind is StreamMark:
-        found["kind"] = record["type"]
-    elif layout.kind is BeginRoot:
-        found["about"] = otel
-        found["fields"] = {key: each for key, each in record.items() if key not in _ROOT_OWN}
-    return layout.kind(**found)
+def state_data(state: Mapping[str, bytes]) -> Mapping[str, Any]:
+    """A state as plain data."""
+    if isinstance(state, Fragments):
+        return state.data
+    return {key: json.loads(text) for key, text in state.items()}
 
 
-def time_of(record: Mapping[str, Any], zone: Zone | None = None) -> int:
-    """Unix time of a record in nanoseconds; 0 for one that tells none."""
-    otel = record.get("otel")
-    if isinstance(otel, dict):
-        exact_ns = otel.get("time_unix_nano")
-        if isinstance(exact_ns, int) and exact_ns > 0:
-            return exact_ns
-        if "session" in otel:  # what our records tell besides is less exact, and would mix with it
-            return 0
-    moment = moment_of(record)
-    if moment is None:
-        return 0
-    if moment.tzinfo is None and zone is not None:
-        moment = moment.replace(tzinfo=zone())
-    try:
-        return round(moment.timestamp() * 1e6) * 1000
-    except (OverflowError, OSError, ValueError):
-        return 0
+# --- parts of records -----------------------------------------------------------------------------
 
 
-def moment_of(record: Mapping[str, Any]) -> dt.datetime | None:
-    """The moment that a record tells as ISO text."""
-    for key in TIMES:
-        text = record.get(key)
-        if isinstance(text, str):
-            with contextlib.suppress(ValueError):
-                # Python 3.10 does not read the Z that pydantic writes.
-                text = text[:-1] + "+00:00" if text[-1:] == "Z" else text
-                return dt.datetime.fromisoformat(text)
-    return None
+class SpanIds(NamedTuple):
+    """A span context as the log keeps it; `trace_state` is the W3C header."""
+
+    trace_id: int
+    span_id: int
+    flags: int = 1
+    trace_state: str = ""
+    is_remote: bool = False
 
 
-def writer_zone(records: Iterable[Mapping[str, Any]]) -> dt.tzinfo | None:
-    """The zone of a log's writer, if it has two times of nearly one moment, one of them local.
+class LinkIds(NamedTuple):
+    """A link: its target, and its ``burr.link.type`` or, with `kind` None, its attributes."""
 
-    Burr's client writes the times of steps and spans without a time zone, those of attributes and
-    streams in UTC. Read in another zone, a log would be shifted by hours against itself.
+    target: SpanIds
+    kind: str | None = None
+    attributes: Mapping[str, Any] | None = None
+
+
+class Origin(NamedTuple):
+    """Where a span stands: its own ids, its parent and the links that it began with."""
+
+    ids: SpanIds
+    parent: SpanIds | None = None
+    links: Sequence[LinkIds] = ()
+
+
+class Raised(NamedTuple):
+    """An exception as bounded texts: qualified class, message, and chained traceback."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Usage(NamedTuple):
+    """Sums over the LLM spans inside of something, and how many these were."""
+
+    input_tokens: int
+    output_tokens: int
+    calls: int
+
+
+class StreamTimes(NamedTuple):
+    """A stream's items, time of the first one, and time in its generator if that was measured."""
+
+    items: int
+    first_item_ns: int | None
+    generator_ns: int | None
+
+
+# --- records --------------------------------------------------------------------------------------
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class BeginStep(NamedTuple):
+    """A step begins (``begin_entry``).
+
+    `shown` holds attributes that cannot be derived from the record, as the span carries them.
+    `otel` is the whole object of a record that was read.
     """
-    local = None
-    for record in itertools.islice(records, _MOST_LEARNT_FROM):
-        moment, otel = moment_of(record), record.get("otel")
-        if moment is None:
-            continue
-        if moment.tzinfo is None:
-            local = moment
-        is_exact = isinstance(otel, dict) and "time_unix_nano" in otel
-        if local is not None and (is_exact or moment.tzinfo is not None):
-            utc = dt.datetime.fromtimestamp(time_of(record) / 1e9, dt.timezone.utc)
-            offset = local - utc.replace(tzinfo=None)
-            if abs(offset) <= _LARGEST_OFFSET:
-                return dt.timezone(round(offset / _QUARTER_HOUR) * _QUARTER_HOUR)
-    return None
+
+    sequence_id: int
+    action: str
+    inputs: Document
+    time_ns: int
+    origin: Origin | None = None
+    root_span_id: int | None = None
+    method: str | None = None
+    prior: str | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    otel: Mapping[str, Any] = _NOTHING
 
 
-def _read_raised(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Raised | None:
-    text, error = record.get("exception"), otel.get("error")
-    if error:
-        return Raised(*map(str, [*error, text or ""][:3]))
-    return Raised("", "", text) if text else None
+class EndStep(NamedTuple):
+    """A step has ended: ``end_entry`` with the state after it, else ``otel_step_end``.
+
+    After an exception Burr's state is the one before the step; of a live step, `state` has what its
+    span needs of it. `grown` tells of each key whose value goes on from its earlier one how many
+    bytes and items did not change. `swallowed` is what a stream raised and Burr did not pass on.
+    `failed` is the text of a failure that raised nothing.
+    `user` is what other code set on the span.
+    """
+
+    sequence_id: int
+    action: str
+    result: Document | None = None
+    raised: Raised | None = None
+    state: Mapping[str, Any] | None = None
+    time_ns: int = 0
+    outcome: str = "ok"
+    ids: SpanIds | None = None
+    failed: str | None = None
+    stream: StreamTimes | None = None
+    swallowed: tuple[Raised, int] | None = None
+    grown: Mapping[str, tuple[int, int]] = _NOTHING
+    usage: Usage | None = None
+    snapshot_error: str | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    user: Mapping[str, Any] = _NOTHING
+    otel: Mapping[str, Any] = _NOTHING
 
 
-def read_ids(
-    otel: Mapping[str, Any], span_id: str = "span_id", *, is_remote: bool = False
-) -> SpanIds | None:
-    """The span ids in an `otel` object; None without any, and for ids that are not valid."""
-    state = otel.get("trace_state")
-    try:
-        ids = SpanIds(
-            int(otel["trace_id"], 16),
-            int(otel[span_id], 16),
-            int(otel.get("flags", 1)),
-            state if isinstance(state, str) else "",
-            is_remote,
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-    return ids if 0 < ids.trace_id < 1 << 128 and 0 < ids.span_id < 1 << 64 else None
+class BeginInner(NamedTuple):
+    """A span inside a step begins; `span_id` and `parent_span_id` are Burr's own.
+
+    `scope` names the library that made it, and `kind` is its kind, unless it is one of Burr's.
+    """
+
+    sequence_id: int
+    span_id: str
+    name: str
+    parent_span_id: str | None
+    dependencies: Sequence[str]
+    time_ns: int
+    origin: Origin | None = None
+    kind: str | None = None
+    scope: str | None = None
+    otel: Mapping[str, Any] = _NOTHING
 
 
-def _read_origin(otel: Mapping[str, Any]) -> Origin | None:
-    ids = read_ids(otel)
-    if ids is None:
-        return None
-    parent = None
-    if otel.get("parent_span_id"):
-        trace_id = otel.get("parent_trace_id", otel["trace_id"])
-        remote = otel.get("parent_is_remote") is True
-        parent = read_ids({**otel, "trace_id": trace_id}, "parent_span_id", is_remote=remote)
-    return Origin(ids, parent, read_links(otel.get("links")))
+class EndInner(NamedTuple):
+    """A span inside a step has ended; `abandoned` at its step's end when it did not itself."""
+
+    sequence_id: int
+    span_id: str
+    time_ns: int
+    outcome: str = "ok"
+    ids: SpanIds | None = None
+    raised: Raised | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    user: Mapping[str, Any] = _NOTHING
+    otel: Mapping[str, Any] = _NOTHING
 
 
-def read_links(links: Any) -> tuple[LinkIds, ...]:
-    """The links of a record."""
-    found = []
-    for each in links or ():
-        target = read_ids(each, is_remote=each.get("is_remote") is True)
-        if target is not None:
-            kind = each.get("type")
-            kind = None if kind is None else str(kind)
-            found.append(LinkIds(target, kind, each.get("attributes")))
-    return tuple(found)
+class Logged(NamedTuple):
+    """An attribute was logged on a step, or on the inner span of Burr's `span_id`."""
+
+    key: str
+    value: Document
+    tags: Mapping[str, str]
+    sequence_id: int
+    span_id: str | None
+    time_ns: int
+    shown: Any = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class StreamMark(NamedTuple):
+    """A stream begins, gives its first item, or ends after so many items."""
+
+    kind: str
+    sequence_id: int
+    time_ns: int
+    items: int | None = None
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class BeginRoot(NamedTuple):
+    """A session begins.
+
+    `fields` are the top-level members of ``otel_root``: app_id, partition_key, parent_pointer,
+    spawning_parent_pointer, graph (digest), owner, graph_changed, forked_from, and with an
+    inherited `state` inherited_sequence_id, position and status. `about` has what its spans need
+    beside their records: resource, scope_version, schema_url, policy, settings, initial.
+    """
+
+    fields: Mapping[str, Any]
+    time_ns: int
+    origin: Origin | None = None
+    state: Mapping[str, bytes] | None = None
+    kind: str = "root"
+    about: Mapping[str, Any] = _NOTHING
+    otel: Mapping[str, Any] = _NOTHING
+
+
+class EndRoot(NamedTuple):
+    """A session has ended; `error` is the text and `error_type` the class of its failure."""
+
+    time_ns: int
+    outcome: str = "ok"
+    ids: SpanIds | None = None
+    steps: int = 0
+    failed: int = 0
+    error: str | None = None
+    error_type: str | None = None
+    usage: Usage | None = None
+    shown: Mapping[str, Any] = _NOTHING
+    user: Mapping[str, Any] = _NOTHING
+    otel: Mapping[str, Any] = _NOTHING
+
+
+Record = BeginStep | EndStep | BeginInner | EndInner | Logged | StreamMark | BeginRoot | EndRoot

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from burr_otel.records import types
-from burr_otel.records.types import checksum, encode_json, sound_text
+from burr_otel import records
+from burr_otel.records import checksum, encode_json, sound_text
 
 _S_NS: Final = 1_000_000_000
 _US_NS: Final = 1_000
@@ -39,17 +39,17 @@ _WRITTEN: Final[dict[str, Callable[[Any], Any]]] = {
     "swallowed": lambda swallowed: [*swallowed[0], swallowed[1]],
 }
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
-    "inputs": lambda value: types.Document(None, value),
-    "value": lambda value: types.Document(None, value),
-    "result": lambda value: None if value is None else types.Document(None, value),
-    "state": lambda value: types.Fragments(value) if isinstance(value, dict) else None,
+    "inputs": lambda value: records.Document(None, value),
+    "value": lambda value: records.Document(None, value),
+    "result": lambda value: None if value is None else records.Document(None, value),
+    "state": lambda value: records.Fragments(value) if isinstance(value, dict) else None,
     "span_dependencies": lambda names: tuple(map(str, names)),
     "root_span_id": lambda digits: int(digits, 16),
     "outcome": str,
-    "stream": types.StreamTimes._make,
-    "swallowed": lambda values: (types.Raised(*values[:3]), values[3]),
+    "stream": records.StreamTimes._make,
+    "swallowed": lambda values: (records.Raised(*values[:3]), values[3]),
     "grown": lambda heads: {key: (head[0], head[1]) for key, head in heads.items()},
-    "usage": types.Usage._make,
+    "usage": records.Usage._make,
 }
 # What is called otherwise in the class.
 _FIELDS: Final = {
@@ -105,36 +105,40 @@ def _members_of(
 
 _OF_STEP_END: Final = "outcome failed stream swallowed usage snapshot_error grown shown user"
 LAYOUTS: Final = {
-    types.BEGIN_ENTRY: Layout(
-        types.BeginStep,
+    records.BEGIN_ENTRY: Layout(
+        records.BeginStep,
         "sequence_id start_time action inputs",
         otel="root_span_id method prior shown",
     ),
-    types.END_ENTRY: Layout(
-        types.EndStep, "sequence_id end_time action result exception state", otel=_OF_STEP_END
+    records.END_ENTRY: Layout(
+        records.EndStep, "sequence_id end_time action result exception state", otel=_OF_STEP_END
     ),
     # Not an `end_entry`, which a resume would take for the step's completion. This one and those of
     # sessions have no `sequence_id` of their own: the Burr UI would count them as steps.
     "otel_step_end": Layout(
-        types.EndStep, "action_sequence_id end_time action", "exception", _OF_STEP_END
+        records.EndStep, "action_sequence_id end_time action", "exception", _OF_STEP_END
     ),
     "begin_span": Layout(
-        types.BeginInner,
+        records.BeginInner,
         "start_time action_sequence_id span_id span_name parent_span_id span_dependencies",
         otel="kind scope",
     ),
     "end_span": Layout(
-        types.EndInner, "end_time action_sequence_id span_id", otel="outcome shown user"
+        records.EndInner, "end_time action_sequence_id span_id", otel="outcome shown user"
     ),
     "attribute": Layout(
-        types.Logged, "key action_sequence_id value tags", "span_id time_logged", "shown"
+        records.Logged, "key action_sequence_id value tags", "span_id time_logged", "shown"
     ),
-    "begin_stream": Layout(types.StreamMark, "action_sequence_id stream_init_time", "span_id"),
-    "first_item_stream": Layout(types.StreamMark, "action_sequence_id first_item_time", "span_id"),
-    "end_stream": Layout(types.StreamMark, "action_sequence_id end_time items_streamed", "span_id"),
-    types.ROOT: Layout(types.BeginRoot, "", "start_time state", "kind"),
-    types.ROOT_END: Layout(
-        types.EndRoot,
+    "begin_stream": Layout(records.StreamMark, "action_sequence_id stream_init_time", "span_id"),
+    "first_item_stream": Layout(
+        records.StreamMark, "action_sequence_id first_item_time", "span_id"
+    ),
+    "end_stream": Layout(
+        records.StreamMark, "action_sequence_id end_time items_streamed", "span_id"
+    ),
+    records.ROOT: Layout(records.BeginRoot, "", "start_time state", "kind"),
+    records.ROOT_END: Layout(
+        records.EndRoot,
         "",
         "end_time",
         "outcome steps steps_failed error error_type usage shown user",
@@ -147,16 +151,16 @@ _TYPES: Final = {layout.kind: name for name, layout in LAYOUTS.items()}
 # --- records -> lines -----------------------------------------------------------------------------
 
 
-def encode(record: types.Record, session: bytes, more: bytes = b"") -> bytes:
+def encode(record: records.Record, session: bytes, more: bytes = b"") -> bytes:
     """The line of a record; `session` and `more` are JSON members of its `otel`."""
-    if isinstance(record, types.BeginStep):
+    if isinstance(record, records.BeginStep):
         return encode_begin_step(record, session, more)
-    name = record.kind if isinstance(record, types.StreamMark) else _TYPES[type(record)]
+    name = record.kind if isinstance(record, records.StreamMark) else _TYPES[type(record)]
     layout, about = LAYOUTS[name], _NOTHING
     fields: dict[str, Any] = {**layout.unset}
     for key, _, at, write, _ in layout.top:
         fields[key] = record[at] if write is None else write(record[at])
-    if isinstance(record, types.BeginRoot):
+    if isinstance(record, records.BeginRoot):
         fields, about = {**record.fields}, record.about
         if record.state is not None:
             fields["state"] = {key: orjson.Fragment(each) for key, each in record.state.items()}
@@ -170,7 +174,7 @@ def encode(record: types.Record, session: bytes, more: bytes = b"") -> bytes:
 _name = functools.lru_cache(1024)(encode_json)  # actions have few names
 
 
-def encode_begin_step(record: types.BeginStep, session: bytes, more: bytes = b"") -> bytes:
+def encode_begin_step(record: records.BeginStep, session: bytes, more: bytes = b"") -> bytes:
     """The line of a step's begin."""
     time_ns = record.time_ns
     if record.root_span_id is not None:
@@ -200,7 +204,7 @@ def encode_begin_step(record: types.BeginStep, session: bytes, more: bytes = b""
 
 
 def encode_end_step(
-    record: types.EndStep, session: bytes, state: Sequence[bytes], more: bytes
+    record: records.EndStep, session: bytes, state: Sequence[bytes], more: bytes
 ) -> list[bytes]:
     """The line of a step's end in pieces, with `state` uncopied between them."""
     time_ns, raised = record.time_ns, record.raised
@@ -221,7 +225,7 @@ def encode_end_step(
         ids = b"" if record.ids is None else _ids_members((record.ids, None, ()))
         told = b'%b,"outcome":%b' % (ids, _name(record.outcome))
     else:
-        told = _members(record, LAYOUTS[types.END_ENTRY])
+        told = _members(record, LAYOUTS[records.END_ENTRY])
     tail = b',"otel":{%b,"time_unix_nano":%d%b%b' % (session, time_ns, told, more)
     crc = checksum(head)
     for piece in state:
@@ -258,7 +262,7 @@ def _json_members(told: dict[str, Any]) -> bytes:
 
 
 def _of_ours(value: Any) -> Any:
-    return orjson.Fragment(value.text) if isinstance(value, types.Document) else tuple(value)
+    return orjson.Fragment(value.text) if isinstance(value, records.Document) else tuple(value)
 
 
 def _sound(tree: Any) -> Any:
@@ -271,7 +275,7 @@ def _sound(tree: Any) -> Any:
 
 @functools.lru_cache(64)  # nearly all spans of a run are in one trace, under one parent
 def _trace_members(
-    trace_id: int, flags: int, trace_state: str, parent: types.SpanIds | None = None
+    trace_id: int, flags: int, trace_state: str, parent: records.SpanIds | None = None
 ) -> bytes:
     text = b',"trace_id":"%032x","flags":%d' % (trace_id, flags)
     if trace_state:
@@ -286,7 +290,7 @@ def _trace_members(
 
 
 def _ids_members(
-    origin: tuple[types.SpanIds, types.SpanIds | None, Sequence[types.LinkIds]],
+    origin: tuple[records.SpanIds, records.SpanIds | None, Sequence[records.LinkIds]],
 ) -> bytes:
     (trace_id, span_id, flags, trace_state, _), parent, links = origin
     place = _trace_members(trace_id, flags, trace_state, parent)
@@ -296,7 +300,7 @@ def _ids_members(
     return text
 
 
-def link_data(link: types.LinkIds) -> dict[str, Any]:
+def link_data(link: records.LinkIds) -> dict[str, Any]:
     """A link as records hold it; `read_links` reads it."""
     target = link.target
     found = {

@@ -18,7 +18,8 @@ from opentelemetry.util.types import AttributeValue
 from burr_otel import semconv
 from burr_otel.history.content import RunContent
 from burr_otel.history.tree import SpanNode, session_of
-from burr_otel.records import EndStep, read_links, state_data
+from burr_otel.records import EndStep, state_data
+from burr_otel.records.read import read_links
 from burr_otel.spans.describe import SpanContent, SpanEvent, SpanStatus
 from burr_otel.spans.facts import from_portable, is_scalar, items, mapping
 from burr_otel.store import StoredRun

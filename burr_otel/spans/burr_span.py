@@ -24,7 +24,8 @@ from opentelemetry.util.types import AttributeValue
 
 from burr_otel import semconv
 from burr_otel.content import ContentPolicy, capture_exception, text_safely
-from burr_otel.records import LinkIds, link_data, sound_text
+from burr_otel.records import LinkIds, sound_text
+from burr_otel.records.write import link_data
 from burr_otel.spans import shield
 from burr_otel.spans.describe import SpanContent, SpanStatus, exception_attributes
 from burr_otel.spans.facts import portable

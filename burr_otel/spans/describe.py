@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from burr_otel import records, semconv
 from burr_otel.content import Attribute, ContentPolicy, capture_exception
 from burr_otel.errors import SnapshotError
+from burr_otel.records.read import read_links
 from burr_otel.spans.facts import ActionFacts, RunFacts, from_portable, graph_document
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class _ContentWriter:
             events.sort(key=lambda event: event.time_ns)
             if status == SpanStatus() and "status" in user:
                 status = SpanStatus(*from_portable(user["status"]))
-        links = records.read_links(user.get("links"))
+        links = read_links(user.get("links"))
         return SpanContent(name, self.attributes, events, status, links)
 
 

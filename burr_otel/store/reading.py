@@ -10,15 +10,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from burr_otel.printable import logger
-from burr_otel.records import (
-    BEGIN_ENTRY,
-    END_ENTRY,
-    ROOT,
-    DamageError,
-    kind_of_line,
-    parse,
-    salvage,
-)
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT
+from burr_otel.records.read import DamageError, kind_of_line, parse, salvage
 from burr_otel.store import delta, port
 from burr_otel.store.port import Line, RunLog
 

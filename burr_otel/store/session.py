@@ -22,10 +22,8 @@ from burr_otel.records import (
     EndStep,
     Record,
     SpanIds,
-    encode,
-    encode_begin_step,
-    encode_end_step,
 )
+from burr_otel.records.write import encode, encode_begin_step, encode_end_step
 from burr_otel.store import port
 from burr_otel.store.delta import Chain, Snapshot, whole_snapshot
 from burr_otel.store.encoded import EncodedState, Growing

@@ -23,10 +23,10 @@ from burr_otel.records import (
     ROOT,
     BeginRoot,
     checksum,
-    local_time,
     sound_text,
     state_data,
 )
+from burr_otel.records.write import local_time
 from burr_otel.store import port
 from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID, EncodedState
 from burr_otel.store.engines import open_engine

@@ -15,16 +15,9 @@ import orjson
 
 from burr_otel.cached import CachedProperty
 from burr_otel.errors import RunInUseError
-from burr_otel.records import (
-    BEGIN_ENTRY,
-    ROOT,
-    ROOT_END,
-    DamageError,
-    EndRoot,
-    encode,
-    kind_of_line,
-    parse,
-)
+from burr_otel.records import BEGIN_ENTRY, ROOT, ROOT_END, EndRoot
+from burr_otel.records.read import DamageError, kind_of_line, parse
+from burr_otel.records.write import encode
 from burr_otel.store.port import Line, RunLog
 from burr_otel.store.reading import Unfolding, metadata_of, object_of, otel_of, sound_parts
 

@@ -18,19 +18,8 @@ from burr_otel.history.content import RunContent
 from burr_otel.history.fold import Fold
 from burr_otel.history.read import children_of, run_outcome
 from burr_otel.history.tree import Alive, SessionNode, writer_lives
-from burr_otel.records import (
-    BEGIN_ENTRY,
-    END_ENTRY,
-    ROOT,
-    ROOT_END,
-    DamageError,
-    Usage,
-    parse,
-    read,
-    read_ids,
-    time_of,
-    writer_zone,
-)
+from burr_otel.records import BEGIN_ENTRY, END_ENTRY, ROOT, ROOT_END, Usage
+from burr_otel.records.read import DamageError, parse, read, read_ids, time_of, writer_zone
 from burr_otel.store import ALL, Store, StoredRun, open_engine
 from burr_otel.store.port import Line
 from burr_otel.store.reading import newest_record, otel_of

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from burr_otel import forks
-from burr_otel.records import ROOT, kind_of_line
+from burr_otel.records import ROOT
+from burr_otel.records.read import kind_of_line
 from burr_otel.store import graphs
 from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index, Noted
