@@ -118,7 +118,7 @@ class RunCopy:
 
     def _compare(self, log: RunLog) -> Iterator[int]:
         """Read the copy again; what the run has got since is no difference."""
-        digest, done = hashlib.sha256(), self._source.size_bytes
+        digest, done = hashlib.sha256(), self._source.extent().size_bytes
         for line in log.forward():
             digest.update(line.data)
             done += len(line.data)

@@ -106,6 +106,13 @@ class StoreAnswer:
         return self._place
 
 
+class Extent(NamedTuple):
+    """How many bytes records take, and the Unix time of the newest; zeros: there are none."""
+
+    size_bytes: int = 0
+    changed_ns: int = 0
+
+
 class Claim(Protocol):
     """An exclusive claim on a run; it dies with its holder."""
 
@@ -135,13 +142,8 @@ class RunLog(Protocol):
     def place(self) -> str:
         """What messages call the place of the run."""
 
-    @property
-    def size_bytes(self) -> int:
-        """Of all records; 0: there are none."""
-
-    @property
-    def changed_ns(self) -> int:
-        """Unix time of the newest record."""
+    def extent(self) -> Extent:
+        """Of all records."""
 
     def append(
         self,

@@ -133,7 +133,7 @@ def newest_record(
         whole = resolve(record, (end for _, end in ends))
         if whole is not None:
             return whole
-        if not run.size_bytes:  # deleted meanwhile: no older state takes its place
+        if not run.extent().size_bytes:  # deleted meanwhile: no older state takes its place
             return None
         logger.warning(
             "%s: step %s is passed over, because a record that its state builds on is lost",

@@ -105,7 +105,7 @@ class Store:
     def exists(self, app_id: str, partition_key: Partition = ALL) -> bool:
         """Whether the run has a record."""
         run = self._find(app_id, partition_key)
-        return run is not None and run.size_bytes > 0
+        return run is not None and run.extent().size_bytes > 0
 
     def runs(self, partition_key: Partition = ALL) -> Iterator[StoredRun]:
         """Runs of a partition, in no order, each read only as far as it is asked."""
@@ -136,7 +136,7 @@ class Store:
         name = f"{self.project}/{app_id}"
         record = _state_record(run, sequence_id)
         if record is None:
-            if sequence_id is None or not run.size_bytes:
+            if sequence_id is None or not run.extent().size_bytes:
                 return None
             raise UnknownSequenceError(name, sequence_id)
         from burr_otel.store import snapshot  # noqa: PLC0415 - imports Burr
@@ -146,7 +146,7 @@ class Store:
                 record,
                 partition_key=partition_key,
                 app_id=app_id,
-                created_ns=run.changed_ns,
+                created_ns=run.extent().changed_ns,
                 serde_kwargs=self.serde_kwargs,
             )
         except Exception as error:

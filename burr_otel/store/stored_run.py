@@ -68,12 +68,12 @@ class StoredRun:
     @property
     def size_bytes(self) -> int:
         """Of the log."""
-        return self.log.size_bytes
+        return self.log.extent().size_bytes
 
     @property
     def changed_ns(self) -> int:
         """Unix time of the newest record."""
-        return self.log.changed_ns
+        return self.log.extent().changed_ns
 
     @property
     def parent_pointer(self) -> Pointer | None:
@@ -164,19 +164,19 @@ def runs_beyond(
     most_bytes: int | None = None,
 ) -> list[tuple[int, StoredRun]]:
     """The runs that are out of any of these bounds, oldest first, and when each was written to."""
-    found = [(run.changed_ns, run.size_bytes, run) for run in runs]
-    found.sort(key=lambda each: each[:2], reverse=True)
-    within, size_bytes = 0, 0
-    for changed_ns, length, _ in found:
-        size_bytes += length
+    found = [(*run.log.extent(), run) for run in runs]
+    found.sort(key=lambda each: (each[1], each[0]), reverse=True)
+    within, all_bytes = 0, 0
+    for size_bytes, changed_ns, _ in found:
+        all_bytes += size_bytes
         if (
             (since_ns is not None and changed_ns < since_ns)
             or (most_runs is not None and within >= most_runs)
-            or (most_bytes is not None and size_bytes > most_bytes)
+            or (most_bytes is not None and all_bytes > most_bytes)
         ):
             break
         within += 1
-    return [(changed_ns, run) for changed_ns, _, run in reversed(found[within:])]
+    return [(changed_ns, run) for _, changed_ns, run in reversed(found[within:])]
 
 
 # --- open sessions --------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def check_unused(log: RunLog, dead_before_ns: int) -> None:
         owner = (_read_marker(data) or {}).get("owner", {})
         alive = log.owner_lives(owner)
         if alive is None:
-            alive = log.changed_ns > dead_before_ns
+            alive = log.extent().changed_ns > dead_before_ns
         if alive:
             raise RunInUseError(f"{log.project}/{log.app_id}", session_id, owner)
 

@@ -186,7 +186,7 @@ def test_eight_processes_write_into_one_run(bucket_url):
         mine = [line(which * 1000 + number) for number in range(12)]
         assert [each for each in found if each in set(mine)] == mine
     assert len(found) == 96
-    assert run.size_bytes == sum(map(len, found))
+    assert run.extent().size_bytes == sum(map(len, found))
 
 
 def test_a_forked_child_and_its_parent_both_go_on(bucket_url):

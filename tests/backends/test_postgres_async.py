@@ -208,7 +208,7 @@ async def test_differences_go_on_after_another_process_came_between(database):
         "INSERT INTO burr_otel.record (run_id, number, kind, sequence_id, session, body) "
         "VALUES ($1, $2, 2, 77, '', $3)",
         run.run_id,
-        run.size_bytes,
+        run.extent().size_bytes,
         line,
     )
     for number in range(3, 6):

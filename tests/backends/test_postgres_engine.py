@@ -60,7 +60,7 @@ def test_numbers_are_offsets_and_continue_without_gaps(database):
     run = new_run(database)
     ends = [append(run, number) for number in range(3)]
     assert [start for start, _ in ends] == [0, ends[0][1], ends[1][1]]
-    assert run.size_bytes == ends[-1][1] == sum(map(len, bodies(run)))
+    assert run.extent().size_bytes == ends[-1][1] == sum(map(len, bodies(run)))
 
 
 def test_what_nobody_looks_for_belongs_to_the_record_after_it(database):
@@ -334,7 +334,7 @@ def test_ten_thousand_runs_of_a_partition_are_listed_at_once(
     monkeypatch.setattr(Database, "send", send)
     assert store.list_app_ids("half-1") == sorted(f"app-{n}" for n in range(1, 20000, 2))
     assert 2 <= len(asked) <= 4
-    assert sum(run.size_bytes for run in store.engine.runs("p", "half-0")) == 0
+    assert sum(run.extent().size_bytes for run in store.engine.runs("p", "half-0")) == 0
     assert len(asked) <= 10
 
 

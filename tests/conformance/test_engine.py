@@ -193,7 +193,7 @@ def test_records_come_back_as_they_were_written(run):
     assert found[:-1] == [*written, written[0]]
     assert len(found[-1]) == 20_000_009
     assert [each.data for each in run.backward()] == found[::-1]
-    assert run.size_bytes == sum(map(len, found))
+    assert run.extent().size_bytes == sum(map(len, found))
 
 
 def test_positions_order_the_records(run):
@@ -209,7 +209,7 @@ def test_positions_order_the_records(run):
 
 def test_a_run_without_records_has_none(run):
     """Every way of reading it says so."""
-    assert (run.size_bytes, lines_of(run), list(run.backward())) == (0, [], [])
+    assert (run.extent().size_bytes, lines_of(run), list(run.backward())) == (0, [], [])
     assert list(run.newest((END,))) == []
     assert list(run.children()) == list(run.open_markers()) == []
     assert run.repair() == []
@@ -299,7 +299,7 @@ def test_the_time_of_the_newest_record_moves_on(run):
     times = []
     for number in range(3):
         append(run, END, number)
-        times.append(run.changed_ns)
+        times.append(run.extent().changed_ns)
     assert times == sorted(times)
     assert times[0] > 1_600_000_000_000_000_000
 

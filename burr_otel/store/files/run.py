@@ -20,7 +20,7 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.index import Index, Noted
 from burr_otel.store.files.log_file import LogFile
 from burr_otel.store.files.scan import BATCH_ENTRIES, lines_backward, lines_forward, mend_tail
-from burr_otel.store.port import Line
+from burr_otel.store.port import Extent, Line
 from burr_otel.store.process import owner_is_alive
 from burr_otel.store.reading import entry_of, kinds_of, metadata_of, otel_of, sound_parts
 
@@ -63,23 +63,13 @@ class FileRun(LogFile):
         super().__init__(folder)
         self.project, self.app_id, self.place = project, app_id, folder
 
-    @property
-    def size_bytes(self) -> int:
-        """Length of the log."""
-        return self._measured()[0]
-
-    @property
-    def changed_ns(self) -> int:
-        """When the log was written to last."""
-        return self._measured()[1]
-
-    def _measured(self) -> tuple[int, int]:
+    def extent(self) -> Extent:
         """Length and time of the log; zeros: the run is deleted. Its readers find nothing, then."""
         try:
             info = os.lstat(self.path)
         except FileNotFoundError:
-            return 0, 0
-        return info.st_size, info.st_mtime_ns
+            return Extent()
+        return Extent(info.st_size, info.st_mtime_ns)
 
     @property
     def partition_key(self) -> str | None:

@@ -15,7 +15,7 @@ from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import Bucket
 from burr_otel.store.objects.lease import Heartbeat, Lease
 from burr_otel.store.objects.writer import BatchWriter
-from burr_otel.store.port import Line
+from burr_otel.store.port import Extent, Line
 from burr_otel.store.process import background
 from burr_otel.store.reading import object_of, otel_of
 
@@ -50,17 +50,10 @@ class ObjectRun(BatchWriter):
         """The folder of its objects."""
         return f"{self.bucket.place}/{self.folder}"
 
-    @property
-    def size_bytes(self) -> int:
-        """Where the newest batch ends."""
+    def extent(self) -> Extent:
+        """Where the newest batch ends, and when it was written, by the server's clock."""
         newest = next(self._batches(), None)
-        return 0 if newest is None else newest.end
-
-    @property
-    def changed_ns(self) -> int:
-        """When the newest batch was written, by the server's clock."""
-        newest = next(self._batches(), None)
-        return 0 if newest is None else newest.listed.changed_ns
+        return Extent() if newest is None else Extent(newest.end, newest.listed.changed_ns)
 
     def exists(self) -> bool:
         """Whether it has a record, or has at least been made."""

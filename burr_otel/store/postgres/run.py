@@ -11,7 +11,7 @@ import psycopg
 
 from burr_otel.errors import RunInUseError
 from burr_otel.store import graphs
-from burr_otel.store.port import BEGIN, Durability, Line, StoreAnswer, Wanted
+from burr_otel.store.port import BEGIN, Durability, Extent, Line, StoreAnswer, Wanted
 from burr_otel.store.postgres.batch import ANSWER, DISK, NOTHING, Record, Statement, Tail
 from burr_otel.store.postgres.schema import LAST
 from burr_otel.store.postgres.writer import Writer, locked
@@ -22,7 +22,7 @@ _MOST_LINES: Final = 1000  # of a page
 _END: Final = 2**62  # behind every record
 _NOT_LOOKED_FOR: Final = 0, -1
 
-_MEASURE: Final = f"SELECT size_bytes, changed_us FROM (SELECT $1::bigint AS id) AS run, {LAST}"
+_EXTENT: Final = f"SELECT size_bytes, changed_us FROM (SELECT $1::bigint AS id) AS run, {LAST}"
 _NEWEST: Final = "SELECT number, body FROM burr_otel.newest($1, '{{{kinds}}}', $2, $3, $4)"
 _FORWARD: Final = """\
 SELECT number, body FROM burr_otel.record WHERE run_id = $1 AND number >= $2 AND number < $3
@@ -105,7 +105,8 @@ class PostgresRun:
         self.run_id, self.app_id = found.run_id, found.app_id
         self.partition_key = _unescaped(found.partition_key) or None
         self._digests = found.digests
-        self._measures: tuple[int, int] | None = found.size_bytes or 0, found.changed_us or 0
+        extent = Extent(found.size_bytes or 0, (found.changed_us or 0) * 1000)
+        self._extent: Extent | None = extent
         line = [(found.number or 0, found.body)] if found.body is not None else []
         self._ahead = None if ahead is None else (ahead, line)
         self._tail = writer.tail(self.run_id, f"{project}/{self.app_id}")
@@ -116,21 +117,12 @@ class PostgresRun:
         """The database, and the run in it."""
         return f"{self._writer.database.place} {self.project}/{self.app_id}"
 
-    @property
-    def size_bytes(self) -> int:
-        """Of all records."""
-        return self._measured()[0]
-
-    @property
-    def changed_ns(self) -> int:
-        """By the server's clock."""
-        return self._measured()[1] * 1000
-
-    def _measured(self) -> tuple[int, int]:
-        if self._measures is None:
-            rows = self._query(_MEASURE, self.run_id)
-            self._measures = (rows[0][0], rows[0][1]) if rows else (0, 0)
-        return self._measures
+    def extent(self) -> Extent:
+        """How many bytes the records take, and when the newest came, by the server's clock."""
+        if self._extent is None:
+            ((size_bytes, changed_us),) = self._query(_EXTENT, self.run_id) or [(0, 0)]
+            self._extent = Extent(size_bytes, changed_us * 1000)
+        return self._extent
 
     def _query(self, sql: str, *values: Any) -> list[Any]:
         if self._alone is not None:
@@ -184,7 +176,7 @@ class PostgresRun:
         after: object | None = None,
         mark: object | None = None,
     ) -> Record:
-        self._measures = None
+        self._extent = None
         body = line if isinstance(line, bytes) else b"".join(line)
         kind, sequence_id = entry
         # An end that is on the server's disk has everything before it there, too.
