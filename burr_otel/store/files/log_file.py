@@ -254,22 +254,6 @@ class LogFile:
             if self._waiting:
                 self._flush_late()
 
-    @contextlib.contextmanager
-    def reader_locked(self, fd: int) -> Iterator[None]:
-        """A reader's descriptor under the file's lock."""
-        with self._lock:
-            if self._busy:  # a finaliser inside an append of this thread: it holds the lock
-                yield
-                return
-            self._busy = True  # a finaliser that appends would wait for its own thread for ever
-            try:
-                with disk.locked(fd):
-                    yield
-            finally:
-                self._busy = False
-            if self._waiting:
-                self._flush_late()
-
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND
         try:

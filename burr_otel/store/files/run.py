@@ -152,7 +152,7 @@ class FileRun(LogFile):
         index = Index.open(self.folder, fd, writable=True)
         try:
             if rebuild:
-                with self.reader_locked(fd):
+                with self.locked():
                     index.clear()
             self._extend_all(fd, size, index)
         except OSError:  # no room for it, or a file system without locks
@@ -178,7 +178,7 @@ class FileRun(LogFile):
             entry = entry_of(part.data, part.record)
             if entry is not None:
                 noted.append((*entry, part.position, end - part.position))
-        with self.reader_locked(fd) if index.is_shared else contextlib.nullcontext():
+        with self.locked() if index.is_shared else contextlib.nullcontext():
             index.reload()
             if index.covered == start:  # else somebody else was quicker
                 index.extend(noted, end)
