@@ -7,6 +7,7 @@ wished.
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 
 def printable(text: str) -> str:
@@ -29,3 +30,14 @@ logger = logging.getLogger("burr_otel")
 """Our logger, of which every message is one printable line."""
 
 logger.addFilter(_to_one_line)
+
+_MOST_WARNED: Final = 10_000
+_warned: set[tuple[str, ...]] = set()
+
+
+def first_time(*parts: str) -> bool:
+    """Whether this process has not warned of these parts yet."""
+    if parts in _warned or len(_warned) >= _MOST_WARNED:
+        return False
+    _warned.add(parts)
+    return True

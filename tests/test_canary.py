@@ -11,8 +11,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from burr_otel import OtelTracker, mark_failed
-from burr_otel.store import snapshot
+from burr_otel import OtelTracker, mark_failed, printable
 
 CANARY = "canary-4f1c9d7e"
 
@@ -97,7 +96,7 @@ def exported(spans, reader):
 @pytest.fixture
 def run(spans, tmp_path, caplog, monkeypatch):
     """Run everything with the given settings; the bytes that leave, and our own log lines."""
-    monkeypatch.setattr(snapshot, "_warned", set())  # each test sees all warnings
+    monkeypatch.setattr(printable, "_warned", set())  # each test sees all warnings
 
     def run(**settings):
         reader = InMemoryMetricReader()

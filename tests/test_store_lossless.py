@@ -17,8 +17,9 @@ from burr.integrations.serde import pydantic as burr_pydantic
 from store_support import begin, run_step, values_of
 from test_store_values import alike
 
+from burr_otel import printable
 from burr_otel.errors import StateLoadError, StoreError
-from burr_otel.store import Store, snapshot
+from burr_otel.store import Store
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Deserializing pydantic class:Warning",  # Burr's, when a test loads
@@ -34,7 +35,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    snapshot._warned.clear()
+    printable._warned.clear()
 
 
 class Mood(enum.Enum):

@@ -33,9 +33,10 @@ from store_support import (
     values_of,
 )
 
+from burr_otel import printable
 from burr_otel.errors import SnapshotError
 from burr_otel.records import BeginInner
-from burr_otel.store import Store, exact, snapshot, values
+from burr_otel.store import Store, exact, values
 from burr_otel.store.encoded import object_pieces
 from burr_otel.store.values import encode_state
 
@@ -51,7 +52,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _warn_again():
-    snapshot._warned.clear()
+    printable._warned.clear()
 
 
 def encode(items, **serde_kwargs):

@@ -14,7 +14,7 @@ from burr.core import State
 from burr.core.persistence import AsyncBaseStateLoader, PersistedStateData
 
 from burr_otel.errors import StateLoadError
-from burr_otel.printable import logger
+from burr_otel.printable import first_time, logger
 from burr_otel.records import ROOT
 from burr_otel.store import exact
 from burr_otel.store.encoded import PRIOR_STEP, SEQUENCE_ID
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from burr_otel.store.store import Store
     from burr_otel.store.values import Walk
 
-_MOST_WARNED: Final = 10_000
 _MAX_DEPTH: Final = 30
-_warned: set[tuple[str, ...]] = set()
 _REMEDY: Final = (
     "Register a serializer that keeps it (burr.core.serde), or keep plain values in the state."
 )
@@ -172,14 +170,6 @@ def _document(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
 
 
 # --- values that would not come back equal --------------------------------------------------------
-
-
-def first_time(*parts: str) -> bool:
-    """Whether these parts were not warned of before."""
-    if parts in _warned or len(_warned) >= _MOST_WARNED:
-        return False
-    _warned.add(parts)
-    return True
 
 
 def warn_of_losses(

@@ -19,7 +19,7 @@ from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
-from burr_otel.printable import logger
+from burr_otel.printable import first_time, logger
 from burr_otel.records import encode_json
 from burr_otel.store import exact, snapshot
 from burr_otel.store.encoded import EncodedState, object_pieces
@@ -120,7 +120,7 @@ def encode_value(
         raise
     except BaseException as error:
         type_name = type(value).__qualname__
-        if snapshot.first_time(run, what, type_name):
+        if first_time(run, what, type_name):
             logger.warning(
                 "%s: %s (of type %s) cannot be written and is shown as a note instead: %s",
                 run,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from burr_otel.errors import ConfigError, InvalidIdentifierError
-from burr_otel.printable import logger
+from burr_otel.printable import first_time, logger
 from burr_otel.store.files import disk
 from burr_otel.store.files.disk import check_folder, has_log
 from burr_otel.store.files.run import FileRun, open_run, open_runs
@@ -21,8 +21,6 @@ from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, is_project
 from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
-_MOST_WARNED: Final = 1000
-_warned: set[str] = set()
 
 
 class FileEngine(Engine):
@@ -66,7 +64,8 @@ class FileEngine(Engine):
                     if not entry.is_dir(follow_symlinks=False) or not has_log(entry.path):
                         continue
                 except PermissionError:  # another user's
-                    _warn_once(entry.path, "%s is passed over: it may not be read", entry.path)
+                    if first_time("unreadable", entry.path):
+                        logger.warning("%s is passed over: it may not be read", entry.path)
                     continue
                 run = open_run(project, entry.name, entry.path)
                 if has_suffix:
@@ -185,29 +184,20 @@ def _expanded(storage_dir: str | os.PathLike[str]) -> str:
 
 def _warn_if_writable(folder: str) -> None:
     """Warn once of a folder in which others can write: what a log names is imported by a load."""
-    if folder in _warned:
-        return
     try:
         info = os.stat(folder)  # noqa: PTH116 - the storage directory itself may be a link
     except OSError:
         return
-    if not info.st_mode & _WRITABLE_BY_OTHERS:
+    if not info.st_mode & _WRITABLE_BY_OTHERS or not first_time("writable", folder):
         return
     try:
         owner = pwd.getpwuid(info.st_uid).pw_name
     except KeyError:
         owner = str(info.st_uid)
-    _warn_once(
-        folder,
+    logger.warning(
         "%s can be written by others (owner %s, mode %04o). Whoever writes there decides what a "
         "resume loads and imports: run `chmod go-w` on it.",
         folder,
         owner,
         stat.S_IMODE(info.st_mode),
     )
-
-
-def _warn_once(folder: str, text: str, *told: object) -> None:
-    if folder not in _warned and len(_warned) < _MOST_WARNED:
-        _warned.add(folder)
-        logger.warning(text, *told)

@@ -104,20 +104,13 @@ class BatchWriter:
             self.flush()
         return found
 
-    def put(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None = None,
-        *,
-        soon: bool,
-        **more: Any,
-    ) -> StoreAnswer:
+    def put(self, *told: Any, soon: bool, **more: Any) -> StoreAnswer:
         """Like `append`, without waiting: sent `soon`, or with the next that is waited for."""
         answer = StoreAnswer()
         if soon:
-            background.do(self._answer, answer, line, entry, **more)
+            background.do(self._answer, answer, *told, **more)
         else:
-            self.append(line, entry, answer=answer, **more)
+            self.append(*told, answer=answer, **more)
         return answer
 
     def _answer(self, answer: StoreAnswer, *told: Any, **more: Any) -> None:

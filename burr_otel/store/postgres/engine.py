@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -54,12 +53,9 @@ class PostgresEngine(Engine):
 
     def app_ids(self, project: str, partition_key: Partition) -> Iterable[str]:
         """Of the runs of a project, or of one partition of it."""
-        if partition_key is ALL:
-            rows = self._writer.database.query(_APP_IDS, project)
-        else:
-            sql = f"{_APP_IDS} AND partition_key = $2"
-            rows = self._writer.database.query(sql, project, _key(partition_key))
-        return map(operator.itemgetter(0), rows)
+        wanted = () if partition_key is ALL else (_key(partition_key),)
+        sql = f"{_APP_IDS} AND partition_key = $2" if wanted else _APP_IDS
+        return [app_id for (app_id,) in self._writer.database.query(sql, project, *wanted)]
 
     def runs(self, project: str, partition_key: Partition = ALL) -> Iterator[PostgresRun]:
         """All runs of a project, or of one partition of it."""

@@ -132,27 +132,18 @@ class PostgresRun:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def append(
-        self, line: bytes | Sequence[bytes], entry: tuple[int, int] | None = None, **more: Any
-    ) -> tuple[int, int]:
+    def append(self, *told: Any, **more: Any) -> tuple[int, int]:
         """Append a record; one that is not looked for is not waited for."""
-        record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
+        record = self._record(*told, **more)
         if not record.is_awaited:
             self._writer.put(record, soon=False)
             return record.result
         found: tuple[int, int] = self._writer.wait_for(record)
         return found
 
-    def put(
-        self,
-        line: bytes | Sequence[bytes],
-        entry: tuple[int, int] | None = None,
-        *,
-        soon: bool,
-        **more: Any,
-    ) -> StoreAnswer:
+    def put(self, *told: Any, soon: bool, **more: Any) -> StoreAnswer:
         """Like `append`, without waiting: written `soon`, or with the next that is waited for."""
-        record = self._record(line, entry or _NOT_LOOKED_FOR, **more)
+        record = self._record(*told, **more)
         self._writer.put(record, soon=soon and record.is_awaited)
         return _answer(record)
 
@@ -170,7 +161,7 @@ class PostgresRun:
     def _record(
         self,
         line: bytes | Sequence[bytes],
-        entry: tuple[int, int],
+        entry: tuple[int, int] | None = None,
         *,
         durability: Durability,
         after: object | None = None,
@@ -178,7 +169,7 @@ class PostgresRun:
     ) -> Record:
         self._extent = None
         body = line if isinstance(line, bytes) else b"".join(line)
-        kind, sequence_id = entry
+        kind, sequence_id = entry or _NOT_LOOKED_FOR
         # An end that is on the server's disk has everything before it there, too.
         commit = DISK if durability == "fsync" else ANSWER
         commit = NOTHING if kind in (0, BEGIN) else commit
