@@ -12,18 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from burr_otel.records import (
-    BEGIN_ENTRY,
-    END_ENTRY,
-    BeginRoot,
-    LinkIds,
-    Origin,
-    Raised,
-    Record,
-    SpanIds,
-    StreamMark,
-    checksum,
-)
+from burr_otel import records
 from burr_otel.records.write import LAYOUTS, TIMES, Layout
 
 _CRC_TAIL: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}\}\s*\Z')
@@ -55,7 +44,7 @@ def parse(line: bytes) -> dict[str, Any]:
     if not line or line.isspace():
         raise DamageError("blank line")
     tail = _CRC_TAIL.search(line, max(0, len(line) - _CRC_TAIL_BYTES))
-    if tail is not None and checksum(memoryview(line)[: tail.start()]) != int(tail[1], 16):
+    if tail is not None and records.checksum(memoryview(line)[: tail.start()]) != int(tail[1], 16):
         raise DamageError("its checksum is not that of its bytes")
     try:
         record = _loads(line)
@@ -93,7 +82,7 @@ def kind_of_line(line: bytes) -> tuple[str, int | None] | None:
         sequence_id = record.get("sequence_id")
         return record["type"], sequence_id if type(sequence_id) is int else None
     kind, number = head[1].decode(), head[2]
-    if number is None and kind in (BEGIN_ENTRY, END_ENTRY):
+    if number is None and kind in (records.BEGIN_ENTRY, records.END_ENTRY):
         tail = _TAIL_ID.search(line, max(0, len(line) - 64))
         number = tail and tail[1]
     return kind, None if number is None else int(number)
@@ -110,7 +99,7 @@ def salvage(line: bytes) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
-def read(record: Mapping[str, Any], zone: Zone | None = None) -> Record | None:
+def read(record: Mapping[str, Any], zone: Zone | None = None) -> records.Record | None:
     """The record that a parsed line holds; None for a type of other or later writers."""
     layout = LAYOUTS.get(record["type"])
     try:
@@ -137,9 +126,9 @@ def _read(record: Mapping[str, Any], layout: Layout, zone: Zone | None) -> Any:
         value = otel.get(key)
         if value is not None:
             found[field] = value if read_value is None else read_value(value)
-    if layout.kind is StreamMark:
+    if layout.kind is records.StreamMark:
         found["kind"] = record["type"]
-    elif layout.kind is BeginRoot:
+    elif layout.kind is records.BeginRoot:
         found["about"] = otel
         found["fields"] = {key: each for key, each in record.items() if key not in _ROOT_OWN}
     return layout.kind(**found)
@@ -177,14 +166,14 @@ def moment_of(record: Mapping[str, Any]) -> dt.datetime | None:
     return None
 
 
-def writer_zone(records: Iterable[Mapping[str, Any]]) -> dt.tzinfo | None:
+def writer_zone(log: Iterable[Mapping[str, Any]]) -> dt.tzinfo | None:
     """The zone of a log's writer, if it has two times of nearly one moment, one of them local.
 
     Burr's client writes the times of steps and spans without a time zone, those of attributes and
     streams in UTC. Read in another zone, a log would be shifted by hours against itself.
     """
     local = None
-    for record in itertools.islice(records, _MOST_LEARNT_FROM):
+    for record in itertools.islice(log, _MOST_LEARNT_FROM):
         moment, otel = moment_of(record), record.get("otel")
         if moment is None:
             continue
@@ -199,20 +188,20 @@ def writer_zone(records: Iterable[Mapping[str, Any]]) -> dt.tzinfo | None:
     return None
 
 
-def _read_raised(record: Mapping[str, Any], otel: Mapping[str, Any]) -> Raised | None:
+def _read_raised(record: Mapping[str, Any], otel: Mapping[str, Any]) -> records.Raised | None:
     text, error = record.get("exception"), otel.get("error")
     if error:
-        return Raised(*map(str, [*error, text or ""][:3]))
-    return Raised("", "", text) if text else None
+        return records.Raised(*map(str, [*error, text or ""][:3]))
+    return records.Raised("", "", text) if text else None
 
 
 def read_ids(
     otel: Mapping[str, Any], span_id: str = "span_id", *, is_remote: bool = False
-) -> SpanIds | None:
+) -> records.SpanIds | None:
     """The span ids in an `otel` object; None without any, and for ids that are not valid."""
     state = otel.get("trace_state")
     try:
-        ids = SpanIds(
+        ids = records.SpanIds(
             int(otel["trace_id"], 16),
             int(otel[span_id], 16),
             int(otel.get("flags", 1)),
@@ -224,7 +213,7 @@ def read_ids(
     return ids if 0 < ids.trace_id < 1 << 128 and 0 < ids.span_id < 1 << 64 else None
 
 
-def _read_origin(otel: Mapping[str, Any]) -> Origin | None:
+def _read_origin(otel: Mapping[str, Any]) -> records.Origin | None:
     ids = read_ids(otel)
     if ids is None:
         return None
@@ -233,10 +222,10 @@ def _read_origin(otel: Mapping[str, Any]) -> Origin | None:
         trace_id = otel.get("parent_trace_id", otel["trace_id"])
         remote = otel.get("parent_is_remote") is True
         parent = read_ids({**otel, "trace_id": trace_id}, "parent_span_id", is_remote=remote)
-    return Origin(ids, parent, read_links(otel.get("links")))
+    return records.Origin(ids, parent, read_links(otel.get("links")))
 
 
-def read_links(links: Any) -> tuple[LinkIds, ...]:
+def read_links(links: Any) -> tuple[records.LinkIds, ...]:
     """The links of a record."""
     found = []
     for each in links or ():
@@ -244,5 +233,5 @@ def read_links(links: Any) -> tuple[LinkIds, ...]:
         if target is not None:
             kind = each.get("type")
             kind = None if kind is None else str(kind)
-            found.append(LinkIds(target, kind, each.get("attributes")))
+            found.append(records.LinkIds(target, kind, each.get("attributes")))
     return tuple(found)
