@@ -8,10 +8,10 @@ entry whose record reads differently) makes the index worthless, and it is made 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
-import tempfile
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,32 +52,28 @@ class _Header(NamedTuple):
 
 
 class Index:
-    """One index file, opened for a moment, and the log that it speaks for."""
+    """One index file, opened for a moment, and the log that it speaks for.
 
-    def __init__(self, fd: int, log_fd: int, *, is_shared: bool) -> None:
-        self._fd, self._log_fd, self.is_shared = fd, log_fd, is_shared
+    Where none can be kept it is empty, and a log is merely slower to read.
+    """
+
+    def __init__(self, folder: str, log_fd: int, *, writable: bool) -> None:
+        self._log_fd, self._fd = log_fd, -1
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        with contextlib.suppress(OSError):
+            self._fd = disk.open_regular(f"{folder}/{disk.INDEX}", flags)
         self.reload()
 
-    @classmethod
-    def open(cls, folder: str, log_fd: int, *, writable: bool) -> Index:
-        """Open a run's index; a writable one is made when it is missing."""
-        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
-        try:
-            return cls(disk.open_regular(f"{folder}/{disk.INDEX}", flags), log_fd, is_shared=True)
-        except OSError:
-            return cls.private(log_fd)
-
-    @classmethod
-    def private(cls, log_fd: int) -> Index:
-        """An empty index for one search: where none can be kept, a log is merely slower to read."""
-        if hasattr(os, "memfd_create"):  # on Linux, where perhaps no file can be made anywhere
-            return cls(os.memfd_create("burr-otel index"), log_fd, is_shared=False)
-        with tempfile.TemporaryFile() as file:
-            return cls(os.dup(file.fileno()), log_fd, is_shared=False)
-
     def close(self) -> None:
-        """Release the file descriptor."""
-        os.close(self._fd)
+        """Release the file descriptor; what is left is empty."""
+        fd, self._fd, self._header = self._fd, -1, _Header()
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a file, in which an addition stays."""
+        return self._fd >= 0
 
     @property
     def covered(self) -> int:
@@ -87,7 +83,7 @@ class Index:
     def reload(self) -> None:
         """Read the header, which another process may have written."""
         self._header = _Header()
-        raw = os.pread(self._fd, _HEADER.size, 0)
+        raw = os.pread(self._fd, _HEADER.size, 0) if self.is_kept else b""
         if len(raw) < _HEADER.size:
             return
         magic, *numbers, tail, checksum = _HEADER.unpack(raw)
@@ -105,6 +101,8 @@ class Index:
 
     def extend(self, noted: Iterable[Noted], covered: int) -> None:
         """Add the records up to `covered`; the caller holds the log's lock."""
+        if not self.is_kept:
+            return
         _, size, root, state, _ = self._header
         last = self._entry(size - 1) if size else _Entry(-1, 0, 0, 0, 0)
         stretch, previous, packed = last.stretch, last.sequence_id, []

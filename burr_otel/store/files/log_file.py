@@ -336,7 +336,7 @@ class LogFile:
         damage: list[str] = []
         sound = 0
         if os.fstat(fd).st_size:
-            with contextlib.closing(Index.open(self.folder, fd, writable=True)) as index:
+            with contextlib.closing(Index(self.folder, fd, writable=True)) as index:
                 damage, sound = mend(fd, self.path, index.covered, index.extend)
         self._end = os.fstat(fd).st_size
         self._index_from = sound if sound == self._end else -1
@@ -357,7 +357,7 @@ class LogFile:
         if os.fstat(fd).st_size != self._end:  # a writer without locks came between
             return
         try:
-            with contextlib.closing(Index.open(self.folder, fd, writable=True)) as index:
+            with contextlib.closing(Index(self.folder, fd, writable=True)) as index:
                 # A reader may have indexed some of it already.
                 covered = index.covered
                 if index_from <= covered <= self._end:

@@ -145,25 +145,20 @@ class FileRun(LogFile):
     def _index(self, fd: int, size: int, *, rebuild: bool) -> Index:
         """The index, extended first where much of the log is not in it."""
         if not rebuild:
-            index = Index.open(self.folder, fd, writable=False)
+            index = Index(self.folder, fd, writable=False)
             if size - index.covered <= _MAX_SCAN_BYTES:
                 return index
             index.close()
-        index = Index.open(self.folder, fd, writable=True)
+        index = Index(self.folder, fd, writable=True)
         try:
-            if rebuild:
+            if rebuild and index.is_kept:
                 with self.locked():
                     index.clear()
-            self._extend_all(fd, size, index)
+            while index.is_kept and index.covered < size and self._extend(fd, size, index):
+                pass
         except OSError:  # no room for it, or a file system without locks
             index.close()
-            index = Index.private(fd)
-            self._extend_all(fd, size, index)
         return index
-
-    def _extend_all(self, fd: int, size: int, index: Index) -> None:
-        while index.covered < size and self._extend(fd, size, index):
-            pass
 
     def _extend(self, fd: int, size: int, index: Index) -> bool:
         """Index the next part of the log; whether there may be more."""
@@ -178,7 +173,7 @@ class FileRun(LogFile):
             entry = entry_of(part.data, part.record)
             if entry is not None:
                 noted.append((*entry, part.position, end - part.position))
-        with self.locked() if index.is_shared else contextlib.nullcontext():
+        with self.locked():
             index.reload()
             if index.covered == start:  # else somebody else was quicker
                 index.extend(noted, end)
