@@ -17,7 +17,7 @@ from burr_otel.records import END_ENTRY, encode_json
 from burr_otel.store.files import disk
 from burr_otel.store.graphs import digest
 from burr_otel.store.names import check_app_id
-from burr_otel.store.port import Engine, Line, RunLog
+from burr_otel.store.port import Engine, Line, NewRun, RunLog
 from burr_otel.store.reading import entry_of, sound_parts
 from burr_otel.store.stored_run import StoredRun, check_unused
 
@@ -51,14 +51,8 @@ class RunCopy:
         graphs.append(source.graph() or _NO_GRAPH)
         fields = {"partition_key": source.partition_key, "otel": {"app_id": source.app_id}}
         metadata = source.metadata() or orjson.dumps(fields)
-        log, _ = self._target.create(
-            source.project,
-            source.app_id,
-            source.partition_key,
-            metadata=metadata,
-            graph=graphs[0],
-            durability="fsync",
-        )
+        names = source.project, source.app_id, source.partition_key
+        log, _ = self._target.create(NewRun(*names, metadata, graphs[0]), durability="fsync")
         if log.place == source.place:
             raise StoreError(f"{source.place} is the run itself; copy it to another place.")
         claim = log.claim(f"copy of {source.place}")

@@ -113,6 +113,16 @@ class Extent(NamedTuple):
     changed_ns: int = 0
 
 
+class NewRun(NamedTuple):
+    """A run that is made unless it is there: its names, its metadata as JSON, and its graph."""
+
+    project: str
+    app_id: str
+    partition_key: str | None
+    metadata: bytes
+    graph: bytes
+
+
 class Claim(Protocol):
     """An exclusive claim on a run; it dies with its holder."""
 
@@ -263,16 +273,7 @@ class Engine(Protocol):
     ) -> RunLog | None:
         """A run; with `ALL` the one that was made first; `ahead`: its `newest` is asked next."""
 
-    def create(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: str | None,
-        *,
-        metadata: bytes,
-        graph: bytes,
-        durability: Durability,
-    ) -> tuple[RunLog, bool]:
+    def create(self, new: NewRun, *, durability: Durability) -> tuple[RunLog, bool]:
         """Make a run unless it is there; whether it was made."""
 
     def delete(self, run: RunLog) -> None:

@@ -38,6 +38,7 @@ from burr_otel.store.port import (
     Claim,
     Durability,
     Engine,
+    NewRun,
     Partition,
     RunLog,
     Wanted,
@@ -250,14 +251,8 @@ class Store:
         told = {"type": "application_metadata", **origin, "otel": {"app_id": app_id}}
         text = orjson.dumps(told)[:-2]
         metadata = b'%b,"crc":"%08x"}}' % (text, checksum(text))
-        log, made = self.engine.create(
-            self.project,
-            app_id,
-            key,
-            metadata=metadata,
-            graph=graph,
-            durability=self.durability,
-        )
+        new = NewRun(self.project, app_id, key, metadata, graph)
+        log, made = self.engine.create(new, durability=self.durability)
         claim: Claim | None = log.claim(session_id) if self.exclusive else None
         try:
             if not made:

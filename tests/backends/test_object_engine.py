@@ -26,7 +26,7 @@ from burr_otel.store import Store
 from burr_otel.store.objects import bucket, lease, writer
 from burr_otel.store.objects.engine import ObjectEngine
 from burr_otel.store.objects.run import ObjectRun
-from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError
+from burr_otel.store.port import ALL, BEGIN, END, ROOT, DisplacedError, NewRun
 from burr_otel.store.process import Patience, this_owner
 
 KEPT: list[object] = []  # claims of children that end without releasing them
@@ -38,7 +38,7 @@ def new_run(url: str, app_id: str = "a", key: str | None = None) -> ObjectRun:
     """A run, as a process that has done nothing yet opens it."""
     metadata = json.dumps({"partition_key": key, "otel": {"app_id": app_id}}).encode()
     engine = ObjectEngine(url)
-    run, _ = engine.create("p", app_id, key, metadata=metadata, graph=b"{}", durability="flush")
+    run, _ = engine.create(NewRun("p", app_id, key, metadata, b"{}"), durability="flush")
     assert isinstance(run, ObjectRun)
     return run
 

@@ -17,7 +17,7 @@ from store_support import ENDED, begin, run_step
 
 from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError
 from burr_otel.store import Store
-from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError
+from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError, NewRun
 from burr_otel.store.postgres.database import Database, Sent
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
@@ -26,7 +26,7 @@ from burr_otel.store.process import this_owner
 
 def new_run(url: str, app_id: str = "a") -> PostgresRun:
     run, _ = PostgresEngine(url).create(
-        "p", app_id, None, metadata=b"{}", graph=b'{"g":1}', durability="flush"
+        NewRun("p", app_id, None, b"{}", b'{"g":1}'), durability="flush"
     )
     assert isinstance(run, PostgresRun)
     return run

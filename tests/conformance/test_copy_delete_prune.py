@@ -31,7 +31,7 @@ from burr_otel.store import Store
 from burr_otel.store import store as store_module
 from burr_otel.store.copying import RunCopy
 from burr_otel.store.engines import open_engine
-from burr_otel.store.port import ALL
+from burr_otel.store.port import ALL, NewRun
 
 CHILD = Path(__file__).parents[1] / "store_child.py"
 
@@ -156,15 +156,10 @@ def test_a_copy_that_others_write_into_is_told(source, storage_dir):
 def test_a_copy_that_was_interrupted_goes_on(source, target, tmp_path, storage_dir):
     """It adds what is missing; a second call adds nothing, and one later what came since."""
     filled(source)
-    log, _ = target.engine.create(
-        "proj",
-        "a",
-        None,
-        metadata=source.read("a").log.metadata(),
-        graph=source.read("a").log.graph(),
-        durability="flush",
-    )
-    for line in list(source.read("a").forward())[:7]:
+    run = source.read("a").log
+    new = NewRun("proj", "a", None, run.metadata(), run.graph())
+    log, _ = target.engine.create(new, durability="flush")
+    for line in list(run.forward())[:7]:
         log.append(line.data, durability="flush")
     log.close()
     [first, *_] = [

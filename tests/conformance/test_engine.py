@@ -8,7 +8,7 @@ import pytest
 
 from burr_otel.errors import RunLockedError
 from burr_otel.store.graphs import digest
-from burr_otel.store.port import ALL, BEGIN, END, INHERITED, ROOT, DisplacedError
+from burr_otel.store.port import ALL, BEGIN, END, INHERITED, ROOT, DisplacedError, NewRun
 from burr_otel.store.process import this_owner
 
 GRAPH = b'{"type":"application","entrypoint":"one","actions":[],"transitions":[]}'
@@ -32,7 +32,7 @@ def make(engine, app_id="a", key=None, project="proj", graph=GRAPH):
     """A run; whether it was made."""
     told = {"type": "application_metadata", "partition_key": key, "otel": {"app_id": app_id}}
     metadata = orjson.dumps(told)
-    return engine.create(project, app_id, key, metadata=metadata, graph=graph, durability="flush")
+    return engine.create(NewRun(project, app_id, key, metadata, graph), durability="flush")
 
 
 @pytest.fixture

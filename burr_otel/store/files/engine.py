@@ -18,7 +18,7 @@ from burr_otel.store.files import disk
 from burr_otel.store.files.disk import check_folder, has_log
 from burr_otel.store.files.run import FileRun, open_run, open_runs
 from burr_otel.store.names import TEMPORARY_PREFIX, check_app_id, is_project
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
+from burr_otel.store.port import ALL, Durability, Engine, NewRun, Partition, RunLog, Wanted
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -88,24 +88,16 @@ class FileEngine(Engine):
         others = [run for run in self._runs(project, suffixed=True) if run.app_id == app_id]
         return min(others, key=lambda each: each.folder, default=None)
 
-    def create(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: str | None,
-        *,
-        metadata: bytes,
-        graph: bytes,
-        durability: Durability,
-    ) -> tuple[RunLog, bool]:
+    def create(self, new: NewRun, *, durability: Durability) -> tuple[RunLog, bool]:
         """Make a run's folder unless it is there."""
+        project, app_id, partition_key = new[:3]
         folders = [*self._folders(project, app_id, partition_key)]
         if check_folder(folders[-1]) and not check_folder(folders[0]):
             del folders[0]  # the plain name is free again: it has its own all the same
         for folder in folders:
             if not check_folder(folder):
                 disk.make_folders(Path(folder).parent, sync=durability == "fsync")
-                files = {disk.LOG: b"", disk.GRAPH: graph, disk.METADATA: metadata}
+                files = {disk.LOG: b"", disk.GRAPH: new.graph, disk.METADATA: new.metadata}
                 if disk.make_run(folder, files, durability=durability):
                     return open_run(project, app_id, folder), True
             run = open_run(project, app_id, folder)

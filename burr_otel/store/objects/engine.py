@@ -12,7 +12,7 @@ from burr_otel.store.objects import keys
 from burr_otel.store.objects.bucket import PAGE, Bucket
 from burr_otel.store.objects.lease import Heartbeat
 from burr_otel.store.objects.run import ObjectRun, identity
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
+from burr_otel.store.port import ALL, Durability, Engine, NewRun, Partition, RunLog, Wanted
 
 _PARTS: Final = 4  # of the name of a run's metadata
 
@@ -68,19 +68,10 @@ class ObjectEngine(Engine):
                 return without
         return self._listed(project, first.path.rpartition("/")[2], app)
 
-    def create(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: str | None,
-        *,
-        metadata: bytes,
-        graph: bytes,
-        durability: Durability,  # noqa: ARG002 - what a store has answered is safe
-    ) -> tuple[RunLog, bool]:
-        """Make a run unless it is there."""
-        run = self._run(project, app_id, partition_key or None)
-        made = run.make(metadata, graph)
+    def create(self, new: NewRun, *, durability: Durability) -> tuple[RunLog, bool]:  # noqa: ARG002
+        """Make a run unless it is there; what a store has answered is safe."""
+        run = self._run(new.project, new.app_id, new.partition_key)
+        made = run.make(new.metadata, new.graph)
         run.opened(made=made)
         return run, made
 

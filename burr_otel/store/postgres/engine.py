@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from burr_otel.errors import StoreError
 from burr_otel.store import graphs
-from burr_otel.store.port import ALL, Durability, Engine, Partition, RunLog, Wanted
+from burr_otel.store.port import ALL, Durability, Engine, NewRun, Partition, RunLog, Wanted
 from burr_otel.store.postgres import schema
 from burr_otel.store.postgres.run import Found, PostgresRun
 from burr_otel.store.postgres.writer import writer_of
@@ -78,17 +78,9 @@ class PostgresEngine(Engine):
         found = self._found(project, sql, project, app_id, key, step, ahead=ahead)
         return found[0] if found else None
 
-    def create(
-        self,
-        project: str,
-        app_id: str,
-        partition_key: str | None,
-        *,
-        metadata: bytes,
-        graph: bytes,
-        durability: Durability,  # noqa: ARG002 - a run is always kept
-    ) -> tuple[RunLog, bool]:
-        """Make a run unless it is there."""
+    def create(self, new: NewRun, *, durability: Durability) -> tuple[RunLog, bool]:  # noqa: ARG002
+        """Make a run unless it is there; it is always kept."""
+        project, app_id, partition_key, metadata, graph = new
         key, digest = _key(partition_key), graphs.digest(graph)
         values = (digest, graph, project, key, app_id, metadata)
         for _ in range(2):
