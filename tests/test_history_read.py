@@ -22,7 +22,7 @@ from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
 from burr_otel.view.diff import MISSING, Change
 from burr_otel.view.find import summarise
-from burr_otel.view.rows import began_text, session_axis
+from burr_otel.view.rows import began_text, rows, run_facts, session_axis
 
 
 def view_run(run, *, details=True):
@@ -359,6 +359,43 @@ def test_sessions_in_the_part_left_out_are_there(tmp_path):
         None,
     ]
     assert {session.outcome for session in view.sessions} == {"ok"}
+
+
+def drawn(view):
+    """The rows of a drawing: names of spans, and notes as far as they tell no time."""
+    return [
+        row.note.partition(",")[0].partition(";")[0] or row.span.name for row in rows(view.sessions)
+    ]
+
+
+def test_sessions_without_a_step_that_is_drawn_are_counted(tmp_path):
+    """A conversation may have thousands; one that comes after all steps is drawn."""
+    for _ in range(5):
+        with OtelTracker("proj", tmp_path) as tracker:
+            counted(tracker, 2)
+    with OtelTracker("proj", tmp_path) as tracker:
+        counted(tracker, 0)
+    assert drawn(ends_of(tmp_path, 2, 1)) == [
+        *("session 1", "invoke_workflow proj", "step", "step"),
+        "7 steps and 3 sessions left out",
+        *("session 5", "invoke_workflow proj", "step"),
+        *("session 6", "invoke_workflow proj"),
+    ]
+    assert drawn(ends_of(tmp_path, 1, 3))[:5] == [
+        *("session 1", "invoke_workflow proj", "step"),
+        "6 steps and 2 sessions left out",
+        "session 4",
+    ]
+
+
+def test_of_many_traces_the_newest_are_named(tmp_path):
+    """Each session has its own."""
+    for _ in range(8):
+        with OtelTracker("proj", tmp_path) as tracker:
+            counted(tracker, 1)
+    view = view_of(tmp_path)
+    texts = [text for label, text, _ in run_facts(view) if label == "trace"]
+    assert texts == ["3 earlier ones", *(each.trace_id for each in view.sessions[3:])]
 
 
 def test_a_log_that_is_short_enough_is_read_whole(tmp_path):

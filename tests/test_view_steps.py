@@ -113,6 +113,9 @@ class Lines:
     def __init__(self, *records):
         self._records = records
 
+    def graph_of(self, digest):
+        return None
+
     def records(self, ends=None):
         assert ends is None, "the whole log is read"
         return iter(self._records)

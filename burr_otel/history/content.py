@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import marshal
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
@@ -44,6 +46,11 @@ _OF_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 """Attributes that records may hold as they were shown, and the kinds of content in them."""
 
 
+class _SessionFacts(NamedTuple):
+    shared: RunFacts
+    hidden: set[str]  # the settings that hide more than live
+
+
 class RunContent:
     """Describes the spans of one run under a policy, which a session's own may only make stricter.
 
@@ -53,49 +60,61 @@ class RunContent:
     def __init__(self, run: StoredRun, policy: ContentPolicy, *, unredacted: bool = False) -> None:
         self.policy = policy
         self._run, self._unredacted = run, unredacted
-        self._facts: dict[str | None, RunFacts] = {}
-        self._stricter: dict[str | None, set[str]] = {}  # the settings that hide more than live
-        self._graphs: dict[str, Mapping[str, Any] | None] = {}
+        self._graph_of = functools.cache(run.graph_of)
+        # By session, and by what they are made of: a run may have thousands of sessions alike.
+        self._known: dict[str | None, _SessionFacts] = {}
+        self._alike: dict[bytes, _SessionFacts] = {}
 
     def facts(self, session: SessionNode) -> RunFacts:
         """What all spans of a session share."""
-        if session.session not in self._facts:
-            fields, about, policy = session.root.fields, session.top.root.about, self.policy
+        return self._session_facts(session).shared
+
+    def _session_facts(self, session: SessionNode) -> _SessionFacts:
+        found = self._known.get(session.session)
+        if found is None:
+            fields, about = session.root.fields, session.top.root.about
             # Of a session of ours that has lost its first record nobody knows what it showed.
             is_lost = session.session is not None and session.top.begin is None
-            if (is_lost or "policy" in about) and not self._unredacted:
-                recorded = mapping(about.get("policy"))
-                policy = policy.stricter(recorded)
-                own = {key: _as_json(value) for key, value in policy.to_data().items()}
-                differ = {key for key in own if own[key] != recorded.get(key)}
-                self._stricter[session.session] = differ
-            self._facts[session.session] = RunFacts(
-                self._run.project,
-                self._run.app_id,
-                fields.get("partition_key", self._run.partition_key),
-                policy,
-                SpanSettings.of_record(about.get("settings")),
-                actions_of_graph(self.graph(session), policy),
-                conversation_id=_text(about.get("conversation")),
-                user_id=_text(about.get("user_id")),
-            )
-        return self._facts[session.session]
+            has_policy = (is_lost or "policy" in about) and not self._unredacted
+            key = fields.get("partition_key", self._run.partition_key)
+            told = map(about.get, ("policy", "settings", "conversation", "user_id"))
+            # Unlike JSON's, this encoder takes values that are nested as deeply as a log's may be.
+            alike = marshal.dumps([has_policy, key, fields.get("graph"), *told], 2)
+            if alike not in self._alike:
+                self._alike[alike] = self._made(session, key, has_policy=has_policy)
+            found = self._known[session.session] = self._alike[alike]
+        return found
+
+    def _made(self, session: SessionNode, key: str | None, *, has_policy: bool) -> _SessionFacts:
+        about, policy, hidden = session.top.root.about, self.policy, set[str]()
+        if has_policy:
+            recorded = mapping(about.get("policy"))
+            policy = policy.stricter(recorded)
+            own = {key: _as_json(value) for key, value in policy.to_data().items()}
+            hidden = {key for key in own if own[key] != recorded.get(key)}
+        shared = RunFacts(
+            self._run.project,
+            self._run.app_id,
+            key,
+            policy,
+            SpanSettings.of_record(about.get("settings")),
+            actions_of_graph(self.graph(session), policy),
+            conversation_id=_text(about.get("conversation")),
+            user_id=_text(about.get("user_id")),
+        )
+        return _SessionFacts(shared, hidden)
 
     def graph(self, session: SessionNode) -> Mapping[str, Any] | None:
         """The graph that a session ran."""
         digest = session.root.fields.get("graph")
-        if not isinstance(digest, str):
-            return self._run.graph
-        if digest not in self._graphs:
-            self._graphs[digest] = self._run.graph_of(digest)
-        return self._graphs[digest]
+        return self._graph_of(digest) if isinstance(digest, str) else self._run.graph
 
     def of(self, span: SpanNode) -> SpanContent:
         """What a span says; one that nothing ended says how a reader takes it to have ended."""
         session = session_of(span)
         facts = self.facts(session)
         begin, end, logged = span.begin, span.end, span.logged
-        if self._unredacted or self._stricter.get(session.session):
+        if self._unredacted or self._session_facts(session).hidden:
             begin, end = self._limited(session, begin), self._limited(session, end)
             logged = [self._limited_log(session, each) for each in logged]
         if isinstance(span, SessionNode):
@@ -127,7 +146,7 @@ class RunContent:
             return record._replace(about={**record.about, "shown": shown})
         if getattr(record, "shown", None):
             record = record._replace(shown=self._limited_shown(session, record.shown))
-        if isinstance(record, EndStep) and "exceptions" in self._stricter.get(session.session, ()):
+        if isinstance(record, EndStep) and "exceptions" in self._session_facts(session).hidden:
             return record._replace(snapshot_error=None, swallowed=None)
         return record
 
@@ -137,7 +156,7 @@ class RunContent:
             kinds = _OF_KINDS.get(name)
             if kinds is None:
                 found[name] = value
-            elif self._stricter[session.session].isdisjoint(kinds):
+            elif self._session_facts(session).hidden.isdisjoint(kinds):
                 content = self._again(session, name, value)
                 found[name] = content.value
                 if content.truncated:
@@ -148,7 +167,7 @@ class RunContent:
     def _limited_log(self, session: SessionNode, logged: Logged) -> Logged:
         if logged.shown is None:
             return logged
-        if self._unredacted or "attributes" in self._stricter[session.session]:
+        if self._unredacted or "attributes" in self._session_facts(session).hidden:
             return logged._replace(shown=None)
         value, was_cut = logged.shown
         content = self._again(session, logged.key, value)

@@ -69,12 +69,12 @@ class ShownContent:
     def __call__(self, span: SpanNode) -> None:
         """Fill one span."""
         session = session_of(span)
-        facts = self._content.facts(session)
         if span.kind == "application":
             if session.initial:
                 told = self._content.of(span).attributes.get(semconv.STATE_INITIAL)
                 span.details["initial"] = None if told is None else _tree(told)
             return
+        facts = self._content.facts(session)
         if span.kind == "span":  # user code chose its name
             span.name = facts.policy.name(span.name)
         if self._details or span.is_bad or getattr(span.end, "raised", None) is not None:

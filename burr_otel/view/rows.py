@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from burr_otel import semconv
 from burr_otel.history.read import RunTree
-from burr_otel.history.tree import RUNNING, SpanNode
+from burr_otel.history.tree import RUNNING, LeftOut, SpanNode
 from burr_otel.records import Raised, Usage
 from burr_otel.view.diff import as_text
 from burr_otel.view.text import duration, local_time, one_line, plural
@@ -18,6 +19,7 @@ _PAUSE_SHARE: Final = 0.4  # a pause is cut when it is longer than this share of
 _DRAWN_SHARE: Final = 0.03  # and is then drawn as long as this share of the busy time
 _MOST_DRAWN_SHARE: Final = 0.3  # all cut pauses together
 _MOST_FORKS: Final = 5  # that are named
+_MOST_TRACES: Final = 5  # likewise, the newest ones
 
 
 class Look(NamedTuple):
@@ -118,22 +120,36 @@ class Row(NamedTuple):
 
 def rows(sessions: Sequence[SpanNode]) -> Iterator[Row]:
     """The rows of a drawing, from top to bottom; each session has an axis of its own."""
+    hidden = 0  # sessions that have no step but those left out
     for number, session in enumerate(sessions, 1):
+        if hidden:
+            hidden -= 1
+            continue
         axis, left_out, steps = session_axis(session), session.left_out, 0
-        pauses = list(axis.pauses)
+        pauses, at = list(axis.pauses), None if left_out is None else left_out.at
+        if at == len(session.children):
+            hidden = sum(1 for _ in takewhile(lambda each: not each.children, sessions[number:]))
+        note = "" if left_out is None else _left_out_text(left_out, hidden)
         if len(sessions) > 1:
             yield Row(0, axis, note=f"session {number}, {local_time(session.start_ns)}")
         for span, depth in session.walk():
             if depth == 1:
-                if left_out is not None and steps == left_out.at:
-                    failed = f", {left_out.failed:,} of them failed" if left_out.failed else ""
-                    text = f"{plural(left_out.steps, 'step')} left out{failed}"
-                    yield Row(1, axis, note=f"{text}; show --json has all, --step N one")
+                if steps == at:
+                    yield Row(1, axis, note=note)
                 while pauses and span.start_ns >= pauses[0][1]:
                     start_ns, end_ns = pauses.pop(0)
                     yield Row(1, axis, note=f"{duration(end_ns - start_ns)} pause")
                 steps += 1
             yield Row(depth, axis, span)
+        if steps == at:
+            yield Row(1, axis, note=note)
+
+
+def _left_out_text(left_out: LeftOut, sessions: int) -> str:
+    failed = f", {left_out.failed:,} of them failed" if left_out.failed else ""
+    more = f" and {plural(sessions, 'session')}" if sessions else ""
+    text = f"{plural(left_out.steps, 'step')}{more} left out{failed}"
+    return f"{text}; show --json has all, --step N one"
 
 
 # --- what is said ---------------------------------------------------------------------------------
@@ -157,8 +173,10 @@ def began_text(view: RunTree) -> str:
 
 def run_facts(view: RunTree) -> list[tuple[str, str, str]]:
     """Where a run is, what it comes from, how it went: label, text, id of a trace or other run."""
-    traces = dict.fromkeys(session.trace_id for session in view.sessions if session.trace_id)
-    found = [("trace", one_line(trace_id), trace_id) for trace_id in traces]
+    traces = [*dict.fromkeys(session.trace_id for session in view.sessions if session.trace_id)]
+    found = [("trace", one_line(trace_id), trace_id) for trace_id in traces[-_MOST_TRACES:]]
+    if len(traces) > _MOST_TRACES:
+        found.insert(0, ("trace", f"{len(traces) - _MOST_TRACES:,} earlier ones", ""))
     found = found or [("trace", "none (written without OpenTelemetry)", "")]
     found.append(("place", one_line(view.place, limit=4096), ""))
     if view.partition_key:
