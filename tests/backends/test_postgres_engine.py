@@ -5,6 +5,7 @@ What every engine must hold is in tests/conformance.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from postgres_server import PgBouncer, Postgres
 from programs import in_child
 from store_support import ENDED, begin, run_step
 
-from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError
+from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError, StoreError
 from burr_otel.store import Store
 from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError, NewRun
 from burr_otel.store.postgres.database import Database, Sent
@@ -310,6 +311,34 @@ def test_after_a_lost_answer_it_is_looked_what_is_there(database, monkeypatch):
     append(run, 2)
     assert len(lost) == 2
     assert bodies(run) == [line(0), line(1), line(2)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_kept"),
+    [
+        ("RAISE 'not at the commit'", False),
+        # Not rolled back, so that it ends the first connection alone.
+        (
+            "IF nextval('once') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF",
+            True,
+        ),
+    ],
+)
+def test_a_record_is_kept_once_it_is_committed(database, postgres: Postgres, fault, is_kept):
+    """The server tells that a statement was carried out, and only then that its commit failed."""
+    run = new_run(database)
+    append(run, 0)
+    name = database.rpartition("/")[2]
+    postgres.execute(
+        "CREATE SEQUENCE once; CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN {fault}; RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON burr_otel.record "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fault()",
+        name,
+    )
+    with contextlib.nullcontext() if is_kept else pytest.raises(StoreError, match="at the commit"):
+        append(run, 1)
+    assert bodies(run) == [line(0), line(1)][: 1 + is_kept]
 
 
 def test_ten_thousand_runs_of_a_partition_are_listed_at_once(

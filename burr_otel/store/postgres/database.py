@@ -23,7 +23,7 @@ import psycopg
 from psycopg import ProgrammingError, abc, errors
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 
 from burr_otel.errors import ConfigError, StoreError
@@ -319,9 +319,10 @@ def _answer(pgconn: PGconn, until: float) -> PGresult:
         _wait(ready, until)
         pgconn.consume_input()
     result = pgconn.get_result()
-    while pgconn.get_result() is not None:
-        pass
-    if result is None:
+    # A statement that was carried out may still fail when it is committed.
+    while (later := pgconn.get_result()) is not None:
+        result = later
+    if result is None or pgconn.status == ConnStatus.BAD:
         raise psycopg.OperationalError(pgconn.get_error_message())
     return result
 
