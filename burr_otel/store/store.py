@@ -225,10 +225,14 @@ class Store:
             "spawning_parent_pointer": _pointer(spawning_parent_pointer),
         }
         fields = {"app_id": app_id, **origin, "graph": digest(graph), "owner": this_owner()}
+        told = {"type": "application_metadata", **origin, "otel": {"app_id": app_id}}
+        text = orjson.dumps(told)[:-2]
+        metadata = b'%b,"crc":"%08x"}}' % (text, checksum(text))
+        new = NewRun(self.project, app_id, key, metadata, graph)
         patience = Patience(_PATIENCE_S)
         while True:
             try:
-                return self._begun(session_id, begin, fields, origin, state, graph)
+                return self._begun(new, session_id, begin, fields, state)
             except RunLockedError as error:  # noqa: PERF203 - it is tried few times
                 if not error.holder.startswith(DELETION) or not patience.pause():
                     raise
@@ -238,30 +242,19 @@ class Store:
                     raise SnapshotError(run, error) from error
 
     def _begun(
-        self,
-        session_id: str,
-        begin: BeginRoot,
-        fields: dict[str, Any],
-        origin: Mapping[str, Any],
-        state: Any,
-        graph: bytes,
+        self, new: NewRun, session_id: str, begin: BeginRoot, fields: dict[str, Any], state: Any
     ) -> Session:
         """A session that has begun, of a run that is there or is made."""
-        app_id, key = fields["app_id"], fields["partition_key"]
-        told = {"type": "application_metadata", **origin, "otel": {"app_id": app_id}}
-        text = orjson.dumps(told)[:-2]
-        metadata = b'%b,"crc":"%08x"}}' % (text, checksum(text))
-        new = NewRun(self.project, app_id, key, metadata, graph)
         log, made = self.engine.create(new, durability=self.durability)
         claim: Claim | None = log.claim(session_id) if self.exclusive else None
         try:
             if not made:
-                changed = log.complete(metadata, graph, sync=self.durability != "none")
+                changed = log.complete(new.metadata, new.graph, sync=self.durability != "none")
                 fields = fields | {"graph_changed": changed}
             for damage in log.repair():
-                logger.warning("%s/%s was mended: %s", self.project, app_id, damage)
+                logger.warning("%s/%s was mended: %s", self.project, new.app_id, damage)
             self._tell_parents(log, fields, begin.time_ns)
-            encoded, position = self._inherited(log, state, graph)
+            encoded, position = self._inherited(log, state, new.graph)
             session = Session(
                 log,
                 session_id,
