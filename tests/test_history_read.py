@@ -108,6 +108,18 @@ def test_spawned_runs_of_plain_burr_are_drawn_too(tmp_path):
     assert tree(view_of(tmp_path)) == ["invoke_workflow proj ok", "  map ok", *child, *child]
 
 
+def test_of_very_many_spawned_runs_some_are_only_counted(tracker, tmp_path, monkeypatch):
+    """Drawing them all would take as long as reading them; none is missing in silence."""
+    monkeypatch.setattr("burr_otel.history.read._MOST_NESTED_RUNS", 1)
+    app = apps.builder(tracker, "a1", step=parallel_apps.recurse).with_state(count=2)
+    app = app.with_entrypoint("step").with_transitions(("step", "step")).build()
+    with tracker:
+        app.step()
+    view = view_of(tmp_path)
+    assert len(tree(view)) == 4
+    assert view.skipped == ["spawned runs, 1 of them; show draws each by its own app id"]
+
+
 def test_a_child_that_is_gone_is_left_out(tracker, tmp_path):
     """A deleted sub-application does not stop its parent from being shown."""
     with tracker:

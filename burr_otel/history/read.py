@@ -138,15 +138,17 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
     """Put the sessions of spawned runs below the steps that spawned them, at any depth.
 
     `load` gives the tree of another run of the project, or None when it is gone; a run that cannot
-    be read is named in `tree.skipped`.
+    be read is named in `tree.skipped`, and those beyond the most are counted there.
     """
     seen = {tree.app_id}
     trees = [tree]
     for parent in trees:  # grows
         for child in parent.children:
-            if child.kind != "spawn" or child.app_id in seen or len(seen) > _MOST_NESTED_RUNS:
+            if child.kind != "spawn" or child.app_id in seen:
                 continue
             seen.add(child.app_id)
+            if len(seen) - 1 > _MOST_NESTED_RUNS:
+                continue
             try:
                 found = load(child.app_id)
             except (BurrOtelError, OSError) as error:
@@ -160,6 +162,9 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
                 if step is not None:
                     step.adopt(session)
             trees.append(found)
+    more = len(seen) - 1 - _MOST_NESTED_RUNS
+    if more > 0:
+        tree.skipped.append(f"spawned runs, {more:,} of them; show draws each by its own app id")
 
 
 def _spawning_step(parent: RunTree, numbers: set[int | None], session: SpanNode) -> SpanNode | None:
