@@ -178,7 +178,7 @@ def test_a_job_sends_several_runs_in_a_batch_and_accounts_for_each(folder):
     """One report a run, with its trace."""
     endpoint = Endpoint()
     done = job(folder, endpoint)
-    done.run(chosen(folder))
+    list(done.run(chosen(folder)))
     assert outcome(done) == [(app_id, "sent", 41, 0) for app_id in ("a1", "a2", "a3")]
     assert endpoint.batches == [123]
     assert all(len(report.trace_ids) == 1 for report in done.reports)
@@ -187,7 +187,7 @@ def test_a_job_sends_several_runs_in_a_batch_and_accounts_for_each(folder):
 def test_a_rehearsal_sends_nothing(folder):
     """And says what it would send."""
     done = Job(None)
-    done.run(chosen(folder))
+    list(done.run(chosen(folder)))
     assert outcome(done) == [(app_id, "sent", 41, 0) for app_id in ("a1", "a2", "a3")]
 
 
@@ -201,7 +201,7 @@ def test_a_refused_span_is_the_refusal_of_its_run_only(folder):
         return INVALID if refused else None
 
     done = job(folder, Endpoint(bad))
-    done.run(chosen(folder))
+    list(done.run(chosen(folder)))
     assert outcome(done) == [("a1", "sent", 41, 0), ("a2", "refused", 40, 1), ("a3", "sent", 41, 0)]
     assert "bad name" in done.reports[1].reasons[0]
 
@@ -218,7 +218,7 @@ def test_an_interrupted_job_knows_which_runs_need_not_be_sent_again(folder, monk
 
     endpoint.answer = interrupted
     with pytest.raises(KeyboardInterrupt):
-        done.run(chosen(folder))
+        list(done.run(chosen(folder)))
     assert outcome(done) == [("a1", "sent", 41, 0), ("a2", "unsent", 0, 0)]
     assert done.done == 1
 
@@ -226,7 +226,7 @@ def test_an_interrupted_job_knows_which_runs_need_not_be_sent_again(folder, monk
 def test_a_stopped_job_says_why(folder):
     """Its unsent runs are named."""
     done = job(folder, Endpoint(lambda batch: AWAY))
-    done.run(chosen(folder))
+    list(done.run(chosen(folder)))
     assert {status for _, status, _, _ in outcome(done)} == {"unsent"}
     assert "UNAVAILABLE" in done.stopped
     assert done.done == 0
@@ -235,12 +235,12 @@ def test_a_stopped_job_says_why(folder):
 def test_how_far_it_is_is_told_also_within_a_long_run(folder, monkeypatch):
     """By what has been read of the logs, batch by batch; at the end it is all."""
     monkeypatch.setattr(send, "_BATCH_SPANS", 1)
-    told, endpoint = [], Endpoint()
+    endpoint = Endpoint()
     found = list(chosen(folder))
     sizes = sum(spans.run.size_bytes for spans in found)
 
     sender = Sender(endpoint, endpoint.said, lambda seconds: None)
-    Job(sender, lambda *numbers: told.append(numbers)).run(found)
+    told = list(Job(sender).run(found))
     assert told[-1] == (len(found), sizes, len(endpoint.taken))
     assert told == sorted(told)
     within = [read for runs, read, _ in told if runs == 0]
@@ -257,7 +257,7 @@ def test_an_unreadable_run_does_not_stop_the_others(folder):
     first, *others = chosen(folder)
     first.run.records = broken
     done = job(folder, Endpoint())
-    done.run([first, *others])
+    list(done.run([first, *others]))
     assert outcome(done)[0] == ("a1", "unreadable", 0, 0)
     assert done.reports[0].reasons == ["the disk is gone"]
     assert [status for _, status, _, _ in outcome(done)[1:]] == ["sent"] * 2

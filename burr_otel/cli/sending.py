@@ -83,14 +83,11 @@ def send(found: Sequence[StoredRun], storage_dir: str, target: Target | None) ->
     began, doing = time.monotonic(), "reading" if target is None else "sending"
     with contextlib.ExitStack() as stack:
         moved = stack.enter_context(bar(doing, sum(run.size_bytes for run in found)))
-
-        def told(runs: int, read_bytes: int, spans: int) -> None:
-            rate = spans / max(time.monotonic() - began, 1e-3)
-            moved(read_bytes, f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s")
-
-        job = Job(None if target is None else stack.enter_context(open_sender(target)), told)
+        job = Job(None if target is None else stack.enter_context(open_sender(target)))
         try:
-            job.run(opened(found, storage_dir))
+            for runs, read_bytes, spans in job.run(opened(found, storage_dir)):
+                rate = spans / max(time.monotonic() - began, 1e-3)
+                moved(read_bytes, f"{runs:,} of {plural(len(found), 'run')}, {rate:,.0f} spans/s")
         except KeyboardInterrupt:
             return job, True
     return job, False

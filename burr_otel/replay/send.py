@@ -146,17 +146,12 @@ class ReplayReport:
 
 
 class Job:
-    """Sends runs one after another, several of them in a batch; without a sender it rehearses.
+    """Sends runs one after another, several of them in a batch; without a sender it rehearses."""
 
-    `told` is called with the runs, the bytes of their logs and the spans that are done.
-    """
-
-    def __init__(
-        self, sender: Sender | None, told: Callable[[int, int, int], None] | None = None
-    ) -> None:
+    def __init__(self, sender: Sender | None) -> None:
         self.reports: list[ReplayReport] = []
         self.stopped: str | None = None
-        self._sender, self._told = sender, told
+        self._sender = sender
         self._under_way: deque[ReplayReport] = deque()  # of each span that is not settled yet
         self._reading: RunSpans | None = None
         self._behind_bytes = 0  # logs of the runs before it
@@ -168,8 +163,11 @@ class Job:
         unsent = (at for at, each in enumerate(self.reports) if each.status == "unsent")
         return next(unsent, len(self.reports))
 
-    def run(self, runs: Iterable[RunSpans]) -> None:
-        """Send runs until the last one, or until the endpoint takes nothing."""
+    def run(self, runs: Iterable[RunSpans]) -> Iterator[tuple[int, int, int]]:
+        """Send runs until the last one, or until the endpoint takes nothing.
+
+        Gives, batch by batch, the runs, the bytes of their logs and the spans that are done.
+        """
         spans = self._read(runs)
         rehearsed = ([(span, "")] for span in spans)
         try:
@@ -182,11 +180,10 @@ class Job:
                     self._spans += not reason
                     if reason:
                         report.explain(f"span {span.name!r} was refused: {reason}")
-                if self._sender is not None:
-                    self._tell()
+                yield self._progress()
         except SendingStoppedError as error:
             self.stopped = error.reason
-        self._tell()
+        yield self._progress()
 
     def _read(self, runs: Iterable[RunSpans]) -> Iterator[ReadableSpan]:
         """The spans of all runs, each noted in the report of its own."""
@@ -211,13 +208,11 @@ class Job:
                 _explain(report, spans)
             self._reading = None
             self._behind_bytes += size_bytes
-            self._tell()
 
-    def _tell(self) -> None:
-        if self._told is not None:
-            read_bytes = self._reading.run.read_bytes if self._reading else 0
-            runs = len(self.reports) - (self._reading is not None)
-            self._told(runs, self._behind_bytes + read_bytes, self._spans)
+    def _progress(self) -> tuple[int, int, int]:
+        read_bytes = self._reading.run.read_bytes if self._reading else 0
+        runs = len(self.reports) - (self._reading is not None)
+        return runs, self._behind_bytes + read_bytes, self._spans
 
 
 def _explain(report: ReplayReport, spans: RunSpans) -> None:
