@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from burr_otel.replay.send import Job
 
 _MOST_SHOWN: Final = 50  # runs of which something is to be told
-_REPORTED: Final = ("project", "app_id", "status", "spans", "refused", "trace_ids", "reasons")
+_REPORTED: Final = ("project", "app_id", "status", "spans", "refused", "reasons")
 
 
 @click.command("replay")
@@ -71,7 +71,10 @@ def replay_command(
         "stopped": job.stopped,
         "spans": sum(report.spans for report in job.reports),
         "refused": sum(report.refused for report in job.reports),
-        "runs": [{name: getattr(report, name) for name in _REPORTED} for report in job.reports],
+        "runs": [
+            {**{name: getattr(each, name) for name in _REPORTED}, "trace_ids": [*each.trace_ids]}
+            for each in job.reports
+        ],
     }
     wrong = any(report.status in ("refused", "unreadable") for report in job.reports)
     exit_code = INTERRUPTED if interrupted else FAILED if wrong or job.stopped else 0

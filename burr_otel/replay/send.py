@@ -122,7 +122,7 @@ class ReplayReport:
     app_id: str
     spans: int = 0
     refused: int = 0
-    trace_ids: list[str] = dataclasses.field(default_factory=list)
+    trace_ids: dict[str, None] = dataclasses.field(default_factory=dict)  # of each session one
     reasons: list[str] = dataclasses.field(default_factory=list)
     waiting: int = 0  # spans that nothing is known of yet
     is_read: bool = False
@@ -194,9 +194,7 @@ class Job:
             try:
                 for span in spans:
                     context = span.get_span_context() or INVALID_SPAN_CONTEXT
-                    trace_id = format_trace_id(context.trace_id)
-                    if trace_id not in report.trace_ids:
-                        report.trace_ids.append(trace_id)
+                    report.trace_ids[format_trace_id(context.trace_id)] = None
                     report.waiting += 1
                     self._under_way.append(report)
                     yield span
