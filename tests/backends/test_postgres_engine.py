@@ -19,6 +19,7 @@ from store_support import ENDED, begin, run_step
 from burr_otel.errors import RunInUseError, RunLockedError, SnapshotError, StoreError
 from burr_otel.store import Store
 from burr_otel.store.port import BEGIN, END, ROOT, DisplacedError, NewRun
+from burr_otel.store.postgres import database as database_module
 from burr_otel.store.postgres.database import Database, Sent
 from burr_otel.store.postgres.engine import PostgresEngine
 from burr_otel.store.postgres.run import PostgresRun
@@ -440,6 +441,21 @@ def test_a_run_that_is_deleted_while_it_is_opened_is_made_anew(database, monkeyp
     store.engine.delete(store.read("a").log)
     with pytest.raises(SnapshotError, match="the run was deleted while it was live"):
         run_step(session, 2)
+
+
+def test_a_long_record_may_take_long_to_be_sent(database, monkeypatch):
+    """On a slow network: a second more for each MiB."""
+    run, untils, inner = new_run(database), [], database_module._flush
+    append(run, 0)
+
+    def flush(pgconn, until: float) -> None:
+        untils.append(until)
+        inner(pgconn, until)
+
+    monkeypatch.setattr(database_module, "_flush", flush)
+    began_s = time.monotonic()
+    run.append(b'{"pad":"%b"}\n' % (b"x" * 30 * 1024 * 1024), (END, 1), durability="flush")
+    assert untils[0] >= began_s + 30
 
 
 def test_a_record_that_the_server_refuses_costs_no_other(database, postgres: Postgres):

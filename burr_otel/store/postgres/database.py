@@ -38,6 +38,7 @@ OUTAGE_S = 10.0
 
 ANSWER_S: Final = 10.0  # longest wait for an answer to a short statement
 _QUERY_S: Final = 60.0  # the same of one that may read much
+_BYTES_A_SECOND: Final = 1024 * 1024  # a slow network's, for which it is waited longer
 LOST: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -104,11 +105,15 @@ def _is_loopback(host: str) -> bool:
 
 
 class Sent:
-    """A statement that has been sent; its rows or its error, once they have been read."""
+    """A statement that is sent; its rows or its error, once they have been read.
 
-    __slots__ = ("error", "rows")
+    `allowed_s` is how long each of the two may take.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("allowed_s", "error", "rows")
+
+    def __init__(self, allowed_s: float) -> None:
+        self.allowed_s = allowed_s
         self.rows: list[tuple[Any, ...]] = []
         self.error: psycopg.Error | None = None
 
@@ -154,42 +159,43 @@ class Database:
         self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S
     ) -> list[tuple[Any, ...]]:
         """One attempt, by who holds the connection: rows, or in one how many were changed."""
-        return self.answer(self.send(sql, values), answer_s)
+        return self.answer(self.send(sql, values, answer_s))
 
-    def send(self, sql: str, values: Sequence[Any] = ()) -> Sent:
+    def send(self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S) -> Sent:
         """Send a statement, by who holds the connection; its `answer` may be read later."""
         # Past psycopg's cursors, which take longer for a record than the server does.
         if self._unread is not None:
-            self._read(self._unread, ANSWER_S)
+            self._read(self._unread)
         connection, form = self._connected(), self._form  # to make a form takes as long as the rest
-        self._unread = sent = Sent()
+        self._unread = sent = Sent(answer_s)
         try:
             connection.pgconn.consume_input()  # raises if the server has closed the connection
             data = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
+            sent.allowed_s += sum(map(len, filter(None, data))) / _BYTES_A_SECOND
             connection.pgconn.send_query_params(
                 sql.encode(), data, form.types, form.formats, Format.BINARY
             )
             if connection.pgconn.flush():
-                _flush(connection.pgconn, time.monotonic() + ANSWER_S)
+                _flush(connection.pgconn, time.monotonic() + sent.allowed_s)
         except BaseException:
             self.drop()  # half of it may be on its way
             raise
         return sent
 
-    def answer(self, sent: Sent, answer_s: float = ANSWER_S) -> list[tuple[Any, ...]]:
+    def answer(self, sent: Sent) -> list[tuple[Any, ...]]:
         """What the server has answered to a statement; raises its error."""
         if sent is self._unread:
-            self._read(sent, answer_s)
+            self._read(sent)
         if sent.error is not None:
             raise sent.error
         return sent.rows
 
-    def _read(self, sent: Sent, answer_s: float) -> None:
+    def _read(self, sent: Sent) -> None:
         """Read the answer to what was sent last."""
         connection, form = self._connection, self._form
         assert connection is not None  # else `drop` has told
         try:
-            result = _answer(connection.pgconn, time.monotonic() + answer_s)
+            result = _answer(connection.pgconn, time.monotonic() + sent.allowed_s)
         except psycopg.Error as error:
             self.drop()  # an answer may still come
             sent.error = error

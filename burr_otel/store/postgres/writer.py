@@ -23,7 +23,7 @@ from burr_otel.errors import RunLockedError, StoreError
 from burr_otel.printable import logger
 from burr_otel.store.port import DisplacedError, StoreAnswer
 from burr_otel.store.postgres.batch import LOOK, Item, Record, Statement, Tail, insertion
-from burr_otel.store.postgres.database import ANSWER_S, LOST, Database, Sent
+from burr_otel.store.postgres.database import LOST, Database, Sent
 from burr_otel.store.process import Patience, begin_anew_after_fork, start_thread, this_owner
 
 _LEASE_S: Final = 15
@@ -31,7 +31,6 @@ _LINGER_S: Final = 0.05  # what nobody waits for gathers so long
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 _BATCH_RECORDS: Final = 100
 _QUEUE_BYTES: Final = 32 * 1024 * 1024
-_BYTES_A_SECOND: Final = 1024 * 1024  # a slow network's
 
 _LEASE: Final = f"""\
 WITH commit AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
@@ -260,10 +259,8 @@ class Writer:
                 return
         sent, self._sent = self._sent, None
         if sent is not None:
-            records = [record for group in by_tail.values() for record in group]
-            allowed_s = ANSWER_S + sum(record.size for record in records) / _BYTES_A_SECOND
-            ((written,),) = self.database.answer(sent, allowed_s)
-            if written < len(records):  # a claim was lost
+            ((written,),) = self.database.answer(sent)
+            if written < sum(map(len, by_tail.values())):  # a claim was lost
                 self._look(by_tail)
         for tail, group in by_tail.items():
             tail.has_written(group)
