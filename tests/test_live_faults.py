@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import signal
 import threading
 
 import apps
@@ -12,6 +13,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from burr_otel import OtelTracker, SnapshotError
+from burr_otel.live.root import Root
+from burr_otel.live.step import LiveStep
 from burr_otel.printable import printable
 from burr_otel.spans import keeper, shield
 from burr_otel.store.files.run import FileRun
@@ -238,3 +241,63 @@ def test_a_copy_of_a_damaged_name_can_be_read(tmp_path):
         json.loads(line) for line in (tmp_path / "copy" / "log.jsonl").read_text().splitlines()
     ]
     assert {record["action"] for record in copied} == {"a\ufffd"}
+
+
+class TimeIsUpError(Exception):
+    """What a signal's handler raises, as Celery's does."""
+
+
+class Signals:
+    """A value; a signal comes while our code asks for the first time what it is."""
+
+    asked = False
+
+    def __str__(self):
+        if not self.asked:
+            self.asked = True
+            signal.raise_signal(signal.SIGUSR1)
+        return "value"
+
+    __repr__ = __str__
+
+
+@pytest.fixture(params=[SystemExit, TimeIsUpError])
+def handled(request):
+    """What a signal's handler raises, as servers and task queues stop a process or a task."""
+
+    def handler(_number, _frame):
+        raise request.param
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield request.param
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("snapshots", ["full", "off"])
+@pytest.mark.parametrize("what", ["inputs", "state", "attributes"])
+def test_what_a_signals_handler_raises_in_our_code_reaches_the_program(
+    spans, tmp_path, handled, snapshots, what
+):
+    """Whoever swallowed it would keep a server from stopping."""
+
+    @action(reads=[], writes=["value"])
+    def show(state, __tracer, value=None):
+        if what == "attributes":
+            __tracer.log_attributes(value=Signals())
+        return state.update(value=Signals() if what == "state" else 1)
+
+    tracker = OtelTracker("p", tmp_path, tracer_provider=spans.provider, snapshots=snapshots)
+    inputs = {"value": Signals()} if what == "inputs" else {}
+    with pytest.raises(handled):
+        apps.single(tracker, show).step(inputs=inputs)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Root, "touch"), (LiveStep, "start"), (Root, "leave")])
+def test_what_a_signals_handler_raises_in_a_hook_reaches_the_program(
+    spans, tmp_path, monkeypatch, handled, owner, name
+):
+    """It is neither logged nor taken for a state that cannot be kept."""
+    app = build(OtelTracker("p", tmp_path, tracer_provider=spans.provider))
+    monkeypatch.setattr(owner, name, lambda *_, **__: signal.raise_signal(signal.SIGUSR1))
+    with pytest.raises(handled):
+        app.step()

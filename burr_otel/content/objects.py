@@ -28,6 +28,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from burr_otel.interrupts import let_out
+
 _HEAD_ITEMS: Final = 8
 _HEAD_COLUMNS: Final = 24
 _HEAD_BYTES: Final = 4096
@@ -68,12 +70,11 @@ class Failure(NamedTuple):
 
 
 def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """The result of code that is not ours, or a `Failure`; lets only `KeyboardInterrupt` out."""
+    """The result of code that is not ours, or a `Failure`; lets only interrupts out."""
     try:
         return function(*arguments, **named)
-    except KeyboardInterrupt:  # someone pressed Ctrl-C meanwhile; that is not ours to swallow
-        raise
     except BaseException as error:  # a SystemExit of a __repr__ must not end the step
+        let_out(error)
         return Failure(error)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from burr_otel.interrupts import let_out
 from burr_otel.printable import logger
 
 _loud = False
@@ -13,6 +14,7 @@ _reported: set[str] = set()
 
 def report(where: str, error: Exception) -> None:
     """Log an error of our own, the first time with its traceback, or raise it within `loud`."""
+    let_out(error)
     if _loud:
         raise error
     kind = f"{where}:{type(error).__qualname__}"

@@ -16,6 +16,7 @@ from burr_otel.errors import (
     UnknownRunError,
     UnknownSequenceError,
 )
+from burr_otel.interrupts import let_out
 from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -151,6 +152,7 @@ class Store:
                 serde_kwargs=self.serde_kwargs,
             )
         except Exception as error:
+            let_out(error)
             fresh = _state_record(run, sequence_id) or record
             raise snapshot.load_error(
                 fresh, error, run=name, serde_kwargs=self.serde_kwargs
