@@ -155,7 +155,7 @@ def test_a_server_that_hangs_is_given_up(new_postgres: Postgres, monkeypatch):
     tracker = OtelTracker("p", url)
     app = build(tracker)
     app.step()
-    monkeypatch.setattr("burr_otel.store.postgres.writer.ANSWER_S", 0.5)
+    monkeypatch.setattr(database_module, "_ANSWER_S", 0.5)
     monkeypatch.setattr(database_module, "OUTAGE_S", 0.1)
     backends = new_postgres.execute("SELECT pid FROM pg_stat_activity")
     everyone = [*(pid for (pid,) in backends), new_postgres.pid]

@@ -36,8 +36,8 @@ Connection = psycopg.Connection[Any]
 OUTAGE_S = 10.0
 """How long an outage is waited for."""
 
-ANSWER_S: Final = 10.0  # longest wait for an answer to a short statement
-_QUERY_S: Final = 60.0  # the same of one that may read much
+_ANSWER_S: Final = 10.0  # longest wait for an answer to a short statement
+_READING_S: Final = 50.0  # more, for one that may read much
 _BYTES_A_SECOND: Final = 1024 * 1024  # a slow network's, for which it is waited longer
 LOST: Final = (
     psycopg.OperationalError,
@@ -149,25 +149,25 @@ class Database:
             patience = self.patience()
             while True:
                 try:
-                    return self.run(sql, values, _QUERY_S)
+                    return self.run(sql, values, _READING_S)
                 except LOST as error:
                     self.reconnect(error, patience)
                 except psycopg.Error as error:
                     raise self.problem(error) from error
 
     def run(
-        self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S
+        self, sql: str, values: Sequence[Any] = (), more_s: float = 0.0
     ) -> list[tuple[Any, ...]]:
         """One attempt, by who holds the connection: rows, or in one how many were changed."""
-        return self.answer(self.send(sql, values, answer_s))
+        return self.answer(self.send(sql, values, more_s))
 
-    def send(self, sql: str, values: Sequence[Any] = (), answer_s: float = ANSWER_S) -> Sent:
+    def send(self, sql: str, values: Sequence[Any] = (), more_s: float = 0.0) -> Sent:
         """Send a statement, by who holds the connection; its `answer` may be read later."""
         # Past psycopg's cursors, which take longer for a record than the server does.
         if self._unread is not None:
             self._read(self._unread)
         connection, form = self._connected(), self._form  # to make a form takes as long as the rest
-        self._unread = sent = Sent(answer_s)
+        self._unread = sent = Sent(_ANSWER_S + more_s)
         try:
             connection.pgconn.consume_input()  # raises if the server has closed the connection
             data = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
