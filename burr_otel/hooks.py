@@ -17,7 +17,7 @@ from burr.tracking.base import SyncTrackingClient
 
 from burr_otel.config import OtelConfig
 from burr_otel.errors import BurrOtelError, SnapshotError
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 from burr_otel.live.build import BuiltApplication, start_run
 from burr_otel.live.registry import Owner, Spawner, registry
 from burr_otel.live.run import Run
@@ -57,7 +57,8 @@ def _hook(method: Callable[..., None], *, of_run: bool = True, keeps_data: bool 
         except BurrOtelError:
             raise
         except Exception as error:
-            let_out(error)
+            if is_interrupt(error):
+                raise
             if keeps_data and self.config.snapshots != "off":
                 self._tell_lost(method.__name__, told, error)
             shield.report(method.__name__, error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 
-def let_out(error: BaseException) -> None:
-    """Raise Ctrl-C, and what another signal's handler raised: an exit, or that a time is up.
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, or another signal's handler raised it: an exit, or that a time is up.
 
     Who swallowed that would keep a server from stopping.
     """
@@ -15,7 +15,6 @@ def let_out(error: BaseException) -> None:
         codes.add(traceback.tb_frame.f_code)
         traceback = traceback.tb_next
     handlers = map(signal.getsignal, signal.valid_signals())
-    if isinstance(error, KeyboardInterrupt) or any(
+    return isinstance(error, KeyboardInterrupt) or any(
         getattr(each, "__code__", None) in codes for each in handlers
-    ):
-        raise error
+    )

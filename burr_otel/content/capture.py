@@ -22,7 +22,7 @@ from burr_otel.content import prune
 from burr_otel.content.objects import Failure, Parts, call_safely, describe, items_of, type_name
 from burr_otel.content.patterns import MARKER
 from burr_otel.content.redact import Redaction
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 
 _SECONDS: Final = 0.25  # for code of the values; then objects are only named
 _FIRST_ITEMS: Final = 32  # of a container, before it is the turn of others
@@ -139,7 +139,8 @@ class _Reader:
         try:
             return self._read_one(value, kind, above, path)
         except BaseException as error:  # hostile values raise anything
-            let_out(error)
+            if is_interrupt(error):
+                raise
             return f"<{type_name(value)}: unreadable, {type_name(error)}>"
 
     def _read_one(self, value: Any, kind: type, above: tuple[Any, ...], path: str) -> Any:

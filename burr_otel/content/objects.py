@@ -28,7 +28,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 
 _HEAD_ITEMS: Final = 8
 _HEAD_COLUMNS: Final = 24
@@ -74,7 +74,8 @@ def call_safely(function: Callable[..., Any], *arguments: Any, **named: Any) -> 
     try:
         return function(*arguments, **named)
     except BaseException as error:  # a SystemExit of a __repr__ must not end the step
-        let_out(error)
+        if is_interrupt(error):
+            raise
         return Failure(error)
 
 

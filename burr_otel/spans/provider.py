@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from burr_otel import forks, semconv
 from burr_otel._version import __version__
 from burr_otel.errors import ConfigError
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 from burr_otel.printable import logger
 from burr_otel.spans import keeper
 from burr_otel.spans.exporters import (
@@ -205,7 +205,8 @@ def _own_provider(project: str) -> trace.TracerProvider:
             try:
                 provider = _make_provider(project, exporters_from_environ(), force_name=False)
             except Exception as error:
-                let_out(error)
+                if is_interrupt(error):
+                    raise
                 # The SDK and the exporters raise for some bad values of their variables.
                 logger.warning(
                     "no spans are made, because %s cannot be used: %s. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 from burr_otel.printable import logger
 
 _loud = False
@@ -14,8 +14,7 @@ _reported: set[str] = set()
 
 def report(where: str, error: Exception) -> None:
     """Log an error of our own, the first time with its traceback, or raise it within `loud`."""
-    let_out(error)
-    if _loud:
+    if _loud or is_interrupt(error):
         raise error
     kind = f"{where}:{type(error).__qualname__}"
     if kind in _reported:

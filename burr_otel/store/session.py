@@ -12,7 +12,7 @@ import orjson
 
 from burr_otel import forks
 from burr_otel.errors import RunLockedError, SnapshotError, StoreError
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -283,7 +283,8 @@ class Session:
         try:
             self._placed(*self._log.append(encode(record, self._tag), durability=self._durability))
         except Exception as error:
-            let_out(error)
+            if is_interrupt(error):
+                raise
             if not self._told:
                 self._told = True
                 logger.warning(

@@ -16,7 +16,7 @@ from burr_otel.errors import (
     UnknownRunError,
     UnknownSequenceError,
 )
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 from burr_otel.printable import logger
 from burr_otel.records import (
     BEGIN_ENTRY,
@@ -152,7 +152,8 @@ class Store:
                 serde_kwargs=self.serde_kwargs,
             )
         except Exception as error:
-            let_out(error)
+            if is_interrupt(error):
+                raise
             fresh = _state_record(run, sequence_id) or record
             raise snapshot.load_error(
                 fresh, error, run=name, serde_kwargs=self.serde_kwargs

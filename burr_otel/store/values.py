@@ -19,7 +19,7 @@ from burr.core import serde
 from burr.core.state import FIELD_SERIALIZATION
 
 from burr_otel.errors import SnapshotError
-from burr_otel.interrupts import let_out
+from burr_otel.interrupts import is_interrupt
 from burr_otel.printable import first_time, logger
 from burr_otel.records import encode_json
 from burr_otel.store import exact, snapshot
@@ -74,7 +74,8 @@ def encode_state(
                 proven = {name: walk.encode(key, name, value)}
             fragments |= proven
     except BaseException as error:  # of a `__str__` that Burr's serde calls
-        let_out(error)
+        if is_interrupt(error):
+            raise
         cause = snapshot.brief(error)
         raise SnapshotError(run, cause, key=names.get(key), sequence_id=sequence_id) from error
     walk.record_key_names([], names, user=True)
@@ -117,7 +118,8 @@ def encode_value(
     try:
         return Walk(serde_kwargs, exact=False).encode(None, "value", value), False
     except BaseException as error:
-        let_out(error)
+        if is_interrupt(error):
+            raise
         type_name = type(value).__qualname__
         if first_time(run, what, type_name):
             logger.warning(
