@@ -16,6 +16,7 @@ from processes import wait_for
 from programs import in_child
 
 from burr_otel import OtelTracker, RunLockedError, SnapshotError
+from burr_otel.store.postgres import database as database_module
 from burr_otel.testing import SpanCapture
 
 _ADD = (
@@ -188,6 +189,22 @@ def test_a_state_that_the_server_refuses_is_told(database, postgres: Postgres, n
     assert tracker.load(None, "a")["sequence_id"] == 0
     app.step()
     assert tracker.load(None, "a")["sequence_id"] == 2
+    tracker.close()
+
+
+def test_no_action_runs_while_the_server_is_away(new_postgres: Postgres, monkeypatch):
+    """It has been shut down since the last step, and later it takes no connection."""
+    monkeypatch.setattr(database_module, "OUTAGE_S", 0.1)
+    ran: list[int] = []
+    tracker = OtelTracker("p", new_postgres.make_database("d"))
+    app = apps.telling(tracker, ran.append)
+    app.step()
+    new_postgres.stop()
+    for _ in range(2):
+        with pytest.raises(SnapshotError, match="does not answer as it should"):
+            app.step()
+    assert ran == [0]
+    new_postgres.start()
     tracker.close()
 
 

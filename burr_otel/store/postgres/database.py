@@ -169,7 +169,8 @@ class Database:
         connection, form = self._connected(), self._form  # to make a form takes as long as the rest
         self._unread = sent = Sent(_ANSWER_S + more_s)
         try:
-            connection.pgconn.consume_input()  # raises if the server has closed the connection
+            connection.pgconn.consume_input()  # what a server says that is shut down
+            connection.pgconn.consume_input()  # raises if it has closed the connection
             data = form.dump_sequence(values, [PyFormat.BINARY] * len(values))
             sent.allowed_s += sum(map(len, filter(None, data))) / _BYTES_A_SECOND
             connection.pgconn.send_query_params(
@@ -196,24 +197,23 @@ class Database:
         assert connection is not None  # else `drop` has told
         try:
             result = _answer(connection.pgconn, time.monotonic() + sent.allowed_s)
+            if result.status == ExecStatus.TUPLES_OK:
+                form.set_pgresult(result)
+                sent.rows = form.load_rows(0, result.ntuples, tuple)
+                form.set_pgresult(None)
+            elif result.status == ExecStatus.COMMAND_OK:
+                sent.rows = [(result.command_tuples or 0,)]
+            else:
+                sent.error = errors.error_from_result(result)
+            if sent.error is None:
+                self.is_down = False
+            self._unread = None  # last: a signal may come between
         except psycopg.Error as error:
             self.drop()  # an answer may still come
             sent.error = error
-            return
         except BaseException:
             self.drop()
             raise
-        self._unread = None
-        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-            sent.error = errors.error_from_result(result)
-            return
-        self.is_down = False
-        if result.status == ExecStatus.COMMAND_OK:
-            sent.rows = [(result.command_tuples or 0,)]
-            return
-        form.set_pgresult(result)
-        sent.rows = form.load_rows(0, result.ntuples, tuple)
-        form.set_pgresult(None)
 
     def _connected(self) -> Connection:
         """The connection, made if need be, to a database that has our tables."""
@@ -258,10 +258,10 @@ class Database:
 
     def drop(self) -> None:
         """Let go of a connection that has failed."""
+        if self._unread is not None:  # first: a signal may come between
+            self._unread.error = psycopg.OperationalError("connection lost before the answer")
+            self._unread = None
         connection, self._connection = self._connection, None
-        unread, self._unread = self._unread, None
-        if unread is not None:
-            unread.error = psycopg.OperationalError("the connection was lost before the answer")
         if connection is not None:
             connection.close()
 

@@ -103,7 +103,7 @@ class Writer:
         elif self._write_here(item, leaves=True):
             self._call_thread(soon=False)
         else:
-            item.answer.error()
+            item.answer.place()
 
     def _write_here(self, item: Item, *, leaves: bool = False) -> bool:
         """Write something if the connection is free, else have the thread do it.
