@@ -13,10 +13,11 @@ import pytest
 from burr.core import State, action
 from burr.tracking import LocalTrackingClient
 from opentelemetry import trace
+from trees import run_tree
 
 from burr_otel import OtelTracker
 from burr_otel.content import ContentPolicy
-from burr_otel.history.read import ChildRun, RunTree, nest_spawned, read_run
+from burr_otel.history.read import ChildRun, nest_spawned, read_run
 from burr_otel.history.tree import LeftOut, SpanNode, writer_lives
 from burr_otel.store import Store
 from burr_otel.view.content import ShownContent
@@ -95,7 +96,10 @@ def test_spawned_runs_are_drawn_in_their_step(tracker, tmp_path):
     ]
     assert [step.app_id for step in view.steps] == ["a1"]
     child = view_of(tmp_path, "a1-2")
-    assert (child.spawned_by.app_id, child.spawned_by.sequence_id) == ("a1", 0)
+    assert (
+        child.run.spawning_parent_pointer.app_id,
+        child.run.spawning_parent_pointer.sequence_id,
+    ) == ("a1", 0)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Burr's open files
@@ -156,7 +160,7 @@ def test_forks_and_resumes_are_told(tracker, tmp_path):
         ("b1", "fork", 1)
     ]
     forked = view_of(tmp_path, "b1")
-    assert (forked.forked_from.app_id, forked.forked_from.sequence_id) == ("a1", 1)
+    assert (forked.run.parent_pointer.app_id, forked.run.parent_pointer.sequence_id) == ("a1", 1)
     assert [step.sequence_id for step in forked.steps] == [2, 3]
     summary = summary_of(tmp_path, "b1")
     assert (summary.steps, summary.last_action, summary.status) == (2, "finish", "ok")
@@ -430,8 +434,8 @@ def test_a_parallel_application_that_ran_twice_is_below_both_steps():
     steps = [
         span("step", "fan", 10 * n, 10 * n + 5, app_id="app", sequence_id=n) for n in range(1, 3)
     ]
-    parent = RunTree("proj", "app", "/x", sessions=[span("application", "app", 0, 30, *steps)])
+    parent = run_tree("proj", "app", "/x", sessions=[span("application", "app", 0, 30, *steps)])
     parent.children = [ChildRun("kid", "spawn", 1), ChildRun("kid", "spawn", 2)]
     sessions = [span("application", f"kid {n}", 10 * n + 1, 10 * n + 2) for n in range(1, 3)]
-    nest_spawned(parent, lambda _: RunTree("proj", "kid", "/y", sessions=sessions))
+    nest_spawned(parent, lambda _: run_tree("proj", "kid", "/y", sessions=sessions))
     assert [[child.name for child in step.children] for step in steps] == [["kid 1"], ["kid 2"]]

@@ -4,8 +4,8 @@ import io
 
 import pytest
 from rich.console import Console
+from trees import run_tree
 
-from burr_otel.history.read import RunTree
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised
 from burr_otel.view.drawing import frame, grow
@@ -28,7 +28,7 @@ def step(seq, start_s, end_s=None, **fields):
 
 def view_of(*steps, outcome="running"):
     session = SpanNode("application", "run", T0, None, outcome, "app", children=list(steps))
-    return RunTree("proj", "app", "/store/proj/app", sessions=[session])
+    return run_tree("proj", "app", "/store/proj/app", sessions=[session])
 
 
 def draw(view, height):
@@ -69,4 +69,4 @@ def test_a_short_run_is_shown_whole():
 
 def test_a_run_without_a_session_has_a_header():
     """A log that is still empty can be followed."""
-    assert draw(RunTree("proj", "app", "/x"), 20)[0].startswith("proj/app")
+    assert draw(run_tree("proj", "app", "/x"), 20)[0].startswith("proj/app")

@@ -8,9 +8,10 @@ import shutil
 import browser
 import pytest
 from cli_support import RECORDED, run
+from trees import run_tree
 
 from burr_otel.cli import cli, show
-from burr_otel.history.read import ChildRun, Pointer, RunTree
+from burr_otel.history.read import ChildRun, Pointer
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import LinkIds, Raised, SpanIds, StreamMark, Usage
 from burr_otel.view.diff import MISSING, Change
@@ -41,7 +42,7 @@ def span(kind, name, start_ms, end_ms, *children, **fields):
 def view_of(*steps, **fields):
     end_ms = max((step.end_ns - T0) // MS for step in steps)
     root = span("application", "invoke_workflow proj", 0, end_ms, *steps)
-    return RunTree("proj", "app", "/store/proj/app", sessions=[root], **fields)
+    return run_tree("proj", "app", "/store/proj/app", sessions=[root], **fields)
 
 
 def three_steps():
@@ -70,7 +71,7 @@ def three_steps():
 
 
 def hostile_view():
-    return RunTree(
+    return run_tree(
         "proj",
         HOSTILE,
         HOSTILE,

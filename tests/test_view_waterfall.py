@@ -7,9 +7,10 @@ import re
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from trees import run_tree
 
 from burr_otel.cli.app import _stand_in
-from burr_otel.history.read import ChildRun, Pointer, RunTree
+from burr_otel.history.read import ChildRun, Pointer
 from burr_otel.history.tree import SpanNode
 from burr_otel.records import Raised, SpanIds, StreamMark
 from burr_otel.view.drawing import Waterfall, header
@@ -30,7 +31,7 @@ def step(seq, name, start_ms, end_ms, *children, **fields):
 
 
 def run(*sessions, **fields):
-    return RunTree("proj", "app", "/store/proj/app", sessions=list(sessions), **fields)
+    return run_tree("proj", "app", "/store/proj/app", sessions=list(sessions), **fields)
 
 
 def draw(view, width=60, encoding="utf-8", **options):
@@ -199,11 +200,11 @@ def test_header_names_everything_needed_to_go_on():
         skipped=["12 bytes at offset 40: not JSON"],
     )
     view.sessions[0].ids = SpanIds(int("ab" * 16, 16), 1)
-    view.place = "/very/" + "long/" * 60
+    view.run.place = "/very/" + "long/" * 60
     lines = [text.plain for text in header(view)]
     assert lines[0] == "proj/app  ok"
     assert lines[1] == "trace   " + "ab" * 16
-    assert lines[2] == "place   " + view.place
+    assert lines[2] == "place   " + view.run.place
     assert lines[3:6] == [
         "key     user-7",
         "parent  forked from older at step 3",

@@ -1,4 +1,21 @@
-"""Traces as text, where threads or processes decide about the order."""
+"""Traces as text, where threads or processes decide about the order; trees that no log was read for."""
+
+from types import SimpleNamespace
+
+from burr_otel.history.read import RunTree
+
+
+def run_tree(project, app_id, place, partition_key=None, forked_from=None, spawned_by=None, **more):
+    """The tree of a run of which nothing is stored."""
+    run = SimpleNamespace(
+        project=project,
+        app_id=app_id,
+        place=place,
+        partition_key=partition_key,
+        parent_pointer=forked_from,
+        spawning_parent_pointer=spawned_by,
+    )
+    return RunTree(run, **more)
 
 
 def in_name_order(tree):

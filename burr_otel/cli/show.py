@@ -199,7 +199,7 @@ def _write_page(view: RunTree, store: Store, file: str) -> None:
     setting = OtelConfig.resolve().trace_url
     start_ns = min((session.start_ns for session in view.sessions), default=0)
     last_ns = max((span.last_ns for span, _ in view.walk()), default=0)
-    own = TracePlace("", view.project, view.app_id, start_ns, last_ns)
+    own = TracePlace("", view.run.project, view.run.app_id, start_ns, last_ns)
     others = {place.trace_id: place for place in _traces_of_relatives(view, store)}
 
     @functools.cache

@@ -34,13 +34,8 @@ class RunTree:
     have been read; the session where the first one ends then has `left_out`.
     """
 
-    project: str
-    app_id: str
-    place: str
-    partition_key: str | None = None
+    run: StoredRun
     sessions: list[SpanNode] = dataclasses.field(default_factory=list)
-    forked_from: Pointer | None = None
-    spawned_by: Pointer | None = None
     children: list[ChildRun] = dataclasses.field(default_factory=list)
     skipped: list[str] = dataclasses.field(default_factory=list)
     stray_ends: int = 0
@@ -57,7 +52,7 @@ class RunTree:
             span
             for session in self.sessions
             for span in session.children
-            if span.kind == "step" and span.app_id == self.app_id
+            if span.kind == "step" and span.app_id == self.run.app_id
         ]
 
     @property
@@ -110,18 +105,7 @@ def read_run(
     ]
     if fold.damaged:
         skipped.append(f"{fold.damaged:,} records could not be understood")
-    return RunTree(
-        project=run.project,
-        app_id=run.app_id,
-        place=run.place,
-        partition_key=run.partition_key,
-        sessions=list(fold.sessions),
-        forked_from=run.parent_pointer,
-        spawned_by=run.spawning_parent_pointer,
-        children=children_of(run),
-        skipped=skipped,
-        stray_ends=fold.stray_ends,
-    )
+    return RunTree(run, list(fold.sessions), children_of(run), skipped, fold.stray_ends)
 
 
 def _note_left_out(fold: Fold, first: int, steps: int) -> None:
@@ -140,7 +124,7 @@ def nest_spawned(tree: RunTree, load: Callable[[str], RunTree | None]) -> None:
     `load` gives the tree of another run of the project, or None when it is gone; a run that cannot
     be read is named in `tree.skipped`, and those beyond the most are counted there.
     """
-    seen = {tree.app_id}
+    seen = {tree.run.app_id}
     trees = [tree]
     for parent in trees:  # grows
         for child in parent.children:

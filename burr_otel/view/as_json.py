@@ -46,9 +46,11 @@ def run_as_json(view: RunTree) -> dict[str, Any]:
         del parents[depth:]
         spans.append({"parent": parents[-1] if parents else None, **span_as_json(span)})
         parents.append(len(spans) - 1)
-    pointers = {"forked_from": view.forked_from, "spawned_by": view.spawned_by}
+    run = view.run
+    pointers = {"forked_from": run.parent_pointer, "spawned_by": run.spawning_parent_pointer}
     return {
-        **_fields(view, "project", "app_id", "partition_key", "place", "outcome"),
+        **_fields(run, "project", "app_id", "partition_key", "place"),
+        "outcome": view.outcome,
         "active_seconds": view.active_ns / 1e9,
         **{
             name: None if pointer is None else _fields(pointer, "app_id", "sequence_id")

@@ -56,7 +56,8 @@ _CELL_STYLE: Final = "overflow-x:auto;line-height:normal;font-family:monospace"
 
 def header(view: RunTree) -> list[Text]:
     """What the run is, where it is, and how it went. For lines that may wrap: ids stay whole."""
-    title = _title(f"{one_line(view.project)}/{one_line(view.app_id)}", view.outcome)
+    run = view.run
+    title = _title(f"{one_line(run.project)}/{one_line(run.app_id)}", view.outcome)
     return [title, *(_field(label, text) for label, text, _ in run_facts(view))]
 
 
@@ -322,8 +323,8 @@ class RunView:
 
     def __repr__(self) -> str:
         """What it is and how it went, on one line."""
-        tree = self._tree
-        return f"<run {tree.project}/{tree.app_id}: {look(tree.outcome).word}, {began_text(tree)}>"
+        tree, run = self._tree, self._tree.run
+        return f"<run {run.project}/{run.app_id}: {look(tree.outcome).word}, {began_text(tree)}>"
 
     def __str__(self) -> str:
         """The waterfall as text."""

@@ -178,9 +178,9 @@ def run_facts(view: RunTree) -> list[tuple[str, str, str]]:
     if len(traces) > _MOST_TRACES:
         found.insert(0, ("trace", f"{len(traces) - _MOST_TRACES:,} earlier ones", ""))
     found = found or [("trace", "none (written without OpenTelemetry)", "")]
-    found.append(("place", one_line(view.place, limit=4096), ""))
-    if view.partition_key:
-        found.append(("key", one_line(view.partition_key), ""))
+    found.append(("place", one_line(view.run.place, limit=4096), ""))
+    if view.run.partition_key:
+        found.append(("key", one_line(view.run.partition_key), ""))
     related = relatives(view)
     most = _MOST_FORKS + sum(label == "parent" for label, *_ in related)
     found += related[:most]
@@ -192,7 +192,8 @@ def run_facts(view: RunTree) -> list[tuple[str, str, str]]:
 
 def relatives(view: RunTree) -> list[tuple[str, str, str]]:
     """The runs that a run comes from and those that were forked from it: label, text, app id."""
-    pointers = (("forked from ", view.forked_from), ("spawned by ", view.spawned_by))
+    forked_from, spawned_by = view.run.parent_pointer, view.run.spawning_parent_pointer
+    pointers = (("forked from ", forked_from), ("spawned by ", spawned_by))
     found = [("parent", verb, each.app_id, each.sequence_id) for verb, each in pointers if each]
     forks = [each for each in view.children if each.kind == "fork"]
     found += [("fork", "", each.app_id, each.sequence_id) for each in forks]

@@ -56,7 +56,7 @@ def html_page(
     script = (files / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return string.Template((files / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(one_line(f"{view.project}/{view.app_id}")),
+        title=html.escape(one_line(f"{view.run.project}/{view.run.app_id}")),
         outcome=html.escape(view.outcome, quote=True),
         word=html.escape(look(view.outcome).word),
         facts="".join(facts),
