@@ -12,8 +12,10 @@ from collections.abc import Callable
 import pytest
 from test_postgres_engine import append, bodies, line, new_run
 
+from burr_otel.errors import StoreError
 from burr_otel.store.port import END, StoreAnswer
 from burr_otel.store.postgres.database import Database
+from burr_otel.store.postgres.writer import Writer
 
 
 class Interrupts:
@@ -65,6 +67,24 @@ def test_no_answer_is_lost_of_those_that_are_given(database, monkeypatch, error)
     append(run, 4)
     assert [answer.is_there and answer.error() for answer in answers] == [None, None]
     assert bodies(run) == [line(number) for number in range(5)]
+
+
+def test_no_answer_is_lost_where_the_server_refuses_one_of_several(database, monkeypatch, error):
+    """The signal comes while they are written one by one to find out which."""
+    mine, others = new_run(database, "mine"), new_run(database, "others")
+    append(mine, 0)
+    append(others, 0)
+    kinds = 2**40, END  # of which the first is none
+    answers = [others.put(line(n), (n, n), soon=False, durability="flush") for n in kinds]
+    interrupts = Interrupts(Writer._refuse, error)
+    monkeypatch.setattr(Writer, "_refuse", functools.partialmethod(interrupts))
+    with pytest.raises(error, match="the time is up"):
+        append(mine, 1)
+    append(mine, 2)
+    assert [answer.is_there for answer in answers] == [True, True]
+    assert [type(answer.error()) for answer in answers] == [StoreError, type(None)]
+    assert bodies(mine) == [line(0), line(1), line(2)]
+    assert bodies(others) == [line(0), line(END)]
 
 
 def test_a_signal_as_the_connection_is_taken_leaves_it_to_others(database, error):

@@ -58,6 +58,7 @@ class Writer:
         self.tails: weakref.WeakValueDictionary[int, Tail] = weakref.WeakValueDictionary()
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
+        self._singly = 0  # so many of what is queued is written one by one
         self._batch: dict[Item, None] = {}  # taken from the queue, and not settled yet
         self._in_doubt = False  # whether some of it may have been written
         self._sent: Sent | None = None  # the batch's records, if their answer is read later
@@ -217,13 +218,14 @@ class Writer:
                 return
 
     def _take(self) -> bool:
-        size = 0
-        while self._queue and size < _BATCH_BYTES and len(self._batch) < _BATCH_RECORDS:
+        size, most = 0, 1 if self._singly else _BATCH_RECORDS
+        while self._queue and size < _BATCH_BYTES and len(self._batch) < most:
             item = self._queue[0]
             if not item.answer.is_there:  # else a signal came before it left the queue
                 size += item.size
                 self._batch[item] = None
             self._queue.popleft()
+            self._singly = max(0, self._singly - 1)
         self._queued_bytes = self._queued_bytes - size if self._queue else 0
         return bool(self._batch)
 
@@ -296,20 +298,20 @@ class Writer:
                 self._done(by_tail.pop(tail))
             tail.moved(number or 0)
             if not is_own and tail.claimant is not None and claim != tail.claimant:
-                tail.claimant = None
                 self._refuse(by_tail.pop(tail), locked(tail.run, claim, host, pid))
+                tail.claimant = None
         self._in_doubt = False
 
     def _apart(self, error: psycopg.Error) -> None:
         """The server refuses something of the batch: find out what, so that the rest is kept."""
         self._in_doubt = False
-        items, self._batch = list(self._batch), {}
+        items = list(self._batch)
         if len(items) == 1:
             self._refuse(items, self.database.problem(error))
             return
-        for item in items:
-            self._batch = {item: None}
-            self._write(item.answer)
+        self._queue.extendleft(reversed(items))  # first: a signal may come between
+        self._queued_bytes += sum(item.size for item in items)
+        self._singly, self._batch = len(items), {}
 
     def _done(self, items: list[Any]) -> None:
         for item in items:
@@ -317,12 +319,12 @@ class Writer:
         self._settled(items)
 
     def _refuse(self, items: list[Any], error: Exception) -> None:
-        self._settled(items)
         for item in items:
             if isinstance(item, Record):
                 item.tail.moved(-1)
             shares = isinstance(error, StoreError | OSError)  # several threads raise it
             item.answer.give(error=type(error)(str(error)) if shares else error)
+        self._settled(items)  # last: a signal may come between
         lost = sum(not item.is_awaited for item in items)
         if lost:
             logger.error("%s: %d records could not be kept: %s", self.database.place, lost, error)
