@@ -96,9 +96,11 @@ class Bench:
         size = TURN if run else 1
         return tuple((medians[peer] - medians["none"]) / size for peer in ("burr", "ours"))
 
-    def conversations(self, peer: str, count: int, seconds: float, *, run: bool) -> float:
-        """Steps a second of so many threads, 10 KB each."""
-        apps = [self.build(peer, f"talk-{n}-{random.random()}", 10) for n in range(count)]
+    def conversations(
+        self, peer: str, count: int, seconds: float, kilobytes: int, *, run: bool
+    ) -> float:
+        """Steps a second of so many threads."""
+        apps = [self.build(peer, f"talk-{n}-{random.random()}", kilobytes) for n in range(count)]
         done = [0] * count
         until = time.monotonic() + seconds
 
@@ -216,10 +218,14 @@ def main() -> None:
         for kilobytes, goal in ((1, "≤ 1.2"), (10, "≤ 0.8"), (100, "≤ 0.4")):
             burr, ours = bench.steps(kilobytes, (100 if run else 500) // part, run=run)
             say(f"a step of {kilobytes} KB {how} adds", burr, ours, "µs", goal)
-        none, *both = (bench.conversations(peer, 32, 10 / part, run=run) for peer in PEERS)
-        say(f"32 conversations of 10 KB, {how}", *both, "steps/s", f"≥ 4 (with none: {none:,.0f})")
+        for kilobytes in (10, 100):
+            none, *both = (
+                bench.conversations(peer, 32, 10 / part, kilobytes, run=run) for peer in PEERS
+            )
+            what, goal = f"32 conversations of {kilobytes} KB, {how}", f"≥ 4 (none: {none:,.0f})"
+            say(what, *both, "steps/s", goal)
     none, *both = (asyncio.run(bench.async_conversations(peer, 32, 10 / part)) for peer in PEERS)
-    say("32 conversations of 10 KB, one event loop", *both, "steps/s", f"(with none: {none:,.0f})")
+    say("32 conversations of 10 KB, one event loop", *both, "steps/s", f"(none: {none:,.0f})")
     burr, ours = (asyncio.run(bench.lateness(peer, 20, 10 / part)) for peer in ("burr", "ours"))
     say("event loop late, 20 conversations", burr, ours, "ms", "≤ 2 ms")
     for length in (20, 2000 // part):
