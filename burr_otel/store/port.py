@@ -173,7 +173,8 @@ class RunLog(Protocol):
 
     # An engine at a distance has `put` with the arguments of `append`, which gives a `StoreAnswer`
     # with what that returns: `soon`, as an event loop must not wait for a server, or else with the
-    # next record that is waited for, or at a flush.
+    # next record that is waited for, or at a flush. It may have `send`, which waits until the
+    # record is on its way, and raises what is known by then.
 
     def repair(self) -> list[str]:
         """Mend what killed writers left, and say what was done."""
