@@ -68,7 +68,11 @@ _REFUSALS: Final = {
 _DEFAULTS: Final = {
     "application_name": "burr-otel",
     "connect_timeout": "5",
-    "tcp_user_timeout": "10000",  # milliseconds until a server that vanished counts as gone
+    # A server that vanished counts as gone after so many milliseconds; while it is waited for, it
+    # is asked so often (seconds).
+    "tcp_user_timeout": "10000",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
 }
 
 _left_to_parent: list[Connection] = []  # connections that a forked child must not touch
