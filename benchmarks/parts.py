@@ -55,7 +55,6 @@ PARTS = {
     "metrics": (
         "burr_otel.spans.signals:StepMetrics.step_began",
         "burr_otel.spans.signals:StepMetrics.step_ended",
-        "burr_otel.spans.signals:StepMetrics.snapshot",
     ),
     "describe: redact, truncate, JSON for display": ("burr_otel.spans.describe:step",),
     "OTLP encoder": (
