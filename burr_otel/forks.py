@@ -33,7 +33,7 @@ def notice() -> None:
 
 
 def free_in_child(lock: threading.RLock) -> None:
-    """Take a lock for each fork, so that what its holder does is done in the child, or not begun.
+    """Hold a lock during each fork: what its holder does is then done in the child, or not begun.
 
     A child that is forked in the middle of an import waits for ever when it imports the same.
     """

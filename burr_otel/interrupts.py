@@ -6,9 +6,9 @@ import signal
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, or another signal's handler raised it: an exit, or that a time is up.
+    """Whether it is Ctrl-C, or was raised by another signal's handler, as to stop a server.
 
-    Who swallowed that would keep a server from stopping.
+    Whoever catches all exceptions must raise these again.
     """
     codes, traceback = set(), error.__traceback__
     while traceback is not None:

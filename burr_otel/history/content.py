@@ -47,8 +47,10 @@ _OF_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class _SessionFacts(NamedTuple):
+    """What all spans of a session share, and the settings that hide more than they did live."""
+
     shared: RunFacts
-    hidden: set[str]  # the settings that hide more than live
+    hidden: set[str]
 
 
 class RunContent:
@@ -90,8 +92,8 @@ class RunContent:
         if has_policy:
             recorded = mapping(about.get("policy"))
             policy = policy.stricter(recorded)
-            own = {key: _as_json(value) for key, value in policy.to_data().items()}
-            hidden = {key for key in own if own[key] != recorded.get(key)}
+            own = {name: _as_json(value) for name, value in policy.to_data().items()}
+            hidden = {name for name in own if own[name] != recorded.get(name)}
         shared = RunFacts(
             self._run.project,
             self._run.app_id,

@@ -84,7 +84,8 @@ class Keeper:
     def sweep(self) -> None:
         """Do deferred work and end what is due."""
         self._sweep()
-        self.defer(lambda: None)  # what is done by now may have been there to wake the thread
+        # The work that was to wake the thread may be done by now.
+        self.defer(lambda: None)
 
     def _sweep(self) -> float | None:
         """Sweep; seconds until more is due, None if nothing is."""

@@ -10,8 +10,8 @@ from burr_otel.store.port import StoreAnswer
 class Handed:
     """The newest record of a step, handed to a store which answers later.
 
-    `placed` is told where it lies, and `again` hands it over whole if it was displaced. `before`
-    is the step's begin, which is kept when its end is, if nobody has asked for that yet.
+    `placed` is told where it lies, and `again` hands it over whole if it was displaced. An end has
+    `before`, the step's begin, if that was handed over, too: nobody may have settled it yet.
     """
 
     __slots__ = ("again", "answer", "before", "is_awaited", "placed")
@@ -30,9 +30,10 @@ class Handed:
         self.is_awaited = is_awaited  # somebody will ask for the answer to the step's end
 
     def settle(self) -> BaseException | None:
-        """Once what follows is kept: say where it lies, or why it is not kept; only once."""
+        """Tell where a begin lies, once its end is answered; gives why it is not kept, if so."""
         placed, self.placed = self.placed, None
-        if placed is None or not self.answer.is_there:  # a finaliser, inside of a statement
+        # No answer yet: a finaliser ends the step while its own thread is inside of a statement.
+        if placed is None or not self.answer.is_there:
             return None
         error = self.answer.error()
         if error is None:

@@ -47,9 +47,10 @@ class Session:
 
     Safe to use from several threads. After a fork, the child's copy writes nothing. `run` is
     ``project/app_id``. `handed` has what was handed over, by step, until it is settled. `method` is
-    the one of Burr's after which `settle` is called: then a server's answer to a step's end is read
-    there, and in a ``run`` the end goes with the next step's begin. `grown_from`
-    tells of the large values of the state that was written last, or that the first step found.
+    the execute call in progress, ``step`` or ``run``, if its end calls `settle`; else None. There a
+    server's answer to a step's end is waited for, and in a ``run`` that end is written together
+    with the next step's begin. `grown_from` tells of the large values of the state that was written
+    last, or that the first step found.
     """
 
     __slots__ = (
@@ -202,12 +203,13 @@ class Session:
         if self._generation != _generation:
             return length  # the parent writes what it began
         handed = self.handed.get(record.sequence_id)
+        method = None if self._durability == "none" else self.method
         append: Callable[..., Any] = self._log.append
         if handed is not None and handed.is_awaited:
             append = functools.partial(self._log.put, soon=True)  # type: ignore[attr-defined]
-        elif self.method == "step" and self._durability != "none":
+        elif method == "step":
             append = getattr(self._log, "send", append)
-        elif self.method == "run" and self._durability != "none" and hasattr(self._log, "put"):
+        elif method == "run" and hasattr(self._log, "put"):
             append = functools.partial(self._log.put, soon=False)
         try:
             written = append(

@@ -133,7 +133,7 @@ def test_a_begin_whose_answer_is_lost_is_there_once(
         app = apps.telling(tracker, tell)
         app.step()
         if not is_written:
-            # Its own connection is to another database, so that it is not dropped with the rest.
+            # The connection that holds the lock is dropped with the rest.
             stack.enter_context(contextlib.suppress(psycopg.OperationalError))
             stack.enter_context(nothing_is_written(postgres, name))
         app.step()

@@ -68,11 +68,9 @@ _REFUSALS: Final = {
 _DEFAULTS: Final = {
     "application_name": "burr-otel",
     "connect_timeout": "5",
-    # A server that vanished counts as gone after so many milliseconds; while it is waited for, it
-    # is asked so often (seconds).
-    "tcp_user_timeout": "10000",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
+    "tcp_user_timeout": "10000",  # milliseconds until a server that vanished counts as gone
+    "keepalives_idle": "10",  # seconds until it is asked for a sign of life,
+    "keepalives_interval": "5",  # and until it is asked again
 }
 
 _left_to_parent: list[Connection] = []  # connections that a forked child must not touch
@@ -111,7 +109,7 @@ def _is_loopback(host: str) -> bool:
 class Sent:
     """A statement that is sent; its rows or its error, once they have been read.
 
-    `allowed_s` is how long each of the two may take.
+    To send it may take `allowed_s`, and to answer it as long again.
     """
 
     __slots__ = ("allowed_s", "error", "rows")

@@ -147,11 +147,9 @@ class PostgresRun:
         self._writer.put(record, soon=soon and record.is_awaited)
         return _answer(record)
 
-    def send(
-        self, line: bytes | Sequence[bytes], entry: tuple[int, int], **more: Any
-    ) -> StoreAnswer:
-        """Like `append`; waits until the record is on its way, which it then arrives by itself."""
-        record = self._record(line, entry, **more)
+    def send(self, *told: Any, **more: Any) -> StoreAnswer:
+        """Like `append`, but waits only until it is sent: it arrives even if we are killed then."""
+        record = self._record(*told, **more)
         if record.is_awaited:
             self._writer.send(record)
         else:

@@ -97,7 +97,7 @@ class Writer:
     def send(self, item: Item) -> None:
         """Have something sent, with all that is queued before it.
 
-        Whoever writes next reads the answer, or soon the thread.
+        The answer is read by whoever writes next, or by the thread within `_LINGER_S`.
         """
         if self._writing_here():
             self.wait_for(item)
@@ -109,7 +109,7 @@ class Writer:
     def _write_here(self, item: Item, *, leaves: bool = False) -> bool:
         """Write something if the connection is free, else have the thread do it.
 
-        Gives whether the answer was left to be read later, as far as `leaves` allows that.
+        With `leaves` the answer may be left to be read later; gives whether it was.
         """
         self._queued_bytes += item.size
         self._queue.append(item)
@@ -199,7 +199,7 @@ class Writer:
     def _write(self, until: StoreAnswer | None, *, leaves: bool = False) -> None:
         """Write what is queued, or as much as somebody waits for.
 
-        With `leaves`, the answer to the last records may be left to be read later.
+        With `leaves`, the answer to the last batch may be left to be read later.
         """
         while until is None or not until.is_there:
             if not self._batch and not self._take():
@@ -232,6 +232,7 @@ class Writer:
     def _write_batch(self, *, leaves: bool) -> None:
         """Write the batch, however often that must be tried."""
         patience: Patience | None = None
+        # Only of the last batch, and not if it has statements, which go to the server one by one.
         leaves = leaves and self._sent is None and not self._queue
         leaves = leaves and all(isinstance(item, Record) for item in self._batch)
         while self._batch:
